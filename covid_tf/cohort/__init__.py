@@ -1,0 +1,1 @@
+"""Many results: detection, severity, follow-up, manifestations. Reads results, never models."""

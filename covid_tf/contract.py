@@ -1,0 +1,75 @@
+"""The served contract: names, dtypes and ranks of every signature.
+
+The one source for the exporter, the local server and the client; it imports
+neither TensorFlow nor a predictor. All images are raw Hounsfield units: the
+window, the resize and the backbone's normalization happen in the served graph.
+"""
+
+import dataclasses
+
+LUNGS_MODEL = 'lungs'
+CLASSIFIER_MODEL = 'classifier'
+
+SERVING_DEFAULT = 'serving_default'
+PROBABILITY = 'probability'
+GRAD_CAM = 'grad_cam'
+FEATURES = 'features'
+CARD = 'card'
+
+FINE_CAM_SIZE = 28  # ResNet-50 at 224: end of stage conv3 (paper section 2.3).
+COARSE_CAM_SIZE = 14  # ResNet-50 at 224: end of stage conv4 (paper section 2.3).
+FEATURE_COUNT = 2048  # Channels of ResNet-50's last convolution (section 3.3).
+LUNG_NETWORK_SIZE = 256  # Ours: the U-Net's working size (SYSTEM.md, B).
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+  """One named tensor of a signature.
+
+  Attributes:
+    name: the key in the request's inputs or the response's outputs.
+    dtype: NumPy name of the element type; 'object' stands for bytes (DT_STRING).
+    shape: one entry an axis; None is free. The first axis is the batch.
+  """
+
+  name: str
+  dtype: str
+  shape: tuple[int | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+  """What one signature takes and gives."""
+
+  inputs: tuple[TensorSpec, ...]
+  outputs: tuple[TensorSpec, ...]
+
+
+_HU = TensorSpec('hu', 'int16', (None, None, None))
+_COVID_PROBABILITY = TensorSpec('covid_probability', 'float32', (None,))
+_CARD = Signature(inputs=(), outputs=(TensorSpec('card', 'object', (1,)),))
+
+SIGNATURES: dict[str, dict[str, Signature]] = {
+    LUNGS_MODEL: {
+        SERVING_DEFAULT: Signature(
+            (_HU,), (TensorSpec('lung_mask', 'uint8', (None, None, None)),)),
+        PROBABILITY: Signature(
+            (_HU,), (TensorSpec('lung_probability', 'float32',
+                                (None, LUNG_NETWORK_SIZE, LUNG_NETWORK_SIZE)),)),
+        CARD: _CARD,
+    },
+    CLASSIFIER_MODEL: {
+        SERVING_DEFAULT: Signature((_HU,), (_COVID_PROBABILITY,)),
+        GRAD_CAM: Signature(
+            (_HU,), (_COVID_PROBABILITY,
+                     TensorSpec('cam_28', 'float32',
+                                (None, FINE_CAM_SIZE, FINE_CAM_SIZE)),
+                     TensorSpec('cam_14', 'float32',
+                                (None, COARSE_CAM_SIZE, COARSE_CAM_SIZE)))),
+        FEATURES: Signature(
+            (_HU,), (_COVID_PROBABILITY,
+                     TensorSpec('features', 'float32', (None, FEATURE_COUNT)),
+                     TensorSpec('gradients', 'float32', (None, FEATURE_COUNT)))),
+        CARD: _CARD,
+    },
+}

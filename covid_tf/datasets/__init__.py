@@ -1,0 +1,1 @@
+"""Collections a user can train on, and the phantom. No TensorFlow here."""

@@ -1,0 +1,1 @@
+"""The two networks as Keras models, and what is exported of them. Needs TensorFlow."""

@@ -1,0 +1,1 @@
+"""What is written of a result: JSON, NIfTI, HTML, figures. Reads results, never models."""

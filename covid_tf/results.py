@@ -1,0 +1,195 @@
+"""What a scored study is: plain data, from the lung box to the case's numbers."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+SCHEMA_VERSION = 1  # Of result.json; raised when a field changes its meaning.
+
+
+class SliceExplanation(NamedTuple):
+  """What the classifier says of N slices.
+
+  Attributes:
+    covid_probability: float32 [N], in [0, 1].
+    cam_28: float32 [N, 28, 28], Grad-CAM at the fine scale, in [0, 1].
+    cam_14: float32 [N, 14, 14], Grad-CAM at the coarse scale, in [0, 1].
+  """
+
+  covid_probability: np.ndarray
+  cam_28: np.ndarray
+  cam_14: np.ndarray
+
+
+class SliceFeatures(NamedTuple):
+  """What manifestations are clustered by, for N slices.
+
+  Attributes:
+    covid_probability: float32 [N], in [0, 1].
+    features: float32 [N, 2048], pooled last convolution.
+    gradients: float32 [N, 2048], d logit / d features.
+  """
+
+  covid_probability: np.ndarray
+  features: np.ndarray
+  gradients: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelIdentity:
+  """Which model answered.
+
+  Attributes:
+    name: 'lungs' or 'classifier'.
+    version: the numbered version that answered.
+    card_sha256: hex digest of the model's JSON card as served.
+    card: the card itself, decoded.
+  """
+
+  name: str
+  version: int
+  card_sha256: str
+  card: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class LungBox:
+  """In-plane box around the lungs, half open: rows [row0, row1), columns [column0, column1)."""
+
+  row0: int
+  column0: int
+  row1: int
+  column1: int
+
+  @property
+  def rows(self) -> slice:
+    return slice(self.row0, self.row1)
+
+  @property
+  def columns(self) -> slice:
+    return slice(self.column0, self.column1)
+
+  @property
+  def shape(self) -> tuple[int, int]:
+    """(rows, columns)."""
+    return self.row1 - self.row0, self.column1 - self.column0
+
+  @property
+  def area(self) -> int:
+    """Pixels inside."""
+    return self.shape[0] * self.shape[1]
+
+  def as_list(self) -> list[int]:
+    """[row0, column0, row1, column1], as result.json holds it."""
+    return [self.row0, self.column0, self.row1, self.column1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds:
+  """The cuts of a score; every comparison is strict (`>`).
+
+  Attributes:
+    slice_probability: a slice above it is detected positive (paper: 0.5).
+    map: a voxel above it counts (paper, section 2.4: 0.6, by an expert's eye).
+    case_corona_score_cm3: a case above it is detected; None: no case answer.
+  """
+
+  slice_probability: float = 0.5
+  map: float = 0.6
+  case_corona_score_cm3: float | None = None
+
+  def __post_init__(self):
+    for name in ('slice_probability', 'map'):
+      value = getattr(self, name)
+      if not 0 <= value < 1:
+        raise ValueError(f'{name} must be in [0, 1), found {value}.')
+    case = self.case_corona_score_cm3
+    if case is not None and not 0 <= case < float('inf'):
+      raise ValueError(
+          f'case_corona_score_cm3 must be finite and >= 0, found {case}.')
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalizationMap:
+  """The 3D map, kept as the crops of the positive slices: all else is zero.
+
+  Attributes:
+    shape: (slices, rows, columns) of the CT grid it lies on.
+    box: where in the plane the crops belong.
+    slices: indices of the positive slices, ascending.
+    maps: float32 [len(slices), box rows, box columns], in [0, 1].
+  """
+
+  shape: tuple[int, int, int]
+  box: LungBox
+  slices: tuple[int, ...]
+  maps: np.ndarray
+
+  def slice_map(self, index: int) -> np.ndarray:
+    """float32 [rows, columns] of one slice on the CT grid."""
+    plane = np.zeros(self.shape[1:], np.float32)
+    if index in self.slices:
+      plane[self.box.rows, self.box.columns] = self.maps[self.slices.index(index)]
+    return plane
+
+  def to_volume(self) -> np.ndarray:
+    """float32 [slice, row, column] on the CT grid."""
+    volume = np.zeros(self.shape, np.float32)
+    volume[list(self.slices), self.box.rows, self.box.columns] = self.maps
+    return volume
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseResult:
+  """A scored study; `covid_tf.reports.result_json` writes its numbers.
+
+  Attributes:
+    corona_score_cm3: Eq. 1 of the paper.
+    corona_score_in_lung_cm3: the same, over voxels of the lung mask only.
+    corona_score_by_slice_cm3: float64 [S]; its sum is the score.
+    corona_score_by_region_cm3: the in-lung score by region: 'left', 'right',
+      'apical', 'middle', 'basal'.
+    case_detected: score above the case threshold; None without a threshold.
+    lung_volume_cm3: volume of the lung mask.
+    involved_lung_fraction: share of lung voxels with a map above its threshold
+      in positive slices, in [0, 1].
+    lung_outside_box_fraction: share of lung voxels outside the lung box.
+    slice_probability: float32 [S]; COVID probability of every slice.
+    positive_slices: indices of the slices detected positive, ascending.
+    lung_box: the crop given to the classifier.
+    lung_mask: uint8 [S, rows, columns], 0 or 1.
+    localization: the 3D localization map.
+    thresholds: the cuts used.
+    models: who answered, lungs first.
+    warnings: the volume's, and the analysis's own.
+    shape, spacing_mm, voxel_volume_mm3, affine, study_uid, series_uid,
+      acquisition_date, patient_key: of the volume (see CTVolume).
+    software: name and version of this package.
+  """
+
+  corona_score_cm3: float
+  corona_score_in_lung_cm3: float
+  corona_score_by_slice_cm3: np.ndarray
+  corona_score_by_region_cm3: dict[str, float]
+  case_detected: bool | None
+  lung_volume_cm3: float
+  involved_lung_fraction: float
+  lung_outside_box_fraction: float
+  slice_probability: np.ndarray
+  positive_slices: tuple[int, ...]
+  lung_box: LungBox
+  lung_mask: np.ndarray
+  localization: LocalizationMap
+  thresholds: Thresholds
+  models: tuple[ModelIdentity, ...]
+  warnings: tuple[str, ...]
+  shape: tuple[int, int, int]
+  spacing_mm: tuple[float, float, float]
+  voxel_volume_mm3: float
+  affine: np.ndarray
+  study_uid: str
+  series_uid: str
+  acquisition_date: str | None
+  patient_key: str | None
+  software: str

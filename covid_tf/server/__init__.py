@@ -1,0 +1,1 @@
+"""The local server: TF Serving's gRPC protocol over SavedModels. Needs TensorFlow."""

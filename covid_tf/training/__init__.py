@@ -1,0 +1,1 @@
+"""Training from TFRecord shards to weights. Needs TensorFlow."""

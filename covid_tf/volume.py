@@ -1,0 +1,79 @@
+"""The CT volume: Hounsfield units with their place in the patient."""
+
+import dataclasses
+
+import numpy as np
+
+AIR_HU = -1024  # Lowest value of a 12-bit CT with intercept -1024; padding becomes this.
+
+
+@dataclasses.dataclass(frozen=True)
+class CTVolume:
+  """A CT series as one block of Hounsfield units.
+
+  Slice 0 is the lowest along the slice normal (row direction x column
+  direction): the most inferior one of the usual axial series. Rows and columns
+  stay as stored.
+
+  Attributes:
+    hu: int16 [slice, row, column], Hounsfield units, not below -1024.
+    affine: float64 [4, 4], index (slice, row, column, 1) of a voxel's centre to
+      patient millimetres (DICOM LPS: x to the left, y to the back, z to the
+      head).
+    study_uid: DICOM Study Instance UID, or '' where the source has none.
+    series_uid: DICOM Series Instance UID, or '' where the source has none.
+    warnings: oddities that changed no millimetre and no HU inside the body.
+    acquisition_date: 'YYYY-MM-DD', or None.
+    patient_key: HMAC-SHA-256 (hex) of the patient's ID and its issuer under a
+      site's key, or None. The ID itself never leaves the reader.
+  """
+
+  hu: np.ndarray
+  affine: np.ndarray
+  study_uid: str = ''
+  series_uid: str = ''
+  warnings: tuple[str, ...] = ()
+  acquisition_date: str | None = None
+  patient_key: str | None = None
+
+  def __post_init__(self):
+    if self.hu.ndim != 3 or self.hu.dtype != np.int16:
+      raise ValueError(
+          'hu must be int16 [slice, row, column], found '
+          f'{self.hu.dtype} with {self.hu.ndim} axes.')
+    affine = np.array(self.affine, np.float64)  # A copy: frozen means frozen.
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+      raise ValueError(f'affine must be finite [4, 4], found {affine.tolist()}.')
+    if not np.array_equal(affine[3], (0, 0, 0, 1)) or abs(
+        np.linalg.det(affine[:3, :3])) < 1e-9:
+      raise ValueError(
+          'affine must map the index to millimetres one to one with last row '
+          f'(0, 0, 0, 1), found {affine.tolist()}.')
+    affine.setflags(write=False)
+    object.__setattr__(self, 'affine', affine)
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """(slices, rows, columns)."""
+    return self.hu.shape
+
+  @property
+  def spacing_mm(self) -> tuple[float, float, float]:
+    """Millimetres between voxel centres along (slice, row, column)."""
+    steps = np.linalg.norm(self.affine[:3, :3], axis=0)
+    return tuple(float(step) for step in steps)
+
+  @property
+  def voxel_volume_mm3(self) -> float:
+    """Volume of one voxel: the determinant, so right for any orientation."""
+    return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+  def index_to_lps_mm(self, index) -> np.ndarray:
+    """Maps (slice, row, column) indices [..., 3] to LPS millimetres [..., 3]."""
+    index = np.asarray(index, np.float64)
+    return index @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+  def lps_mm_to_index(self, point_mm) -> np.ndarray:
+    """Maps LPS millimetres [..., 3] to (slice, row, column) indices [..., 3]."""
+    offset = np.asarray(point_mm, np.float64) - self.affine[:3, 3]
+    return np.linalg.solve(self.affine[:3, :3], offset[..., np.newaxis])[..., 0]
