@@ -1,0 +1,164 @@
+"""Results on disk: whole under their final names, or not there at all.
+
+Everything is written beside its target, forced to the disk and renamed: on one
+file system a rename happens or does not, so neither a full disk nor a killed
+process leaves half a result that looks like one.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import os
+import pathlib
+import shutil
+import uuid
+
+from covid_tf import errors
+
+_REASONS = {
+    errno.ENOSPC: 'no space left on the device; free some or choose another place',
+    errno.EDQUOT: 'the disk quota is used up; free some or choose another place',
+    errno.EROFS: 'the file system is read-only; choose another place',
+    errno.EACCES: 'permission denied; choose a place that you may write to',
+    errno.EPERM: 'permission denied; choose a place that you may write to',
+    errno.ENOTDIR: 'a file stands where a folder is required; remove or rename it',
+    errno.EEXIST: 'a file stands where a folder is required; remove or rename it',
+    errno.EISDIR: 'a folder stands where a file is required; remove or rename it',
+    errno.ENAMETOOLONG: 'the name is too long; choose a shorter one',
+    errno.EFBIG: 'the file system takes no file that large; choose another place',
+    errno.EIO: 'the device failed; check the disk',
+}
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+  """Puts `data` under `path`, whole or not at all.
+
+  Args:
+    path: the file to make or replace; missing folders above it are made.
+    data: its bytes.
+
+  Raises:
+    errors.OutputError: it cannot be written; names the path and the reason.
+  """
+  with replacing(path) as temporary:
+    temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """Yields a name to write to, which becomes `path` when the block ends well.
+
+  The yielded name ends as `path` does, for writers that look at the suffix. When
+  the block raises, `path` stays as it was.
+
+  Args:
+    path: the file to make or replace; missing folders above it are made.
+
+  Yields:
+    A name beside `path` where nothing is yet.
+
+  Raises:
+    errors.OutputError: it cannot be written; names the path and the reason.
+  """
+  target = pathlib.Path(os.path.realpath(path))  # Through a link, not over it.
+  temporary = _temporary_name(target)
+  with _explained(path, temporary):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      yield temporary
+      _force_to_disk(temporary)
+      os.replace(temporary, target)
+    finally:
+      temporary.unlink(missing_ok=True)
+    _force_to_disk(target.parent)
+
+
+@contextlib.contextmanager
+def replacing_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """Yields an empty folder, which becomes `path` when the block ends well.
+
+  An earlier folder of that name, with all that it holds, is replaced. When the
+  block raises, `path` stays as it was.
+
+  Args:
+    path: the folder to make or replace; missing folders above it are made.
+
+  Yields:
+    An empty folder beside `path`.
+
+  Raises:
+    errors.OutputError: it cannot be written; names the path and the reason.
+  """
+  target = pathlib.Path(os.path.realpath(path))
+  temporary = _temporary_name(target)
+  with _explained(path, temporary):
+    if target.exists() and not target.is_dir():
+      raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    temporary.mkdir(parents=True)
+    try:
+      yield temporary
+      force_tree_to_disk(temporary)
+      _swap_in(temporary, target)
+    finally:
+      shutil.rmtree(temporary, ignore_errors=True)
+    _force_to_disk(target.parent)
+
+
+def force_tree_to_disk(folder: pathlib.Path) -> None:
+  """Forces every file and folder below `folder`, and itself, to the disk."""
+  for root, _, names in os.walk(folder):
+    for name in names:
+      _force_to_disk(os.path.join(root, name))
+    _force_to_disk(root)
+
+
+def _temporary_name(target: pathlib.Path) -> pathlib.Path:
+  # Not tempfile: its files are readable by their owner only, and stay so.
+  return target.with_name(f'.{uuid.uuid4().hex[:8]}.{target.name}')
+
+
+def _swap_in(temporary: pathlib.Path, target: pathlib.Path) -> None:
+  try:
+    os.rename(temporary, target)  # Also over an empty folder, in one step.
+    return
+  except OSError as error:
+    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+      raise
+  old = _temporary_name(target)
+  os.rename(target, old)
+  try:
+    os.rename(temporary, target)
+  except BaseException:
+    os.rename(old, target)
+    raise
+  shutil.rmtree(old, ignore_errors=True)
+
+
+def _force_to_disk(path: str | os.PathLike) -> None:
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _explained(
+    path: str | os.PathLike, temporary: pathlib.Path) -> Iterator[None]:
+  """Turns what the disk refuses under `temporary` or its folder to an OutputError."""
+  try:
+    yield
+  except OSError as error:
+    # A block may also read other files; what fails there is not our output.
+    if error.errno not in _REASONS or not _concerns(error, temporary):
+      raise
+    raise errors.OutputError(
+        f'{path}: cannot be written: {_REASONS[error.errno]}.') from error
+
+
+def _concerns(error: OSError, temporary: pathlib.Path) -> bool:
+  if error.filename is None:  # A full disk: write() and fsync() name no file.
+    return True
+  name = pathlib.Path(os.fsdecode(error.filename))
+  return name == temporary or temporary in name.parents or (
+      name in temporary.parents)
