@@ -1,5 +1,6 @@
 """What a scored study is: plain data, from the lung box to the case's numbers."""
 
+from collections.abc import Sequence
 import dataclasses
 from typing import NamedTuple
 
@@ -118,13 +119,15 @@ class LocalizationMap:
     shape: (slices, rows, columns) of the CT grid it lies on.
     box: where in the plane the crops belong.
     slices: indices of the positive slices, ascending.
-    maps: float32 [len(slices), box rows, box columns], in [0, 1].
+    maps: float32 [len(slices), box rows, box columns], in [0, 1]: an array, or a
+      sequence of such crops that fuses each when it is asked for (`analyze`
+      gives one; numpy.asarray makes it an array).
   """
 
   shape: tuple[int, int, int]
   box: LungBox
   slices: tuple[int, ...]
-  maps: np.ndarray
+  maps: np.ndarray | Sequence[np.ndarray]
 
   def slice_map(self, index: int) -> np.ndarray:
     """float32 [rows, columns] of one slice on the CT grid."""
@@ -136,7 +139,8 @@ class LocalizationMap:
   def to_volume(self) -> np.ndarray:
     """float32 [slice, row, column] on the CT grid."""
     volume = np.zeros(self.shape, np.float32)
-    volume[list(self.slices), self.box.rows, self.box.columns] = self.maps
+    for index, map_ in zip(self.slices, self.maps):
+      volume[index, self.box.rows, self.box.columns] = map_
     return volume
 
 

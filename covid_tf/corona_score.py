@@ -1,0 +1,71 @@
+"""The Corona score: localized opacity in cm³ (paper, section 2.4, Eq. 1)."""
+
+import dataclasses
+
+import numpy as np
+
+from covid_tf import lung_regions
+from covid_tf import lungs as lungs_lib
+from covid_tf import results
+
+
+@dataclasses.dataclass(frozen=True)
+class CoronaScore:
+  """Eq. 1, and what else the same voxels tell.
+
+  Attributes:
+    total_cm3: the score; the sum of `by_slice_cm3`.
+    in_lung_cm3: the same over voxels of the lung mask only; ours, since the
+      paper's map also spills over ribs and heart.
+    by_slice_cm3: float64 [S].
+    by_region_cm3: the in-lung score of 'left' and 'right', which add up to it,
+      and of 'apical', 'middle' and 'basal', which do too.
+    involved_lung_fraction: share of lung voxels that count, in [0, 1].
+  """
+
+  total_cm3: float
+  in_lung_cm3: float
+  by_slice_cm3: np.ndarray
+  by_region_cm3: dict[str, float]
+  involved_lung_fraction: float
+
+
+def corona_score(
+    localization: results.LocalizationMap, lungs: lungs_lib.Lungs,
+    regions: lung_regions.LungRegions, voxel_volume_mm3: float,
+    map_threshold: float) -> CoronaScore:
+  """Sums map * [map > threshold] * voxel volume over the positive slices.
+
+  Args:
+    localization: the map of the case.
+    lungs: its lungs.
+    regions: how they are parted.
+    voxel_volume_mm3: volume of one voxel, by the distance between slices (not
+      their thickness).
+    map_threshold: voxels above it count.
+  """
+  voxel_cm3 = voxel_volume_mm3 / 1000
+  box = localization.box
+  by_slice = np.zeros(localization.shape[0])
+  by_part = np.zeros(len(lung_regions.SIDES) * len(lung_regions.LEVELS))
+  involved = 0
+  for index, map_ in zip(localization.slices, localization.maps):
+    hot = np.flatnonzero(map_ > map_threshold)
+    values = map_.reshape(-1)[hot].astype(np.float64)  # Millions of terms.
+    rows, columns = np.divmod(hot, map_.shape[1])
+    by_slice[index] = values.sum() * voxel_cm3
+    in_lung = lungs.mask[index, rows + box.row0, columns + box.column0] != 0
+    involved += np.count_nonzero(in_lung)
+    parts = regions.index(
+        index, rows[in_lung] + box.row0, columns[in_lung] + box.column0)
+    by_part += np.bincount(
+        parts, weights=values[in_lung], minlength=len(by_part)) * voxel_cm3
+  by_part = by_part.reshape(len(lung_regions.SIDES), len(lung_regions.LEVELS))
+  by_region = dict(zip(lung_regions.SIDES, by_part.sum(axis=1).tolist()))
+  by_region |= dict(zip(lung_regions.LEVELS, by_part.sum(axis=0).tolist()))
+  return CoronaScore(
+      total_cm3=float(by_slice.sum()),
+      in_lung_cm3=float(by_part.sum()),
+      by_slice_cm3=by_slice,
+      by_region_cm3=by_region,
+      involved_lung_fraction=involved / lungs.voxel_count)
