@@ -1,0 +1,143 @@
+"""The whole path of one study: lungs, probabilities and maps, score."""
+
+from collections.abc import Callable
+import contextlib
+import functools
+
+import numpy as np
+import tqdm
+
+from covid_tf import corona_score
+from covid_tf import errors
+from covid_tf import localization
+from covid_tf import lung_regions
+from covid_tf import lungs as lungs_lib
+from covid_tf import model_answers
+from covid_tf import results
+from covid_tf import version
+from covid_tf import volume as volume_lib
+from covid_tf.predictors import base
+
+# Slices a call: enough for a predictor to fill its batches and requests, few
+# enough for a bar that moves every few seconds on two cores.
+_CALL_SLICES = 32
+
+# By default: a bar on standard error where that is a terminal, else nothing.
+_BAR = functools.partial(tqdm.tqdm, disable=None, leave=False)
+
+
+def analyze(
+    volume: volume_lib.CTVolume, models: base.Models, *,
+    thresholds: results.Thresholds = results.Thresholds(),
+    progress: Callable[..., tqdm.tqdm] | None = None) -> results.CaseResult:
+  """Finds the lungs, localizes opacities and measures them.
+
+  Args:
+    volume: the CT.
+    models: anything with `segment_lungs(hu)` and `grad_cam(hu)`. Where it has
+      `study()`, the whole study is answered by one version of each network;
+      where that version goes meanwhile, the study starts again, once.
+    thresholds: the cuts of the score.
+    progress: makes a bar as `tqdm.tqdm(total=, desc=, unit=)` does. None: a bar
+      on standard error if that is a terminal. For none at all:
+      `functools.partial(tqdm.tqdm, disable=True)`.
+
+  Returns:
+    The scored study.
+
+  Raises:
+    errors.NoLungsError: there is too little lung to score.
+    errors.ModelError: a model failed or answered what is no mask, probability
+      or map; names the slice.
+  """
+  run = functools.partial(
+      _analyze_once, volume, models, thresholds, progress or _BAR)
+  try:
+    return run()
+  except errors.ModelVersionChangedError:
+    # Half of a study by one version and half by another is nobody's result.
+    return run()
+
+
+def segment(
+    volume: volume_lib.CTVolume, models: base.Models,
+    progress: Callable[..., tqdm.tqdm] = _BAR) -> np.ndarray:
+  """uint8 [slice, row, column]: the network's lung masks of every slice."""
+  mask = np.empty(volume.shape, np.uint8)
+  for part in _parts(volume.shape[0], progress, 'lungs'):
+    hu = volume.hu[part]
+    mask[part] = model_answers.lung_mask(
+        models.segment_lungs(hu), hu.shape, part.start)
+  return mask
+
+
+def explain(
+    volume: volume_lib.CTVolume, box: results.LungBox, models: base.Models,
+    progress: Callable[..., tqdm.tqdm] = _BAR) -> results.SliceExplanation:
+  """The classifier's answer for the lung crop of every slice.
+
+  Slices without lung are asked too: the paper's score is over all slices.
+  """
+  answers = []
+  for part in _parts(volume.shape[0], progress, 'opacities'):
+    crop = np.ascontiguousarray(volume.hu[part, box.rows, box.columns])
+    answers.append(model_answers.explanation(
+        models.grad_cam(crop), len(crop), part.start))
+  return results.SliceExplanation(*map(np.concatenate, zip(*answers)))
+
+
+def _analyze_once(volume, models, thresholds, progress) -> results.CaseResult:
+  with contextlib.ExitStack() as stack:
+    if hasattr(models, 'study'):
+      models = stack.enter_context(models.study())
+    lungs = lungs_lib.find_lungs(
+        segment(volume, models, progress), volume.voxel_volume_mm3)
+    explanation = explain(volume, lungs.box, models, progress)
+    identities = models.identities() if hasattr(models, 'identities') else ()
+  map_ = localization.localize(
+      explanation, lungs.box, volume.shape, thresholds.slice_probability)
+  score = corona_score.corona_score(
+      map_, lungs, lung_regions.find_regions(lungs.mask, volume.affine),
+      volume.voxel_volume_mm3, thresholds.map)
+  return _case_result(
+      volume, lungs, explanation, map_, score, thresholds, tuple(identities))
+
+
+def _parts(count, progress, name):
+  with progress(total=count, desc=name, unit='slice') as bar:
+    for start in range(0, count, _CALL_SLICES):
+      part = slice(start, min(start + _CALL_SLICES, count))
+      yield part
+      bar.update(part.stop - part.start)
+
+
+def _case_result(
+    volume, lungs, explanation, map_, score, thresholds, identities):
+  case_threshold = thresholds.case_corona_score_cm3
+  return results.CaseResult(
+      corona_score_cm3=score.total_cm3,
+      corona_score_in_lung_cm3=score.in_lung_cm3,
+      corona_score_by_slice_cm3=score.by_slice_cm3,
+      corona_score_by_region_cm3=score.by_region_cm3,
+      case_detected=(
+          None if case_threshold is None else score.total_cm3 > case_threshold),
+      lung_volume_cm3=lungs.volume_cm3,
+      involved_lung_fraction=score.involved_lung_fraction,
+      lung_outside_box_fraction=lungs.outside_box_fraction,
+      slice_probability=explanation.covid_probability,
+      positive_slices=map_.slices,
+      lung_box=lungs.box,
+      lung_mask=lungs.mask,
+      localization=map_,
+      thresholds=thresholds,
+      models=identities,
+      warnings=volume.warnings + lungs.warnings,
+      shape=volume.shape,
+      spacing_mm=volume.spacing_mm,
+      voxel_volume_mm3=volume.voxel_volume_mm3,
+      affine=volume.affine,
+      study_uid=volume.study_uid,
+      series_uid=volume.series_uid,
+      acquisition_date=volume.acquisition_date,
+      patient_key=volume.patient_key,
+      software=f'covid-tf {version.__version__}')
