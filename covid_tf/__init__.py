@@ -8,30 +8,34 @@ Importing this package needs no TensorFlow; only `load_models` brings it in.
   print(result.corona_score_cm3)
 """
 
-from covid_tf.errors import CovidTFError
-from covid_tf.errors import CTReadError
-from covid_tf.errors import ModelError
-from covid_tf.errors import NoLungsError
-from covid_tf.pipeline import analyze
-from covid_tf.predictors import connect
-from covid_tf.predictors import load_models
-from covid_tf.readers import read_ct
-from covid_tf.results import CaseResult
-from covid_tf.results import Thresholds
-from covid_tf.version import __version__
-from covid_tf.volume import CTVolume
+import importlib
 
-__all__ = (
-    'CTReadError',
-    'CTVolume',
-    'CaseResult',
-    'CovidTFError',
-    'ModelError',
-    'NoLungsError',
-    'Thresholds',
-    'analyze',
-    'connect',
-    'load_models',
-    'read_ct',
-    '__version__',
-)
+from covid_tf.version import __version__
+
+# Public name -> its module. Each is imported when it is first asked for, so that
+# a client that only reads CT waits for neither gRPC nor SciPy.
+_HOMES = {
+    'CTReadError': 'covid_tf.errors',
+    'CTVolume': 'covid_tf.volume',
+    'CaseResult': 'covid_tf.results',
+    'CovidTFError': 'covid_tf.errors',
+    'ModelError': 'covid_tf.errors',
+    'NoLungsError': 'covid_tf.errors',
+    'Thresholds': 'covid_tf.results',
+    'analyze': 'covid_tf.pipeline',
+    'connect': 'covid_tf.predictors',
+    'load_models': 'covid_tf.predictors',
+    'read_ct': 'covid_tf.readers',
+}
+
+__all__ = ('__version__', *_HOMES)
+
+
+def __getattr__(name: str):
+  if name not in _HOMES:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+  return sorted(__all__)

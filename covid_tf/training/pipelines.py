@@ -1,0 +1,83 @@
+"""tf.data pipelines from shards to batches, by the preprocessing that is exported."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from covid_tf.models import preprocessing
+from covid_tf.training import augmentation
+from covid_tf.training import records
+
+
+def shuffled_records(
+    shards: Sequence[str], seed: int, shuffle_buffer: int) -> tf.data.Dataset:
+  """Endless records in a seeded order, interleaved from the shards.
+
+  Args:
+    shards: TFRecord files.
+    seed: fixes the order.
+    shuffle_buffer: records held at once: the bound of its memory.
+
+  Returns:
+    A dataset of (parsed record, int32 [2] seed).
+  """
+  files = tf.data.Dataset.from_tensor_slices(list(shards))
+  files = files.shuffle(len(shards), seed=seed).repeat()
+  serialized = files.interleave(
+      tf.data.TFRecordDataset, cycle_length=min(8, len(shards)))
+  serialized = serialized.shuffle(shuffle_buffer, seed=seed)
+  seeds = tf.data.Dataset.counter().map(
+      lambda step: tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]))
+  return tf.data.Dataset.zip(serialized, seeds).map(
+      lambda example, draw: (records.parse(example), draw))
+
+
+def records_in_order(shards: Sequence[str]) -> tf.data.Dataset:
+  """Every record once, as written, with a constant seed: for evaluation."""
+  return tf.data.TFRecordDataset(list(shards)).map(
+      lambda example: (records.parse(example), tf.zeros(2, tf.int32)))
+
+
+def classifier_example(
+    record: dict[str, tf.Tensor], seed: tf.Tensor,
+    how: augmentation.Augmentation, constants: preprocessing.Preprocessing
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """A record's lung crop as (float32 [size, size, 3], float32 [1] label)."""
+  hu, _ = _augmented_crop(record, record['box'], seed, how)
+  image = preprocessing.network_input(hu[tf.newaxis], constants)[0]
+  size = constants.size
+  return (tf.ensure_shape(image, (size, size, 3)),
+          tf.cast(record['label'], tf.float32)[tf.newaxis])
+
+
+def lung_example(
+    record: dict[str, tf.Tensor], seed: tf.Tensor,
+    how: augmentation.Augmentation, constants: preprocessing.Preprocessing
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """A whole slice as (float32 [size, size, 3], float32 [size, size, 1] mask).
+
+  The mask is resized as the slice is, so its edge holds shares between 0 and 1.
+  """
+  shape = tf.shape(record['hu'])
+  whole = tf.stack([0, 0, shape[0], shape[1]])
+  hu, mask = _augmented_crop(record, whole, seed, how)
+  image = preprocessing.network_input(hu[tf.newaxis], constants)[0]
+  size = constants.size
+  mask = preprocessing.resize(tf.cast(mask, tf.float32)[tf.newaxis], size, size)[0]
+  return (tf.ensure_shape(image, (size, size, 3)),
+          tf.ensure_shape(mask, (size, size))[..., tf.newaxis])
+
+
+def _augmented_crop(record, box, seed, how):
+  hu, mask, box = augmentation.augment_slice(
+      record['hu'], record['lung_mask'], box, seed, how)
+  rows, columns = slice(box[0], box[2]), slice(box[1], box[3])
+  return hu[rows, columns], mask[rows, columns]
+
+
+def batches(
+    dataset: tf.data.Dataset, example, batch_size: int, *, parallel: int = 2
+) -> tf.data.Dataset:
+  """Maps (record, seed) by `example` and batches, ahead of the training step."""
+  return dataset.map(example, num_parallel_calls=parallel, deterministic=True).batch(
+      batch_size, drop_remainder=True).prefetch(2)

@@ -1,0 +1,100 @@
+"""TFRecord shards of CT slices: what both networks train on."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+import tensorflow as tf
+
+UNLABELLED = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class SliceRecord:
+  """One slice with all that training asks of it.
+
+  Attributes:
+    hu: int16 [row, column], HU.
+    lung_mask: uint8 [row, column], 0 or 1; all zero where there is none.
+    box: [row0, column0, row1, column1], the lung box of the case, half open.
+    label: 1 COVID, 0 not, -1 unknown.
+    pixel_mm: in-plane spacing in millimetres.
+    patient: a key of the patient, never an identifier of a living one.
+    series: series UID or the collection's own name of it.
+    slice_index: from the lowest slice.
+    source: the collection, and 'implanted' or 'phantom' where that is so.
+  """
+
+  hu: np.ndarray
+  lung_mask: np.ndarray
+  box: tuple[int, int, int, int]
+  label: int
+  pixel_mm: float
+  patient: str
+  series: str
+  slice_index: int
+  source: str
+
+
+_FEATURES = {
+    'hu': tf.io.FixedLenFeature([], tf.string),
+    'lung_mask': tf.io.FixedLenFeature([], tf.string),
+    'shape': tf.io.FixedLenFeature([2], tf.int64),
+    'box': tf.io.FixedLenFeature([4], tf.int64),
+    'label': tf.io.FixedLenFeature([], tf.int64),
+    'pixel_mm': tf.io.FixedLenFeature([], tf.float32),
+    'patient': tf.io.FixedLenFeature([], tf.string),
+    'series': tf.io.FixedLenFeature([], tf.string),
+    'slice_index': tf.io.FixedLenFeature([], tf.int64),
+    'source': tf.io.FixedLenFeature([], tf.string),
+}
+
+
+def write_shard(path: pathlib.Path, records: Iterable[SliceRecord]) -> int:
+  """Writes one shard under a temporary name, then renames it; returns its count."""
+  temporary = path.with_name(path.name + '.partial')
+  count = 0
+  with tf.io.TFRecordWriter(str(temporary)) as writer:
+    for record in records:
+      writer.write(serialize(record))
+      count += 1
+  temporary.replace(path)
+  return count
+
+
+def serialize(record: SliceRecord) -> bytes:
+  """One record as the bytes of a tf.train.Example."""
+  return tf.train.Example(features=tf.train.Features(feature={
+      'hu': _bytes(np.ascontiguousarray(record.hu, '<i2').tobytes()),
+      'lung_mask': _bytes(np.ascontiguousarray(record.lung_mask, 'u1').tobytes()),
+      'shape': _ints(record.hu.shape),
+      'box': _ints(record.box),
+      'label': _ints([record.label]),
+      'pixel_mm': tf.train.Feature(
+          float_list=tf.train.FloatList(value=[record.pixel_mm])),
+      'patient': _bytes(record.patient.encode()),
+      'series': _bytes(record.series.encode()),
+      'slice_index': _ints([record.slice_index]),
+      'source': _bytes(record.source.encode()),
+  })).SerializeToString()
+
+
+def parse(example: tf.Tensor) -> dict[str, tf.Tensor]:
+  """A serialized record as tensors: hu int16 and lung_mask uint8 [row, column]."""
+  features = tf.io.parse_single_example(example, _FEATURES)
+  shape = features['shape']
+  features['hu'] = tf.reshape(tf.io.decode_raw(features['hu'], tf.int16), shape)
+  features['lung_mask'] = tf.reshape(
+      tf.io.decode_raw(features['lung_mask'], tf.uint8), shape)
+  features['box'] = tf.cast(features['box'], tf.int32)
+  return features
+
+
+def _bytes(value: bytes) -> tf.train.Feature:
+  return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+
+def _ints(values) -> tf.train.Feature:
+  return tf.train.Feature(
+      int64_list=tf.train.Int64List(value=[int(value) for value in values]))
