@@ -1,0 +1,163 @@
+"""Results and labels in, findings and files out: what `covid-tf cohort` runs."""
+
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+
+from covid_tf import errors
+from covid_tf.cohort import cohort_page
+from covid_tf.cohort import cohort_report
+from covid_tf.cohort import detection as detection_lib
+from covid_tf.cohort import figure_style
+from covid_tf.cohort import figures
+from covid_tf.cohort import first_time_point
+from covid_tf.cohort import labels as labels_lib
+from covid_tf.cohort import load_results
+from covid_tf.cohort import severity_analysis
+
+_OPERATING_POINT = 'operating_point.json'
+_ROC = 'detection_roc'
+_BOXES = 'severity_box_plot'
+
+
+@dataclasses.dataclass(frozen=True)
+class CohortOptions:
+  """What the user may choose.
+
+  Attributes:
+    detection: see detection.DetectionOptions.
+    severity_order: grades from mild to severe; empty: not stated.
+    second_score: number of the same results to compare the Corona score with.
+    second_results: other results whose Corona score is compared instead, or None.
+    allow_mixed: take results whose scores may not compare.
+    require_all: refuse studies that would be left out.
+  """
+
+  detection: detection_lib.DetectionOptions = detection_lib.DetectionOptions()
+  severity_order: tuple[str, ...] = ()
+  second_score: str = 'involved_lung_fraction'
+  second_results: pathlib.Path | None = None
+  allow_mixed: bool = False
+  require_all: bool = False
+
+
+def analyze_cohort(
+    results_root: pathlib.Path | str, labels_path: pathlib.Path | str,
+    options: CohortOptions = CohortOptions()) -> cohort_report.CohortReport:
+  """Analyzes stored results against labels.
+
+  Args:
+    results_root: folder searched for result.json at any depth.
+    labels_path: CSV, see labels.read_labels.
+    options: see CohortOptions.
+
+  Returns:
+    The findings.
+
+  Raises:
+    errors.UsageError: the labels, the results or both cannot be used as they are.
+  """
+  root = pathlib.Path(results_root)
+  labels = labels_lib.read_labels(labels_path, options.severity_order)
+  results, failed = load_results.load_results(root)
+  cohort = first_time_point.select(labels, results)
+  if options.require_all:
+    _require_all(cohort, failed)
+  labelled = {label.study_uid for label in labels}
+  used = tuple(result for result in results if result.study_uid in labelled)
+  mixed = _mixed(used, options.allow_mixed)
+  second, second_name = _second(options, used)
+  return cohort_report.CohortReport(
+      root, used, failed, cohort,
+      detection_lib.detect(cohort.patients, options.detection, second, second_name),
+      severity_analysis.grade_severity(cohort.patients, options.severity_order),
+      warnings=mixed + _left_out(cohort, failed), mixed=bool(mixed))
+
+
+def write_report(
+    report: cohort_report.CohortReport, output: pathlib.Path | str,
+    point_name: str = 'youden') -> None:
+  """Writes cohort.json, cohort.html, operating_point.json and the figures.
+
+  Files that an earlier run left and this one does not make are removed: a
+  threshold of other results must not stay beside these.
+
+  Args:
+    report: as `analyze_cohort` gives it.
+    output: the folder.
+    point_name: which operating point to write.
+  """
+  output = pathlib.Path(output)
+  for name in (_OPERATING_POINT, *(f'figures/{stem}{suffix}' for stem in (_ROC, _BOXES)
+                                   for suffix in ('.svg', '.png'))):
+    (output / name).unlink(missing_ok=True)
+  if report.detection.curve:
+    figure_style.save(
+        figures.roc_figure(report.detection), output / 'figures' / _ROC)
+  if report.severity.grades:
+    figure_style.save(
+        figures.severity_figure(report.severity), output / 'figures' / _BOXES)
+  for point in report.detection.points:
+    if point.name == point_name and not report.mixed:
+      cohort_report.write_operating_point(report, point, output / _OPERATING_POINT)
+  cohort_page.write_page(report, output / 'cohort.html')
+  cohort_report.write_json(report, output / 'cohort.json')
+
+
+def _mixed(
+    results: Sequence[load_results.StudyResult], allowed: bool) -> tuple[str, ...]:
+  try:
+    load_results.require_comparable(results)
+  except errors.UsageError as error:
+    if not allowed:
+      raise
+    return (f'Mixed results were asked for: {error} No operating point is written.',)
+  return ()
+
+
+def _second(
+    options: CohortOptions, used: Sequence[load_results.StudyResult]
+) -> tuple[dict[str, float] | None, str]:
+  """(study UID to the second score, its name); None where there is none."""
+  if options.second_results is None:
+    name = options.second_score
+    values = {result.study_uid: result.scores[name]
+              for result in used if name in result.scores}
+    return values or None, name.replace('_', ' ')
+  others, _ = load_results.load_results(options.second_results)
+  wanted = {result.study_uid for result in used}
+  others = [other for other in others if other.study_uid in wanted]
+  if not others:
+    raise errors.UsageError(
+        f'{options.second_results}: results of the same studies are required, found '
+        'no study_uid in common.')
+  load_results.require_comparable(others)
+  return ({other.study_uid: other.scores[load_results.CORONA_SCORE]
+           for other in others}, f'Corona score in {options.second_results.name}')
+
+
+def _left_out(
+    cohort: first_time_point.Cohort,
+    failed: Sequence[load_results.FailedStudy]) -> tuple[str, ...]:
+  counts = (
+      (len(failed), 'failed: no score, and if failure goes with disease every figure '
+                    'here is off'),
+      (len(cohort.labels_without_result), 'labelled, but without a result'),
+      (len(cohort.results_without_label), 'scored, but without a label'),
+      (len(cohort.first_not_scored), 'replaced by a later study of the same patient, '
+                                     'having no result'))
+  return tuple(f'Studies {text}: {count}, listed at the end.'
+               for count, text in counts if count)
+
+
+def _require_all(
+    cohort: first_time_point.Cohort,
+    failed: Sequence[load_results.FailedStudy]) -> None:
+  left_out = (
+      [f'{study.path} ({study.reason})' for study in failed]
+      + [f'{uid} (labelled, no result)' for uid in cohort.labels_without_result]
+      + [f'{path} (no label)' for path in cohort.results_without_label])
+  if left_out:
+    raise errors.UsageError(
+        f'every study must be labelled and scored, found {len(left_out)} that are '
+        f'not: {"; ".join(left_out[:10])}; correct them or drop --require-all.')

@@ -1,0 +1,182 @@
+"""What is known of each study from elsewhere: the truth that scores are held against.
+
+A wrong label is worse than a missing one, and no program can see it. So whatever
+can be seen (blank, twice, at odds with another row) is refused with its row, and
+no message repeats a patient's ID.
+"""
+
+from collections.abc import Iterable, Sequence
+import dataclasses
+import datetime
+import math
+import pathlib
+
+from covid_tf import errors
+from covid_tf.cohort import label_table
+
+_REQUIRED = ('study_uid', 'patient_id', 'covid')
+_OPTIONAL = ('severity', 'time_point')
+_COVID = {'0': False, '1': True}
+_MOST_PROBLEMS_SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+  """One labelled study.
+
+  Attributes:
+    row: its row in the file, the header being row 1.
+    study_uid: DICOM Study Instance UID, or the name of the result's folder where
+      the source has no UID (NIfTI).
+    patient_id: tells patients apart; it never leaves this object.
+    covid: the reference standard's answer (paper: RT-PCR).
+    severity: a grade, or None where the study was not graded.
+    time_point: anything that sorts, or None.
+  """
+
+  row: int
+  study_uid: str
+  patient_id: str = dataclasses.field(repr=False)
+  covid: bool
+  severity: str | None = None
+  time_point: float | datetime.datetime | None = None
+
+
+def read_labels(
+    path: pathlib.Path | str,
+    severity_order: Sequence[str] = ()) -> tuple[Label, ...]:
+  """Reads the labels of a cohort.
+
+  Args:
+    path: CSV with `study_uid,patient_id,covid` (0 or 1) and, where known,
+      `severity` (text; blank: not graded) and `time_point` (number or ISO date).
+    severity_order: the grades from mild to severe; empty: any grade is taken.
+
+  Returns:
+    The labels, in the file's order.
+
+  Raises:
+    errors.UsageError: the file is no such table, or rows are blank where they
+      must not be, appear twice or contradict each other; names the rows.
+  """
+  problems = []
+  labels = []
+  for row in label_table.read_table(path, _REQUIRED, _OPTIONAL):
+    try:
+      labels.append(_label(row, severity_order))
+    except ValueError as error:
+      problems.append((row.number, str(error)))
+  for check in (_repeated_studies, _divided_patients, _unordered_times,
+                _grades_spelled_twice):
+    problems.extend(check(labels))
+  if problems:
+    raise errors.UsageError(_refusal(path, problems))
+  return tuple(labels)
+
+
+def _label(row: label_table.TableRow, severity_order: Sequence[str]) -> Label:
+  cells = row.cells
+  blank = [name for name in _REQUIRED if not cells[name]]
+  if blank:
+    raise ValueError(f'{" and ".join(blank)} must not be blank')
+  if cells['covid'] not in _COVID:
+    raise ValueError(f'covid must be 0 or 1, found {cells["covid"]!r}')
+  covid = _COVID[cells['covid']]
+  severity = cells['severity'] or None
+  if severity and not covid:
+    raise ValueError(
+        'a study with covid 0 must have a blank severity, found a grade')
+  if severity and severity_order and severity not in severity_order:
+    raise ValueError(
+        f'severity must be one of {", ".join(severity_order)}, found {severity!r}')
+  return Label(row.number, cells['study_uid'], cells['patient_id'], covid, severity,
+               _time_point(cells['time_point']))
+
+
+def _time_point(text: str) -> float | datetime.datetime | None:
+  if not text:
+    return None
+  try:
+    number = float(text)
+  except ValueError:
+    pass
+  else:
+    if math.isfinite(number):
+      return number
+    raise ValueError(f'time_point must be a finite number, found {text!r}')
+  try:
+    moment = datetime.datetime.fromisoformat(text)
+  except ValueError:
+    raise ValueError(
+        'time_point must be a number or an ISO date such as 2020-03-15, '
+        f'found {text!r}') from None
+  return moment.replace(tzinfo=None)  # With and without a zone do not compare.
+
+
+def _repeated_studies(labels: Iterable[Label]) -> Iterable[tuple[int, str]]:
+  first = {}
+  for label in labels:
+    earlier = first.setdefault(label.study_uid, label)
+    if earlier is label:
+      continue
+    same = dataclasses.replace(label, row=earlier.row) == earlier
+    yield label.row, (
+        f'repeats the study of row {earlier.row}' if same else
+        f'contradicts row {earlier.row} about the same study')
+
+
+def _divided_patients(labels: Iterable[Label]) -> Iterable[tuple[int, str]]:
+  first = {}
+  for label in labels:
+    earlier = first.setdefault(label.patient_id, label)
+    if earlier.covid != label.covid and earlier.study_uid != label.study_uid:
+      yield label.row, (
+          f'covid {label.covid:d} contradicts row {earlier.row}, which gives '
+          f'covid {earlier.covid:d} to the same patient')
+
+
+def _unordered_times(labels: Sequence[Label]) -> Iterable[tuple[int, str]]:
+  """A patient's studies must tell which of them came first."""
+  times = [label.time_point for label in labels]
+  kinds = {type(time) for time in times if time is not None}
+  if len(kinds) > 1:
+    row = next(label.row for label in labels
+               if isinstance(label.time_point, datetime.datetime))
+    yield row, 'time_point is a date here and a number elsewhere; use one of them'
+    return
+  by_patient = {}
+  for label in labels:
+    by_patient.setdefault(label.patient_id, {}).setdefault(label.study_uid, label)
+  for studies in by_patient.values():
+    seen = {}
+    for label in studies.values() if len(studies) > 1 else ():
+      if label.time_point is None:
+        yield label.row, (
+            'time_point must not be blank: the patient has several studies, and '
+            'only the first is analyzed')
+      elif label.time_point in seen:
+        yield label.row, (
+            'time_point must differ from that of the same patient in row '
+            f'{seen[label.time_point]}: which study came first?')
+      seen.setdefault(label.time_point, label.row)
+
+
+def _grades_spelled_twice(labels: Iterable[Label]) -> Iterable[tuple[int, str]]:
+  first = {}
+  for label in labels:
+    if label.severity is None:
+      continue
+    earlier = first.setdefault(label.severity.casefold(), label)
+    if earlier.severity != label.severity:
+      yield label.row, (
+          f'severity {label.severity!r} and {earlier.severity!r} (row {earlier.row}) '
+          'differ only in capitals; spell a grade one way')
+
+
+def _refusal(path: pathlib.Path | str, problems: list[tuple[int, str]]) -> str:
+  problems = sorted(problems)
+  shown = '; '.join(f'row {row}: {text}' for row, text in
+                    problems[:_MOST_PROBLEMS_SHOWN])
+  more = len(problems) - _MOST_PROBLEMS_SHOWN
+  more = f'; and {more} more' if more > 0 else ''
+  return f'{path}: {len(problems)} problem(s) with the labels: {shown}{more}.'

@@ -1,0 +1,227 @@
+"""Every result below a folder, and every study there that has none.
+
+Reads only what a cohort needs, so that results of another schema version can be
+seen, counted and refused by name rather than fail to load.
+"""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import json
+import math
+import os
+import pathlib
+
+from covid_tf import errors
+
+RESULT_NAME = 'result.json'
+CORONA_SCORE = 'corona_score_cm3'
+# Numbers of a result that also grow with disease, for the paired comparison.
+SECOND_SCORES = (
+    'involved_lung_fraction', 'corona_score_in_lung_cm3', 'positive_slice_fraction',
+    'highest_slice_probability')
+_OWN_OUTPUT = 'cohort.json'  # A cohort written among its results is none of them.
+_REASON_KEYS = ('error', 'reason', 'refusal', 'message')
+_LARGEST_NOTE_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyResult:
+  """What one result.json says.
+
+  Attributes:
+    path: the file.
+    study_uid: its Study Instance UID; the folder's name where it has none.
+    scores: name to value: CORONA_SCORE and those of SECOND_SCORES it holds.
+    schema_version: of the file.
+    models: name to (version, card digest), as text.
+    cuts: the slice and map thresholds, name to value.
+    patient_key: pseudonym of the patient, or None.
+  """
+
+  path: pathlib.Path
+  study_uid: str
+  scores: dict[str, float]
+  schema_version: int | None
+  models: dict[str, tuple[str, str]]
+  cuts: dict[str, float]
+  patient_key: str | None = dataclasses.field(default=None, repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class FailedStudy:
+  """A study folder without a usable result.
+
+  Attributes:
+    path: the folder or file.
+    reason: why it gives no score.
+  """
+
+  path: pathlib.Path
+  reason: str
+
+
+def load_results(
+    root: pathlib.Path | str
+) -> tuple[tuple[StudyResult, ...], tuple[FailedStudy, ...]]:
+  """Finds and reads the results below `root`, at any depth.
+
+  Args:
+    root: a folder, or one result.json.
+
+  Returns:
+    (results, failed studies), each in order of path.
+
+  Raises:
+    errors.UsageError: no such folder, nothing in it, or a study found twice.
+  """
+  root = pathlib.Path(root)
+  if not root.exists():
+    raise errors.UsageError(f'{root}: a folder of results is required, found nothing.')
+  results, failed = [], []
+  for path in ([root] if root.is_file() else _result_files(root, failed, set())):
+    try:
+      results.append(_read(path))
+    except (OSError, ValueError) as error:
+      failed.append(FailedStudy(path, str(error)))
+  if not results:
+    seen = f'; {len(failed)} failed, the first: {failed[0].reason}' if failed else ''
+    raise errors.UsageError(
+        f'{root}: at least one usable {RESULT_NAME} is required below it, found '
+        f'none{seen}.')
+  _check_unique(results)
+  return tuple(results), tuple(sorted(failed, key=lambda study: str(study.path)))
+
+
+def require_comparable(results: Sequence[StudyResult]) -> None:
+  """Refuses results whose scores do not compare.
+
+  Raises:
+    errors.UsageError: several schema versions, models or thresholds; says which.
+  """
+  for kind, key in (
+      ('schema versions', lambda result: result.schema_version),
+      ('models', lambda result: tuple(sorted(result.models.items()))),
+      ('slice and map thresholds', lambda result: tuple(sorted(result.cuts.items())))):
+    groups = {}
+    for result in results:
+      groups.setdefault(key(result), []).append(result)
+    if len(groups) > 1:
+      found = '; '.join(
+          f'{_words(value)} in {len(members)} ({members[0].path}, …)'
+          for value, members in groups.items())
+      raise errors.UsageError(
+          f'results of one kind are required, found {len(groups)} {kind}: {found}. '
+          'Their scores do not compare: score all studies alike, or pass '
+          '--allow-mixed.')
+
+
+def _result_files(
+    folder: pathlib.Path, failed: list[FailedStudy],
+    seen: set[str]) -> Iterator[pathlib.Path]:
+  """Yields result files; adds the folders that end without one to `failed`."""
+  seen.add(os.path.realpath(folder))
+  try:
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+  except OSError as error:
+    failed.append(FailedStudy(folder, f'cannot be listed: {error.strerror}'))
+    return
+  names = {entry.name for entry in entries}
+  if RESULT_NAME in names:
+    yield folder / RESULT_NAME
+    return
+  if _OWN_OUTPUT in names:
+    return
+  # A name with a dot in front is a result that is still being written.
+  folders = [folder / entry.name for entry in entries
+             if entry.is_dir() and not entry.name.startswith('.')]
+  for inner in folders:
+    if os.path.realpath(inner) not in seen:  # A link may lead back up.
+      yield from _result_files(inner, failed, seen)
+  if not folders and len(seen) > 1:
+    failed.append(FailedStudy(
+        folder, _noted_reason(folder, names) or f'no {RESULT_NAME}'))
+
+
+def _noted_reason(folder: pathlib.Path, names: set[str]) -> str | None:
+  """The reason that whoever failed left in a JSON file, if any."""
+  for name in sorted(names):
+    path = folder / name
+    if not name.endswith('.json') or path.stat().st_size > _LARGEST_NOTE_BYTES:
+      continue
+    try:
+      note = json.loads(path.read_text('utf-8'))
+    except (OSError, ValueError):
+      continue
+    for key in _REASON_KEYS if isinstance(note, dict) else ():
+      if isinstance(note.get(key), str):
+        return note[key]
+  return None
+
+
+def _read(path: pathlib.Path) -> StudyResult:
+  try:
+    content = json.loads(path.read_text('utf-8'))
+  except ValueError as error:
+    raise ValueError('not a whole JSON file') from error
+  try:
+    return _study_result(path, content)
+  except (AttributeError, KeyError, TypeError) as error:
+    raise ValueError('its fields are not those of a result') from error
+
+
+def _study_result(path: pathlib.Path, content: dict) -> StudyResult:
+  score = _number(content.get(CORONA_SCORE))
+  if score is None or score < 0:
+    raise ValueError(
+        f'{CORONA_SCORE} must be a finite number not below 0, found '
+        f'{content.get(CORONA_SCORE)!r}')
+  thresholds = content.get('thresholds')
+  return StudyResult(
+      path, content.get('study_uid') or path.parent.name,
+      {CORONA_SCORE: score} | _second_scores(content),
+      content.get('schema_version'), _models(content.get('models')),
+      {name: value for name, value in (thresholds or {}).items()
+       if 'case' not in name}, content.get('patient_key'))
+
+
+def _second_scores(content: dict) -> dict[str, float]:
+  probabilities = content.get('slice_probability') or []
+  positive = content.get('positive_slices')
+  values = {name: _number(content.get(name)) for name in SECOND_SCORES}
+  if probabilities:
+    values['highest_slice_probability'] = _number(max(probabilities))
+    if positive is not None:
+      values['positive_slice_fraction'] = len(positive) / len(probabilities)
+  return {name: value for name, value in values.items() if value is not None}
+
+
+def _models(entries) -> dict[str, tuple[str, str]]:
+  if isinstance(entries, dict):
+    entries = [{'name': name} | (entry if isinstance(entry, dict) else
+                                 {'card_sha256': entry})
+               for name, entry in entries.items()]
+  return {str(entry['name']): (str(entry.get('version', '')),
+                               str(entry.get('card_sha256', '')))
+          for entry in entries or ()}
+
+
+def _number(value) -> float | None:
+  if isinstance(value, bool) or not isinstance(value, (int, float)):
+    return None
+  return float(value) if math.isfinite(value) else None
+
+
+def _check_unique(results: Sequence[StudyResult]) -> None:
+  first = {}
+  for result in results:
+    earlier = first.setdefault(result.study_uid, result)
+    if earlier is not result:
+      raise errors.UsageError(
+          f'one result per study is required, found two for {result.study_uid}: '
+          f'{earlier.path} and {result.path}; move one of them away.')
+
+
+def _words(value) -> str:
+  if isinstance(value, tuple):
+    return ', '.join(f'{name} {_words(part)}' for name, part in value) or 'none named'
+  return 'no version' if value is None else str(value)

@@ -1,0 +1,137 @@
+"""Thresholds of the score, and what each would mean for patients."""
+
+import dataclasses
+
+import numpy as np
+import scipy.stats
+
+from covid_tf.cohort import roc
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+  """A proportion with its 95 % interval.
+
+  Attributes:
+    value: in [0, 1]; None when it is a share of nobody.
+    interval: (low, high), or None.
+    count: patients counted, or None where the share is computed, not counted.
+    total: out of how many, or None.
+  """
+
+  value: float | None
+  interval: tuple[float, float] | None
+  count: int | None = None
+  total: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatingPoint:
+  """One threshold and its consequences.
+
+  Attributes:
+    name: 'youden', 'sensitivity' or 'threshold'.
+    rule: how the threshold was chosen, for people.
+    threshold_cm3: `score > threshold` is a positive call.
+    sensitivity, specificity: with Wilson intervals.
+    ppv, npv: predictive values at this cohort's share of disease, with Wilson
+      intervals.
+    prevalence: the stated one, or None.
+    ppv_at_prevalence, npv_at_prevalence: at the stated prevalence, or None.
+  """
+
+  name: str
+  rule: str
+  threshold_cm3: float
+  sensitivity: Share
+  specificity: Share
+  ppv: Share
+  npv: Share
+  prevalence: float | None
+  ppv_at_prevalence: Share | None
+  npv_at_prevalence: Share | None
+
+
+def youden_threshold(curve: roc.RocCurve) -> float:
+  """The cut with the highest sensitivity + specificity; of equals the lowest one.
+
+  The lowest, since missing a patient is the worse mistake of a first reading.
+  """
+  # Whole numbers, so that equals are equal.
+  gain = (curve.true_positives * curve.n_negative
+          - curve.false_positives * curve.n_positive)
+  return float(curve.thresholds[np.argmax(gain)])
+
+
+def sensitivity_threshold(curve: roc.RocCurve, sensitivity: float) -> float | None:
+  """The highest cut that reaches `sensitivity`; None when none does."""
+  reached = np.flatnonzero(curve.sensitivity >= sensitivity)
+  return float(curve.thresholds[reached[-1]]) if reached.size else None
+
+
+def operating_point(
+    name: str, rule: str, threshold_cm3: float, positive: np.ndarray,
+    negative: np.ndarray, prevalence: float | None = None) -> OperatingPoint:
+  """Counts what a threshold does in this cohort.
+
+  Args:
+    name: short name of the rule.
+    rule: the rule in words.
+    threshold_cm3: the cut.
+    positive: float [m], scores of the patients with disease.
+    negative: float [n], scores of those without.
+    prevalence: share of disease among those to be read, in (0, 1); None: not stated.
+
+  Returns:
+    The point with its intervals.
+  """
+  true_positives = int(np.sum(positive > threshold_cm3))
+  false_positives = int(np.sum(negative > threshold_cm3))
+  false_negatives = len(positive) - true_positives
+  true_negatives = len(negative) - false_positives
+  sensitivity = wilson(true_positives, len(positive))
+  specificity = wilson(true_negatives, len(negative))
+  return OperatingPoint(
+      name, rule, threshold_cm3, sensitivity, specificity,
+      ppv=wilson(true_positives, true_positives + false_positives),
+      npv=wilson(true_negatives, true_negatives + false_negatives),
+      prevalence=prevalence,
+      ppv_at_prevalence=_predictive(sensitivity, specificity, prevalence),
+      npv_at_prevalence=_predictive(
+          specificity, sensitivity, None if prevalence is None else 1 - prevalence))
+
+
+def wilson(count: int, total: int) -> Share:
+  """A counted share with Wilson's 95 % interval."""
+  if total == 0:
+    return Share(None, None, count, total)
+  interval = scipy.stats.binomtest(count, total).proportion_ci(method='wilson')
+  return Share(count / total, (float(interval.low), float(interval.high)), count, total)
+
+
+def _predictive(
+    found: Share, spared: Share, share_of_kind: float | None) -> Share | None:
+  """Bayes' rule; its interval takes both Wilson limits to the same side.
+
+  Both shares at their lower limits at once is rarer than either, so the interval
+  covers at least 95 %: wide, and honest about it.
+
+  Args:
+    found: share of the kind that is called so (sensitivity, for the PPV).
+    spared: share of the other kind that is not (specificity, for the PPV).
+    share_of_kind: share of the kind among those read; None: not stated.
+  """
+  if share_of_kind is None:
+    return None
+  value = _bayes(found.value, spared.value, share_of_kind)
+  low = _bayes(found.interval[0], spared.interval[0], share_of_kind)
+  high = _bayes(found.interval[1], spared.interval[1], share_of_kind)
+  if value is None:
+    return Share(None, None)
+  return Share(value, (0.0 if low is None else low, 1.0 if high is None else high))
+
+
+def _bayes(found: float, spared: float, share_of_kind: float) -> float | None:
+  right = found * share_of_kind
+  wrong = (1 - spared) * (1 - share_of_kind)
+  return right / (right + wrong) if right + wrong > 0 else None

@@ -1,0 +1,142 @@
+"""The ROC curve of a score, and how far its area may be off.
+
+Every cut is strict, as in the score itself: a patient above the threshold is
+called positive, one at it is not.
+"""
+
+import dataclasses
+
+import numpy as np
+import scipy.optimize
+import scipy.stats
+
+BOOTSTRAP_DRAWS = 2000
+# Draws worked on at once: 64 x 10,000 patients stay below 20 MB.
+_DRAWS_AT_ONCE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class RocCurve:
+  """Sensitivity and specificity over all cuts that differ.
+
+  Attributes:
+    thresholds: float64 [T], ascending; halfway between neighbouring scores, and
+      one below the lowest score. `score > threshold` is a positive call.
+    true_positives: int64 [T], patients with disease called positive.
+    false_positives: int64 [T], patients without disease called positive.
+    n_positive: patients with disease.
+    n_negative: patients without.
+  """
+
+  thresholds: np.ndarray
+  true_positives: np.ndarray
+  false_positives: np.ndarray
+  n_positive: int
+  n_negative: int
+
+  @property
+  def sensitivity(self) -> np.ndarray:
+    """float64 [T]."""
+    return self.true_positives / self.n_positive
+
+  @property
+  def specificity(self) -> np.ndarray:
+    """float64 [T]."""
+    return 1 - self.false_positives / self.n_negative
+
+
+def curve(positive: np.ndarray, negative: np.ndarray) -> RocCurve:
+  """Computes the ROC curve.
+
+  scikit-learn's roc_curve cuts at the scores themselves and with >=; a threshold
+  taken from it would, under our strict comparison, lose the patient it was read
+  from. Hence the cuts between the scores.
+
+  Args:
+    positive: float [m], scores of the patients with disease; higher is worse.
+    negative: float [n], scores of those without.
+
+  Returns:
+    The curve, from everything called positive to nothing.
+  """
+  values = np.unique(np.concatenate([positive, negative]))
+  # Below the lowest score all are positive. A score is a volume: when its lowest
+  # is 0 no threshold lies below it, so no cut calls everyone positive.
+  lowest = [values[0] / 2] if values[0] > 0 else []
+  thresholds = np.concatenate([lowest, (values[:-1] + values[1:]) / 2, values[-1:]])
+  return RocCurve(
+      thresholds, count_above(positive, thresholds), count_above(negative, thresholds),
+      len(positive), len(negative))
+
+
+def count_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+  """int64 [T]: how many of `scores` lie strictly above each of `thresholds`."""
+  return len(scores) - np.searchsorted(np.sort(scores), thresholds, side='right')
+
+
+def bootstrap_interval(
+    positive: np.ndarray, negative: np.ndarray, draws: int = BOOTSTRAP_DRAWS,
+    seed: int = 0) -> tuple[float, float]:
+  """Percentile bootstrap of the area, 95 %.
+
+  Patients are drawn with replacement within each group, one score a patient, so
+  that a draw has as many patients with disease as the cohort. Percentile, not
+  BCa: the latter has no answer where every draw separates the groups.
+
+  Args:
+    positive: float [m], one score for each patient with disease.
+    negative: float [n], one for each without.
+    draws: resampled cohorts.
+    seed: of the resampling.
+
+  Returns:
+    (low, high).
+  """
+  drawn = scipy.stats.bootstrap(
+      (positive, negative), _areas, n_resamples=draws, batch=_DRAWS_AT_ONCE,
+      vectorized=True, method='percentile', confidence_level=0.95,
+      rng=np.random.default_rng(seed))
+  low, high = drawn.confidence_interval
+  return float(low), float(high)
+
+
+def newcombe_interval(auc: float, n_positive: int, n_negative: int) -> tuple[float, float]:
+  """Newcombe's method 5 for an area, 95 %: of use where the others collapse.
+
+  When the groups separate wholly, DeLong's variance and every bootstrap draw say
+  "no uncertainty". This interval, a score interval on the Hanley-McNeil variance,
+  still depends on the number of patients. R. G. Newcombe, Statistics in Medicine
+  25 (2006) 559-573.
+
+  Args:
+    auc: the observed area.
+    n_positive: patients with disease.
+    n_negative: patients without.
+
+  Returns:
+    (low, high).
+  """
+  z = scipy.stats.norm.ppf(0.975)
+  mean_size_less_one = (n_positive + n_negative) / 2 - 1
+
+  def excess(area: float) -> float:
+    spread = 1 + mean_size_less_one * (
+        (1 - area) / (2 - area) + area / (1 + area))
+    variance = area * (1 - area) * spread / (n_positive * n_negative)
+    return (auc - area) ** 2 - z ** 2 * variance
+
+  # Just off the area itself: at 0 and 1, where it has no variance, that is a root.
+  off = 1e-9
+  low = 0.0 if auc <= off else float(scipy.optimize.brentq(excess, 0, auc - off))
+  high = 1.0 if auc >= 1 - off else float(
+      scipy.optimize.brentq(excess, auc + off, 1))
+  return low, high
+
+
+def _areas(positive: np.ndarray, negative: np.ndarray, axis: int = -1) -> np.ndarray:
+  """Areas of many resampled cohorts at once: [..., m] and [..., n] to [...]."""
+  m, n = positive.shape[axis], negative.shape[axis]
+  ranks = scipy.stats.rankdata(
+      np.concatenate([positive, negative], axis=axis), axis=axis)
+  above = np.take(ranks, np.arange(m), axis=axis).sum(axis=axis) - m * (m + 1) / 2
+  return above / (m * n)
