@@ -50,7 +50,8 @@ def corona_score(
   by_part = np.zeros(len(lung_regions.SIDES) * len(lung_regions.LEVELS))
   involved = 0
   for index, map_ in zip(localization.slices, localization.maps):
-    hot = np.flatnonzero(map_ > map_threshold)
+    # A plain float: 0.6 is compared as float32, and is not above itself.
+    hot = np.flatnonzero(map_ > float(map_threshold))
     values = map_.reshape(-1)[hot].astype(np.float64)  # Millions of terms.
     rows, columns = np.divmod(hot, map_.shape[1])
     by_slice[index] = values.sum() * voxel_cm3

@@ -61,16 +61,16 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     errors.OutputError: it cannot be written; names the path and the reason.
   """
   target = pathlib.Path(os.path.realpath(path))  # Through a link, not over it.
-  temporary = _temporary_name(target)
-  with _explained(path, temporary):
+  temporary = temporary_name(target)
+  with explained(path, temporary):
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
       yield temporary
-      _force_to_disk(temporary)
+      force_to_disk(temporary)
       os.replace(temporary, target)
     finally:
       temporary.unlink(missing_ok=True)
-    _force_to_disk(target.parent)
+    force_to_disk(target.parent)
 
 
 @contextlib.contextmanager
@@ -90,8 +90,8 @@ def replacing_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     errors.OutputError: it cannot be written; names the path and the reason.
   """
   target = pathlib.Path(os.path.realpath(path))
-  temporary = _temporary_name(target)
-  with _explained(path, temporary):
+  temporary = temporary_name(target)
+  with explained(path, temporary):
     if target.exists() and not target.is_dir():
       raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     temporary.mkdir(parents=True)
@@ -101,20 +101,50 @@ def replacing_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       _swap_in(temporary, target)
     finally:
       shutil.rmtree(temporary, ignore_errors=True)
-    _force_to_disk(target.parent)
+    force_to_disk(target.parent)
+
+
+def temporary_name(target: pathlib.Path) -> pathlib.Path:
+  """A name beside `target`, ending like it, where nothing is yet."""
+  # Not tempfile: its files are readable by their owner only, and stay so.
+  return target.with_name(f'.{uuid.uuid4().hex[:8]}.{target.name}')
+
+
+def force_to_disk(path: str | os.PathLike) -> None:
+  """Waits until a file's content, or a folder's list of names, is on the disk."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
 
 
 def force_tree_to_disk(folder: pathlib.Path) -> None:
   """Forces every file and folder below `folder`, and itself, to the disk."""
   for root, _, names in os.walk(folder):
     for name in names:
-      _force_to_disk(os.path.join(root, name))
-    _force_to_disk(root)
+      force_to_disk(os.path.join(root, name))
+    force_to_disk(root)
 
 
-def _temporary_name(target: pathlib.Path) -> pathlib.Path:
-  # Not tempfile: its files are readable by their owner only, and stay so.
-  return target.with_name(f'.{uuid.uuid4().hex[:8]}.{target.name}')
+@contextlib.contextmanager
+def explained(
+    path: str | os.PathLike, temporary: pathlib.Path) -> Iterator[None]:
+  """Turns what the disk refuses into an OutputError about `path`.
+
+  Args:
+    path: what the user asked for.
+    temporary: where it is written meanwhile; an OSError that names neither this
+      nor a folder above it is about something else, and passes.
+  """
+  try:
+    yield
+  except OSError as error:
+    # A block may also read other files; what fails there is not our output.
+    if error.errno not in _REASONS or not _concerns(error, temporary):
+      raise
+    raise errors.OutputError(
+        f'{path}: cannot be written: {_REASONS[error.errno]}.') from error
 
 
 def _swap_in(temporary: pathlib.Path, target: pathlib.Path) -> None:
@@ -124,7 +154,7 @@ def _swap_in(temporary: pathlib.Path, target: pathlib.Path) -> None:
   except OSError as error:
     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
       raise
-  old = _temporary_name(target)
+  old = temporary_name(target)
   os.rename(target, old)
   try:
     os.rename(temporary, target)
@@ -132,28 +162,6 @@ def _swap_in(temporary: pathlib.Path, target: pathlib.Path) -> None:
     os.rename(old, target)
     raise
   shutil.rmtree(old, ignore_errors=True)
-
-
-def _force_to_disk(path: str | os.PathLike) -> None:
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _explained(
-    path: str | os.PathLike, temporary: pathlib.Path) -> Iterator[None]:
-  """Turns what the disk refuses under `temporary` or its folder to an OutputError."""
-  try:
-    yield
-  except OSError as error:
-    # A block may also read other files; what fails there is not our output.
-    if error.errno not in _REASONS or not _concerns(error, temporary):
-      raise
-    raise errors.OutputError(
-        f'{path}: cannot be written: {_REASONS[error.errno]}.') from error
 
 
 def _concerns(error: OSError, temporary: pathlib.Path) -> bool:

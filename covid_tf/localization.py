@@ -122,7 +122,7 @@ def localize(
   Returns:
     The map, as crops of the positive slices.
   """
-  positive = np.flatnonzero(explanation.covid_probability > slice_threshold)
+  positive = np.flatnonzero(explanation.covid_probability > float(slice_threshold))
   maps = FusedMaps(
       explanation.cam_28[positive], explanation.cam_14[positive], box.shape)
   return results.LocalizationMap(shape, box, tuple(positive.tolist()), maps)

@@ -66,8 +66,9 @@ def segment(
   mask = np.empty(volume.shape, np.uint8)
   for part in _parts(volume.shape[0], progress, 'lungs'):
     hu = volume.hu[part]
-    mask[part] = model_answers.lung_mask(
-        models.segment_lungs(hu), hu.shape, part.start)
+    with _counted_from(part.start):
+      answer = models.segment_lungs(hu)
+    mask[part] = model_answers.lung_mask(answer, hu.shape, part.start)
   return mask
 
 
@@ -81,8 +82,9 @@ def explain(
   answers = []
   for part in _parts(volume.shape[0], progress, 'opacities'):
     crop = np.ascontiguousarray(volume.hu[part, box.rows, box.columns])
-    answers.append(model_answers.explanation(
-        models.grad_cam(crop), len(crop), part.start))
+    with _counted_from(part.start):
+      answer = models.grad_cam(crop)
+    answers.append(model_answers.explanation(answer, len(crop), part.start))
   return results.SliceExplanation(*map(np.concatenate, zip(*answers)))
 
 
@@ -109,6 +111,19 @@ def _parts(count, progress, name):
       part = slice(start, min(start + _CALL_SLICES, count))
       yield part
       bar.update(part.stop - part.start)
+
+
+@contextlib.contextmanager
+def _counted_from(start):
+  """Models number the slices they are given; a user numbers those of the study."""
+  try:
+    yield
+  except errors.ModelError as error:
+    if not start or isinstance(error, errors.ModelVersionChangedError):
+      raise
+    raise type(error)(
+        f'{error} (Asked about slices {start} and up of the study: number 0 in this '
+        f'message is slice {start}.)') from error
 
 
 def _case_result(

@@ -1,0 +1,84 @@
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from covid_tf import results
+from covid_tf.reports import nifti
+import synthetic_case
+
+
+def _oblique():
+  affine = synthetic_case.axial_affine()
+  angle = np.deg2rad(12)
+  tilt = np.eye(4)
+  tilt[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+  return tilt @ affine
+
+
+_AFFINES = {
+    'axial': synthetic_case.axial_affine(),
+    'rows and columns reversed': synthetic_case.axial_affine(reverse=(1, 2)),
+    'oblique': _oblique(),
+}
+
+
+@pytest.fixture(params=_AFFINES.values(), ids=_AFFINES.keys())
+def case(request):
+  volume = synthetic_case.make_volume(request.param)
+  return volume, synthetic_case.make_result(volume)
+
+
+def test_each_voxel_lies_where_it_does_in_the_ct(case, tmp_path):
+  volume, result = case
+  path = tmp_path / 'localization.nii.gz'
+  nifti.write_localization(path, result)
+  image = nib.load(path)
+  data = np.asarray(image.dataobj)
+  assert data.dtype == np.float32 and data.max() > 0.6
+  np.testing.assert_array_equal(data.T, result.localization.to_volume())
+  for index in ((0, 0, 0), (20, 30, 50), (33, 83, 127)):
+    x, y, z = volume.index_to_lps_mm(index)
+    np.testing.assert_allclose(
+        image.affine @ (*index[::-1], 1), (-x, -y, z, 1), atol=1e-3)
+
+
+def test_both_transforms_are_set_and_agree(case, tmp_path):
+  volume, result = case
+  path = tmp_path / 'lung_mask.nii.gz'
+  nifti.write_lung_mask(path, result, note='demo models')
+  image = nib.load(path)
+  sform, sform_code = image.get_sform(coded=True)
+  qform, qform_code = image.get_qform(coded=True)
+  assert sform_code == qform_code == 1
+  np.testing.assert_allclose(sform, qform, atol=1e-3)
+  assert image.header['descrip'].item() == b'demo models'
+  assert image.header.get_zooms() == pytest.approx(volume.spacing_mm[::-1])
+  assert image.header.get_xyzt_units()[0] == 'mm'
+  np.testing.assert_array_equal(np.asarray(image.dataobj).T, result.lung_mask)
+  assert image.get_data_dtype() == np.uint8
+
+
+def test_another_library_finds_the_same_place(case, tmp_path):
+  volume, result = case
+  nifti.write_lung_mask(tmp_path / 'lung_mask.nii.gz', result)
+  image = sitk.ReadImage(str(tmp_path / 'lung_mask.nii.gz'))
+  np.testing.assert_array_equal(sitk.GetArrayFromImage(image), result.lung_mask)
+  np.testing.assert_allclose(
+      image.TransformIndexToPhysicalPoint((100, 40, 20)),
+      volume.index_to_lps_mm((20, 40, 100)), atol=1e-3)
+
+
+def test_the_same_result_gives_the_same_bytes(tmp_path):
+  result = synthetic_case.make_result(synthetic_case.make_volume())
+  nifti.write_localization(tmp_path / 'a.nii.gz', result)
+  nifti.write_localization(tmp_path / 'b.nii.gz', result)
+  assert (tmp_path / 'a.nii.gz').read_bytes() == (tmp_path / 'b.nii.gz').read_bytes()
+
+
+def test_a_case_without_a_positive_slice_is_a_map_of_zeros(tmp_path):
+  result = synthetic_case.make_result(synthetic_case.make_volume(), lesions=())
+  assert result.localization == results.LocalizationMap(
+      result.shape, result.lung_box, (), result.localization.maps)
+  nifti.write_localization(tmp_path / 'a.nii.gz', result)
+  assert not np.asarray(nib.load(tmp_path / 'a.nii.gz').dataobj).any()
