@@ -8,7 +8,9 @@ import numpy as np
 from scipy import ndimage
 
 AERATED_LUNG_HU = -400  # Between aerated lung and soft tissue; ours.
-SMALLEST_LUNG_CM3 = 50.0  # A component below it is bowel gas or airway; ours.
+# Ours: a second component smaller than this share of the first is no lung (the two
+# often touch and make one component).
+SMALLEST_SHARE = 0.1
 
 
 def segment(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
@@ -24,10 +26,9 @@ def segment(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarra
   air = np.asarray(hu) < AERATED_LUNG_HU
   inside = np.stack([_without_outside_air(plane) for plane in air])
   labels, count = ndimage.label(inside)
-  voxel_cm3 = float(np.prod(spacing_mm)) / 1000.0
-  sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * voxel_cm3
-  kept = np.argsort(sizes)[::-1][:2] + 1
-  kept = [label for label in kept if sizes[label - 1] >= SMALLEST_LUNG_CM3]
+  sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+  largest = np.argsort(sizes)[::-1][:2]
+  kept = [i + 1 for i in largest if sizes[i] >= SMALLEST_SHARE * sizes.max()]
   mask = np.isin(labels, kept)
   return np.stack(
       [_close_vessels(plane, spacing_mm[1]) for plane in mask]).astype(np.uint8)
