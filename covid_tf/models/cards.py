@@ -1,0 +1,80 @@
+"""The model card: what a network is, wherever it goes.
+
+It travels in the export (`assets.extra/card.json`) for people, and as a constant
+of the graph (signature `card`) for clients, byte by byte the same.
+"""
+
+import dataclasses
+import hashlib
+import json
+
+import keras
+import numpy as np
+
+from covid_tf import contract
+from covid_tf import results
+from covid_tf.models import preprocessing
+from covid_tf.models import signatures
+from covid_tf.version import __version__
+
+INTENDED_USE = 'research use only'
+
+_PREPROCESSING = {
+    contract.LUNGS_MODEL: preprocessing.LUNGS,
+    contract.CLASSIFIER_MODEL: preprocessing.CLASSIFIER,
+}
+
+
+def make_card(name: str, model: keras.Model, training: dict) -> dict:
+  """Describes a trained network.
+
+  Args:
+    name: a model name of the contract.
+    model: the network, as trained.
+    training: what it was trained on and how it did, in JSON's types.
+
+  Returns:
+    The card, in JSON's types.
+  """
+  return {
+      'name': name,
+      'intended_use': INTENDED_USE,
+      'architecture': model.name,
+      'parameters': model.count_params(),
+      'weights_sha256': weights_sha256(model),
+      'compute_dtype': 'float32',
+      'preprocessing': _plain(dataclasses.asdict(_PREPROCESSING[name])),
+      'thresholds': _thresholds(name),
+      'training': training,
+      'package': f'covid_tf {__version__}',
+  }
+
+
+def to_json(card: dict) -> str:
+  """The card as text: the same bytes for the same card."""
+  return json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False) + '\n'
+
+
+def weights_sha256(model: keras.Model) -> str:
+  """Hex SHA-256 over all weights in the model's order, as little-endian float32.
+
+  Each array is preceded by its shape, so that no two different sets of arrays
+  run together to the same bytes.
+  """
+  digest = hashlib.sha256()
+  for array in model.get_weights():
+    digest.update(repr(array.shape).encode())
+    digest.update(np.ascontiguousarray(array, '<f4').tobytes())
+  return digest.hexdigest()
+
+
+def _thresholds(name: str) -> dict[str, float]:
+  if name == contract.LUNGS_MODEL:
+    return {'lung_probability': signatures.LUNG_PROBABILITY_THRESHOLD}
+  return {'slice_probability': results.Thresholds.slice_probability,
+          'map': results.Thresholds.map}
+
+
+def _plain(values: dict) -> dict:
+  return {key: list(value) if isinstance(value, tuple) else value
+          for key, value in values.items()}
