@@ -1,1 +1,4 @@
-"""Many results: detection, severity, follow-up, manifestations. Reads results, never models."""
+"""Many results: detection, severity, follow-up, manifestations.
+
+Reads results, never models.
+"""

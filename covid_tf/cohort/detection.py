@@ -155,7 +155,8 @@ def _points(curve, positive, negative, options: DetectionOptions):
       for name, rule, cut in wanted), tuple(messages)
 
 
-def _compare(patients, second: Mapping[str, float], name: str) -> ScoreComparison | None:
+def _compare(
+    patients, second: Mapping[str, float], name: str) -> ScoreComparison | None:
   both = [dataclasses.replace(patient, scores=patient.scores | {
       'second': second[patient.study_uid]})
           for patient in patients if patient.study_uid in second]

@@ -98,17 +98,19 @@ def require_comparable(results: Sequence[StudyResult]) -> None:
   Raises:
     errors.UsageError: several schema versions, models or thresholds; says which.
   """
-  for kind, key in (
-      ('schema versions', lambda result: result.schema_version),
-      ('models', lambda result: tuple(sorted(result.models.items()))),
-      ('slice and map thresholds', lambda result: tuple(sorted(result.cuts.items())))):
+  for kind, key, in_words in (
+      ('schema versions', lambda result: repr(result.schema_version),
+       lambda result: str(result.schema_version)),
+      ('models', lambda result: repr(sorted(result.models.items())), _models_in_words),
+      ('slice and map thresholds', lambda result: repr(sorted(result.cuts.items())),
+       _cuts_in_words)):
     groups = {}
     for result in results:
       groups.setdefault(key(result), []).append(result)
     if len(groups) > 1:
       found = '; '.join(
-          f'{_words(value)} in {len(members)} ({members[0].path}, …)'
-          for value, members in groups.items())
+          f'{in_words(members[0])} in {len(members)} ({members[0].path}, …)'
+          for members in groups.values())
       raise errors.UsageError(
           f'results of one kind are required, found {len(groups)} {kind}: {found}. '
           'Their scores do not compare: score all studies alike, or pass '
@@ -176,6 +178,9 @@ def _study_result(path: pathlib.Path, content: dict) -> StudyResult:
         f'{CORONA_SCORE} must be a finite number not below 0, found '
         f'{content.get(CORONA_SCORE)!r}')
   thresholds = content.get('thresholds')
+  for name in ('study_uid', 'patient_key'):
+    if not isinstance(content.get(name), str | None):
+      raise ValueError(f'{name} must be text')
   return StudyResult(
       path, content.get('study_uid') or path.parent.name,
       {CORONA_SCORE: score} | _second_scores(content),
@@ -221,7 +226,12 @@ def _check_unique(results: Sequence[StudyResult]) -> None:
           f'{earlier.path} and {result.path}; move one of them away.')
 
 
-def _words(value) -> str:
-  if isinstance(value, tuple):
-    return ', '.join(f'{name} {_words(part)}' for name, part in value) or 'none named'
-  return 'no version' if value is None else str(value)
+def _models_in_words(result: StudyResult) -> str:
+  return ', '.join(
+      f'{name} version {version or "unknown"} (card {digest[:12] or "unknown"})'
+      for name, (version, digest) in sorted(result.models.items())) or 'none named'
+
+
+def _cuts_in_words(result: StudyResult) -> str:
+  return ', '.join(
+      f'{name} {value}' for name, value in sorted(result.cuts.items())) or 'none named'

@@ -100,7 +100,8 @@ def bootstrap_interval(
   return float(low), float(high)
 
 
-def newcombe_interval(auc: float, n_positive: int, n_negative: int) -> tuple[float, float]:
+def newcombe_interval(
+    auc: float, n_positive: int, n_negative: int) -> tuple[float, float]:
   """Newcombe's method 5 for an area, 95 %: of use where the others collapse.
 
   When the groups separate wholly, DeLong's variance and every bootstrap draw say

@@ -1,0 +1,109 @@
+import json
+import os
+
+import pytest
+
+from covid_tf import errors
+from covid_tf.cohort import load_results
+
+import cohort_files
+
+
+def test_finds_results_at_any_depth(tmp_path):
+  cohort_files.write_result(tmp_path, '1.1', 3.5, folder='a/b/c/case')
+  cohort_files.write_result(tmp_path, '1.2', 0, folder='case')
+  results, failed = load_results.load_results(tmp_path)
+  assert {result.study_uid: result.scores['corona_score_cm3']
+          for result in results} == {'1.1': 3.5, '1.2': 0.0}
+  assert not failed
+  assert results[0].models['lungs'] == ('1', 'a' * 64)
+  assert results[0].cuts == {'slice_probability': 0.5, 'map': 0.6}
+  assert results[0].scores['positive_slice_fraction'] == 0.5
+  assert results[0].scores['highest_slice_probability'] == 0.9
+
+
+def test_lists_every_failed_study_with_its_reason(tmp_path):
+  cohort_files.write_result(tmp_path, '1.1', 3)
+  cohort_files.write_result(tmp_path, '1.2', 3, corona_score_cm3=None)
+  cohort_files.write_result(tmp_path, '1.3', float('nan'))
+  cohort_files.write_result(tmp_path, '1.4', -1)
+  cohort_files.write_result(tmp_path, '1.5', 3, thresholds='none')
+  torn = cohort_files.write_result(tmp_path, '1.6', 3)
+  torn.write_text(torn.read_text()[:40])
+  (tmp_path / '1.7').mkdir()
+  (tmp_path / '1.8').mkdir()
+  (tmp_path / '1.8' / 'failure.json').write_text('{"reason": "slices are missing"}')
+  (tmp_path / '.1.9.partial').mkdir()
+  results, failed = load_results.load_results(tmp_path)
+  assert [result.study_uid for result in results] == ['1.1']
+  reasons = {(study.path.parent if study.path.is_file() else study.path).name:
+             study.reason for study in failed}
+  assert set(reasons) == {'1.2', '1.3', '1.4', '1.5', '1.6', '1.7', '1.8'}
+  assert 'found None' in reasons['1.2'] and 'found -1' in reasons['1.4']
+  assert reasons['1.6'] == 'not a whole JSON file'
+  assert reasons['1.7'] == 'no result.json'
+  assert reasons['1.8'] == 'slices are missing'
+
+
+def test_refuses_one_study_in_two_places(tmp_path):
+  cohort_files.write_result(tmp_path, '1.1', 3, folder='first')
+  cohort_files.write_result(tmp_path, '1.1', 4, folder='second')
+  with pytest.raises(errors.UsageError, match=r'1\.1: .*first.*second'):
+    load_results.load_results(tmp_path)
+
+
+def test_a_source_without_uid_goes_by_its_folder(tmp_path):
+  cohort_files.write_result(tmp_path, '', 3, folder='study_0255')
+  (result,), _ = load_results.load_results(tmp_path)
+  assert result.study_uid == 'study_0255'
+
+
+def test_follows_links_once(tmp_path):
+  elsewhere = tmp_path / 'elsewhere'
+  cohort_files.write_result(elsewhere, '1.1', 3)
+  root = tmp_path / 'results'
+  root.mkdir()
+  os.symlink(elsewhere, root / 'linked')
+  os.symlink(root, elsewhere / 'back')
+  results, _ = load_results.load_results(root)
+  assert [result.study_uid for result in results] == ['1.1']
+
+
+def test_its_own_output_is_no_study(tmp_path):
+  cohort_files.write_result(tmp_path, '1.1', 3)
+  (tmp_path / 'cohort' / 'figures').mkdir(parents=True)
+  (tmp_path / 'cohort' / 'cohort.json').write_text('{}')
+  _, failed = load_results.load_results(tmp_path)
+  assert not failed
+
+
+def test_refuses_a_folder_without_results(tmp_path):
+  with pytest.raises(errors.UsageError, match='found nothing'):
+    load_results.load_results(tmp_path / 'absent')
+  with pytest.raises(errors.UsageError, match='found none'):
+    load_results.load_results(tmp_path)
+
+
+@pytest.mark.parametrize('change, words', [
+    ({'schema_version': 2}, 'schema versions'),
+    ({'models': [cohort_files.MODELS[0],
+                 cohort_files.MODELS[1] | {'card_sha256': 'c' * 64}]}, 'models'),
+    ({'models': [cohort_files.MODELS[0],
+                 cohort_files.MODELS[1] | {'version': 2}]}, 'models'),
+    ({'thresholds': {'slice_probability': 0.5, 'map': 0.4}}, 'thresholds'),
+])
+def test_refuses_results_that_do_not_compare(tmp_path, change, words):
+  cohort_files.write_result(tmp_path, '1.1', 3)
+  cohort_files.write_result(tmp_path, '1.2', 3, **change)
+  results, _ = load_results.load_results(tmp_path)
+  with pytest.raises(errors.UsageError, match=f'found 2 .*{words}.*--allow-mixed'):
+    load_results.require_comparable(results)
+
+
+def test_a_case_threshold_does_not_change_a_score(tmp_path):
+  cohort_files.write_result(tmp_path, '1.1', 3)
+  path = cohort_files.write_result(tmp_path, '1.2', 3)
+  content = json.loads(path.read_text())
+  content['thresholds']['case_corona_score_cm3'] = 12.5
+  path.write_text(json.dumps(content))
+  load_results.require_comparable(load_results.load_results(tmp_path)[0])
