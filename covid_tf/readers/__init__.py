@@ -1,0 +1,7 @@
+"""Files to CTVolume, or a clear refusal: DICOM series and NIfTI."""
+
+from covid_tf.readers.reading import list_series
+from covid_tf.readers.reading import read_ct
+from covid_tf.readers.series import SeriesSummary
+
+__all__ = ('SeriesSummary', 'list_series', 'read_ct')

@@ -1,0 +1,179 @@
+"""From a file to the raw elements of its header, up to the pixels.
+
+pydicom's element generator does the parsing; `dcmread` around it takes three
+times as long and cannot say where the pixels start (docs/adr/0010).
+"""
+
+import dataclasses
+import io
+import struct
+from typing import Any
+
+from pydicom import filereader
+from pydicom import uid as pydicom_uid
+
+from covid_tf.readers import dicomdir
+from covid_tf.readers import elements as elements_lib
+from covid_tf.readers import privacy
+from covid_tf.readers import sources
+from covid_tf.readers import tags
+
+_PREAMBLE = 128
+_MEDIA_STORAGE_CLASS_UID = 0x00020002
+_TRANSFER_SYNTAX_UID = 0x00020010
+_META_TAGS = [_MEDIA_STORAGE_CLASS_UID, _TRANSFER_SYNTAX_UID]
+_HEADER_TAGS = [*tags.OF_AN_IMAGE, *privacy.TAGS]
+
+# Bytes read for a header, one after the other until the pixels are reached. A
+# scanner's header has 5 to 30 kB; one with a frame table or private archives
+# may have megabytes; beyond the last the file is no image.
+_HEADER_BYTES = (1 << 16, 1 << 20, 1 << 26)
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+
+
+class NotDicomError(Exception):
+  """The file is something else than DICOM, or a DICOMDIR."""
+
+
+class IncompleteError(Exception):
+  """A DICOM file whose header cannot be read to its pixels."""
+
+  def __init__(self, reason: str, elements: dict, media_class: str):
+    super().__init__(reason)
+    self.elements = elements
+    self.media_class = media_class
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+  """The header of one file.
+
+  Attributes:
+    elements: tag to pydicom's raw element, for the tags that we look at.
+    source: where `pixel_offset` counts; not the file itself if it is deflated.
+    syntax: transfer syntax UID, '' if the file has no meta information.
+    little_endian: byte order of the data set.
+    pixel_tag: which kind of pixel data it has.
+    pixel_offset: byte of the first pixel in `source`.
+    pixel_length: bytes of pixel data, None if undefined (encapsulated).
+  """
+
+  elements: dict[int, Any]
+  source: Any
+  syntax: str
+  little_endian: bool
+  pixel_tag: int
+  pixel_offset: int
+  pixel_length: int | None
+
+
+def read(source) -> DataSet:
+  """Reads the header of a file.
+
+  Raises:
+    NotDicomError: it is none of ours.
+    IncompleteError: it is DICOM, but ends or breaks before the pixels.
+  """
+  start = source.read(0, _HEADER_BYTES[0])
+  offset, has_prefix = _start(start)
+  meta, offset = _read_meta(start, offset)
+  media_class = elements_lib.text(meta, _MEDIA_STORAGE_CLASS_UID)
+  if media_class == dicomdir.MEDIA_STORAGE_DIRECTORY:
+    raise NotDicomError
+  syntax = elements_lib.text(meta, _TRANSFER_SYNTAX_UID)
+  if syntax == pydicom_uid.DeflatedExplicitVRLittleEndian:
+    source, offset = sources.InflatedSource(source, offset), 0
+    start = source.read(0, _HEADER_BYTES[0])
+  implicit, little = _encoding(start, offset, syntax)
+  elements = {}
+  for size in _HEADER_BYTES:
+    if size > _HEADER_BYTES[0]:
+      start = source.read(0, size)
+    elements, place = _elements(start, offset, implicit, little)
+    if place is not None:
+      tag, pixel_offset, length = place
+      return DataSet(elements, source, syntax, little, tag, pixel_offset, length)
+    if len(start) < size:
+      break
+  if not has_prefix and not meta and not elements:
+    raise NotDicomError  # Its first bytes looked like DICOM by chance.
+  raise IncompleteError(
+      'its header ends or breaks before the pixels', elements, media_class)
+
+
+def _start(start: bytes) -> tuple[int, bool]:
+  """Byte of the first element, and whether the DICM prefix says that it is DICOM."""
+  if start[_PREAMBLE:_PREAMBLE + 4] == b'DICM':
+    return _PREAMBLE + 4, True
+  if len(start) <= _PREAMBLE + 4 and start and not start.strip(b'\0'):
+    raise IncompleteError('it ends within the first 132 bytes', {}, '')
+  if _looks_bare(start):
+    return 0, False
+  raise NotDicomError
+
+
+def _looks_bare(start: bytes) -> bool:
+  """Whether a file without prefix starts with an element of group 2 or 8."""
+  if len(start) < 16:
+    return False
+  group, element, vr, _ = struct.unpack_from('<HH2sH', start)
+  length = struct.unpack_from('<L', start, 4)[0]
+  if group in (0x0200, 0x0800):  # Big endian.
+    group, element, vr, _ = struct.unpack_from('>HH2sH', start)
+    length = struct.unpack_from('>L', start, 4)[0]
+  if group not in (0x0002, 0x0008) or element > 0x0100:
+    return False
+  return vr.isalpha() and vr.isupper() or length <= 0x80
+
+
+def _read_meta(start: bytes, offset: int) -> tuple[dict, int]:
+  """Elements of group 2 (always explicit, little endian), and where they end."""
+  if start[offset:offset + 2] != b'\x02\0':
+    return {}, offset
+  file = io.BytesIO(start)
+  file.seek(offset)
+  try:
+    found = filereader.data_element_generator(
+        file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2,
+        specific_tags=_META_TAGS)
+    meta = {int(element.tag): element for element in found}
+  except Exception:  # pydicom raises whatever it meets in damaged bytes.
+    raise IncompleteError('its file meta information is damaged', {}, '') from None
+  return meta, file.tell()
+
+
+def _encoding(start: bytes, offset: int, syntax: str) -> tuple[bool, bool]:
+  """(implicit VR, little endian) of the data set, from its first element.
+
+  The transfer syntax says it, but headers contradict theirs, and bare data sets
+  have none: letters where the VR would be mean explicit.
+  """
+  little = syntax != pydicom_uid.ExplicitVRBigEndian
+  if not syntax and start[offset:offset + 1] == b'\0':
+    little = False
+  vr = start[offset + 4:offset + 6]
+  return not (vr.isalpha() and vr.isupper()), little
+
+
+def _elements(start: bytes, offset: int, implicit: bool, little: bool):
+  """The wanted elements, and (tag, offset, length) of the pixels or None."""
+  file = io.BytesIO(start)
+  file.seek(offset)
+  place = None
+
+  def at_pixels(tag, vr, length):
+    nonlocal place
+    if tag < tags.FLOAT_PIXEL_DATA or tag >> 16 != 0x7FE0:
+      return False
+    # Called just after the element's header is read.
+    place = (int(tag), file.tell(), None if length == _UNDEFINED_LENGTH else length)
+    return True
+
+  found = {}
+  try:
+    for element in filereader.data_element_generator(
+        file, implicit, little, stop_when=at_pixels, specific_tags=_HEADER_TAGS):
+      found[int(element.tag)] = element
+  except Exception:  # pydicom raises whatever it meets in damaged bytes.
+    place = None
+  return found, place

@@ -1,0 +1,82 @@
+"""Stored values of an image, whatever its transfer syntax."""
+
+import sys
+
+import numpy as np
+from pydicom import encaps
+from pydicom import pixels
+from pydicom import uid
+
+from covid_tf import errors
+from covid_tf.readers import fragments
+from covid_tf.readers import images
+from covid_tf.readers import pixel_layout
+from covid_tf.readers import streams
+
+# The decoder for each family: the one that was measured to be right on signed
+# values and to refuse broken streams (docs/adr/0011).
+_PLUGINS = (
+    dict.fromkeys(pixel_layout.JPEG_LOSSLESS, 'gdcm')
+    | dict.fromkeys(pixel_layout.JPEG_LS, 'pyjpegls')
+    | dict.fromkeys(pixel_layout.JPEG_2000, 'pylibjpeg')
+    | {uid.RLELossless: 'pydicom'})
+
+
+class PixelReader:
+  """Reads images one by one; keeps the compressed frames of the last file only."""
+
+  def __init__(self):
+    self._layout = None
+    self._frames = []
+
+  def read_into(self, image: images.Image, words: np.ndarray) -> None:
+    """Fills `words` (uint16 [row, column]) with the words of an image as stored.
+
+    Bits above Bits Stored are as they are in the file.
+
+    Raises:
+      CTReadError: the pixels are truncated, damaged or contradict the header.
+    """
+    layout = image.pixels
+    if layout.syntax in pixel_layout.COMPRESSED:
+      if layout is not self._layout:
+        self._frames = _compressed_frames(layout)
+        self._layout = layout
+      words[...] = _decoded(self._frames[image.frame], layout)
+      return
+    offset = layout.offset + image.frame * layout.frame_bytes
+    target = memoryview(words).cast('B')
+    if not layout.source.read_into(offset, target):
+      raise errors.CTReadError(
+          f'truncated: {layout.frame_bytes} bytes of pixels are required, fewer '
+          'were found.')
+    if layout.little_endian != (sys.byteorder == 'little'):
+      words.byteswap(inplace=True)
+
+
+def _compressed_frames(layout: images.PixelLayout) -> list[bytes]:
+  data = layout.source.read(layout.offset, layout.source.size)
+  return fragments.frames_of(data, layout.frames, layout.frame_table)
+
+
+def _decoded(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
+  """Words of one compressed image, uint16 [row, column]."""
+  streams.check(stream, layout)
+  decoder = pixels.get_decoder(layout.syntax)
+  try:
+    words, _ = decoder.as_array(
+        encaps.encapsulate([stream], has_bot=False), raw=True, index=0,
+        decoding_plugin=_PLUGINS[layout.syntax], rows=layout.rows,
+        columns=layout.columns, samples_per_pixel=1, number_of_frames=1,
+        photometric_interpretation='MONOCHROME2', bits_allocated=16,
+        bits_stored=layout.bits_stored, pixel_keyword='PixelData',
+        pixel_representation=int(layout.signed))
+  except Exception:  # Each decoder raises its own kind for damaged bytes.
+    raise errors.CTReadError(
+        f'its pixels ({uid.UID(layout.syntax).name}) cannot be decoded: they are '
+        'damaged or truncated.') from None
+  if words.shape != (layout.rows, layout.columns) or words.dtype.itemsize != 2:
+    raise errors.CTReadError(
+        f'{layout.rows} x {layout.columns} pixels of 16 bits are required, its '
+        f'compressed image has {words.shape} of {8 * words.dtype.itemsize}.')
+  return words.view(np.uint16)

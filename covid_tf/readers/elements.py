@@ -1,0 +1,103 @@
+"""Values of DICOM elements from their raw bytes, strictly.
+
+A value that is not what the standard says is an error here. pydicom's own
+conversion is lenient, warns with the value in the text (which may be a name),
+and takes most of the time of reading a header.
+"""
+
+import math
+import re
+import string
+import struct
+
+from pydicom import dataelem
+from pydicom import datadict
+
+# Python's float() also takes 'nan', 'inf' and '1_000'; a decimal string does not.
+_DECIMAL = re.compile(r'[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?')
+_PRINTABLE = frozenset(string.ascii_letters + string.digits + ' ._+-/,:=^()')
+
+
+class ElementError(ValueError):
+  """An element is missing or its value cannot be used; the text says which."""
+
+
+def described(tag: int) -> str:
+  """Name and number of a tag, as messages show it."""
+  name = datadict.dictionary_description(tag)
+  return f'{name} ({tag >> 16:04x},{tag & 0xffff:04x})'
+
+
+def printable(text: str) -> str:
+  """At most 32 harmless characters of a value, for messages and listings."""
+  return ''.join(c if c in _PRINTABLE else '?' for c in text[:32])
+
+
+def raw(elements, tag: int) -> bytes:
+  """The bytes of a value; b'' if it is missing or empty."""
+  element = elements.get(tag)
+  value = getattr(element, 'value', None)
+  return value if isinstance(value, bytes) else b''
+
+
+def texts(elements, tag: int) -> tuple[str, ...]:
+  """The values of a text element, without padding; () if missing or empty."""
+  value = raw(elements, tag).decode('latin-1').strip(' \0')
+  return tuple(part.strip(' \0') for part in value.split('\\')) if value else ()
+
+
+def text(elements, tag: int) -> str:
+  """The first value of a text element, or ''."""
+  return next(iter(texts(elements, tag)), '')
+
+
+def decimals(elements, tag: int, count: int) -> tuple[float, ...]:
+  """Exactly `count` finite numbers of a decimal string element.
+
+  Raises:
+    ElementError: missing, another number of values, or not finite numbers.
+  """
+  values = texts(elements, tag)
+  if not values:
+    raise ElementError(f'{described(tag)} is missing')
+  if len(values) == count and all(map(_DECIMAL.fullmatch, values)):
+    numbers = tuple(map(float, values))
+    if all(map(math.isfinite, numbers)):
+      return numbers
+  found = printable('\\'.join(values).replace('\\', ', '))
+  raise ElementError(f'{described(tag)} must be {count} finite number'
+                     f"{'s' * (count > 1)}, found '{found}'")
+
+
+def decimal_or_none(elements, tag: int) -> float | None:
+  """The number of an element that is only shown; None if it is unusable."""
+  try:
+    return decimals(elements, tag, 1)[0]
+  except ElementError:
+    return None
+
+
+def unsigned(elements, tag: int, default: int | None = None) -> int:
+  """The value of a 16-bit unsigned element (VR US).
+
+  Raises:
+    ElementError: not two bytes, or missing where there is no default.
+  """
+  value = raw(elements, tag)
+  if not value and default is not None:
+    return default
+  if len(value) != 2:
+    raise ElementError(f'{described(tag)} ' + (
+        'is missing' if not value else f'has {len(value)} bytes instead of 2'))
+  return struct.unpack('<H' if elements[tag].is_little_endian else '>H', value)[0]
+
+
+def items(elements, tag: int) -> list[dict]:
+  """The items of a sequence, each a mapping of tag to raw element."""
+  element = elements.get(tag)
+  if element is None:
+    return []
+  if isinstance(element.value, bytes):
+    element = dataelem.convert_raw_data_element(element)
+  return [{int(key): item.get_item(key) for key in item.keys()}
+          for item in element.value or ()]

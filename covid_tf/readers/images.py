@@ -1,0 +1,137 @@
+"""What the reader keeps of a header: one record an image, files or frames alike."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from covid_tf.readers import privacy
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PixelLayout:
+  """Where and how the pixels of an image are stored.
+
+  Attributes:
+    source: where its bytes are read from.
+    offset: byte at which the value of Pixel Data starts in the source.
+    length: bytes of Pixel Data; None if it is encapsulated (undefined length).
+    syntax: transfer syntax UID; '' for a bare uncompressed data set.
+    little_endian: byte order of uncompressed pixels.
+    rows, columns: size of an image.
+    frames: images in the source.
+    bits_stored: 9 to 16, at the low end of 16 allocated bits.
+    signed: two's complement.
+    frame_table: bytes of Extended Offset Table and its Lengths, or None.
+  """
+
+  source: Any
+  offset: int
+  length: int | None
+  syntax: str
+  little_endian: bool
+  rows: int
+  columns: int
+  frames: int
+  bits_stored: int
+  signed: bool
+  frame_table: tuple[bytes, bytes] | None = None
+
+  @property
+  def frame_bytes(self) -> int:
+    """Bytes of one image as uncompressed 16-bit words."""
+    return 2 * self.rows * self.columns
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plane:
+  """Where an image lies in the patient.
+
+  Attributes:
+    position: LPS millimetres of the centre of the first voxel (x, y, z).
+    row_direction: unit vector of growing column index.
+    column_direction: unit vector of growing row index.
+    spacing_mm: between rows, between columns.
+  """
+
+  position: tuple[float, float, float]
+  row_direction: tuple[float, float, float]
+  column_direction: tuple[float, float, float]
+  spacing_mm: tuple[float, float]
+
+  @property
+  def normal(self) -> np.ndarray:
+    """Unit vector of growing slice index."""
+    normal = np.cross(self.row_direction, self.column_direction)
+    return normal / np.linalg.norm(normal)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rescale:
+  """From stored values to Hounsfield units.
+
+  Attributes:
+    slope, intercept: HU = stored * slope + intercept.
+    padding: range of stored words that stand for no measurement, or None.
+  """
+
+  slope: float
+  intercept: float
+  padding: tuple[int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Image:
+  """One image of a study: a file, or a frame of an enhanced one.
+
+  Attributes:
+    name: file name (and frame) for messages.
+    frame: index of the image in its source, from 0.
+    study_uid, series_uid, image_uid, frame_of_reference: UIDs, '' if missing.
+    patient: digests of who it is.
+    sop_class: SOP Class UID, '' if missing.
+    modality: 'CT', …, '' if missing.
+    image_type: values of Image Type (and Frame Type), upper case.
+    kernel: convolution kernel, printable.
+    thickness_mm: nominal slice thickness, only shown.
+    acquisition: Acquisition Number, '' if missing.
+    date: 'YYYY-MM-DD' of acquisition, or None.
+    plane, rescale, pixels: None where a problem says why.
+    problems: what makes this image unusable; () for a good one.
+    notes: oddities that change neither a millimetre nor a HU.
+  """
+
+  name: str
+  frame: int
+  study_uid: str
+  series_uid: str
+  image_uid: str
+  frame_of_reference: str
+  patient: privacy.PatientDigests = dataclasses.field(repr=False)
+  sop_class: str
+  modality: str
+  image_type: tuple[str, ...]
+  kernel: str
+  thickness_mm: float | None
+  acquisition: str
+  date: str | None
+  plane: Plane | None
+  rescale: Rescale | None
+  pixels: PixelLayout | None
+  problems: tuple[str, ...] = ()
+  notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class BrokenFile:
+  """A DICOM file that is no complete image, so that a slice may be missing.
+
+  Attributes:
+    name: file name for messages.
+    series_uid: of the series it belongs to; '' if that cannot be read.
+    reason: what is wrong with it.
+  """
+
+  name: str
+  series_uid: str
+  reason: str

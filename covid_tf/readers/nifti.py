@@ -1,0 +1,136 @@
+"""NIfTI volumes of Hounsfield units, with their place in the patient."""
+
+import pathlib
+
+import nibabel
+import numpy as np
+
+from covid_tf import errors
+from covid_tf import volume
+from covid_tf.readers import geometry
+
+_RAS_TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
+_MOST_DEFLATED = 1100  # gzip makes at most 1032 bytes of one.
+_MILLIMETRES = {'mm': 1.0, 'unknown': 1.0, 'micron': 1e-3, 'meter': 1e3}
+_SPACING_RANGE_MM = (0.05, 50.0)
+_SAME_PLACE_MM = 0.1
+_INT16 = np.iinfo(np.int16)
+
+
+def read(path: pathlib.Path) -> volume.CTVolume:
+  """Reads `.nii` or `.nii.gz`.
+
+  Raises:
+    CTReadError: no valid sform or qform, the two disagree, not 3D, not HU, or
+      damaged.
+  """
+  try:
+    image = nibabel.load(path)
+  except Exception:  # nibabel raises what it meets in damaged bytes.
+    raise errors.CTReadError('it is no readable NIfTI file.') from None
+  if not isinstance(image, nibabel.Nifti1Image):
+    raise errors.CTReadError('NIfTI-1 or NIfTI-2 is required.')
+  shape = _shape(image, path)
+  affine, warnings = _affine(image.header, shape)
+  order = _axis_order(affine)
+  slope, intercept = image.header.get_slope_inter()
+  hu, below = _hounsfield(image, shape, order, slope, intercept)
+  affine = affine[:, [*order, 3]]
+  hu, affine = _lowest_first(hu, affine)
+  if below:
+    warnings.append(f'{below} voxels below -1024 HU were set to -1024 HU')
+  if not (hu < 0).any():
+    raise errors.CTReadError(
+        'no voxel is below 0, so these are no Hounsfield units of a chest.')
+  return volume.CTVolume(hu=hu, affine=affine, warnings=tuple(warnings))
+
+
+def _shape(image, path) -> tuple[int, int, int]:
+  """Size along i, j, k; never more than the file can hold."""
+  shape = image.shape
+  while len(shape) > 3 and shape[-1] == 1:
+    shape = shape[:-1]
+  if len(shape) != 3 or min(shape) < 2:
+    raise errors.CTReadError(
+        f'three axes of 2 voxels or more are required, found {image.shape}.')
+  dtype = image.header.get_data_dtype()
+  if dtype.kind not in 'iuf':
+    raise errors.CTReadError(f'one number a voxel is required, found {dtype}.')
+  needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
+  held = path.stat().st_size * (
+      _MOST_DEFLATED if path.name.lower().endswith('.gz') else 1)
+  if needed > held:
+    raise errors.CTReadError(
+        f'truncated: {needed} bytes of voxels are required, the file cannot hold '
+        'them.')
+  return shape
+
+
+def _affine(header, shape) -> tuple[np.ndarray, list[str]]:
+  """Index (i, j, k, 1) to LPS millimetres, from sform or qform."""
+  matrices = [matrix for matrix in (header.get_sform(coded=True)[0],
+                                    header.get_qform(coded=True)[0])
+              if matrix is not None]
+  if not matrices:
+    raise errors.CTReadError(
+        'it has neither sform nor qform, so its place and sides are unknown.')
+  unit = header.get_xyzt_units()[0]
+  scale = _MILLIMETRES[unit]
+  corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], (1,)))
+  corners = corners.reshape(4, -1)
+  apart = np.abs((matrices[0] - matrices[-1]) @ corners).max() * scale
+  if not apart <= _SAME_PLACE_MM:
+    raise errors.CTReadError(
+        f'its sform and qform differ by {apart:.1f} mm; remove the wrong one.')
+  affine = _RAS_TO_LPS @ matrices[0]
+  affine[:3] *= scale
+  steps = np.linalg.norm(affine[:3, :3], axis=0)
+  if not (np.isfinite(affine).all() and steps.min() >= _SPACING_RANGE_MM[0]
+          and steps.max() <= _SPACING_RANGE_MM[1]):
+    raise errors.CTReadError(
+        f'spacings between 0.05 and 50 mm are required, found {steps.tolist()}.')
+  directions = affine[:3, :3] / steps
+  if abs(directions.T @ directions - np.eye(3)).max() > 1e-2:
+    raise errors.CTReadError('its axes are not perpendicular (gantry tilt?).')
+  warnings = [] if unit != 'unknown' else ['no unit of length given, mm assumed']
+  return affine, warnings
+
+
+def _axis_order(affine) -> tuple[int, int, int]:
+  """Which of i, j, k are slices, rows and columns: nearest to z, y and x."""
+  directions = np.abs(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
+  order = tuple(int(np.argmax(directions[axis])) for axis in (2, 1, 0))
+  if len(set(order)) < 3 or directions[2, order[0]] < np.cos(np.radians(25)):
+    raise errors.CTReadError(
+        'axial slices within 25 degrees are required, these are oblique.')
+  return order
+
+
+def _hounsfield(image, shape, order, slope, intercept):
+  """int16 HU [slice, row, column], one plane of the file at a time."""
+  hu = np.empty([shape[axis] for axis in order], np.int16)
+  by_file = hu.transpose(np.argsort(order))  # A view indexed [i, j, k].
+  proxy, below = image.dataobj, 0
+  for k in range(shape[2]):
+    plane = np.asarray(proxy[(slice(None), slice(None), k) + (0,) * (
+        len(image.shape) - 3)], np.float64)
+    if not np.isfinite(plane).all():
+      raise errors.CTReadError(f'voxels of plane {k} are not finite numbers.')
+    plane = np.rint(plane)
+    if plane.max() > _INT16.max:
+      raise errors.CTReadError(
+          f'Hounsfield units up to {_INT16.max} are possible, found '
+          f'{plane.max():.0f}.')
+    below += int(np.count_nonzero(plane < volume.AIR_HU))
+    by_file[:, :, k] = np.maximum(plane, volume.AIR_HU)
+  return hu, below
+
+
+def _lowest_first(hu, affine):
+  """Turns the slice axis so that slice 0 is the lowest along the normal."""
+  if np.cross(affine[:3, 2], affine[:3, 1]) @ affine[:3, 0] > 0:
+    return hu, affine
+  affine = affine.copy()
+  affine[:3, 3] += affine[:3, 0] * (hu.shape[0] - 1)
+  affine[:3, 0] *= -1
+  return np.ascontiguousarray(hu[::-1]), affine

@@ -1,0 +1,124 @@
+"""How pixels are stored, checked before a byte of them is read or allocated."""
+
+from pydicom import uid
+
+from covid_tf.readers import data_sets
+from covid_tf.readers import elements as elements_lib
+from covid_tf.readers import images
+from covid_tf.readers import tags
+
+NATIVE = frozenset((
+    '', uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian))
+JPEG_LOSSLESS = frozenset((uid.JPEGLossless, uid.JPEGLosslessSV1))
+JPEG_LS = frozenset((uid.JPEGLSLossless, uid.JPEGLSNearLossless))
+JPEG_2000 = frozenset((
+    uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL,
+    uid.HTJ2K))
+COMPRESSED = JPEG_LOSSLESS | JPEG_LS | JPEG_2000 | {uid.RLELossless}
+
+# Today's largest CT matrix is 2048; a header that says more wants our memory.
+_LARGEST_SIDE = 4096
+_FEWEST_BITS = 9  # 8 bits are a picture of a CT, not its Hounsfield units.
+
+
+def of(data_set: data_sets.DataSet, frames: int) -> images.PixelLayout:
+  """The layout of a file's pixels.
+
+  Args:
+    data_set: the header.
+    frames: images that its functional groups describe, 1 without them.
+
+  Raises:
+    ElementError: not 16-bit grey pixels, absurd or contradictory, a transfer
+      syntax that is not read, or too few bytes.
+  """
+  elements = data_set.elements
+  if data_set.pixel_tag != tags.PIXEL_DATA:
+    raise elements_lib.ElementError(
+        'integer pixels are required, found floating point ones')
+  rows, columns = (
+      elements_lib.unsigned(elements, tag) for tag in (tags.ROWS, tags.COLUMNS))
+  if not (2 <= rows <= _LARGEST_SIDE and 2 <= columns <= _LARGEST_SIDE):
+    raise elements_lib.ElementError(
+        f'2 to {_LARGEST_SIDE} rows and columns are required, found '
+        f'{rows} x {columns}')
+  _require_one_value(elements)
+  _require_frames(elements, frames)
+  layout = images.PixelLayout(
+      source=data_set.source, offset=data_set.pixel_offset,
+      length=data_set.pixel_length, syntax=data_set.syntax,
+      little_endian=data_set.little_endian, rows=rows, columns=columns,
+      frames=frames, bits_stored=_bits_stored(elements),
+      signed=_signed(elements), frame_table=_frame_table(elements))
+  _require_readable(layout)
+  return layout
+
+
+def _require_one_value(elements):
+  samples = elements_lib.unsigned(elements, tags.SAMPLES_PER_PIXEL, default=1)
+  if samples != 1:
+    raise elements_lib.ElementError(
+        f'one grey value a pixel is required, found {samples} (colour)')
+
+
+def _require_frames(elements, frames: int):
+  if tags.NUMBER_OF_FRAMES not in elements and frames == 1:
+    return
+  count, = elements_lib.decimals(elements, tags.NUMBER_OF_FRAMES, 1)
+  if count != frames:
+    raise elements_lib.ElementError(
+        f'Number of Frames is {count:g}, but its geometry is given for {frames}')
+
+
+def _bits_stored(elements) -> int:
+  allocated = elements_lib.unsigned(elements, tags.BITS_ALLOCATED)
+  stored = elements_lib.unsigned(elements, tags.BITS_STORED)
+  if allocated != 16 or not _FEWEST_BITS <= stored <= 16:
+    raise elements_lib.ElementError(
+        f'{_FEWEST_BITS} to 16 bits stored in 16 allocated are required, found '
+        f'{stored} in {allocated}')
+  high = elements_lib.unsigned(elements, tags.HIGH_BIT, default=stored - 1)
+  if high != stored - 1:
+    raise elements_lib.ElementError(
+        f'High Bit must be Bits Stored - 1 = {stored - 1}, found {high}')
+  return stored
+
+
+def _signed(elements) -> bool:
+  representation = elements_lib.unsigned(elements, tags.PIXEL_REPRESENTATION)
+  if representation > 1:
+    raise elements_lib.ElementError(
+        f'Pixel Representation must be 0 or 1, found {representation}')
+  return representation == 1
+
+
+def _frame_table(elements) -> tuple[bytes, bytes] | None:
+  table = tuple(elements_lib.raw(elements, tag) for tag in (
+      tags.EXTENDED_OFFSET_TABLE, tags.EXTENDED_OFFSET_TABLE_LENGTHS))
+  return table if all(table) else None
+
+
+def _require_readable(layout: images.PixelLayout):
+  """The syntax is known, and as many bytes as the header promises are there."""
+  if layout.syntax in COMPRESSED:
+    if layout.length is not None:
+      raise elements_lib.ElementError(
+          'its transfer syntax says compressed, its pixels are not encapsulated')
+    return
+  if layout.syntax not in NATIVE:
+    name = uid.UID(layout.syntax).name if layout.syntax.startswith('1.2.') else '?'
+    raise elements_lib.ElementError(
+        f'the transfer syntax {elements_lib.printable(name)} '
+        f'({elements_lib.printable(layout.syntax)}) is not read; convert it to '
+        'Explicit VR Little Endian')
+  if layout.length is None:
+    raise elements_lib.ElementError(
+        'its pixels are encapsulated, its transfer syntax says uncompressed')
+  needed = layout.frame_bytes * layout.frames
+  left = layout.length
+  if layout.source.size is not None:
+    left = min(left, layout.source.size - layout.offset)
+  if left < needed:
+    raise elements_lib.ElementError(
+        f'truncated: {needed} bytes of pixels are required, found {max(left, 0)}')

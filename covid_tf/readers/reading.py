@@ -1,0 +1,157 @@
+"""A CT volume from files: found, chosen, checked, decoded, in Hounsfield units."""
+
+import contextlib
+import pathlib
+
+from covid_tf import errors
+from covid_tf import volume
+from covid_tf.readers import choice
+from covid_tf.readers import consistency
+from covid_tf.readers import discovery
+from covid_tf.readers import elements
+from covid_tf.readers import headers
+from covid_tf.readers import images as images_lib
+from covid_tf.readers import loading
+from covid_tf.readers import nifti
+from covid_tf.readers import privacy
+from covid_tf.readers import series as series_lib
+from covid_tf.readers import stacking
+from covid_tf.readers import tilt
+
+
+def read_ct(
+    path,
+    series_uid: str | None = None,
+    *,
+    patient_key_file=None,
+    resample_tilt: bool = False,
+) -> volume.CTVolume:
+  """Reads one axial chest CT, exactly or not at all.
+
+  Args:
+    path: a folder (searched through), a DICOM file of many frames, a DICOMDIR, a
+      zip of DICOM files, or a NIfTI file.
+    series_uid: the series to read; without it the place must hold one clear
+      choice.
+    patient_key_file: a site's secret (at least 16 bytes); with it the volume
+      carries a `patient_key` that is the same for all studies of a patient.
+    resample_tilt: straighten a series with gantry tilt by linear interpolation
+      instead of refusing it; the volume's warnings say so.
+
+  Returns:
+    The volume; its `warnings` name every oddity that was accepted.
+
+  Raises:
+    CTReadError: the files are not a CT volume whose millimetres and Hounsfield
+      units can be trusted; the text says what is wrong, where, and what to do.
+    UsageError: the key file is unusable.
+  """
+  key = None if patient_key_file is None else privacy.load_key(patient_key_file)
+  hasher = privacy.PatientHasher(key)
+  path = pathlib.Path(path)
+  with _refusing(path), discovery.find(path) as found:
+    if nifti_path := _nifti_of(found):
+      return nifti.read(nifti_path)
+    all_series, notes = _all_series(found, hasher)
+    if not all_series:
+      raise errors.CTReadError(_nothing(found))
+    series, choice_notes = choice.choose(all_series, series_uid)
+    _require_no_stray(all_series, series)
+    consistency.require(series)
+    stack = stacking.stack(series.images, tilt_allowed=resample_tilt)
+    result = _volume(series, stack, (*notes, *choice_notes), hasher.lasting)
+    if resample_tilt:
+      return tilt.straightened(result)
+    return result
+
+
+def list_series(path) -> tuple[series_lib.SeriesSummary, ...]:
+  """Lists the DICOM series of a place from their headers; no pixel is decoded.
+
+  Raises:
+    CTReadError: the place cannot be read.
+  """
+  path = pathlib.Path(path)
+  with _refusing(path), discovery.find(path) as found:
+    all_series, _ = _all_series(found, privacy.PatientHasher())
+    return tuple(map(series_lib.summary, all_series))
+
+
+@contextlib.contextmanager
+def _refusing(path: pathlib.Path):
+  """Lets only refusals out, each with the name of the study before it.
+
+  Damaged bytes make libraries raise anything, with values of the header in the
+  text and the chain, so none of it is passed on.
+  """
+  name = elements.printable(path.name or str(path))
+  try:
+    yield
+  except errors.CTReadError as error:
+    raise errors.CTReadError(f'{name}: {error}') from None
+  except MemoryError:
+    raise errors.CTReadError(
+        f'{name}: the volume does not fit into memory.') from None
+  except Exception as error:
+    raise errors.CTReadError(
+        f'{name}: the files are damaged or cannot be read '
+        f'({type(error).__name__}).') from None
+
+
+def _nifti_of(found: discovery.Found) -> pathlib.Path | None:
+  """The NIfTI file of a place that holds nothing else to read."""
+  if len(found.niftis) == 1 and not found.sources:
+    return found.niftis[0]
+  if len(found.niftis) > 1 and not found.sources:
+    raise errors.CTReadError(
+        f'{len(found.niftis)} NIfTI files in one place; give one of them.')
+  return None
+
+
+def _all_series(found: discovery.Found, hasher):
+  """All series of a place, from headers alone, and notes on what was skipped."""
+  images, broken, empty = [], [], 0
+  for source in found.sources:
+    empty += source.size == 0
+    result = headers.images_of(source, hasher)
+    if isinstance(result, images_lib.BrokenFile):
+      broken.append(result)
+    elif result:
+      images.extend(result)
+  notes = list(found.notes)
+  if empty:
+    notes.append(f'{empty} empty file(s) skipped')
+  return series_lib.grouped(images, broken), tuple(notes)
+
+
+def _nothing(found: discovery.Found) -> str:
+  return (f'no CT images among {len(found.sources)} file(s); give a folder of DICOM '
+          'CT slices, a DICOMDIR, a zip of them, or a NIfTI file.'
+          + ''.join(f' ({note})' for note in found.notes))
+
+
+def _require_no_stray(all_series, chosen):
+  """Files without a series UID may be slices of the chosen series."""
+  for series in all_series:
+    if series.uid or series is chosen:
+      continue
+    consistency.refuse_broken(series.broken)
+    if not series_lib.refusal(series) or len(series.images) == 1:
+      raise errors.CTReadError(
+          f'{len(series.images)} image(s) carry no Series Instance UID, beside a '
+          'series that has one; they may be its slices.')
+
+
+def _volume(series, stack: stacking.Stack, notes, with_key: bool) -> volume.CTVolume:
+  hu, changes = loading.load(stack)
+  images = series.images
+  oddities = dict.fromkeys(note for image in images for note in image.notes)
+  warnings = [*notes, *oddities, *stack.grid.warnings, *changes]
+  if series.localizers:
+    warnings.append(f'{len(series.localizers)} localizer(s) in the series set aside')
+  first = stack.places[0][0]
+  return volume.CTVolume(
+      hu=hu, affine=stack.grid.affine,
+      study_uid=min(series.study_uids, default=''), series_uid=series.uid,
+      warnings=tuple(warnings), acquisition_date=first.date,
+      patient_key=first.patient.by_id if with_key else None)

@@ -1,0 +1,189 @@
+"""Images grouped into series, and what a list of series tells of each."""
+
+import collections
+import dataclasses
+import math
+
+import numpy as np
+
+from covid_tf import errors
+from covid_tf.readers import fields
+from covid_tf.readers import geometry
+from covid_tf.readers import images as images_lib
+from covid_tf.readers import sop_classes
+
+_LOCALIZER_WORDS = frozenset(('LOCALIZER', 'SCOUT', 'TOPOGRAM', 'SCANOGRAM'))
+# Brightest or darkest values along rays, and pictures of surfaces: no tissue has
+# these Hounsfield units.
+_RENDERED_WORDS = frozenset((
+    'MIP', 'MINIP', 'MAX', 'MIN', 'MAXIP', 'RENDER', 'RENDERING', 'VRT', 'SSD',
+    'SUBTRACTION'))
+_AXIAL_WITHIN_DEG = 25.0
+_MOST_UNMARKED_LOCALIZERS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+  """The images that carry one series UID.
+
+  Attributes:
+    uid: Series Instance UID, '' if the images have none.
+    images: without localizers, in the order of their files.
+    localizers: images set aside as such.
+    broken: files of the series that are no complete image.
+  """
+
+  uid: str
+  images: tuple[images_lib.Image, ...]
+  localizers: tuple[images_lib.Image, ...]
+  broken: tuple[images_lib.BrokenFile, ...]
+
+  @property
+  def study_uids(self) -> set[str]:
+    """Study Instance UIDs of all images, without missing ones."""
+    return {image.study_uid for image in self.images + self.localizers} - {''}
+
+
+@dataclasses.dataclass(frozen=True)
+class SeriesSummary:
+  """A series as a list shows it: nothing in it comes from a free text.
+
+  Attributes:
+    series_uid, study_uid: UIDs, '' if missing.
+    modality: 'CT', …
+    slices: images without localizers.
+    spacing_mm: (slice, row, column); None where the slices make no even grid.
+    thickness_mm: nominal slice thicknesses that occur.
+    kernels: convolution kernels that occur.
+    acquisitions: acquisition numbers that occur.
+    refusal: why it is no axial CT volume; None for one that may be read.
+  """
+
+  series_uid: str
+  study_uid: str
+  modality: str
+  slices: int
+  spacing_mm: tuple[float, float, float] | None
+  thickness_mm: tuple[float, ...]
+  kernels: tuple[str, ...]
+  acquisitions: tuple[str, ...]
+  refusal: str | None
+
+  def __str__(self) -> str:
+    spacing = ('no even spacing' if self.spacing_mm is None else
+               ' x '.join(f'{step:.4g}' for step in self.spacing_mm) + ' mm')
+    thickness = '/'.join(f'{value:g}' for value in self.thickness_mm) or '?'
+    return (
+        f"series {self.series_uid or '(no UID)'}: {self.slices} "
+        f"{self.modality or '?'} slices, {spacing}, thickness {thickness} mm, "
+        f"kernel {' and '.join(self.kernels) or '?'}"
+        + (f", acquisitions {', '.join(self.acquisitions)}"
+           if len(self.acquisitions) > 1 else '')
+        + (f' ({self.refusal})' if self.refusal else ''))
+
+
+def grouped(images, broken) -> list[Series]:
+  """All series of a place, in order of their UID."""
+  by_uid = collections.defaultdict(lambda: ([], []))
+  for image in images:
+    by_uid[image.series_uid][0].append(image)
+  for file in broken:
+    by_uid[file.series_uid][1].append(file)
+  return [_series(uid, *by_uid[uid]) for uid in sorted(by_uid)]
+
+
+def _series(uid, images, broken) -> Series:
+  marked = [image for image in images if _has_word(image, _LOCALIZER_WORDS)]
+  rest = [image for image in images if not _has_word(image, _LOCALIZER_WORDS)]
+  unmarked = _unmarked_localizers(rest)
+  kept = [image for image in rest if all(image is not other for other in unmarked)]
+  return Series(uid, tuple(kept), tuple(marked + unmarked), tuple(broken))
+
+
+def _has_word(image, words) -> bool:
+  found = ' '.join(image.image_type).replace('_', ' ').split()
+  return not words.isdisjoint(found)
+
+
+def _unmarked_localizers(images) -> list:
+  """A few images across all others: a scout whose Image Type does not say so."""
+  normals = [image.plane.normal for image in images if image.plane]
+  if len(normals) < 3:
+    return []
+  axial = [image for image in images if image.plane and is_axial(image)]
+  across = [image for image in images if image.plane and abs(
+      image.plane.normal[2]) < math.sqrt(0.5)]
+  few = min(_MOST_UNMARKED_LOCALIZERS, len(axial) // 4)
+  return across if len(across) <= few else []
+
+
+def is_axial(image) -> bool:
+  """Whether slices run across the body, within 25 degrees, head or feet first."""
+  return abs(image.plane.normal[2]) >= math.cos(math.radians(_AXIAL_WITHIN_DEG))
+
+
+def refusal(series: Series) -> str | None:
+  """Why a series is no axial CT stack at first sight; None if it may be one."""
+  images = series.images
+  if not images:
+    return 'only localizers' if series.localizers else 'only broken files'
+  if not any(image.sop_class in sop_classes.CT
+             or not image.sop_class and image.modality in ('CT', '')
+             for image in images):
+    kinds = '/'.join(sorted({image.modality or '?' for image in images}))
+    return f'not CT: {kinds}'
+  good = [image for image in images if image.plane]
+  if not good:
+    return _problem(images)
+  if all(_has_word(image, _RENDERED_WORDS) for image in images):
+    return 'projection or rendering, not single slices'
+  if not any(map(is_axial, good)):
+    tilt = min(fields.angle_deg(image.plane.normal, (0, 0, sign))
+               for image in good for sign in (1, -1))
+    return f'not axial: {tilt:.0f} degrees from it'
+  heights = geometry.heights_mm([image.plane for image in good])
+  if np.ptp(heights) < geometry.SAME_PLACE_MM:
+    return ('a single slice, whose spacing cannot be measured'
+            if len(images) == 1 else 'all slices at one position')
+  if all(image.problems for image in images):
+    return _problem(images)
+  return None
+
+
+def _problem(images) -> str:
+  return next(image.problems[0] for image in images if image.problems)
+
+
+def differing_patients(images) -> bool:
+  """Whether IDs, names or birth dates differ where they are given."""
+  return any(
+      len({getattr(image.patient, field) for image in images} - {None}) > 1
+      for field in ('by_id', 'by_name', 'by_birth_date'))
+
+
+def summary(series: Series) -> SeriesSummary:
+  """A series as a list shows it."""
+  images = series.images or series.localizers
+  return SeriesSummary(
+      series_uid=series.uid,
+      study_uid=min(series.study_uids, default=''),
+      modality='/'.join(sorted({image.modality for image in images} - {''})),
+      slices=len(series.images),
+      spacing_mm=_spacing(series.images),
+      thickness_mm=tuple(sorted(
+          {image.thickness_mm for image in images} - {None})),
+      kernels=tuple(sorted({image.kernel for image in images} - {''})),
+      acquisitions=tuple(sorted({image.acquisition for image in images} - {''})),
+      refusal=refusal(series))
+
+
+def _spacing(images) -> tuple[float, float, float] | None:
+  planes = [image.plane for image in images]
+  if not planes or None in planes:
+    return None
+  order = np.argsort(geometry.heights_mm(planes))
+  try:
+    affine = geometry.grid([planes[index] for index in order]).affine
+  except errors.CTReadError:
+    return None
+  return tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))

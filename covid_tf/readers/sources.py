@@ -1,0 +1,90 @@
+"""Bytes to read from: a file, a member of a zip, an inflated data set."""
+
+import os
+import pathlib
+import zipfile
+import zlib
+
+_PIECE = 1 << 16
+
+
+class FileSource:
+  """A regular file; opened for each read, so a study of any size fits."""
+
+  def __init__(self, path: pathlib.Path):
+    self.path = path
+    self.name = path.name
+    self.size = path.stat().st_size
+
+  def read(self, offset: int, count: int) -> bytes:
+    """Returns at most `count` bytes from `offset`; fewer at the end."""
+    count = max(0, min(count, self.size - offset))
+    with open(self.path, 'rb', buffering=0) as file:
+      return os.pread(file.fileno(), count, offset)
+
+  def read_into(self, offset: int, target: memoryview) -> bool:
+    """Fills `target` from `offset`; returns whether there were enough bytes."""
+    with open(self.path, 'rb', buffering=0) as file:
+      file.seek(offset)
+      done = 0
+      while done < len(target):
+        count = file.readinto(target[done:])
+        if not count:
+          return False
+        done += count
+    return True
+
+
+class _CopyingSource:
+  """A source that cannot read in place."""
+
+  def read_into(self, offset: int, target: memoryview) -> bool:
+    """Fills `target` from `offset`; returns whether there were enough bytes."""
+    data = self.read(offset, len(target))
+    if len(data) != len(target):
+      return False
+    target[:] = data
+    return True
+
+
+class ZipSource(_CopyingSource):
+  """A member of a zip archive, read without being unpacked to disk."""
+
+  def __init__(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo):
+    self._archive = archive
+    self._member = member
+    self.name = pathlib.PurePosixPath(member.filename).name
+    self.size = member.file_size
+
+  def read(self, offset: int, count: int) -> bytes:
+    """Returns at most `count` bytes from `offset`; fewer at the end."""
+    count = max(0, min(count, self.size - offset))
+    with self._archive.open(self._member) as file:
+      file.seek(offset)
+      return file.read(count)
+
+
+class InflatedSource(_CopyingSource):
+  """The data set of a deflated file (PS3.5 A.5), inflated as far as asked.
+
+  zlib makes 1000 bytes out of one, so no more is inflated than is wanted.
+  """
+
+  def __init__(self, source, start: int):
+    self._source = source
+    self._start = start
+    self.name = source.name
+    self.size = None  # Known only by inflating it all.
+
+  def read(self, offset: int, count: int) -> bytes:
+    """Returns at most `count` bytes from `offset`; fewer at the end."""
+    inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    packed = self._source.read(self._start, self._source.size)
+    skipped = 0
+    while skipped < offset:
+      piece = inflater.decompress(packed, min(_PIECE, offset - skipped))
+      packed = inflater.unconsumed_tail
+      if not piece:
+        return b''
+      skipped += len(piece)
+    return inflater.decompress(packed, count) if count > 0 else b''
