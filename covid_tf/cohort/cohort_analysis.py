@@ -71,7 +71,7 @@ def analyze_cohort(
       root, used, failed, cohort,
       detection_lib.detect(cohort.patients, options.detection, second, second_name),
       severity_analysis.grade_severity(cohort.patients, options.severity_order),
-      warnings=mixed + _left_out(cohort, failed), mixed=bool(mixed))
+      warnings=_demo(used) + mixed + _left_out(cohort, failed), mixed=bool(mixed))
 
 
 def write_report(
@@ -102,6 +102,12 @@ def write_report(
       cohort_report.write_operating_point(report, point, output / _OPERATING_POINT)
   cohort_page.write_page(report, output / 'cohort.html')
   cohort_report.write_json(report, output / 'cohort.json')
+
+
+def _demo(results: Sequence[load_results.StudyResult]) -> tuple[str, ...]:
+  count = sum(result.demo_models for result in results)
+  return (f'Results by the demo models, trained on phantoms: {count}. They show how '
+          'this works and measure no patient.',) if count else ()
 
 
 def _mixed(

@@ -1,9 +1,6 @@
 """cohort.html: everything on one page that needs no other file."""
 
-import importlib.resources
 import pathlib
-
-import jinja2
 
 from covid_tf import files
 from covid_tf.cohort import cohort_report
@@ -11,8 +8,8 @@ from covid_tf.cohort import figure_style
 from covid_tf.cohort import figures
 from covid_tf.cohort import paper
 from covid_tf.cohort import wording
+from covid_tf.reports import pages
 
-_TEMPLATE = 'cohort_page.html.jinja'
 _POINT_NAMES = {'youden': 'Youden', 'sensitivity': 'Fixed sensitivity',
                 'threshold': 'Stated threshold'}
 _MOST_LISTED = 50  # The rest is in cohort.json.
@@ -25,25 +22,15 @@ def write_page(report: cohort_report.CohortReport, path: pathlib.Path) -> None:
     report: what was found.
     path: the HTML file.
   """
-  files.write_atomically(path, render(report).encode())
-
-
-def render(report: cohort_report.CohortReport) -> str:
-  """The page as HTML text."""
-  environment = jinja2.Environment(
-      autoescape=True, trim_blocks=True, lstrip_blocks=True,
-      undefined=jinja2.StrictUndefined)
-  environment.globals['words'] = wording
-  source = importlib.resources.files('covid_tf.cohort').joinpath(_TEMPLATE)
-  template = environment.from_string(source.read_text('utf-8'))
   detection, severity = report.detection, report.severity
-  return template.render(
-      report=report, detection=detection, severity=severity, paper=paper,
-      point_names=_POINT_NAMES, left_out=_left_out(report), most=_MOST_LISTED,
+  files.write_atomically(path, pages.render(
+      'cohort.html', report=report, detection=detection, severity=severity,
+      paper=paper, words=wording, point_names=_POINT_NAMES, most=_MOST_LISTED,
+      left_out=_left_out(report), demo_models=report.demo_models,
       roc_svg=(figure_style.svg_text(figures.roc_figure(detection))
                if detection.curve else None),
       severity_svg=(figure_style.svg_text(figures.severity_figure(severity))
-                    if severity.grades else None))
+                    if severity.grades else None)))
 
 
 def _left_out(report: cohort_report.CohortReport) -> list[tuple[str, list[str]]]:

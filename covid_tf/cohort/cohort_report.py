@@ -40,6 +40,11 @@ class CohortReport:
   warnings: tuple[str, ...]
   mixed: bool = False
 
+  @property
+  def demo_models(self) -> bool:
+    """Whether any result says that the demo models made it."""
+    return any(result.demo_models for result in self.results)
+
   def models(self) -> dict[str, list[str]]:
     """Model name to the card digests that answered, one unless mixed."""
     found = {}
@@ -62,6 +67,7 @@ def as_dict(report: CohortReport) -> dict:
       'software': f'covid_tf {version.__version__}',
       'warnings': list(report.warnings),
       'models': report.models(),
+      'demo_models': report.demo_models,
       'studies': _studies(report),
       'detection': _detection(report.detection),
       'severity': _severity(report.severity),

@@ -12,6 +12,7 @@ import os
 import pathlib
 
 from covid_tf import errors
+from covid_tf.reports import study_files
 
 RESULT_NAME = 'result.json'
 CORONA_SCORE = 'corona_score_cm3'
@@ -36,6 +37,7 @@ class StudyResult:
     models: name to (version, card digest), as text.
     cuts: the slice and map thresholds, name to value.
     patient_key: pseudonym of the patient, or None.
+    demo_models: whether the demo models made it.
   """
 
   path: pathlib.Path
@@ -45,6 +47,7 @@ class StudyResult:
   models: dict[str, tuple[str, str]]
   cuts: dict[str, float]
   patient_key: str | None = dataclasses.field(default=None, repr=False)
+  demo_models: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +189,8 @@ def _study_result(path: pathlib.Path, content: dict) -> StudyResult:
       {CORONA_SCORE: score} | _second_scores(content),
       content.get('schema_version'), _models(content.get('models')),
       {name: value for name, value in (thresholds or {}).items()
-       if 'case' not in name}, content.get('patient_key'))
+       if 'case' not in name}, content.get('patient_key'),
+      study_files.DEMO_WARNING in (content.get('warnings') or ()))
 
 
 def _second_scores(content: dict) -> dict[str, float]:
