@@ -90,5 +90,5 @@ def _unit_range(name, values, first) -> np.ndarray:
     where = tuple(np.argwhere(~good)[0])
     raise errors.ModelError(
         f'the classifier, slice {first + where[0]}: {name} must be finite and in '
-        f'[0, 1], found {values[where]}; {_REMEDY}.')
+        f'[0, 1], found {values[where]!s}; {_REMEDY}.')
   return np.clip(values, 0, 1).astype(np.float32)

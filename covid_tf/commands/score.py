@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   model_options.add_arguments(parser)
   parser.add_argument('--series', metavar='UID', help='which series of the study')
   parser.add_argument(
+      '--resample-tilt', action='store_true',
+      help='straighten a series with gantry tilt instead of refusing it')
+  parser.add_argument(
       '--case-threshold', metavar='FILE|CM3',
       help='answer whether the case is detected: above this score, or by the '
       'operating_point.json of covid-tf cohort')
@@ -40,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
   with output_folder.filling(arguments.output, study_files.NAMES) as folder:
     volume = readers.read_ct(
         arguments.study, series_uid=arguments.series,
-        patient_key_file=arguments.patient_key_file)
+        patient_key_file=arguments.patient_key_file,
+        resample_tilt=arguments.resample_tilt)
     with model_options.open_models(arguments) as models:
       if threshold:
         threshold.require_same_models(models.identities())

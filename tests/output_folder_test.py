@@ -1,0 +1,85 @@
+import errno
+import os
+
+import pytest
+
+from covid_tf import errors
+from covid_tf import output_folder
+
+_NAMES = ('mask', 'report', 'result')
+
+
+def _fill(folder, text):
+  for name in _NAMES:
+    (folder / name).write_text(text)
+
+
+def _content(folder):
+  return {name: (folder / name).read_text() for name in os.listdir(folder)}
+
+
+@pytest.mark.parametrize('before', ['nothing', 'empty', 'result'])
+def test_all_files_appear(tmp_path, before):
+  target = tmp_path / 'a' / 'out'
+  if before != 'nothing':
+    target.mkdir(parents=True)
+  if before == 'result':
+    _fill(target, 'old')
+    (target / 'notes.txt').write_text('mine')
+  with output_folder.filling(target, _NAMES) as folder:
+    _fill(folder, 'new')
+  kept = {'notes.txt': 'mine'} if before == 'result' else {}
+  assert _content(target) == dict.fromkeys(_NAMES, 'new') | kept
+  assert os.listdir(target.parent) == ['out']
+
+
+@pytest.mark.parametrize('before', ['nothing', 'result'])
+@pytest.mark.parametrize('failure', [ValueError, KeyboardInterrupt])
+def test_nothing_changes_when_the_block_fails(tmp_path, before, failure):
+  target = tmp_path / 'out'
+  if before == 'result':
+    target.mkdir()
+    _fill(target, 'old')
+  with pytest.raises(failure):
+    with output_folder.filling(target, _NAMES) as folder:
+      (folder / 'mask').write_text('half')
+      raise failure
+  if before == 'result':
+    assert _content(target) == dict.fromkeys(_NAMES, 'old')
+  else:
+    assert not os.listdir(tmp_path)
+
+
+def test_nothing_changes_when_a_file_does_not_arrive(tmp_path, monkeypatch):
+  _fill(tmp_path, 'old')
+  rename = os.rename
+
+  def failing(source, target):
+    if os.fspath(target) == str(tmp_path / 'result') and 'old' not in os.fspath(source):
+      raise OSError(errno.EIO, 'device', os.fspath(source))
+    rename(source, target)
+
+  monkeypatch.setattr(os, 'rename', failing)
+  with pytest.raises(errors.OutputError):
+    with output_folder.filling(tmp_path, _NAMES) as folder:
+      _fill(folder, 'new')
+  assert _content(tmp_path) == dict.fromkeys(_NAMES, 'old')
+
+
+def test_a_file_in_the_way_is_refused_before_any_work(tmp_path):
+  (tmp_path / 'out').write_text('a file')
+  with pytest.raises(errors.OutputError, match='a file stands where a folder'):
+    with output_folder.filling(tmp_path / 'out', _NAMES):
+      pytest.fail('must not get here')
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
+    tmp_path, monkeypatch):
+  def denied(self, *_, **__):
+    raise PermissionError(errno.EACCES, 'denied', str(self))
+
+  monkeypatch.setattr('pathlib.Path.mkdir', denied)
+  with pytest.raises(errors.OutputError, match='permission denied') as caught:
+    with output_folder.filling(tmp_path, _NAMES):
+      pytest.fail('must not get here')
+  assert str(tmp_path) in str(caught.value)

@@ -1,0 +1,193 @@
+import contextlib
+import functools
+import io
+import sys
+
+import numpy as np
+import pytest
+import tqdm
+
+from covid_tf import errors
+from covid_tf import localization
+from covid_tf import pipeline
+from covid_tf import results
+import fake_models
+import synthetic_case
+
+_SHAPE = (70, 42, 64)  # More than two calls of slices.
+_SPACING = (4.0, 6.0, 6.0)
+
+
+@pytest.fixture(name='volume', scope='module')
+def _volume():
+  affine = synthetic_case.axial_affine(_SPACING, _SHAPE)
+  return synthetic_case.make_volume(
+      affine, _SHAPE, warnings=('an oddity',), patient_key='k' * 64)
+
+
+@pytest.fixture(name='result', scope='module')
+def _result(volume):
+  return pipeline.analyze(volume, fake_models.FakeModels())
+
+
+def test_the_path_from_volume_to_score(volume, result):
+  models = fake_models.FakeModels()
+  box = result.lung_box
+  explanation = models.grad_cam(
+      np.ascontiguousarray(volume.hu[:, box.rows, box.columns]))
+  np.testing.assert_array_equal(
+      result.slice_probability, explanation.covid_probability)
+  positive = np.flatnonzero(explanation.covid_probability > 0.5)
+  assert 10 < len(positive) < 60 and result.positive_slices == tuple(positive)
+  total = 0
+  for index in positive:
+    fused = localization.fuse_scales(
+        explanation.cam_28[index], explanation.cam_14[index], box.shape)
+    np.testing.assert_array_equal(
+        result.localization.slice_map(index)[box.rows, box.columns], fused)
+    total += fused[fused > 0.6].astype(float).sum() * np.prod(_SPACING) / 1e3
+  assert result.corona_score_cm3 == pytest.approx(total, rel=1e-9)
+  assert result.corona_score_cm3 == result.corona_score_by_slice_cm3.sum()
+
+
+def test_lungs_of_the_case(volume, result):
+  mask = (volume.hu > -1000) & (volume.hu < -300)
+  np.testing.assert_array_equal(result.lung_mask, mask)
+  assert result.lung_volume_cm3 == pytest.approx(mask.sum() * np.prod(_SPACING) / 1e3)
+  assert 0 < result.involved_lung_fraction < 1
+  assert result.corona_score_by_region_cm3['right'] > (
+      result.corona_score_by_region_cm3['left'] > 0)
+
+
+def test_the_volumes_own_facts_are_carried(volume, result):
+  for name in ('shape', 'spacing_mm', 'voxel_volume_mm3', 'study_uid', 'series_uid',
+               'acquisition_date', 'patient_key', 'warnings'):
+    assert getattr(result, name) == getattr(volume, name), name
+  np.testing.assert_array_equal(result.affine, volume.affine)
+  assert result.models == fake_models.IDENTITIES
+  assert result.software.startswith('covid-tf ')
+
+
+def test_every_slice_is_asked_once_in_calls_that_show_progress(volume):
+  models = fake_models.FakeModels()
+  result = pipeline.analyze(volume, models)
+  assert sum(models.lung_calls) == 70 and len(models.lung_calls) > 1
+  assert sum(shape[0] for shape in models.crops) == 70
+  assert {shape[1:] for shape in models.crops} == {result.lung_box.shape}
+
+
+@pytest.mark.parametrize('threshold, detected', [(None, None), (1.0, True), (1e4, False)])
+def test_case_answer_only_with_a_threshold(volume, threshold, detected):
+  result = pipeline.analyze(
+      volume, fake_models.FakeModels(),
+      thresholds=results.Thresholds(case_corona_score_cm3=threshold))
+  assert result.case_detected is detected
+  exactly = results.Thresholds(case_corona_score_cm3=result.corona_score_cm3)
+  assert pipeline.analyze(
+      volume, fake_models.FakeModels(), thresholds=exactly).case_detected is False
+
+
+def test_models_need_no_more_than_two_methods(volume, result):
+  class Bare:
+    segment_lungs = fake_models.FakeModels().segment_lungs
+
+    def grad_cam(self, hu):
+      return tuple(np.asarray(part, np.float64)
+                   for part in fake_models.FakeModels().grad_cam(hu))
+
+  bare = pipeline.analyze(volume, Bare())
+  assert bare.corona_score_cm3 == result.corona_score_cm3 and bare.models == ()
+
+
+def test_no_lungs_no_number(volume):
+  class Blind(fake_models.FakeModels):
+    def segment_lungs(self, hu):
+      return np.zeros(hu.shape, np.uint8)
+
+    def grad_cam(self, hu):
+      pytest.fail('must not be asked about a study without lungs')
+
+  with pytest.raises(errors.NoLungsError):
+    pipeline.analyze(volume, Blind())
+
+
+def test_a_nan_names_its_slice_in_the_study(volume):
+  class Damaged(fake_models.FakeModels):
+    def grad_cam(self, hu):
+      answer = super().grad_cam(hu)
+      if len(self.crops) == 2:
+        answer.cam_14[5, 0, 0] = np.nan
+      return answer
+
+  with pytest.raises(errors.ModelError, match='slice 37.*cam_14.*nan'):
+    pipeline.analyze(volume, Damaged())
+
+
+def test_a_models_own_slice_number_is_set_right(volume):
+  class Failing(fake_models.FakeModels):
+    def segment_lungs(self, hu):
+      if self.lung_calls:
+        raise errors.ModelError('localhost:8500: slice 5 failed.')
+      return super().segment_lungs(hu)
+
+  with pytest.raises(errors.ModelError, match='slice 5 .*number 0 .* is slice 32'):
+    pipeline.analyze(volume, Failing())
+
+
+class _Versioned(fake_models.FakeModels):
+  """Serves studies; the versions go away in the middle of the first `changes`."""
+
+  def __init__(self, changes):
+    super().__init__()
+    self.changes = changes
+    self.studies = 0
+
+  def segment_lungs(self, hu):
+    pytest.fail('the study must be asked, not the unpinned models')
+
+  @contextlib.contextmanager
+  def study(self):
+    self.studies += 1
+    yield fake_models.FakeModels()
+    if self.studies <= self.changes:
+      raise errors.ModelVersionChangedError('version 1 went away.')
+
+
+def test_a_study_starts_again_once_when_the_version_changes(volume, result):
+  models = _Versioned(changes=1)
+  assert pipeline.analyze(volume, models).corona_score_cm3 == result.corona_score_cm3
+  assert models.studies == 2
+  models = _Versioned(changes=2)
+  with pytest.raises(errors.ModelVersionChangedError):
+    pipeline.analyze(volume, models)
+  assert models.studies == 2
+
+
+def test_silence_where_there_is_no_terminal(volume, capfd):
+  pipeline.analyze(volume, fake_models.FakeModels())
+  assert capfd.readouterr() == ('', '')
+
+
+def test_a_bar_on_a_terminal(volume, monkeypatch):
+  class Terminal(io.StringIO):
+    def isatty(self):
+      return True
+
+  terminal = Terminal()
+  monkeypatch.setattr(sys, 'stderr', terminal)
+  pipeline.analyze(volume, fake_models.FakeModels())
+  assert 'lungs' in terminal.getvalue() and 'opacities' in terminal.getvalue()
+  assert '70' in terminal.getvalue()
+
+
+def test_progress_counts_every_slice_of_both_networks(volume):
+  bars = []
+
+  def progress(**options):
+    bars.append(tqdm.tqdm(file=io.StringIO(), **options))
+    return bars[-1]
+
+  pipeline.analyze(volume, fake_models.FakeModels(), progress=progress)
+  assert [(bar.n, bar.total) for bar in bars] == [(70, 70), (70, 70)]
+  silent = functools.partial(tqdm.tqdm, disable=True)
+  pipeline.analyze(volume, fake_models.FakeModels(), progress=silent)

@@ -1,0 +1,122 @@
+import dataclasses
+import json
+import pathlib
+
+import jsonschema
+import numpy as np
+import pytest
+
+from covid_tf import errors
+from covid_tf import pipeline
+from covid_tf import results
+from covid_tf.reports import result_json
+from covid_tf.reports import stored_result
+import fake_models
+import synthetic_case
+
+_SCHEMA = pathlib.Path(result_json.__file__).with_name('result.schema.json')
+
+
+@pytest.fixture(name='result', scope='module')
+def _result():
+  shape = (24, 42, 64)
+  affine = synthetic_case.axial_affine((12.0, 6.0, 6.0), shape)
+  volume = synthetic_case.make_volume(affine, shape, warnings=('2 files skipped',))
+  return pipeline.analyze(volume, fake_models.FakeModels())
+
+
+@pytest.fixture(name='content')
+def _content(result):
+  return json.loads(result_json.to_text(result))
+
+
+def test_every_number_comes_back(result, tmp_path):
+  result_json.write_result(tmp_path / 'result.json', result)
+  stored = stored_result.read_result(tmp_path)
+  assert stored == stored_result.read_result(tmp_path / 'result.json')
+  for field in dataclasses.fields(stored):
+    if field.name in ('schema_version', 'slice_count', 'slice_probability',
+                      'corona_score_by_slice_cm3'):
+      continue
+    assert getattr(stored, field.name) == getattr(result, field.name), field.name
+  assert (stored.schema_version, stored.slice_count) == (1, 24)
+  np.testing.assert_array_equal(
+      np.array(stored.slice_probability, np.float32), result.slice_probability)
+  np.testing.assert_array_equal(
+      stored.corona_score_by_slice_cm3, result.corona_score_by_slice_cm3)
+
+
+def test_the_file_keeps_the_published_schema(content):
+  schema = json.loads(_SCHEMA.read_text())
+  jsonschema.Draft202012Validator.check_schema(schema)
+  jsonschema.validate(content, schema)
+  assert set(schema['required']) == set(schema['properties']) == set(content)
+  with pytest.raises(jsonschema.ValidationError):
+    jsonschema.validate(content | {'involved_lung_fraction': 1.2}, schema)
+
+
+def test_probabilities_are_short_and_exact(result):
+  values = np.array([0.1, 1 / 3, 0, 1], np.float32)
+  changed = dataclasses.replace(result, slice_probability=values)
+  assert result_json.to_dict(changed)['slice_probability'] == [
+      0.1, 0.33333334, 0.0, 1.0]
+
+
+def test_nan_is_never_written(result):
+  with pytest.raises(ValueError):
+    result_json.to_text(dataclasses.replace(result, corona_score_cm3=float('nan')))
+
+
+@pytest.mark.parametrize('name, value', [
+    ('corona_score_cm3', -1), ('corona_score_cm3', '12'), ('corona_score_cm3', True),
+    ('involved_lung_fraction', 1.5), ('shape', [24, 42]), ('lung_box', [1, 2, 3]),
+    ('lung_box', [5, 5, 5, 9]), ('lung_box', [0, 0, 43, 64]), ('slice_count', 23),
+    ('positive_slices', [0]), ('slice_probability', [0.5]),
+    ('corona_score_by_slice_cm3', [1.0] * 24), ('case_detected', 'yes'),
+    ('warnings', 'none'), ('corona_score_by_region_cm3', {'left': 1}),
+    ('thresholds', {'map': 0.6}), ('models', [{'name': 'lungs'}]),
+    ('schema_version', 2), ('study_uid', None)])
+def test_a_wrong_field_is_named(content, tmp_path, name, value):
+  path = tmp_path / 'result.json'
+  path.write_text(json.dumps(content | {name: value}))
+  with pytest.raises(errors.UsageError) as caught:
+    stored_result.read_result(path)
+  assert name in str(caught.value) and str(path) in str(caught.value)
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('name', [
+    'corona_score_cm3', 'thresholds', 'models', 'patient_key'])
+def test_a_missing_field_is_named(content, name):
+  del content[name]
+  with pytest.raises(ValueError, match=f'{name} is required, found nothing'):
+    stored_result.from_dict(content)
+
+
+def test_a_field_of_the_future_is_ignored(content):
+  assert stored_result.from_dict(content | {'new': 1}) == stored_result.from_dict(
+      content)
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]', '{"schema_version": NaN}', '\xff'])
+def test_what_is_no_result_is_refused(tmp_path, text):
+  path = tmp_path / 'result.json'
+  path.write_bytes(text.encode('latin-1'))
+  with pytest.raises(errors.UsageError, match='not a result.json'):
+    stored_result.read_result(path)
+
+
+def test_no_file_is_refused(tmp_path):
+  with pytest.raises(errors.UsageError, match='found none that can be read'):
+    stored_result.read_result(tmp_path)
+
+
+def test_thresholds_of_few_digits_decide_alike_before_and_after(result):
+  """A probability of 0.3 in float32 is not above 0.3, whichever digits it shows."""
+  shape = (1, *result.shape[1:])
+  probability = np.array([0.3], np.float32)
+  changed = dataclasses.replace(
+      result, shape=shape, slice_probability=probability, positive_slices=(),
+      corona_score_by_slice_cm3=np.zeros(1), corona_score_cm3=0.0,
+      thresholds=results.Thresholds(slice_probability=0.3))
+  stored_result.from_dict(json.loads(result_json.to_text(changed)))

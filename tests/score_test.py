@@ -1,0 +1,178 @@
+import json
+import os
+import pathlib
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from covid_tf import cli
+from covid_tf import errors
+from covid_tf import predictors
+from covid_tf.reports import nifti
+from covid_tf.reports import stored_result
+from covid_tf.reports import study_files
+import fake_models
+import synthetic_case
+
+_SHAPE = (24, 42, 64)
+
+
+@pytest.fixture(name='study')
+def _study(tmp_path):
+  affine = synthetic_case.axial_affine((12.0, 6.0, 6.0), _SHAPE)
+  volume = synthetic_case.make_volume(affine, _SHAPE)
+  path = tmp_path / 'study.nii.gz'
+  image = nib.Nifti1Image(volume.hu.T, nifti.ras_affine(affine))
+  image.header.set_xyzt_units('mm')
+  nib.save(image, path)
+  return str(path)
+
+
+@pytest.fixture(name='sources')
+def _sources(monkeypatch):
+  """What was asked for models, instead of TensorFlow or a server."""
+  asked = []
+
+  def load_models(directory=None):
+    asked.append(('load_models', directory))
+    return fake_models.FakeModels()
+
+  def connect(address, **options):
+    asked.append(('connect', address, options))
+    return fake_models.FakeModels()
+
+  monkeypatch.setattr(predictors, 'load_models', load_models)
+  monkeypatch.setattr(predictors, 'connect', connect)
+  return asked
+
+
+def test_a_study_becomes_four_files(study, sources, tmp_path, capfd):
+  output = tmp_path / 'out'
+  assert cli.main(['score', study, '--output', str(output), '--models', 'exported']) == 0
+  assert sources == [('load_models', pathlib.Path('exported'))]
+  assert sorted(os.listdir(output)) == sorted(study_files.NAMES)
+  stored = stored_result.read_result(output)
+  assert stored.corona_score_cm3 > 1 and stored.shape == _SHAPE
+  assert stored.warnings == () and stored.case_detected is None
+  image = nib.load(output / 'localization.nii.gz')
+  map_ = np.asarray(image.dataobj, float)
+  assert map_[map_ > np.float32(0.6)].sum() * stored.voxel_volume_mm3 / 1e3 == (
+      pytest.approx(stored.corona_score_cm3))
+  np.testing.assert_allclose(image.affine, nib.load(study).affine, atol=1e-3)
+  page = (output / 'report.html').read_text()
+  assert f'{stored.corona_score_cm3:.1f}' in page
+  captured = capfd.readouterr()
+  assert f'Corona score {stored.corona_score_cm3:.1f} cm³' in captured.out
+  assert captured.err == ''
+
+
+def test_the_demo_models_are_named_in_every_output(study, sources, tmp_path, capfd):
+  output = tmp_path / 'out'
+  assert cli.main(['score', study, '--output', str(output)]) == 0
+  assert sources == [('load_models', None)]
+  assert study_files.DEMO_WARNING in stored_result.read_result(output).warnings
+  assert 'demo' in (output / 'report.html').read_text().lower()
+  for name in ('localization.nii.gz', 'lung_mask.nii.gz'):
+    assert b'DEMO' in nib.load(output / name).header['descrip'].item()
+  assert study_files.DEMO_WARNING in capfd.readouterr().err
+
+
+def test_a_server_is_reached_as_the_flags_say(study, sources, tmp_path):
+  token = tmp_path / 'token'
+  token.write_text('secret\n')
+  assert cli.main([
+      'score', study, '--output', str(tmp_path / 'out'), '--server', 'host:8500',
+      '--tls-ca', 'ca.pem', '--token-file', str(token), '--timeout', '7']) == 0
+  (_, address, options), = sources
+  assert address == 'host:8500' and options['timeout_s'] == 7
+  assert options['tls'].ca_file == 'ca.pem'
+  assert options['metadata']() == (('authorization', 'Bearer secret'),)
+
+
+def test_a_case_threshold_answers(study, sources, tmp_path):
+  digests = {model.name: model.card_sha256 for model in fake_models.IDENTITIES}
+  point = tmp_path / 'operating_point.json'
+  point.write_text(json.dumps({
+      'schema_version': 1, 'case_corona_score_cm3': 1.5, 'rule': 'a rule',
+      'models': digests}))
+  for threshold, detected in ((str(point), True), ('1e4', False)):
+    assert cli.main([
+        'score', study, '--output', str(tmp_path / 'out'), '--models', 'm',
+        '--case-threshold', threshold]) == 0
+    stored = stored_result.read_result(tmp_path / 'out')
+    assert stored.case_detected is detected
+  point.write_text(point.read_text().replace('a' * 64, 'f' * 64))
+  assert cli.main([
+      'score', study, '--output', str(tmp_path / 'new'), '--models', 'm',
+      '--case-threshold', str(point)]) == 2
+  assert not (tmp_path / 'new').exists()
+
+
+def test_a_threshold_of_models_that_changed_meanwhile_is_refused(
+    study, tmp_path, monkeypatch):
+  class Changing(fake_models.FakeModels):
+    def identities(self):
+      old, classifier = fake_models.IDENTITIES
+      digest = 'f' * 64 if self.crops else old.card_sha256
+      return (type(old)(old.name, 2, digest), classifier)
+
+  monkeypatch.setattr(predictors, 'load_models', lambda _: Changing())
+  point = tmp_path / 'operating_point.json'
+  point.write_text(json.dumps({
+      'schema_version': 1, 'case_corona_score_cm3': 1.5, 'rule': 'a rule',
+      'models': {'lungs': 'a' * 64}}))
+  assert cli.main([
+      'score', study, '--output', str(tmp_path / 'out'), '--models', 'm',
+      '--case-threshold', str(point)]) == 2
+  assert not (tmp_path / 'out').exists()
+
+
+class _Failing(fake_models.FakeModels):
+  error: Exception
+
+  def grad_cam(self, hu):
+    raise self.error
+
+
+@pytest.mark.parametrize('error, status', [
+    (errors.ModelError('the server is gone.'), 4),
+    (errors.NoLungsError('no lungs found.'), 3), (KeyboardInterrupt(), 130)])
+def test_a_failure_leaves_the_earlier_result(
+    study, sources, tmp_path, monkeypatch, capfd, error, status):
+  output = tmp_path / 'out'
+  command = ['score', study, '--output', str(output), '--models', 'm']
+  assert cli.main(command) == 0
+  before = {path.name: path.read_bytes() for path in output.iterdir()}
+  capfd.readouterr()
+  monkeypatch.setattr(_Failing, 'error', error, raising=False)
+  monkeypatch.setattr(predictors, 'load_models', lambda _: _Failing())
+  assert cli.main(command) == status
+  assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+  message = capfd.readouterr().err.strip()
+  assert message.startswith('covid-tf score: ') and '\n' not in message
+  if status == 3:
+    assert study in message
+
+
+def test_a_refused_study_never_asks_for_models(sources, tmp_path, capfd):
+  (tmp_path / 'empty').mkdir()
+  assert cli.main([
+      'score', str(tmp_path / 'empty'), '--output', str(tmp_path / 'out')]) == 3
+  assert not sources and not (tmp_path / 'out').exists()
+  assert capfd.readouterr().err.startswith('covid-tf score: ')
+
+
+def test_the_output_is_tried_before_anything_else(study, sources, tmp_path, capfd):
+  (tmp_path / 'out').write_text('a file')
+  assert cli.main(['score', study, '--output', str(tmp_path / 'out')]) == 5
+  assert not sources
+  assert str(tmp_path / 'out') in capfd.readouterr().err
+
+
+def test_flags_of_a_server_need_one(study, sources, tmp_path):
+  command = ['score', study, '--output', str(tmp_path / 'out'), '--tls']
+  assert cli.main(command) == 2
+  assert not sources and not (tmp_path / 'out').exists()
+  with pytest.raises(SystemExit, match='2'):
+    cli.main([*command, '--server', 'a:1', '--models', 'b'])
