@@ -31,8 +31,10 @@ def main(argv: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
       f'covid-tf {argv[0]}', description=_COMMANDS[argv[0]])
   command.add_arguments(parser)
+  # `serve` takes flags of another program; the others take only their own.
+  parse = getattr(command, 'parse', argparse.ArgumentParser.parse_args)
   try:
-    return command.run(parser.parse_args(argv[1:]))
+    return command.run(parse(parser, argv[1:]))
   except errors.CovidTFError as error:
     print(f'covid-tf {argv[0]}: {error}', file=sys.stderr)
     return error.exit_status

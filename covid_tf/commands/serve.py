@@ -1,0 +1,46 @@
+"""`covid-tf serve`: the models of a folder over TF Serving's gRPC protocol."""
+
+import argparse
+import importlib.util
+import os
+import signal
+import threading
+
+from covid_tf import errors
+from covid_tf.server import flags
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares TF Serving's flags and ours."""
+  flags.add_arguments(parser)
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+  """Parses `argv`; flags of TF Serving that are unknown here are judged later."""
+  namespace, extra = parser.parse_known_args(argv)
+  namespace.extra = extra
+  return namespace
+
+
+def run(args: argparse.Namespace) -> int:
+  """Serves until SIGINT or SIGTERM; returns 0."""
+  options = flags.parse_options(args, args.extra)
+  if importlib.util.find_spec('tensorflow') is None:
+    raise errors.ModelError(
+        'serving models requires TensorFlow, found none; '
+        'pip install covid-tf[models].')
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # Its greetings are no news.
+  # While models load there is nothing to drain: a stop ends the wait for them.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  from covid_tf.server import serving  # pylint: disable=import-outside-toplevel
+
+  server = serving.Server(options)
+  stop = threading.Event()
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: stop.set())
+  models = ', '.join(f'{name} {version}' for name, version in server.models())
+  print(f'covid-tf serve: ready on {", ".join(server.addresses)} ({models})',
+        flush=True)
+  stop.wait()
+  server.stop()
+  return 0

@@ -1,0 +1,140 @@
+"""Both networks in this process, from the SavedModels that a server would load."""
+
+from collections.abc import Iterator
+import contextlib
+import importlib.util
+import os
+import pathlib
+
+import numpy as np
+
+from covid_tf import contract
+from covid_tf import errors
+from covid_tf import results
+from covid_tf.predictors import answers
+from covid_tf.predictors import batches
+from covid_tf.predictors import demo_cache
+from covid_tf.predictors import identity
+from covid_tf.predictors import networks
+
+
+def load_models(
+    directory: str | os.PathLike | None = None, *,
+    batch_bytes: int = batches.BATCH_BYTES) -> 'LoadedModels':
+  """Loads both networks into this process.
+
+  They run as a server runs them, in the same batches: the answers are the same.
+
+  Args:
+    directory: holds lungs/VERSION and classifier/VERSION; the highest version of
+      each is taken. None: the demo models that come with the package, exported
+      once to the user's cache folder.
+    batch_bytes: image bytes that a network gets at once.
+
+  Returns:
+    The models; a context manager that frees them.
+
+  Raises:
+    errors.ModelError: TensorFlow is missing, or there are no models of ours.
+  """
+  if importlib.util.find_spec('tensorflow') is None:
+    raise errors.ModelError(
+        'models in process require TensorFlow, found none; pip install '
+        'covid-tf[models], or use a server: covid_tf.connect(...).')
+  if batch_bytes <= 0:
+    raise errors.UsageError(f'batch_bytes: required more than 0, found {batch_bytes}.')
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # Its greetings are no news.
+  folder = pathlib.Path(
+      demo_cache.demo_models() if directory is None else directory)
+  return LoadedModels(folder, batch_bytes)
+
+
+class LoadedModels(networks.Networks):
+  """Both networks of one folder; made by `load_models`. Safe between threads."""
+
+  def __init__(self, folder: pathlib.Path, batch_bytes: int):
+    """Loads the highest version of each network and holds it to the contract."""
+    self._batch_bytes = batch_bytes
+    self._servables = {}
+    self._folders = {}
+    identities = []
+    try:
+      for model in contract.SIGNATURES:
+        identities.append(self._load(folder, model))
+    except BaseException:
+      self.close()
+      raise
+    self._identities = tuple(identities)
+
+  def __enter__(self) -> 'LoadedModels':
+    return self
+
+  def __exit__(self, *exception) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Frees the networks."""
+    for servable in self._servables.values():
+      servable.close()
+    self._servables = {}
+
+  def identities(self) -> tuple[results.ModelIdentity, ...]:
+    """Who answers, lungs first."""
+    return self._identities
+
+  def study(self) -> contextlib.AbstractContextManager['LoadedModels']:
+    """Itself: what is loaded stays the same version."""
+    return contextlib.nullcontext(self)
+
+  def _load(self, folder, model) -> results.ModelIdentity:
+    # Here, because this is where TensorFlow comes in.
+    from covid_tf.server import refusal  # pylint: disable=import-outside-toplevel
+    from covid_tf.server import servable  # pylint: disable=import-outside-toplevel
+    from covid_tf.server import version_folders  # pylint: disable=import-outside-toplevel
+
+    try:
+      on_disk = version_folders.versions_on_disk(folder / model)
+    except OSError:
+      on_disk = {}
+    if not on_disk:
+      raise errors.ModelError(
+          f'{folder / model}: required a numbered folder with saved_model.pb, found '
+          'none; export models there, or leave the folder out for the demo models.')
+    version = max(on_disk)
+    self._folders[model] = on_disk[version]
+    try:
+      loaded = self._servables[model] = servable.Servable(on_disk[version])
+      identity.check_signatures(str(on_disk[version]), model, loaded.signatures)
+      (card,) = self._run(model, contract.CARD, {}).values()
+    except refusal.Refusal as error:
+      raise errors.ModelError(
+          f'{on_disk[version]}: cannot be loaded: {_one_line(error)}; export the model '
+          'again.') from error
+    return identity.read_card(str(folder), model, version, card)
+
+  def _answers(self, model, signature, hu) -> Iterator:
+    from covid_tf.server import refusal  # pylint: disable=import-outside-toplevel
+
+    for piece in batches.ranges(hu.shape, self._batch_bytes):
+      source = str(self._folders[model])
+      part = np.ascontiguousarray(hu[piece.start:piece.stop])
+      try:
+        outputs = self._run(model, signature, {'hu': part})
+      except refusal.Refusal as error:
+        raise errors.ModelError(
+            f'{source}: signature {signature}, slices {piece.start} to '
+            f'{piece.stop - 1}: {_one_line(error)}.') from error
+      yield piece, answers.check(
+          source, model, signature, outputs, part.shape, piece.start)
+
+  def _run(self, model, name, inputs) -> dict[str, np.ndarray]:
+    signature = self._servables[model].signatures[name]
+    outputs = [spec.name for spec in contract.SIGNATURES[model][name].outputs]
+    arrays = self._servables[model].run(
+        {signature.inputs[key].name: value for key, value in inputs.items()},
+        [signature.outputs[key].name for key in outputs])
+    return dict(zip(outputs, arrays))
+
+
+def _one_line(error: Exception) -> str:
+  return ' '.join(str(error).split())[:300]

@@ -1,0 +1,103 @@
+"""The list of models to serve: from flags, a folder or a text file."""
+
+import pathlib
+
+from google.protobuf import text_format
+
+from covid_tf import errors
+from covid_tf.predictors import protocol
+from covid_tf.server import refusal
+
+_PLATFORM = 'tensorflow'
+_TENSORFLOW_TYPE = 1  # The older ModelType enum's way to say the same.
+
+
+def read_text_file(path: str, message_type):
+  """Parses an operator's text file.
+
+  Args:
+    path: the file.
+    message_type: its message class, of `covid_tf.predictors.protocol`.
+
+  Returns:
+    The message.
+
+  Raises:
+    errors.UsageError: it cannot be read or is no such message.
+  """
+  name = message_type.DESCRIPTOR.full_name
+  try:
+    text = pathlib.Path(path).read_text(encoding='utf-8')
+    return text_format.Parse(text, message_type())
+  except (OSError, UnicodeDecodeError) as error:
+    raise errors.UsageError(
+        f'{path}: required a text file with a {name}, found: {error}.') from error
+  except text_format.ParseError as error:
+    raise errors.UsageError(
+        f'{path}: Error parsing text-format {name}: {error}; correct the file.'
+    ) from error
+
+
+def single_model(name: str, base_path: str):
+  """A ModelServerConfig of one model."""
+  config = protocol.ModelServerConfig()
+  config.model_config_list.config.add(
+      name=name, base_path=base_path, model_platform=_PLATFORM)
+  return config
+
+
+def models_in_folder(folder: str):
+  """A ModelServerConfig with every sub-folder of `folder` that holds versions.
+
+  Args:
+    folder: DIR of DIR/lungs/1, DIR/classifier/1.
+
+  Raises:
+    errors.UsageError: there is no such folder, or no model in it.
+  """
+  root = pathlib.Path(folder)
+  config = protocol.ModelServerConfig()
+  if root.is_dir():
+    for path in sorted(root.iterdir()):
+      if path.is_dir() and any(
+          child.name.isdigit() and child.is_dir() for child in path.iterdir()):
+        config.model_config_list.config.add(
+            name=path.name, base_path=str(path.absolute()), model_platform=_PLATFORM)
+  if not config.model_config_list.config:
+    raise errors.UsageError(
+        f'--models {folder}: required a folder with NAME/VERSION/saved_model.pb, '
+        f'found {"none in it" if root.is_dir() else "no folder"}; '
+        'export models there first.')
+  return config
+
+
+def check(config) -> None:
+  """Refuses a list of models as TF Serving does.
+
+  Args:
+    config: a ModelServerConfig.
+
+  Raises:
+    refusal.Refusal: it is no list, or an entry is wrong.
+  """
+  if config.WhichOneof('config') != 'model_config_list':
+    raise refusal.invalid_argument(
+        'ServerModelConfig type not supported by HandleReloadConfigRequest.'
+        ' Only ModelConfigList is currently supported')
+  names = set()
+  for model in config.model_config_list.config:
+    if model.name in names:
+      raise refusal.invalid_argument(
+          f'Illegal to list model {model.name} multiple times in config list')
+    names.add(model.name)
+    if not pathlib.PurePath(model.base_path).is_absolute():
+      raise refusal.invalid_argument(
+          f'Expected model {model.name} to have an absolute path or URI; got '
+          f'base_path()={model.base_path}')
+    if not model.model_platform and model.model_type != _TENSORFLOW_TYPE:
+      raise refusal.invalid_argument(
+          'Illegal setting neither ModelServerConfig::model_type (deprecated) nor '
+          'ModelServerConfig::model_platform')
+    if model.model_platform and model.model_platform != _PLATFORM:
+      raise refusal.invalid_argument(
+          f'Model {model.name} requests unsupported platform {model.model_platform}')

@@ -1,0 +1,99 @@
+"""One version of one model in a TF1 session, as TF Serving runs it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import functools
+import logging
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
+
+from covid_tf.server import refusal
+
+
+class Servable:
+  """A loaded SavedModel; safe to run from several threads at once.
+
+  Attributes:
+    path: its folder.
+    signatures: name to SignatureDef (TensorFlow's own message).
+  """
+
+  def __init__(self, path: str | os.PathLike):
+    """Loads the SavedModel at `path` with the tag 'serve'.
+
+    Raises:
+      refusal.Refusal: it cannot be loaded; with the loader's code and words.
+    """
+    self.path = pathlib.Path(path)
+    self._callable = functools.lru_cache(maxsize=64)(self._make_callable)
+    config = tf.compat.v1.ConfigProto()
+    config.gpu_options.allow_growth = True  # Leave the rest to the next version.
+    self._graph = tf.Graph()
+    self._session = tf.compat.v1.Session(graph=self._graph, config=config)
+    try:
+      with self._graph.as_default(), _without_advice():
+        meta_graph = tf.compat.v1.saved_model.load(
+            self._session, [tf.saved_model.SERVING], os.fspath(path))
+    except Exception as error:  # The loader raises whatever it meets in the file.
+      self.close()
+      raise _refusal_of(error) from error
+    self.signatures = dict(meta_graph.signature_def)
+
+  def run(self, feeds: Mapping[str, np.ndarray],
+          fetches: Sequence[str]) -> list[np.ndarray]:
+    """Runs the graph.
+
+    Unlike `Session.run`, nothing is held against the declared shapes: a server
+    does not, and shape errors are the graph's to tell.
+
+    Args:
+      feeds: tensor name to value.
+      fetches: tensor names.
+
+    Returns:
+      A value for each fetch.
+
+    Raises:
+      refusal.Refusal: an op refused; with its code and words.
+    """
+    run = self._callable(tuple(feeds), tuple(fetches))
+    try:
+      return run(*feeds.values())
+    except tf.errors.OpError as error:
+      raise refusal.Refusal(error.error_code, error.message) from error
+    except (TypeError, ValueError, RuntimeError) as error:
+      raise refusal.invalid_argument(str(error)) from error
+
+  def close(self) -> None:
+    """Frees the session and its variables."""
+    self._callable.cache_clear()
+    self._session.close()
+    self._graph = None
+
+  def _make_callable(self, feeds, fetches):
+    options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
+    return self._session._make_callable_from_options(options)  # pylint: disable=protected-access
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+  """Keeps TensorFlow from recommending its TF2 loader: a server has a TF1 session."""
+  logger = logging.getLogger('tensorflow')
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)
+
+
+def _refusal_of(error: Exception) -> refusal.Refusal:
+  if isinstance(error, tf.errors.OpError):
+    return refusal.Refusal(error.error_code, error.message)
+  if isinstance(error, OSError):
+    return refusal.not_found(str(error))
+  return refusal.invalid_argument(str(error))

@@ -1,0 +1,110 @@
+"""PredictionService and ModelService as gRPC handlers."""
+
+from collections.abc import Callable
+
+import grpc
+
+from covid_tf.predictors import protocol
+from covid_tf.server import admission as admission_lib
+from covid_tf.server import manager as manager_lib
+from covid_tf.server import predict
+from covid_tf.server import refusal
+
+_SIGNATURE_DEF = 'signature_def'
+
+
+class Services:
+  """The methods of both services over one manager."""
+
+  def __init__(self, manager: manager_lib.ModelManager,
+               admission: admission_lib.Admission, as_content: bool):
+    """`as_content`: answer with `tensor_content` instead of the typed fields."""
+    self._manager = manager
+    self._registry = manager.registry
+    self._admission = admission
+    self._as_content = as_content
+
+  def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+    """What a grpc.Server needs to route calls here."""
+    prediction = {
+        'Predict': _handler(self.predict, protocol.PredictRequest),
+        'GetModelMetadata': _handler(
+            self.get_model_metadata, protocol.GetModelMetadataRequest),
+    }
+    model = {
+        'GetModelStatus': _handler(
+            self.get_model_status, protocol.GetModelStatusRequest),
+        'HandleReloadConfigRequest': _handler(
+            self.handle_reload_config, protocol.ReloadConfigRequest),
+    }
+    return (
+        grpc.method_handlers_generic_handler(protocol.PREDICTION_SERVICE, prediction),
+        grpc.method_handlers_generic_handler(protocol.MODEL_SERVICE, model))
+
+  def predict(self, request, context):
+    """PredictResponse; raises refusal.Refusal."""
+    _require_spec(request)
+    with self._admission.admitted(context), (
+        self._registry.using(request.model_spec)) as (servable, version):
+      return predict.predict(
+          servable, version, request, as_content=self._as_content)
+
+  def get_model_metadata(self, request, context):
+    """GetModelMetadataResponse with the signatures; raises refusal.Refusal."""
+    del context
+    _require_spec(request)
+    if not request.metadata_field:
+      raise refusal.invalid_argument(
+          'GetModelMetadataRequest must specify at least one metadata_field')
+    for field in request.metadata_field:
+      if field != _SIGNATURE_DEF:
+        raise refusal.invalid_argument(f'Metadata field {field} is not supported')
+    response = protocol.GetModelMetadataResponse()
+    with self._registry.using(request.model_spec) as (servable, version):
+      signatures = protocol.SignatureDefMap()
+      for name, signature in servable.signatures.items():
+        # TensorFlow's message and ours come from two pools: over the wire.
+        signatures.signature_def[name].ParseFromString(signature.SerializeToString())
+    response.model_spec.name = request.model_spec.name
+    response.model_spec.version.value = version
+    response.metadata[_SIGNATURE_DEF].Pack(signatures)
+    return response
+
+  def get_model_status(self, request, context):
+    """GetModelStatusResponse, highest version first; raises refusal.Refusal."""
+    del context
+    _require_spec(request)
+    name = request.model_spec.name
+    statuses = self._registry.statuses(name)
+    if request.model_spec.HasField('version'):
+      number = request.model_spec.version.value
+      statuses = [status for status in statuses if status.version == number]
+      if not statuses:
+        raise refusal.not_found(f'Could not find version {number} of model {name}')
+    if not statuses:
+      raise refusal.not_found(f'Could not find any versions of model {name}')
+    return protocol.GetModelStatusResponse(model_version_status=statuses)
+
+  def handle_reload_config(self, request, context):
+    """ReloadConfigResponse once the new models serve; raises refusal.Refusal."""
+    self._manager.reload(request.config, context.is_active)
+    response = protocol.ReloadConfigResponse()
+    response.status.SetInParent()
+    return response
+
+
+def _require_spec(request) -> None:
+  if not request.HasField('model_spec'):
+    raise refusal.invalid_argument('Missing ModelSpec')
+
+
+def _handler(method: Callable, request_type) -> grpc.RpcMethodHandler:
+  def answer(request, context):
+    try:
+      return method(request, context)
+    except refusal.Refusal as refused:
+      context.abort(refused.code, refused.text)
+
+  return grpc.unary_unary_rpc_method_handler(
+      answer, request_type.FromString,
+      lambda response: response.SerializeToString())

@@ -1,0 +1,155 @@
+"""Two SavedModels of the contract that are made in a second and answer in one ms.
+
+Thresholds and averages instead of networks: what they answer can be computed in
+NumPy. As a script they fill a folder, for a server that is to be questioned:
+
+  python -m tests.tiny_models DIRECTORY
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from covid_tf import contract
+from covid_tf.predictors import protocol
+from covid_tf.predictors import tensors
+
+LUNG_HU = (-950, -300)  # What the tiny segmenter takes for lung.
+_WEIGHT = 1 / 500.0  # Of the mean HU in the tiny classifier's logit.
+
+
+class _Model(tf.Module):
+
+  def __init__(self, bias: float):
+    super().__init__()
+    # A variable, so that an export has a variables folder that can be missing.
+    self.bias = tf.Variable(tf.constant(bias, tf.float32))
+
+
+def export(directory, name: str, version: int = 1, *, bias: float = 0.0,
+           card: dict | None = None, warm_up: bool = False,
+           signatures: dict | None = None) -> pathlib.Path:
+  """Writes DIRECTORY/NAME/VERSION.
+
+  Args:
+    directory: where the models live.
+    name: 'lungs' or 'classifier'.
+    version: its number.
+    bias: added to the logit; tells versions apart.
+    card: the model's card; by default one that holds name and bias.
+    warm_up: add a warm-up request for every signature with inputs.
+    signatures: name to tf.function(model) -> function, to break the contract.
+
+  Returns:
+    The folder of the version.
+  """
+  model = _Model(bias)
+  card = {'name': name, 'bias': bias} if card is None else card
+  functions = {
+      contract.LUNGS_MODEL: _lungs, contract.CLASSIFIER_MODEL: _classifier}[name](model)
+  functions[contract.CARD] = lambda: {'card': tf.constant([json.dumps(card)])}
+  functions.update({key: make(model) for key, make in (signatures or {}).items()})
+  concrete = {}
+  for key, function in functions.items():
+    inputs = contract.SIGNATURES[name][key].inputs
+    specs = [tf.TensorSpec(spec.shape, spec.dtype, spec.name) for spec in inputs]
+    concrete[key] = tf.function(
+        function, input_signature=specs).get_concrete_function()
+  folder = pathlib.Path(directory) / name / str(version)
+  tf.saved_model.save(model, str(folder), signatures=concrete)
+  if warm_up:
+    write_warm_up(folder, name)
+  return folder
+
+
+def export_both(directory, version: int = 1, bias: float = 0.0) -> pathlib.Path:
+  """Writes both models of one version; returns `directory`."""
+  for name in contract.SIGNATURES:
+    export(directory, name, version, bias=bias)
+  return pathlib.Path(directory)
+
+
+def write_warm_up(folder: pathlib.Path, name: str, count: int = 1) -> None:
+  """Adds `count` warm-up requests to a version, each of one slice."""
+  extra = folder / 'assets.extra'
+  extra.mkdir(exist_ok=True)
+  log = protocol.PredictionLog()
+  log.predict_log.request.model_spec.name = name
+  tensors.fill(log.predict_log.request.inputs['hu'], np.zeros((1, 8, 8), np.int16))
+  with tf.io.TFRecordWriter(str(extra / 'tf_serving_warmup_requests')) as writer:
+    for _ in range(count):
+      writer.write(log.SerializeToString())
+
+
+def expected_probability(hu: np.ndarray, bias: float = 0.0) -> np.ndarray:
+  """What the tiny classifier says of int16 [N, H, W]: float32 [N]."""
+  logit = hu.astype(np.float64).mean((1, 2)) * _WEIGHT + bias
+  return (1 / (1 + np.exp(-logit))).astype(np.float32)
+
+
+def expected_mask(hu: np.ndarray) -> np.ndarray:
+  """What the tiny segmenter says of int16 [N, H, W]: uint8 of the same shape."""
+  return ((hu > LUNG_HU[0]) & (hu < LUNG_HU[1])).astype(np.uint8)
+
+
+def _checked(hu):
+  shape = tf.raw_ops.Shape(input=hu)
+  has_axes = tf.raw_ops.Assert(
+      condition=tf.raw_ops.Equal(x=tf.raw_ops.Rank(input=hu), y=3),
+      data=['hu must be [slices, rows, columns]; found shape', shape])
+  with tf.control_dependencies([has_axes]):
+    return tf.cast(hu, tf.float32)
+
+
+def _lungs(model):
+  def mask(hu):
+    hu = _checked(hu) + 0.0 * model.bias
+    return tf.cast((hu > LUNG_HU[0]) & (hu < LUNG_HU[1]), tf.uint8)
+
+  def probability(hu):
+    return {'lung_probability': _resize(
+        tf.cast(mask(hu), tf.float32), contract.LUNG_NETWORK_SIZE)}
+
+  return {contract.SERVING_DEFAULT: lambda hu: {'lung_mask': mask(hu)},
+          contract.PROBABILITY: probability}
+
+
+def _classifier(model):
+  def probability(hu):
+    return tf.sigmoid(tf.reduce_mean(_checked(hu), (1, 2)) * _WEIGHT + model.bias)
+
+  def cam(hu, size):
+    maps = _resize(tf.nn.sigmoid((_checked(hu) + 500.0) / 200.0), size)
+    return maps / tf.maximum(tf.reduce_max(maps, (1, 2), keepdims=True), 1e-6)
+
+  def features(hu):
+    values = tf.reshape(_resize(_checked(hu) / 1000.0, 64), (-1, 4096))
+    return values[:, :contract.FEATURE_COUNT]
+
+  return {
+      contract.SERVING_DEFAULT: lambda hu: {'covid_probability': probability(hu)},
+      contract.GRAD_CAM: lambda hu: {
+          'covid_probability': probability(hu),
+          'cam_28': cam(hu, contract.FINE_CAM_SIZE),
+          'cam_14': cam(hu, contract.COARSE_CAM_SIZE)},
+      contract.FEATURES: lambda hu: {
+          'covid_probability': probability(hu), 'features': features(hu),
+          'gradients': features(hu) * 2.0},
+  }
+
+
+def _resize(images, size):
+  # A row of gathers: unlike tf.image.resize it takes an empty batch too.
+  shape = tf.shape(images)
+  rows = tf.cast(tf.linspace(0.0, tf.cast(shape[1] - 1, tf.float32), size), tf.int32)
+  columns = tf.cast(
+      tf.linspace(0.0, tf.cast(shape[2] - 1, tf.float32), size), tf.int32)
+  picked = tf.gather(tf.gather(images, rows, axis=1), columns, axis=2)
+  return tf.ensure_shape(picked, (None, size, size))
+
+
+if __name__ == '__main__':
+  print(export_both(sys.argv[1]))
