@@ -1,0 +1,184 @@
+"""The pictures of one case: slices, coronal plane and rendered lungs, as data."""
+
+import dataclasses
+
+import numpy as np
+
+from covid_tf import results
+from covid_tf import volume as volume_lib
+from covid_tf.reports import lung_rendering
+from covid_tf.reports import pictures
+from covid_tf.reports import plane_view
+
+_MARGIN_MM = 20  # Chest wall shown around the lung box.
+_COVERED_MARGIN_MM = 30  # Shown above and below what is lung or positive.
+_HEAT_COLUMNS = 72  # Enough: the fine scale has 28 columns.
+_VIEWS = (  # Title, degrees turned, letters at the left and right of the picture.
+    ('From the front', 0, 'R', 'L'),
+    ("From the patient's right", 90, 'P', 'A'),
+    ("From the patient's left", -90, 'A', 'P'))
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+  """One CT plane with what lies over it; lengths in millimetres of the picture.
+
+  Attributes:
+    grey_uri: the CT through the lung window, as a data URI.
+    heat_uri: the map in colour, '' where the plane has none.
+    lung_path: SVG path of the lungs' outline, in tenths of a millimetre.
+    counted_path: the same around the voxels that count in the score.
+  """
+
+  grey_uri: str
+  heat_uri: str
+  lung_path: str
+  counted_path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendering:
+  """The rendered lungs from one side: title, data URI, size in pixels, letters."""
+
+  title: str
+  uri: str
+  rows: int
+  columns: int
+  left: str
+  right: str
+
+
+class CasePictures:
+  """Makes the pictures of a case.
+
+  Attributes:
+    axial: the view of the slices.
+    coronal: the view of coronal planes, cut to the covered slices.
+    heat_place: (x, y, width, height) of a slice's map in its picture, in mm.
+  """
+
+  def __init__(
+      self, volume: volume_lib.CTVolume, result: results.CaseResult):
+    """Chooses what is shown.
+
+    Args:
+      volume: the CT; its slices must be nearest to axial.
+      result: its score, on the same grid.
+
+    Raises:
+      ValueError: the two have different grids, or the slices are not axial.
+    """
+    if volume.shape != result.shape or not np.allclose(volume.affine, result.affine):
+      raise ValueError(
+          'volume and result must share one grid, found '
+          f'{volume.shape} and {result.shape}.')
+    self._volume, self._result = volume, result
+    shown = _shown(result)
+    self.axial = plane_view.plane_view(volume.affine, volume.shape, 'axial', shown)
+    self.coronal = plane_view.plane_view(
+        volume.affine, volume.shape, 'coronal', shown)
+    if self.axial.fixed_axis != 0:
+      raise ValueError('slices nearest to axial are required.')
+    box = result.lung_box
+    self._map_view = plane_view.plane_view(
+        volume.affine, volume.shape, 'axial', (slice(None), box.rows, box.columns))
+    self.heat_place = self._heat_place()
+    self._map_number = {
+        index: number for number, index in enumerate(result.localization.slices)}
+
+  def slice_picture(self, index: int, columns: int, quality: int = 70) -> Picture:
+    """One slice, at most `columns` pixels wide."""
+    view, result = self.axial, self._result
+    number = self._map_number.get(index)
+    heat = counted = ''
+    if number is not None:
+      plane = np.zeros(result.shape[1:], np.float32)
+      plane[result.lung_box.rows, result.lung_box.columns] = (
+          result.localization.maps[number])
+      heat = pictures.heat_uri(self._map_view.picture(plane), _HEAT_COLUMNS)
+      counted = self._outline(view, plane, result.thresholds.map)
+    return Picture(
+        pictures.grey_uri(
+            pictures.lung_window(view.picture(self._volume.hu[index])),
+            _size(view, columns), quality),
+        heat, self._outline(view, result.lung_mask[index], 0.5), counted)
+
+  def coronal_row(self) -> int:
+    """The row whose coronal plane holds most of the score, else most of the lungs."""
+    result = self._result
+    counted = np.zeros(result.shape[1])
+    for map_ in result.localization.maps:
+      counted[result.lung_box.rows] += np.where(
+          map_ > result.thresholds.map, map_, 0).sum(axis=1)
+    if not counted.any():
+      counted = result.lung_mask.sum(axis=(0, 2))
+    return int(counted.argmax())
+
+  def coronal_picture(self, row: int, columns: int, quality: int = 75) -> Picture:
+    """One coronal plane, its map spread over the whole picture."""
+    view, result = self.coronal, self._result
+    plane = np.zeros((result.shape[0], result.shape[2]), np.float32)
+    if result.lung_box.row0 <= row < result.lung_box.row1:
+      for index, map_ in zip(result.localization.slices, result.localization.maps):
+        plane[index, result.lung_box.columns] = map_[row - result.lung_box.row0]
+    heat = view.picture(plane)
+    grey = pictures.lung_window(view.picture(self._volume.hu[:, row]))
+    return Picture(
+        pictures.grey_uri(grey, _size(view, columns), quality),
+        pictures.heat_uri(heat, 2 * _HEAT_COLUMNS) if heat.any() else '',
+        self._outline(view, result.lung_mask[:, row], 0.5),
+        self._outline(view, plane, result.thresholds.map))
+
+  def renderings(self) -> tuple[Rendering, ...]:
+    """The map in the lungs, from three sides."""
+    scene = lung_rendering.lung_scene(
+        self._result.lung_mask, self._result.localization, self._result.affine)
+    pictures_ = [lung_rendering.render(scene, turn) for _, turn, _, _ in _VIEWS]
+    return tuple(
+        Rendering(title, pictures.rgba_uri(picture), *picture.shape[:2], left, right)
+        for (title, _, left, right), picture in zip(_VIEWS, pictures_))
+
+  def position_mm(self, index: int) -> float:
+    """Place of a slice along the slice normal, in LPS millimetres."""
+    rows, columns = self._volume.affine[:3, 1], self._volume.affine[:3, 2]
+    normal = np.cross(columns, rows)  # Row direction x column direction.
+    centre = self._volume.index_to_lps_mm((index, 0, 0))
+    return float(centre @ normal / np.linalg.norm(normal))
+
+  def _heat_place(self):
+    """Where the lung box lies in the axial picture."""
+    corner = []
+    for shown, boxed in (
+        (self.axial.across, self._map_view.across),
+        (self.axial.down, self._map_view.down)):
+      first = boxed.stop - 1 if boxed.reversed else boxed.start
+      corner.append(shown.place_mm(first) - 0.5 * shown.step_mm)
+    height, width = self._map_view.size_mm
+    return (*corner, width, height)
+
+  @staticmethod
+  def _outline(view, plane, level) -> str:
+    return pictures.outline(
+        view.picture(plane), (view.down.step_mm, view.across.step_mm), level)
+
+
+def _shown(result: results.CaseResult) -> tuple[slice, slice, slice]:
+  """Lung box and covered slices, with a margin, cut to the volume."""
+  covered = result.lung_mask.any(axis=(1, 2))
+  covered[list(result.positive_slices)] = True
+  slices = np.flatnonzero(covered)
+  box = result.lung_box
+  ends = ((slices[0], slices[-1] + 1), (box.row0, box.row1), (box.column0, box.column1))
+  margins_mm = (_COVERED_MARGIN_MM, _MARGIN_MM, _MARGIN_MM)
+  shown = []
+  for (start, stop), margin, step, length in zip(
+      ends, margins_mm, result.spacing_mm, result.shape):
+    more = int(np.ceil(margin / step))
+    shown.append(slice(max(0, int(start) - more), min(length, int(stop) + more)))
+  return tuple(shown)
+
+
+def _size(view, columns) -> tuple[int, int]:
+  """(rows, columns) of an image whose pixels are square on the page."""
+  height, width = view.size_mm
+  return max(1, round(columns * height / width)), columns

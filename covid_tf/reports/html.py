@@ -1,0 +1,118 @@
+"""report.html: one case on one self-contained page."""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from covid_tf import files
+from covid_tf import results
+from covid_tf import volume as volume_lib
+from covid_tf.reports import case_pictures
+from covid_tf.reports import pages
+from covid_tf.reports import pictures
+from covid_tf.reports import slice_viewer
+from covid_tf.reports import wording
+
+_MOST_AFFECTED = 6
+_START_COLUMNS, _START_QUALITY = 720, 75  # Of the slice and plane shown first.
+_THUMB_COLUMNS, _THUMB_QUALITY = 256, 60
+_REGIONS = (
+    ('right', 'Right lung'), ('left', 'Left lung'), ('apical', 'Apical third'),
+    ('middle', 'Middle third'), ('basal', 'Basal third'))
+
+
+@dataclasses.dataclass(frozen=True)
+class StripBar:
+  """One slice in the strip beside the coronal picture; lengths in its millimetres."""
+
+  index: int
+  probability: float
+  score_cm3: float
+  positive: bool
+  top_mm: float
+  height_mm: float
+
+
+def write_report(
+    path: str | os.PathLike, result: results.CaseResult,
+    volume: volume_lib.CTVolume, *, demo_models: bool = False) -> None:
+  """Writes a case's report: one file, no outside references, no patient identifiers.
+
+  Args:
+    path: the file to make or replace.
+    result: the scored study.
+    volume: its CT, on the same grid.
+    demo_models: whether to say that the models are demonstration models.
+
+  Raises:
+    errors.OutputError: the file cannot be written.
+    ValueError: result and volume are not of one grid, or not axial.
+  """
+  files.write_atomically(path, report_html(result, volume, demo_models=demo_models))
+
+
+def report_html(
+    result: results.CaseResult, volume: volume_lib.CTVolume, *,
+    demo_models: bool = False) -> bytes:
+  """The page of `write_report`, as UTF-8."""
+  maker = case_pictures.CasePictures(volume, result)
+  ranked = _most_affected(result)
+  first = ranked[0] if ranked else _widest_lung(result)
+  start = slice_viewer.viewed_slice(
+      maker, result, first, _START_COLUMNS, _START_QUALITY)
+  slices = slice_viewer.viewed_slices(maker, result, first)
+  regions = [(title, result.corona_score_by_region_cm3[name])
+             for name, title in _REGIONS]
+  return pages.render(
+      'report.html', result=result, maker=maker, demo_models=demo_models, start=start,
+      coronal=maker.coronal_picture(maker.coronal_row(), _START_COLUMNS),
+      strip=_strip(maker, result), slices=slices,
+      most_cm3=float(result.corona_score_by_slice_cm3.max()) or 1.0,
+      slice_data=[_viewer_entry(start if viewed.index == first else viewed, first,
+                                result.shape[0]) for viewed in slices],
+      renderings=maker.renderings(), regions=regions,
+      most_region_cm3=max(value for _, value in regions) or 1.0,
+      thumbs=[slice_viewer.viewed_slice(
+          maker, result, index, _THUMB_COLUMNS, _THUMB_QUALITY) for index in ranked],
+      gradient=pictures.css_gradient(), window=pictures.WINDOW_HU,
+      methods=wording.methods(result, demo_models),
+      provenance=wording.provenance(result, pictures.WINDOW_HU, demo_models),
+      coded=_coded(result))
+
+
+def _most_affected(result) -> list[int]:
+  """Slices by their part of the score, largest first."""
+  by_slice = result.corona_score_by_slice_cm3
+  order = np.argsort(-by_slice, kind='stable')[:_MOST_AFFECTED]
+  return [int(index) for index in order if by_slice[index] > 0]
+
+
+def _widest_lung(result) -> int:
+  return int(result.lung_mask.sum(axis=(1, 2)).argmax())
+
+
+def _strip(maker, result) -> list[StripBar]:
+  down = maker.coronal.down
+  positive = set(result.positive_slices)
+  return [
+      StripBar(
+          index, float(result.slice_probability[index]),
+          float(result.corona_score_by_slice_cm3[index]), index in positive,
+          down.place_mm(index) - 0.46 * down.step_mm, 0.92 * down.step_mm)
+      for index in range(down.start, down.stop)]
+
+
+def _viewer_entry(viewed, first, slice_count) -> dict:
+  return {
+      'grey': viewed.picture.grey_uri, 'heat': viewed.picture.heat_uri,
+      'lungs': viewed.picture.lung_path, 'counted': viewed.picture.counted_path,
+      'title': wording.slice_title(viewed, slice_count),
+      'caption': wording.slice_caption(viewed),
+      'place': round(viewed.place_mm, 2), 'start': viewed.index == first}
+
+
+def _coded(result) -> set[str]:
+  """Rows of the provenance that are set as code: long identifiers."""
+  return {'Study UID', 'Series UID'} | {
+      f'Card of {model.name}, SHA-256' for model in result.models}

@@ -1,0 +1,97 @@
+"""Numbers and sentences of the reports."""
+
+from covid_tf import results
+from covid_tf.reports import slice_viewer
+
+PAPER = (
+    'Gozes O, Frid-Adar M, Sagie N, Zhang H, Ji W, Greenspan H. Coronavirus Detection '
+    'and Analysis on Chest CT with Deep Learning. 2020')
+
+
+def cm3(value: float) -> str:
+  """'1,234.5'; below 1, two digits that count."""
+  return f'{value:,.1f}' if value >= 1 or value == 0 else f'{value:.2g}'
+
+
+def percent(fraction: float) -> str:
+  """'7.1' of 0.071; below one percent, two digits that count."""
+  value = 100 * fraction
+  return f'{value:.1f}' if value >= 1 or value == 0 else f'{value:.2g}'
+
+
+def millimetres(value: float) -> str:
+  """At most two decimals, without trailing zeros: short in SVG."""
+  return f'{value:.2f}'.rstrip('0').rstrip('.')
+
+
+def signed(value: float) -> str:
+  """One decimal with its sign, a true minus."""
+  return f'{value:+.1f}'.replace('-', '\N{MINUS SIGN}')
+
+
+def slice_title(viewed: slice_viewer.ViewedSlice, slice_count: int) -> str:
+  """Which slice an axial picture shows."""
+  return f'Axial, slice {viewed.index} (0 lowest, {slice_count - 1} highest)'
+
+
+def slice_caption(viewed: slice_viewer.ViewedSlice) -> str:
+  """What the models say of a slice."""
+  return (
+      f'Position {signed(viewed.position_mm)} mm, COVID-19 probability '
+      f'{viewed.probability:.2f}, {cm3(viewed.score_cm3)} cm³ of the score')
+
+
+def methods(result: results.CaseResult, demo_models: bool = False) -> str:
+  """A paragraph for a paper's methods section, true of this result."""
+  cuts = result.thresholds
+  models = ' and '.join(
+      f'{model.name} version {model.version} (card SHA-256 {model.card_sha256[:12]})'
+      for model in result.models) or 'models without identity'
+  case = '' if cuts.case_corona_score_cm3 is None else (
+      f' A case was called detected above {cm3(cuts.case_corona_score_cm3)} cm³.')
+  demo = ' The models were demonstration models trained on phantoms.' * demo_models
+  return (
+      f'The Corona score (Eq. 1 of {PAPER}) was computed with {result.software}, using '
+      f'{models}.{demo} Lungs were segmented slice by slice and the largest lung box of '
+      'the case was given to the slice classifier. For slices with a COVID-19 '
+      f'probability above {cuts.slice_probability:g}, Grad-CAM maps at 28 × 28 and '
+      '14 × 14 were multiplied to one localization map; the score is the sum of map '
+      f'values above {cuts.map:g} times the voxel volume '
+      f'({result.voxel_volume_mm3:.3f} mm³, from slice positions and pixel spacing). '
+      'The involved fraction is the share of segmented lung voxels above the same map '
+      f'threshold.{case}')
+
+
+def provenance(
+    result: results.CaseResult, window_hu: tuple[int, int],
+    demo_models: bool) -> tuple[tuple[str, str], ...]:
+  """Name and value of everything that a result depends on."""
+  cuts = result.thresholds
+  spacing = ' × '.join(f'{step:.3f}' for step in result.spacing_mm)
+  rows = [('Software', result.software)]
+  for model in result.models:
+    rows.append((f'Model {model.name}', f'version {model.version}'
+                 + ', demo weights trained on phantoms' * demo_models))
+    if 'window_hu' in model.card:
+      rows.append((f'Window of {model.name}', _window(model.card['window_hu'])))
+    rows.append((f'Card of {model.name}, SHA-256', model.card_sha256))
+  rows += [
+      ('Slice threshold', f'probability > {cuts.slice_probability:g}'),
+      ('Map threshold', f'map > {cuts.map:g}'),
+      ('Case threshold', 'none' if cuts.case_corona_score_cm3 is None else
+       f'score > {cm3(cuts.case_corona_score_cm3)} cm³'),
+      ('Study UID', result.study_uid or 'none'),
+      ('Series UID', result.series_uid or 'none'),
+      ('Acquired', result.acquisition_date or 'not stated'),
+      ('Grid', ' × '.join(map(str, result.shape)) + ' (slices, rows, columns)'),
+      ('Spacing', f'{spacing} mm (slice, row, column)'),
+      ('Voxel volume', f'{result.voxel_volume_mm3:.4f} mm³'),
+      ('Lung box', '{0}:{2} rows, {1}:{3} columns'.format(*result.lung_box.as_list())),
+      ('Lung outside the box', f'{percent(result.lung_outside_box_fraction)} %'),
+      ('Window of the pictures', _window(window_hu))]
+  return tuple(rows)
+
+
+def _window(window_hu) -> str:
+  low, high = window_hu
+  return f'{low:g} to {high:g} HU'
