@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Installs what the tests need, runs them all with Bazel and sums them up.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/environment.sh
+
+install() {
+  .venv/bin/python tools/requirements.py models-cpu training dask dev \
+    > .venv/requirements.txt
+  pip_install --requirement .venv/requirements.txt
+  # Its requirement of full TensorFlow is met by tensorflow-cpu, which pip cannot know.
+  pip_install --no-deps 'tensorflow-serving-api>=2.21,<2.22'
+}
+
+if ! command -v bazel > /dev/null; then
+  as_root apt-get update -qq
+  as_root apt-get install -y -qq bazel-bootstrap > /dev/null
+fi
+make_environment test install
+
+# Bazel runs the first python3 on PATH.
+export PATH="$PWD/.venv/bin:$PATH"
+status=0
+bazel test --config=offline --noshow_progress "$@" //... || status=$?
+targets=$(bazel query --config=offline --noshow_progress 'tests(//...)' 2> /dev/null)
+logs=$(bazel info --config=offline bazel-testlogs 2> /dev/null)
+# shellcheck disable=SC2086
+python3 tools/bazel/summary.py "$logs" $targets || status=1
+bazel shutdown > /dev/null 2>&1 || true
+exit "$status"
