@@ -1,6 +1,7 @@
 """Geometry and rescale of one image, each value checked."""
 
 import math
+import operator
 import struct
 
 import numpy as np
@@ -48,15 +49,16 @@ def plane(elements) -> images.Plane:
 
 
 def _directions(cosines):
-  row, column = np.reshape(cosines, (2, 3))
-  lengths = np.linalg.norm((row, column), axis=1)
-  if np.abs(lengths - 1).max() > _DIRECTION_TOLERANCE or (
-      abs(row @ column) > _DIRECTION_TOLERANCE):
+  row, column = cosines[:3], cosines[3:]
+  lengths = math.hypot(*row), math.hypot(*column)
+  product = sum(map(operator.mul, row, column))
+  if max(abs(length - 1) for length in lengths) > _DIRECTION_TOLERANCE or (
+      abs(product) > _DIRECTION_TOLERANCE):
     raise elements_lib.ElementError(
         'Image Orientation (Patient) must be two perpendicular unit vectors, '
-        f'found lengths {lengths[0]:.4g} and {lengths[1]:.4g}, '
-        f'product {row @ column:.4g}')
-  return tuple((row / lengths[0]).tolist()), tuple((column / lengths[1]).tolist())
+        f'found lengths {lengths[0]:.4g} and {lengths[1]:.4g}, product {product:.4g}')
+  return tuple(tuple(value / length for value in direction)
+               for direction, length in zip((row, column), lengths))
 
 
 def rescale(elements, padding_range) -> images.Rescale:

@@ -18,6 +18,7 @@ from covid_tf.readers import uids
 _DATES = (tags.ACQUISITION_DATE, tags.ACQUISITION_DATE_TIME, tags.SERIES_DATE,
           tags.STUDY_DATE)
 # Real scanners write 'HU', GE writes 'Houndsfield Unit' with this spelling.
+# GDCM writes 'US' (unspecified) into every file that had no Rescale Type.
 _HU_TYPE = re.compile(r'HU|HOUN[DS]*FIELD *UNITS?', re.IGNORECASE)
 
 
@@ -79,7 +80,7 @@ def _images(data_set: data_sets.DataSet, hasher) -> list[images.Image]:
     pixels = fields.tried(problems, pixel_layout.of, data_set, count)
     problems.extend(_kind_problems(common, elements))
     plane = fields.tried(problems, fields.plane, group)
-    rescale = fields.tried(problems, _rescale, elements, group, pixels)
+    rescale = fields.tried(problems, _rescale, data_set, group, pixels)
     name = data_set.source.name + (f' frame {frame + 1}' if count > 1 else '')
     result.append(images.Image(
         name=name, frame=frame, plane=plane, rescale=rescale, pixels=pixels,
@@ -102,7 +103,7 @@ def _common(data_set, hasher) -> dict:
       'sop_class': text(elements, tags.SOP_CLASS_UID),
       'modality': elements_lib.printable(text(elements, tags.MODALITY).upper()),
       'date': next(filter(None, dates), None),
-  } | _of_frame(elements, '')
+  }
 
 
 def _of_frame(group, sop_class: str) -> dict:
@@ -139,12 +140,13 @@ def _kind_problems(common: dict, elements) -> list[str]:
   return problems
 
 
-def _rescale(elements, group, pixels) -> images.Rescale:
+def _rescale(data_set, group, pixels) -> images.Rescale:
   kind = elements_lib.text(group, tags.RESCALE_TYPE)
-  if kind and not _HU_TYPE.fullmatch(kind):
+  unspecified = kind == 'US' and data_set.writer.startswith('GDCM')
+  if kind and not unspecified and not _HU_TYPE.fullmatch(kind):
     raise elements_lib.ElementError(
         f"Rescale Type must be HU, found '{elements_lib.printable(kind)}'")
-  return fields.rescale(group, fields.padding(elements, pixels))
+  return fields.rescale(group, fields.padding(data_set.elements, pixels))
 
 
 def _notes(elements) -> tuple[str, ...]:

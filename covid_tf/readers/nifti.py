@@ -7,7 +7,6 @@ import numpy as np
 
 from covid_tf import errors
 from covid_tf import volume
-from covid_tf.readers import geometry
 
 _RAS_TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _MOST_DEFLATED = 1100  # gzip makes at most 1032 bytes of one.

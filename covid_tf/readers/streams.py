@@ -7,9 +7,12 @@ the header decides how much memory is taken.
 
 import struct
 
+from pydicom import uid
+
 from covid_tf import errors
 from covid_tf.readers import images
 from covid_tf.readers import pixel_layout
+from covid_tf.readers import rle_stream
 
 _START_OF_IMAGE = b'\xff\xd8'
 _END_OF_IMAGE = b'\xff\xd9'  # JPEG and JPEG-LS; the same code ends JPEG 2000.
@@ -20,8 +23,9 @@ _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 
 def check(stream: bytes, layout: images.PixelLayout) -> None:
   """Raises CTReadError for a stream that is cut off or contradicts the header."""
-  if layout.syntax not in pixel_layout.COMPRESSED - {'1.2.840.10008.1.2.5'}:
-    return  # RLE has no such marks; its decoder counts the bytes.
+  if layout.syntax == uid.RLELossless:
+    rle_stream.require_whole(stream, layout.rows * layout.columns)
+    return
   if not stream.rstrip(b'\0').endswith(_END_OF_IMAGE):
     raise errors.CTReadError(
         'truncated: its compressed image has no end marker.')

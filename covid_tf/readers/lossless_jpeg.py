@@ -1,0 +1,156 @@
+"""Whether a lossless JPEG really held all the pixels that its decoder gave.
+
+libjpeg fills what a cut or damaged stream lacks, says so on the terminal only, and
+a marker at the end proves nothing. But the pixels tell how many bits they cost:
+each difference to its prediction has one Huffman code (ITU-T T.81, annex H). Where
+the stream has fewer bits, the rest was invented; where it has more, pixels were
+skipped.
+"""
+
+import dataclasses
+import functools
+import struct
+
+import numpy as np
+
+from covid_tf import errors
+
+_START_OF_FRAME = 0xC3  # Lossless, sequential, Huffman.
+_HUFFMAN_TABLES = 0xC4
+_START_OF_SCAN = 0xDA
+_RESTART_INTERVAL = 0xDD
+_CATEGORIES = 17  # Bits of a difference: 0 to 16.
+_NO_CODE = 1 << 20  # Bits of a difference that the table cannot express.
+_SLACK_BITS = 16 + 7  # Padding to a byte, and fill bytes that some writers add.
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+  """The parameters of the one scan of a grey image.
+
+  Attributes:
+    precision: bits of a sample.
+    predictor: 1 to 7 (T.81 table H.1).
+    shift: point transform, low bits left out.
+    code_bits: length of the Huffman code of each category of difference.
+    restart_rows: rows between restarts, 0 without.
+    payload_bits: bits of the entropy-coded data without stuffing and restarts.
+  """
+
+  precision: int
+  predictor: int
+  shift: int
+  code_bits: tuple[int, ...]
+  restart_rows: int
+  payload_bits: int
+
+
+def require_whole(stream: bytes, words: np.ndarray) -> None:
+  """Compares the decoded pixels of a stream with its length.
+
+  Args:
+    stream: SOI to EOI.
+    words: uint16 [row, column], what a decoder made of it.
+
+  Raises:
+    CTReadError: the stream cannot have held these pixels.
+  """
+  try:
+    scan = _parse(stream, words.shape[1])
+  except (struct.error, IndexError, ValueError):
+    raise errors.CTReadError('its compressed image is damaged.') from None
+  needed = _needed_bits(words, scan)
+  intervals = -(-words.shape[0] // scan.restart_rows) if scan.restart_rows else 1
+  if not 0 <= scan.payload_bits - needed <= _SLACK_BITS + 7 * intervals:
+    raise errors.CTReadError(
+        'truncated or damaged: its compressed image holds '
+        f'{scan.payload_bits // 8} bytes, its pixels need {needed // 8}.')
+
+
+def _parse(stream: bytes, columns: int) -> Scan:
+  tables, precision, restart_rows = {}, 0, 0
+  place = 2
+  while True:
+    marker = stream[place + 1]
+    if marker == 0xFF:
+      place += 1
+      continue
+    length, = struct.unpack_from('>H', stream, place + 2)
+    body = stream[place + 4:place + 2 + length]
+    place += 2 + length
+    if marker == _START_OF_FRAME:
+      precision = body[0]
+    elif marker == _HUFFMAN_TABLES:
+      tables.update(_tables(body))
+    elif marker == _RESTART_INTERVAL:
+      restart_rows, rest = divmod(struct.unpack('>H', body)[0], columns)
+      if rest:
+        raise ValueError('restarts within a row')
+    elif marker == _START_OF_SCAN:
+      code_bits = tables.get(body[2] >> 4)
+      if body[0] != 1 or code_bits is None or not 1 <= body[3] <= 7:
+        raise ValueError('not one scan of one component')
+      return Scan(precision, body[3], body[5] & 0xF, code_bits, restart_rows,
+                  _payload_bits(stream[place:], restart_rows > 0))
+
+
+def _tables(body: bytes):
+  """(number, code length of each category) of the tables in a DHT segment."""
+  while body:
+    counts = body[1:17]
+    symbols = body[17:17 + sum(counts)]
+    bits = [_NO_CODE] * _CATEGORIES
+    lengths = [length for length, count in enumerate(counts, 1) for _ in range(count)]
+    for symbol, length in zip(symbols, lengths, strict=True):
+      bits[symbol] = length
+    yield body[0] & 0xF, tuple(bits)
+    body = body[17 + len(symbols):]
+
+
+def _payload_bits(data: bytes, restarts: bool) -> int:
+  end = data.rstrip(b'\0').rindex(b'\xff\xd9')
+  data = data[:end].rstrip(b'\xff')
+  markers = restarts and sum(
+      data.count(bytes((0xFF, 0xD0 + number))) for number in range(8))
+  return 8 * (len(data) - data.count(b'\xff\0') - 2 * markers)
+
+
+def _needed_bits(words: np.ndarray, scan: Scan) -> int:
+  samples = words & np.uint16((1 << scan.precision) - 1)
+  differences = _differences(samples >> np.uint16(scan.shift), scan)
+  # Category 16 is -32768 alone, so no bits follow its code.
+  cost = np.array([
+      bits + category % 16 for category, bits in enumerate(scan.code_bits)], np.int32)
+  return int(cost[_categories()].take(differences).sum(dtype=np.int64))
+
+
+@functools.cache
+def _categories() -> np.ndarray:
+  """Bits of each difference modulo 2**16, uint8 [65536]."""
+  signed = np.arange(1 << 16, dtype=np.uint16).view(np.int16).astype(np.int64)
+  return np.array([abs(value).bit_length() for value in signed.tolist()], np.uint8)
+
+
+def _differences(samples: np.ndarray, scan: Scan) -> np.ndarray:
+  """Sample minus prediction modulo 2**16, uint16 [row, column]."""
+  left, above = samples[1:, :-1], samples[:-1, 1:]
+  differences = np.empty_like(samples)
+  differences[1:, 1:] = samples[1:, 1:] - _predicted(
+      left, above, samples[:-1, :-1], scan.predictor)
+  differences[1:, 0] = samples[1:, 0] - samples[:-1, 0]
+  first_rows = slice(0, None, scan.restart_rows or len(samples))
+  differences[first_rows, 1:] = (
+      samples[first_rows, 1:] - samples[first_rows, :-1])
+  middle = np.uint16(1 << (scan.precision - scan.shift - 1))
+  differences[first_rows, 0] = samples[first_rows, 0] - middle
+  return differences
+
+
+def _predicted(left, above, corner, predictor: int) -> np.ndarray:
+  """T.81 table H.1; uint16 arithmetic wraps as the standard asks."""
+  if predictor <= 3:
+    return (left, above, corner)[predictor - 1]
+  a, b, c = (values.astype(np.int32) for values in (left, above, corner))
+  prediction = {4: lambda: a + b - c, 5: lambda: a + ((b - c) >> 1),
+                6: lambda: b + ((a - c) >> 1), 7: lambda: (a + b) >> 1}[predictor]()
+  return prediction.astype(np.uint16)
