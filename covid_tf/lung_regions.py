@@ -42,8 +42,10 @@ class LungRegions:
     """
     x = _coordinate(self.affine, _X, slice_, rows, columns)
     z = _coordinate(self.affine, _Z, slice_, rows, columns)
-    side = (x > self.midline_x_mm).astype(np.int64)
-    return len(LEVELS) * side + np.searchsorted(self.level_z_mm, z)
+    lower, upper = self.level_z_mm
+    # Sums of comparisons: several times faster than a search, at millions of voxels.
+    level = (z > lower).astype(np.int64) + (z > upper)
+    return len(LEVELS) * (x > self.midline_x_mm) + level
 
 
 def find_regions(mask: np.ndarray, affine: np.ndarray) -> LungRegions:

@@ -60,7 +60,8 @@ def are_demo(
   """Whether the demo models answered: by default, or from wherever they are served."""
   if arguments.server is None and arguments.models is None:
     return True
-  return any(model.card.get('demo_weights') for model in identities)
+  return any(
+      model.card.get('training', {}).get('demo_weights') for model in identities)
 
 
 def _refuse_server_flags(arguments: argparse.Namespace) -> None:
