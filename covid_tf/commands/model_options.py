@@ -60,8 +60,10 @@ def are_demo(
   """Whether the demo models answered: by default, or from wherever they are served."""
   if arguments.server is None and arguments.models is None:
     return True
+  trainings = (model.card.get('training') for model in identities)
   return any(
-      model.card.get('training', {}).get('demo_weights') for model in identities)
+      isinstance(training, dict) and training.get('demo_weights') is True
+      for training in trainings)
 
 
 def _refuse_server_flags(arguments: argparse.Namespace) -> None:

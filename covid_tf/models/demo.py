@@ -27,5 +27,7 @@ def export_demo_models(directory: str | os.PathLike) -> pathlib.Path:
   for name, load in ((contract.LUNGS_MODEL, demo_weights.load_lung_unet),
                      (contract.CLASSIFIER_MODEL, demo_weights.load_classifier)):
     if not (directory / name / '1').exists():
-      export.export(name, load(), directory, training[name], version=1)
+      # Said in the card, so that results from a server of these say so too.
+      export.export(name, load(), directory, training[name] | {'demo_weights': True},
+                    version=1)
   return directory
