@@ -1,0 +1,1 @@
+"""Many studies, each scored exactly once: on this machine or a Dask cluster."""
