@@ -3,7 +3,7 @@
 Thresholds and averages instead of networks: what they answer can be computed in
 NumPy. As a script they fill a folder, for a server that is to be questioned:
 
-  python -m tests.tiny_models DIRECTORY
+  python tests/tiny_models.py DIRECTORY
 """
 
 import json
@@ -30,7 +30,8 @@ class _Model(tf.Module):
 
 
 def export(directory, name: str, version: int = 1, *, bias: float = 0.0,
-           card: dict | None = None, warm_up: bool = False,
+           card: dict | None = None,
+           signature_names: tuple[str, ...] | None = None,
            signatures: dict | None = None) -> pathlib.Path:
   """Writes DIRECTORY/NAME/VERSION.
 
@@ -40,8 +41,8 @@ def export(directory, name: str, version: int = 1, *, bias: float = 0.0,
     version: its number.
     bias: added to the logit; tells versions apart.
     card: the model's card; by default one that holds name and bias.
-    warm_up: add a warm-up request for every signature with inputs.
-    signatures: name to tf.function(model) -> function, to break the contract.
+    signature_names: leave out all others.
+    signatures: name to a function that takes the place of the right one.
 
   Returns:
     The folder of the version.
@@ -51,17 +52,17 @@ def export(directory, name: str, version: int = 1, *, bias: float = 0.0,
   functions = {
       contract.LUNGS_MODEL: _lungs, contract.CLASSIFIER_MODEL: _classifier}[name](model)
   functions[contract.CARD] = lambda: {'card': tf.constant([json.dumps(card)])}
-  functions.update({key: make(model) for key, make in (signatures or {}).items()})
+  functions.update(signatures or {})
   concrete = {}
   for key, function in functions.items():
+    if signature_names is not None and key not in signature_names:
+      continue
     inputs = contract.SIGNATURES[name][key].inputs
     specs = [tf.TensorSpec(spec.shape, spec.dtype, spec.name) for spec in inputs]
     concrete[key] = tf.function(
         function, input_signature=specs).get_concrete_function()
   folder = pathlib.Path(directory) / name / str(version)
   tf.saved_model.save(model, str(folder), signatures=concrete)
-  if warm_up:
-    write_warm_up(folder, name)
   return folder
 
 

@@ -8,6 +8,7 @@ import threading
 
 from covid_tf import errors
 from covid_tf.server import flags
+from covid_tf.server import model_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     raise errors.ModelError(
         'serving models requires TensorFlow, found none; '
         'pip install covid-tf[models].')
+  model_config.configuration(options)  # A wrong file is told before TensorFlow loads.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # Its greetings are no news.
   # While models load there is nothing to drain: a stop ends the wait for them.
   signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -15,7 +15,14 @@ class Admission:
   def __init__(self, running: int, waiting: int):
     """Opens with all places free."""
     self._running = threading.BoundedSemaphore(running)
-    self._inside = threading.BoundedSemaphore(running + waiting)
+    self._places = running + waiting
+    self._inside = 0
+    self._lock = threading.Lock()
+
+  def is_idle(self) -> bool:
+    """No request is running or waiting."""
+    with self._lock:
+      return not self._inside
 
   @contextlib.contextmanager
   def admitted(self, context: grpc.ServicerContext) -> Iterator[None]:
@@ -27,9 +34,12 @@ class Admission:
     Raises:
       refusal.Refusal: the queue is full, or nobody waits for the answer.
     """
-    if not self._inside.acquire(blocking=False):
-      raise refusal.Refusal(
-          grpc.StatusCode.RESOURCE_EXHAUSTED, 'The request queue is full, try again later')
+    with self._lock:
+      if self._inside == self._places:
+        raise refusal.Refusal(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            'The request queue is full, try again later')
+      self._inside += 1
     try:
       with self._running:
         if not context.is_active():
@@ -37,4 +47,5 @@ class Admission:
               grpc.StatusCode.CANCELLED, 'The client is gone, or its deadline is over')
         yield
     finally:
-      self._inside.release()
+      with self._lock:
+        self._inside -= 1

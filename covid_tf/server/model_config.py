@@ -6,6 +6,7 @@ from google.protobuf import text_format
 
 from covid_tf import errors
 from covid_tf.predictors import protocol
+from covid_tf.server import options as options_lib
 from covid_tf.server import refusal
 
 _PLATFORM = 'tensorflow'
@@ -36,6 +37,19 @@ def read_text_file(path: str, message_type):
     raise errors.UsageError(
         f'{path}: Error parsing text-format {name}: {error}; correct the file.'
     ) from error
+
+
+def configuration(options: options_lib.ServerOptions):
+  """Reads or makes the ModelServerConfig that the options ask for.
+
+  Raises:
+    errors.UsageError: the file or folder that they name is none.
+  """
+  if options.model_config_file:
+    return read_text_file(options.model_config_file, protocol.ModelServerConfig)
+  if options.models:
+    return models_in_folder(options.models)
+  return single_model(options.model_name, options.model_base_path)
 
 
 def single_model(name: str, base_path: str):

@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 # Threads for what must be answered however long the queue is: status, health.
 _SPARE_THREADS = 8
 _UNLIMITED = -1
+_DRAIN_TICK_S = 0.1
 
 
 class Server:
@@ -42,8 +43,9 @@ class Server:
     self._options = options
     self._stopping = threading.Event()
     self._socket = None
+    self._admission = admission.Admission(options.running, options.waiting)
     secure = listening.credentials(options.ssl_config_file)
-    config = _configuration(options)
+    config = model_config.configuration(options)
     self._manager = manager_lib.ModelManager(manager_lib.Options(
         options.poll_s, options.load_retries, options.retry_interval_s,
         options.allow_labels_for_unavailable))
@@ -71,7 +73,11 @@ class Server:
     self._health.enter_graceful_shutdown()
     if self._socket is not None:
       listening.withdraw_socket(self._options.socket_path, self._socket)
-    self._server.stop(self._options.drain_s).wait()
+    stopped = self._server.stop(self._options.drain_s)
+    while not stopped.wait(_DRAIN_TICK_S):
+      if self._admission.is_idle():
+        # What is left are watchers of the health, who would stay to the last.
+        self._server.stop(0).wait()
     self._manager.close()
 
   def _make_server(self):
@@ -86,9 +92,7 @@ class Server:
     server = grpc.server(
         futures.ThreadPoolExecutor(threads), options=list(settings.items()))
     server.add_generic_rpc_handlers(services.Services(
-        self._manager,
-        admission.Admission(self._options.running, self._options.waiting),
-        self._options.as_content).handlers())
+        self._manager, self._admission, self._options.as_content).handlers())
     servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for name in ('', protocol.PREDICTION_SERVICE, protocol.MODEL_SERVICE):
@@ -109,18 +113,9 @@ class Server:
   def _poll_config(self) -> None:
     while not self._stopping.wait(self._options.config_poll_s):
       try:
-        config = _configuration(self._options)
+        config = model_config.configuration(self._options)
         # Also what was set by a call meanwhile: the file has the last word.
         if config != self._manager.registry.config:
           self._manager.reload(config, lambda: not self._stopping.is_set())
       except (errors.UsageError, refusal.Refusal) as error:
         _log.warning('the configuration stays as it was: %s', error)
-
-
-def _configuration(options: options_lib.ServerOptions):
-  if options.model_config_file:
-    return model_config.read_text_file(
-        options.model_config_file, protocol.ModelServerConfig)
-  if options.models:
-    return model_config.models_in_folder(options.models)
-  return model_config.single_model(options.model_name, options.model_base_path)

@@ -1,0 +1,371 @@
+"""The local server's own side: flags, sockets, TLS, queue, drain, the command."""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+
+from google.protobuf import text_format
+import grpc
+import numpy as np
+import pytest
+import trustme
+
+from covid_tf import errors
+from covid_tf.predictors import protocol
+from covid_tf.server import flags
+from covid_tf.server import options as options_lib
+from covid_tf.server import predict
+from covid_tf.server import serving
+import serving_stub
+import tiny_models
+
+_HU = np.full((1, 8, 8), -700, np.int16)
+
+
+@pytest.fixture(scope='module')
+def models(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('models')
+  for version in (1, 2):
+    tiny_models.export(folder, 'classifier', version, bias=version,
+                       signature_names=('serving_default',))
+  return folder
+
+
+@pytest.fixture
+def serve(models):
+  """Starts servers, single model by default; stops them at the end."""
+  started = []
+
+  def start(**changes):
+    values = {'model_name': 'classifier', 'model_base_path': f'{models}/classifier',
+              'port': 0, 'poll_s': 0.1, 'load_retries': 0} | changes
+    started.append(serving.Server(options_lib.ServerOptions(**values)))
+    return started[-1]
+
+  yield start
+  for server in started:
+    server.stop()
+
+
+def _predict(address, credentials=None, **spec):
+  with serving_stub.connected(address, credentials) as stub:
+    return stub.predict(serving_stub.predict_request('classifier', hu=_HU, **spec))
+
+
+# Where it listens.
+
+
+def test_both_loopback_addresses_share_a_port(serve):
+  addresses = serve().addresses
+  assert re.fullmatch(r'127\.0\.0\.1:[1-9]\d*', addresses[0])
+  port = addresses[0].rpartition(':')[2]
+  if len(addresses) == 2:  # This machine has IPv6.
+    assert addresses[1] == f'[::1]:{port}'
+  for address in (*addresses, f'localhost:{port}'):
+    assert _predict(address).model_spec.version.value == 2
+
+
+def test_a_taken_port_is_refused(serve):
+  port = int(serve().addresses[0].rpartition(':')[2])
+  with pytest.raises(errors.ModelError, match=f'--port {port}: .* taken'):
+    serve(port=port)
+
+
+def test_the_newest_server_takes_over_a_socket(serve, tmp_path):
+  path = tmp_path / 's'
+  old = serve(socket_path=str(path))
+  assert old.addresses[-1] == f'unix:{path}'
+  assert _predict(f'unix:{path}').model_spec.version.value == 2
+  new = serve(socket_path=str(path), model_name='other')
+  assert serving_stub.refusal(_predict, f'unix:{path}')[0] == 'NOT_FOUND'
+  old.stop()  # Leaves the name to its new owner.
+  assert stat.S_ISSOCK(path.stat().st_mode)
+  assert serving_stub.refusal(_predict, f'unix:{path}')[0] == 'NOT_FOUND'
+  new.stop()
+  assert not path.exists()
+
+
+# TLS.
+
+
+@pytest.fixture(scope='module')
+def authority():
+  return trustme.CA()
+
+
+def _ssl_config(tmp_path, authority, names, client_verify):
+  certificate = authority.issue_cert(*names)
+  config = protocol.SSLConfig(
+      server_key=certificate.private_key_pem.bytes().decode(),
+      server_cert=b''.join(
+          blob.bytes() for blob in certificate.cert_chain_pems).decode(),
+      custom_ca=authority.cert_pem.bytes().decode() if client_verify else '',
+      client_verify=client_verify)
+  path = tmp_path / 'ssl.config'
+  path.write_text(text_format.MessageToString(config))
+  return str(path)
+
+
+def test_tls_for_clients_that_trust_the_authority(serve, tmp_path, authority):
+  server = serve(ssl_config_file=_ssl_config(
+      tmp_path, authority, ['localhost', '127.0.0.1'], False))
+  trusting = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+  assert _predict(server.addresses[0], trusting)
+  other = grpc.ssl_channel_credentials(trustme.CA().cert_pem.bytes())
+  assert serving_stub.refusal(_predict, server.addresses[0], other)[0] == 'UNAVAILABLE'
+  assert serving_stub.refusal(_predict, server.addresses[0])[0] == 'UNAVAILABLE'
+
+
+def test_mutual_tls_asks_for_a_certificate(serve, tmp_path, authority):
+  server = serve(ssl_config_file=_ssl_config(
+      tmp_path, authority, ['127.0.0.1'], True))
+  root = authority.cert_pem.bytes()
+  client = authority.issue_cert('scorer.example')
+  known = grpc.ssl_channel_credentials(
+      root, client.private_key_pem.bytes(),
+      b''.join(blob.bytes() for blob in client.cert_chain_pems))
+  assert _predict(server.addresses[0], known)
+  nameless = grpc.ssl_channel_credentials(root)
+  assert serving_stub.refusal(
+      _predict, server.addresses[0], nameless)[0] == 'UNAVAILABLE'
+
+
+@pytest.mark.parametrize('text, match', [
+    ('server_key: "k"', 'server_key as PEM'),
+    ('nonsense {', 'Error parsing text-format tensorflow.serving.SSLConfig'),
+])
+def test_ssl_config_that_cannot_work(serve, tmp_path, text, match):
+  path = tmp_path / 'ssl.config'
+  path.write_text(text)
+  with pytest.raises(errors.UsageError, match=match):
+    serve(ssl_config_file=str(path))
+
+
+# Models and configuration.
+
+
+def _config_file(tmp_path, models, **labels):
+  config = protocol.ModelServerConfig()
+  model = config.model_config_list.config.add(
+      name='classifier', base_path=f'{models}/classifier', model_platform='tensorflow')
+  model.model_version_policy.all.SetInParent()
+  model.version_labels.update(labels)
+  path = tmp_path / 'models.config'
+  path.write_text(text_format.MessageToString(config))
+  return str(path)
+
+
+def test_labels_at_the_start_need_their_flag(serve, tmp_path, models):
+  path = _config_file(tmp_path, models, stable=1)
+  with pytest.raises(errors.ModelError, match=(
+      'Failed to start server. Error: FAILED_PRECONDITION: Request to assign label to '
+      'version 1 of model classifier, which is not currently available')):
+    serve(model_config_file=path)
+  server = serve(model_config_file=path, allow_labels_for_unavailable=True)
+  with serving_stub.connected(server.addresses[0]) as stub:
+    serving_stub.wait_until(
+        lambda: (1, 'AVAILABLE') in stub.versions('classifier'))
+  assert _predict(server.addresses[0], label='stable').model_spec.version.value == 1
+
+
+def test_configuration_file_is_read_again(serve, tmp_path, models):
+  server = serve(model_config_file=_config_file(tmp_path, models, stable=1),
+                 allow_labels_for_unavailable=True, config_poll_s=0.05)
+  with serving_stub.connected(server.addresses[0]) as stub:
+    serving_stub.wait_until(
+        lambda: [state for _, state in stub.versions('classifier')] == [
+            'AVAILABLE', 'AVAILABLE'])
+  (tmp_path / 'models.config').write_text('nonsense {')  # Keeps what there was.
+  _config_file(tmp_path, models, stable=2)
+  serving_stub.wait_until(lambda: _predict(
+      server.addresses[0], label='stable').model_spec.version.value == 2)
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_start(serve, tmp_path):
+  (tmp_path / 'm' / '1').mkdir(parents=True)
+  (tmp_path / 'm' / '1' / 'saved_model.pb').write_bytes(b'no model')
+  with pytest.raises(errors.ModelError, match='1 model.s. did not become available'):
+    serve(model_base_path=str(tmp_path / 'm'))
+
+
+def test_a_failed_load_is_tried_again(serve, tmp_path, models):
+  shutil.copytree(models / 'classifier' / '1', tmp_path / 'm' / '1')
+  hidden = tmp_path / 'variables'
+  (tmp_path / 'm' / '1' / 'variables').rename(hidden)
+  threading.Timer(
+      0.5, lambda: hidden.rename(tmp_path / 'm' / '1' / 'variables')).start()
+  server = serve(model_base_path=str(tmp_path / 'm'), load_retries=100,
+                 retry_interval_s=0.1)
+  assert _predict(server.addresses[0]).model_spec.version.value == 1
+
+
+def test_relative_path_is_refused(serve):
+  with pytest.raises(errors.ModelError, match='to have an absolute path or URI'):
+    serve(model_base_path='models/classifier')
+
+
+def test_every_model_of_a_folder(serve, models, tmp_path):
+  server = serve(models=str(models), model_base_path=None)
+  assert server.models() == [('classifier', 2)]
+  with pytest.raises(errors.UsageError, match='NAME/VERSION/saved_model.pb'):
+    serve(models=str(tmp_path), model_base_path=None)
+
+
+def test_outputs_as_raw_bytes(serve):
+  response = _predict(serve(as_content=True).addresses[0])
+  proto = response.outputs['covid_probability']
+  assert proto.tensor_content and not proto.float_val
+
+
+# Load and end.
+
+
+@pytest.fixture
+def held(monkeypatch):
+  """Predict waits until `held.release` is set; `held.entered` counts who waits."""
+  class Held:
+    release = threading.Event()
+    entered = threading.Semaphore(0)
+
+  def wait_then_predict(*args, **kwargs):
+    Held.entered.release()
+    assert Held.release.wait(60)
+    return answer(*args, **kwargs)
+
+  answer = predict.predict
+  monkeypatch.setattr(predict, 'predict', wait_then_predict)
+  yield Held
+  Held.release.set()
+
+
+def _futures(stub, count):
+  request = serving_stub.predict_request('classifier', hu=_HU)
+  return [stub.predict_raw.future(request, timeout=60) for _ in range(count)]
+
+
+def test_a_full_queue_refuses_and_recovers(serve, held):
+  server = serve(running=1, waiting=2)
+  with serving_stub.connected(server.addresses[0]) as stub:
+    calls = _futures(stub, 1)
+    assert held.entered.acquire(timeout=60)
+    calls += _futures(stub, 4)  # Two may wait, two are too many.
+    serving_stub.wait_until(lambda: sum(call.done() for call in calls) == 2)
+    refused = [call for call in calls if call.done()]
+    assert [(call.code().name, call.details()) for call in refused] == [
+        ('RESOURCE_EXHAUSTED', 'The request queue is full, try again later')] * 2
+    # Health is answered beside a full queue: a probe must not kill a busy server.
+    assert stub.health(protocol.HealthCheckRequest(), timeout=60).status == 1
+    held.release.set()
+    assert all(call.result() for call in calls if call not in refused)
+    assert stub.predict(serving_stub.predict_request('classifier', hu=_HU))
+
+
+def test_stopping_lets_running_requests_end(serve, held):
+  server = serve()
+  with serving_stub.connected(server.addresses[0]) as stub:
+    watch = iter(stub.health_watch(protocol.HealthCheckRequest(), timeout=60))
+    assert next(watch).status == protocol.HealthCheckResponse.SERVING
+    (call,) = _futures(stub, 1)
+    assert held.entered.acquire(timeout=60)
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    assert next(watch).status == protocol.HealthCheckResponse.NOT_SERVING
+    assert serving_stub.refusal(_predict, server.addresses[0])[0] == 'UNAVAILABLE'
+    held.release.set()
+    assert call.result().model_spec.version.value == 2
+    stopping.join(60)
+    assert not stopping.is_alive()
+
+
+# Flags.
+
+
+def _parse(*argv):
+  parser = argparse.ArgumentParser()
+  flags.add_arguments(parser)
+  return flags.parse_options(*parser.parse_known_args(argv))
+
+
+def test_tf_serving_flags_are_honoured():
+  assert _parse(
+      '--port=8501', '--model_name=m', '--model_base_path=/m', '--rest_api_port=0',
+      '--rest_api_timeout_in_ms=5000', '--grpc_socket_path=/tmp/s',
+      '--grpc_channel_arguments=grpc.so_reuseaddr=1,a=b',
+      '--file_system_poll_wait_seconds=0', '--max_num_load_retries=2',
+      '--allow_version_labels_for_unavailable_models=true',
+      '--model_config_file_poll_wait_seconds=3') == options_lib.ServerOptions(
+          port=8501, model_name='m', model_base_path='/m', socket_path='/tmp/s',
+          channel_arguments=(('grpc.so_reuseaddr', 1), ('a', 'b')), poll_s=0,
+          load_retries=2, allow_labels_for_unavailable=True, config_poll_s=3)
+
+
+@pytest.mark.parametrize('flag', [
+    '--rest_api_port=8501', '--tensorflow_session_parallelism=2', '--enable_batching',
+    '--flush_filesystem_caches=false', '--enable_cors_support'])
+def test_flags_without_effect_warn(flag, caplog):
+  assert _parse('--models', 'm', flag) == options_lib.ServerOptions(
+      models='m', load_retries=0)
+  assert flag.partition('=')[0] in caplog.text
+
+
+@pytest.mark.parametrize('flag', [
+    '--saved_model_tags=other', '--ssl_client_verify=true', '--prefer_tflite_model',
+    '--mixed_precision=bfloat16', '--max_batch_size=4', '--platform_config_file=f',
+    '--auth_token=x', 'stray', '-x', '--Model=3', '--batching_parameters_file=f',
+    '--port=70000', '--running_requests=0', '--grpc_channel_arguments=a'])
+def test_flags_that_cannot_be_ignored_are_refused(flag):
+  with pytest.raises(errors.UsageError, match='required'):
+    _parse('--models', 'm', flag)
+
+
+def test_batching_parameters_are_read(tmp_path, caplog):
+  path = tmp_path / 'batching.config'
+  path.write_text('max_batch_size { value: 8 } allowed_batch_sizes: 8')
+  _parse('--models', 'm', '--enable_batching', f'--batching_parameters_file={path}')
+  assert '--enable_batching' in caplog.text
+  path.write_text('max_size: 8')
+  with pytest.raises(errors.UsageError, match='Error parsing text-format'):
+    _parse('--models', 'm', '--enable_batching', f'--batching_parameters_file={path}')
+
+
+def test_a_source_of_models_is_required():
+  with pytest.raises(errors.UsageError, match='found none of them'):
+    _parse('--port=0')
+  with pytest.raises(errors.UsageError, match='only source'):
+    _parse('--models=m', '--model_base_path=/m')
+
+
+# The command.
+
+
+def _start(*argv):
+  return subprocess.Popen(
+      [sys.executable, '-m', 'covid_tf.cli', 'serve', *argv], stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE, text=True,
+      env=os.environ | {'CUDA_VISIBLE_DEVICES': '-1'})
+
+
+def test_command_says_when_it_is_ready_and_ends_on_a_signal(models):
+  with _start('--models', str(models), '--port', '0') as process:
+    line = process.stdout.readline()
+    found = re.fullmatch(
+        r'covid-tf serve: ready on (127\.0\.0\.1:\d+).* \(classifier 2\)\n', line)
+    assert found, line + process.stderr.read()
+    assert _predict(found.group(1)).model_spec.version.value == 2
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+
+
+def test_command_refuses_a_configuration_that_does_not_parse(tmp_path):
+  path = tmp_path / 'bad.config'
+  path.write_text('model_config_list { config { nam: "x" } }')
+  with _start(f'--model_config_file={path}', '--port=0') as process:
+    assert process.wait(60) == 2
+    assert ('Error parsing text-format tensorflow.serving.ModelServerConfig'
+            in process.stderr.read())
