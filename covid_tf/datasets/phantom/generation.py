@@ -1,0 +1,220 @@
+"""From a case to a chest: every slice composed from wall to lungs to disease."""
+
+import dataclasses
+
+import numpy as np
+
+from covid_tf import volume as volume_lib
+from covid_tf.datasets.phantom import acquisition
+from covid_tf.datasets.phantom import anatomy
+from covid_tf.datasets.phantom import case as case_lib
+from covid_tf.datasets.phantom import chest_wall
+from covid_tf.datasets.phantom import grid as grid_lib
+from covid_tf.datasets.phantom import lesions
+from covid_tf.datasets.phantom import lungs
+from covid_tf.datasets.phantom import mediastinum
+from covid_tf.datasets.phantom import shapes
+from covid_tf.datasets.phantom import trees
+
+_TREE_STREAM = 103
+_FIELD_SCALES_MM = {  # Lattice step of each random field.
+    'warp_x': 34, 'warp_y': 34, 'shape': 11, 'broad': 9, 'fine': 4.5,
+    'reticulum': 5.5, 'blotches': 8}
+
+
+@dataclasses.dataclass(frozen=True)
+class Phantom:
+  """A made-up chest CT with its exact truth. A phantom, not a patient.
+
+  Attributes:
+    volume: the CT, slice 0 the lowest.
+    lung_mask: uint8 [S, H, W], 1 in the lungs, diseased parts included.
+    lesion_mask: uint8 [S, H, W], 1 in ground glass and consolidation; a part of
+      lung_mask.
+    kind: 'none', 'focal' or 'diffuse'.
+    case: the recipe.
+    findings: where disease and look-alikes were put.
+  """
+
+  volume: volume_lib.CTVolume
+  lung_mask: np.ndarray
+  lesion_mask: np.ndarray
+  kind: str
+  case: case_lib.PhantomCase
+  findings: lesions.Findings
+
+
+def generate(case: case_lib.PhantomCase) -> Phantom:
+  """Draws the phantom of a case; the same case gives the same voxels."""
+  chest = anatomy.draw_anatomy(case)
+  grid = grid_lib.make_grid(
+      chest.bottom - 14, chest.top + 12, case.slice_spacing_mm,
+      case.slice_thickness_mm, case.matrix, case.pixel_spacing_mm)
+  points, shape = _sample_lungs(case, chest)
+  findings = lesions.place(case, chest, points, shape)
+  vessels, airways = _grow_trees(case, chest, points)
+  vessel_share = trees.draw_tree(vessels, grid)
+  lumen_share = trees.draw_tree(airways, grid, smallest_mm=0.8)
+  wall_share = trees.draw_tree(airways, grid, grow_mm=0.9, smallest_mm=0.8)
+  fields = _Fields(case, grid)
+  hu = np.empty(grid.shape, np.float32)
+  lung_mask = np.zeros(grid.shape, np.uint8)
+  lesion_mask = np.zeros(grid.shape, np.uint8)
+  for index in range(len(grid.z)):
+    plane = _Plane(chest, grid, index, fields)
+    hu[index] = _draw_outside(case, chest, plane)
+    lung, lesion = _draw_lungs(
+        hu[index], case, chest, plane, findings,
+        vessel_share[index], lumen_share[index], wall_share[index])
+    lung_mask[index], lesion_mask[index] = lung, lesion
+  scan = acquisition.acquire(hu, case, grid)
+  return Phantom(volume_lib.CTVolume(scan, _affine(grid)), lung_mask, lesion_mask,
+                 case.kind, case, findings)
+
+
+class _Fields:
+  """The random fields of one phantom on one grid."""
+
+  def __init__(self, case, grid):
+    self._fields = {
+        name: grid_lib.SmoothField(case.seed, 200 + stream, scale, grid)
+        for stream, (name, scale) in enumerate(_FIELD_SCALES_MM.items())}
+
+  def __call__(self, name, index):
+    return self._fields[name].on_slice(index)
+
+
+class _Plane:
+  """Coordinates, fields and distances of one slice, each [H, W]."""
+
+  def __init__(self, chest, grid, index, fields):
+    self.z = float(grid.z[index])
+    self.pixel = grid.pixel_mm
+    self.thickness = grid.thickness_mm
+    self.field = lambda name: fields(name, index)
+    # Real organs are no ellipses: coordinates bend by a few millimetres.
+    self.x = grid.x + 3.0 * fields('warp_x', index)
+    self.y = grid.y + 3.0 * fields('warp_y', index)
+    self.polar = shapes.Polar(self.x, self.y)
+    self.wall = lungs.pleura_distance(chest, self.z, self.polar)
+    self.tubes = mediastinum.near_tubes(chest, self.z, self.x, self.y)
+    middle = mediastinum.mediastinum_distance(
+        chest, self.z, self.x, self.y, self.tubes)
+    self.diaphragm = lungs.diaphragm_height(chest, self.x, self.y)
+    self.lung = lungs.lung_distance(
+        chest, self.z, self.x, self.y, self.wall, middle, self.diaphragm)
+    self.true_x, self.true_y = grid.x, grid.y
+
+
+def _sample_lungs(case, chest):
+  """Points of the lungs on a fixed lattice, and the lesions' field there."""
+  grid = grid_lib.make_grid(chest.bottom, chest.top, 6.0, 6.0, 72, 5.0)
+  fields = _Fields(case, grid)
+  places, depth, shape = [], [], []
+  for index in range(len(grid.z)):
+    plane = _Plane(chest, grid, index, fields)
+    rows, columns = np.nonzero(plane.lung < 0)
+    height = np.full(len(rows), plane.z)
+    places.append(np.stack(
+        [grid.x[0, columns], grid.y[rows, 0], height], 1).astype(float))
+    depth.append(-plane.wall[rows, columns].astype(float))
+    shape.append(plane.field('shape')[rows, columns].astype(float))
+  points = lesions.LungPoints(
+      np.concatenate(places), np.concatenate(depth), 5.0 * 5.0 * 6.0)
+  return points, np.concatenate(shape)
+
+
+def _grow_trees(case, chest, points):
+  """Arteries and veins as one tree, and the airways beside the arteries."""
+  rng = np.random.default_rng([case.seed, _TREE_STREAM])
+  reach = points.places[points.depth > 5]
+  vessels, airways = [], []
+  for hilum, side in zip(mediastinum.hila(chest), (-1, 1)):
+    supplied = reach[reach[:, 0] * side > 0]
+    calibre = 5.6 * case.vessel_calibre
+    arteries = trees.grow(hilum, supplied, 260, calibre, rng)
+    veins = trees.grow(hilum + (0, -2, -14), supplied, 200, calibre * 0.9, rng)
+    # A bronchus runs beside its artery and is about as wide.
+    beside = arteries.radius[:, :1] * 1.9 * np.array((0.55 * side, 0.7, 0.45))
+    airways.append(trees.Tree(arteries.start + beside, arteries.end + beside,
+                              arteries.radius * 0.72))
+    vessels += [arteries, veins]
+  for points_, radii in mediastinum.airway_tubes(chest):
+    chain = np.asarray(points_, float)
+    airways.append(trees.Tree(
+        chain[:-1], chain[1:], np.stack([radii[:-1], radii[1:]], 1)))
+  return trees.join(vessels), trees.join(airways)
+
+
+def _draw_outside(case, chest, plane):
+  """float32 [H, W] HU of everything but the lungs."""
+  blotches = plane.field('blotches')
+  hu = chest_wall.draw_wall(
+      chest, plane.z, plane.polar, plane.x, plane.y, plane.field('warp_x') + 0.7 *
+      blotches, plane.thickness, plane.pixel)
+  inside = grid_lib.soft_step(plane.wall + 1.5, plane.pixel)
+  mediastinum.draw_mediastinum(
+      hu, chest, plane.z, plane.x, plane.y, plane.tubes, inside, blotches,
+      plane.pixel)
+  # Partial volume: a thick slice sees lung and liver where the dome crosses it.
+  below = inside * np.clip(
+      0.5 + (plane.diaphragm - plane.z) / plane.thickness, 0, 1)
+  if below.any():
+    mediastinum.draw_abdomen(
+        hu, chest, plane.x, plane.y, plane.tubes, below, blotches, plane.pixel)
+  chest_wall.draw_spine(hu, chest, plane.z, plane.x, plane.y, plane.pixel)
+  back = chest_wall.back_depth(chest)
+  table = acquisition.table_share(plane.true_x, plane.true_y, back, plane.pixel)
+  hu += (-250 - hu) * table * (hu < -900)
+  return hu
+
+
+def _draw_lungs(hu, case, chest, plane, findings, vessels, lumen, airway_wall):
+  """Draws lung, disease, vessels and airways over hu; gives both masks."""
+  aerated = grid_lib.soft_step(plane.lung, plane.pixel)
+  vessels, lumen, airway_wall = (
+      share.astype(np.float32) / 255 for share in (vessels, lumen, airway_wall))
+  fine, broad = plane.field('fine'), plane.field('broad')
+  tissue = lungs.parenchyma_hu(
+      case, chest, plane.z, plane.x, plane.y, -plane.lung,
+      plane.field('blotches'), fine)
+  tissue += 110 * lungs.fissure_share(
+      chest, plane.z, plane.x, plane.y, 3 * plane.field('warp_y'), plane.thickness)
+  plates = lesions.plate_share(
+      findings.plates, plane.z, plane.x, plane.y, broad, plane.pixel)
+  if plates is not None:
+    tissue += (-60 - tissue) * plates
+  level = _disease_level(chest, plane, findings)
+  lesion = np.zeros(hu.shape, bool)
+  if level is not None:
+    lesion = (level > 0) & (plane.lung < 0)
+    septa = np.clip(1 - np.abs(plane.field('reticulum')) * 3.2, 0, 1)
+    sick = lesions.disease_hu(case, level, broad, fine, septa)
+    tissue += (np.maximum(sick, tissue) - tissue) * np.clip(0.5 + level * 9, 0, 1)
+  nodules = lesions.nodule_share(
+      findings.nodules, plane.z, plane.x, plane.y, plane.thickness, plane.pixel)
+  if nodules is not None:
+    vessels = np.maximum(vessels, nodules)
+  tissue += np.maximum(40 - tissue, 0) * np.maximum(vessels, 0.75 * airway_wall)
+  hu += (tissue - hu) * aerated
+  hu += (-985 - hu) * lumen
+  return plane.lung < 0, lesion
+
+
+def _disease_level(chest, plane, findings):
+  """Level above 0 inside lesions, or None where the slice has none."""
+  if findings.diffuse_level is not None:
+    return 0.6 * (lesions.diffuse_field(
+        chest, plane.z, plane.true_y, -plane.wall, plane.field('shape'))
+                  - findings.diffuse_level)
+  return lesions.focal_field(
+      findings.blobs, plane.z, plane.true_x, plane.true_y, plane.field('shape'))
+
+
+def _affine(grid):
+  """Index (slice, row, column, 1) to LPS millimetres."""
+  affine = np.eye(4)
+  affine[:3, :3] = ((0, 0, grid.pixel_mm), (0, grid.pixel_mm, 0),
+                    (grid.z[1] - grid.z[0], 0, 0))
+  affine[:3, 3] = grid.x[0, 0], grid.y[0, 0], grid.z[0]
+  return affine
