@@ -105,6 +105,10 @@ def save_one(ds, path, syntax=None) -> pathlib.Path:
   elif syntax == uid.ExplicitVRBigEndian:
     ds.PixelData = np.frombuffer(ds.PixelData, '<u2').astype('>u2').tobytes()
   ds.file_meta.TransferSyntaxUID = syntax
+  if 'SOPInstanceUID' not in ds:
+    ds.file_meta.MediaStorageSOPInstanceUID = '1.2.3'
+  if 'SOPClassUID' not in ds:
+    ds.file_meta.MediaStorageSOPClassUID = uid.CTImageStorage
   ds.save_as(path, enforce_file_format=True)
   return path
 

@@ -109,7 +109,7 @@ def _start(start: bytes) -> tuple[int, bool]:
   """Byte of the first element, and whether the DICM prefix says that it is DICOM."""
   if start[_PREAMBLE:_PREAMBLE + 4] == b'DICM':
     return _PREAMBLE + 4, True
-  if len(start) <= _PREAMBLE + 4 and start and not start.strip(b'\0'):
+  if start and (bytes(_PREAMBLE) + b'DICM').startswith(start):
     raise IncompleteError('it ends within the first 132 bytes', {}, '')
   if _looks_bare(start):
     return 0, False

@@ -1,0 +1,171 @@
+"""Finding the files of a study, with other things among them."""
+
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import fileset
+
+from covid_tf import errors
+from covid_tf import readers
+import odd_series
+
+
+def _refusal(path) -> str:
+  with pytest.raises(errors.CTReadError) as caught:
+    readers.read_ct(path)
+  return str(caught.value)
+
+
+def _assert_read(path):
+  volume = readers.read_ct(path)
+  np.testing.assert_array_equal(volume.hu, odd_series.chest_hu())
+  return volume
+
+
+def test_nested_folders_with_junk(tmp_path):
+  slices = odd_series.series()
+  odd_series.save(slices[:3], tmp_path / 'a' / 'b')
+  odd_series.save(slices[3:], tmp_path / 'c')
+  (tmp_path / 'readme.txt').write_text('not DICOM')
+  (tmp_path / 'a' / 'Thumbs.db').write_bytes(bytes(range(256)) * 20)
+  (tmp_path / 'c' / '._0001.dcm').write_bytes(b'\0\5\x16\7' + b'Mac OS X' * 50)
+  (tmp_path / 'page.html').write_text('<html>' * 100)
+  assert _assert_read(tmp_path).warnings == ()
+
+
+def test_empty_files_are_skipped_with_a_warning(tmp_path):
+  odd_series.save(odd_series.series(), tmp_path)
+  (tmp_path / 'empty.dcm').touch()
+  assert _assert_read(tmp_path).warnings == ('1 empty file(s) skipped',)
+
+
+def test_links_are_not_followed(tmp_path):
+  study, outside = tmp_path / 'study', tmp_path / 'outside'
+  odd_series.save(odd_series.series(), study)
+  other = odd_series.series(series_uid='1.2.3', study_uid='1.2.4')
+  odd_series.save(other, outside)
+  (study / 'loop').symlink_to(study)
+  (study / 'dangling.dcm').symlink_to(tmp_path / 'nothing')
+  (study / 'out').symlink_to(outside)
+  assert _assert_read(study).warnings == ('3 symbolic link(s) were not followed',)
+
+
+def test_a_fifo_is_not_opened(tmp_path):
+  odd_series.save(odd_series.series(), tmp_path)
+  os.mkfifo(tmp_path / 'pipe.dcm')
+  _assert_read(tmp_path)  # Opening it would wait for ever.
+  assert 'pipe' in _refusal(tmp_path / 'pipe.dcm')
+
+
+@pytest.mark.parametrize('content', (None, 'folder', 'text'))
+def test_nothing_to_read(tmp_path, content):
+  path = tmp_path / 'study'
+  if content == 'folder':
+    path.mkdir()
+  elif content == 'text':
+    path.mkdir()
+    (path / 'notes.txt').write_text('no CT here')
+  text = _refusal(path)
+  assert ('no such file' if content is None else 'no CT images among') in text
+
+
+def test_a_zip_is_read_like_its_folder(tmp_path):
+  folder = odd_series.save(odd_series.series(), tmp_path / 'x' / 'y')
+  archive = tmp_path / 'study.zip'
+  with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as target:
+    target.writestr('readme.txt', 'junk')
+    for path in folder.iterdir():
+      target.write(path, f'dicom/{path.name}')
+  _assert_read(archive)
+
+
+@pytest.mark.parametrize('place', (0.02, 0.5, 0.97))
+def test_a_damaged_zip_is_refused(tmp_path, place):
+  folder = odd_series.save(odd_series.series(), tmp_path / 'x')
+  archive = tmp_path / 'study.zip'
+  with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as target:
+    for path in folder.iterdir():
+      target.write(path, path.name)
+  data = bytearray(archive.read_bytes())
+  start = int(len(data) * place)
+  data[start:start + 60] = bytes(60)
+  archive.write_bytes(data)
+  _refusal(archive)
+
+
+def test_a_zip_with_a_password_is_refused(tmp_path):
+  archive = tmp_path / 'study.zip'
+  with zipfile.ZipFile(archive, 'w') as target:
+    target.writestr('a.dcm', bytes(300))
+  data = bytearray(archive.read_bytes())
+  for signature, offset in ((b'PK\x03\x04', 6), (b'PK\x01\x02', 8)):
+    data[data.index(signature) + offset] |= 1
+  archive.write_bytes(data)
+  assert 'password' in _refusal(archive)
+
+
+def _disc(tmp_path) -> pathlib.Path:
+  folder = odd_series.save(odd_series.series(), tmp_path / 'source')
+  disc = fileset.FileSet()
+  for path in sorted(folder.iterdir()):
+    ds = pydicom.dcmread(path)
+    ds.StudyDate, ds.StudyTime, ds.StudyID, ds.SeriesNumber = (
+        '20200315', '101500', '1', 2)
+    disc.add(ds)
+  disc.write(tmp_path / 'disc')
+  return tmp_path / 'disc'
+
+
+def test_a_dicomdir_is_read(tmp_path):
+  disc = _disc(tmp_path)
+  _assert_read(disc / 'DICOMDIR')
+  _assert_read(disc)
+
+
+def test_a_dicomdir_whose_files_are_missing(tmp_path):
+  disc = _disc(tmp_path)
+  next(path for path in disc.rglob('*') if path.is_file()
+       and path.name != 'DICOMDIR').unlink()
+  assert 'lists 8 files and 1 of them are not there' in _refusal(disc / 'DICOMDIR')
+
+
+def test_a_dicomdir_that_points_outside(tmp_path):
+  disc = _disc(tmp_path)
+  directory = pydicom.dcmread(disc / 'DICOMDIR')
+  for record in directory.DirectoryRecordSequence:
+    if 'ReferencedFileID' in record:
+      record.ReferencedFileID = ['..', 'X']
+  directory.save_as(disc / 'DICOMDIR')
+  assert 'outside' in _refusal(disc / 'DICOMDIR')
+
+
+def test_a_single_file_of_a_series_is_a_single_slice(tmp_path):
+  odd_series.save(odd_series.series(), tmp_path)
+  assert 'spacing cannot be measured' in _refusal(tmp_path / '0000.dcm')
+
+
+@pytest.mark.parametrize('left', (60, 131, 140, 200, 400, 700, 1000))
+@pytest.mark.parametrize('index', (3, 7))
+def test_a_file_cut_at_any_byte_is_refused(tmp_path, left, index):
+  """At the end of the stack no gap would show that a slice is missing."""
+  odd_series.save(odd_series.series(), tmp_path)
+  path = tmp_path / f'{index:04d}.dcm'
+  path.write_bytes(path.read_bytes()[:left])
+  assert path.name in _refusal(tmp_path) or 'truncated' in _refusal(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_any_more(tmp_path, monkeypatch):
+  odd_series.save(odd_series.series(), tmp_path)
+  from covid_tf.readers import loading
+  load = loading.load
+
+  def remove_and_load(stack):
+    (tmp_path / '0004.dcm').unlink()
+    return load(stack)
+
+  monkeypatch.setattr(loading, 'load', remove_and_load)
+  assert '0004.dcm' in _refusal(tmp_path)
