@@ -15,6 +15,7 @@ from covid_tf.reports import slice_viewer
 from covid_tf.reports import wording
 
 _MOST_AFFECTED = 6
+_APART_MM = 5.0  # Of thin slices, six neighbours would show one place six times.
 _START_COLUMNS, _START_QUALITY = 720, 75  # Of the slice and plane shown first.
 _THUMB_COLUMNS, _THUMB_QUALITY = 256, 60
 _REGIONS = (
@@ -75,17 +76,23 @@ def report_html(
       most_region_cm3=max(value for _, value in regions) or 1.0,
       thumbs=[slice_viewer.viewed_slice(
           maker, result, index, _THUMB_COLUMNS, _THUMB_QUALITY) for index in ranked],
-      gradient=pictures.css_gradient(), window=pictures.WINDOW_HU,
+      apart_mm=_APART_MM, gradient=pictures.css_gradient(), window=pictures.WINDOW_HU,
       methods=wording.methods(result, demo_models),
       provenance=wording.provenance(result, pictures.WINDOW_HU, demo_models),
       coded=_coded(result))
 
 
 def _most_affected(result) -> list[int]:
-  """Slices by their part of the score, largest first."""
+  """Slices by their part of the score, largest first, none close to another."""
   by_slice = result.corona_score_by_slice_cm3
-  order = np.argsort(-by_slice, kind='stable')[:_MOST_AFFECTED]
-  return [int(index) for index in order if by_slice[index] > 0]
+  apart = _APART_MM / result.spacing_mm[0]
+  chosen = []
+  for index in np.argsort(-by_slice, kind='stable').tolist():
+    if by_slice[index] <= 0 or len(chosen) == _MOST_AFFECTED:
+      break
+    if all(abs(index - other) >= apart for other in chosen):
+      chosen.append(index)
+  return chosen
 
 
 def _widest_lung(result) -> int:

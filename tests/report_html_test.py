@@ -1,0 +1,292 @@
+import dataclasses
+import itertools
+import json
+import re
+
+import numpy as np
+import pytest
+
+from covid_tf import results
+from covid_tf.reports import html
+from covid_tf.reports import pictures
+import report_page
+import synthetic_case
+
+
+def _page(volume=None, result=None, demo_models=False, **changes):
+  volume = synthetic_case.make_volume() if volume is None else volume
+  result = synthetic_case.make_result(volume) if result is None else result
+  result = dataclasses.replace(result, **changes)
+  return report_page.Page(
+      html.report_html(result, volume, demo_models=demo_models)), result
+
+
+@pytest.fixture(scope='module', name='case')
+def _case():
+  return _page()
+
+
+def test_the_large_numbers_are_those_of_the_result(case):
+  page, result = case
+  assert page.by_id('score').words() == f'{result.corona_score_cm3:,.1f} cm³'
+  assert page.by_id('involved').words() == f'{100 * result.involved_lung_fraction:.1f} %'
+  assert page.by_id('lung-volume').words() == f'{result.lung_volume_cm3:,.0f} cm³'
+  assert page.by_id('positive-slices').words() == (
+      f'{len(result.positive_slices)} of {result.shape[0]}')
+
+
+def test_regions_are_those_of_the_result(case):
+  page, result = case
+  rows = [element.words() for element in page.all('tr', inside='regions')]
+  names = ('right', 'left', 'apical', 'middle', 'basal')
+  for row, name in zip(rows, names, strict=True):
+    value = result.corona_score_by_region_cm3[name]
+    assert row.lower().startswith(name) and row.endswith(f'{value:.1f} cm³')
+
+
+def test_most_affected_slices_come_in_the_order_of_their_score(case):
+  page, result = case
+  captions = [e.words() for e in page.all('figcaption', inside='most-affected')]
+  by_slice = result.corona_score_by_slice_cm3
+  best = np.argsort(-by_slice, kind='stable')[:6]
+  assert len(captions) == 6
+  for caption, index in zip(captions, best):
+    z = result.affine[2, 3] + result.affine[2, 0] * index
+    assert caption == (
+        f'{by_slice[index]:.1f} cm³probability {result.slice_probability[index]:.2f}'
+        f'{z:+.1f} mm, slice {index}'.replace('-', '\N{MINUS SIGN}'))
+
+
+def test_neighbours_in_thin_slices_are_shown_once():
+  affine = synthetic_case.axial_affine((1.0, 6.0, 6.0), (270, 42, 64))
+  volume = synthetic_case.make_volume(affine, (270, 42, 64))
+  page, _ = _page(volume)
+  captions = [e.words() for e in page.all('figcaption', inside='most-affected')]
+  indices = [int(caption.rpartition(' ')[2]) for caption in captions]
+  assert len(indices) == 6
+  assert min(abs(a - b) for a, b in itertools.combinations(indices, 2)) >= 5
+
+
+def test_the_strip_shows_every_slice_and_its_side_of_the_threshold(case):
+  page, result = case
+  bars = page.all('rect', inside='probability')
+  assert len(bars) == result.shape[0]
+  widths = [float(bar.attributes['width']) for bar in bars]
+  np.testing.assert_allclose(widths, result.slice_probability, atol=1e-4)
+  positive = tuple(i for i, bar in enumerate(bars) if 'class' in bar.attributes)
+  assert positive == result.positive_slices
+  threshold, = page.all('path', 'threshold', inside='probability')
+  assert threshold.attributes['d'].startswith('M0.5000 0v')
+  tops = [float(bar.attributes['y']) for bar in bars]
+  assert tops == sorted(tops, reverse=True)  # Slice 0 is the lowest: at the foot.
+
+
+@pytest.mark.parametrize('detected, words', [(True, 'Detected'), (False, 'Not detected')])
+def test_a_case_threshold_gives_a_verdict(detected, words):
+  thresholds = results.Thresholds(case_corona_score_cm3=41.25)
+  page, _ = _page(case_detected=detected, thresholds=thresholds)
+  assert page.by_id('verdict').words() == words
+  assert '41.2 cm³' in page.all('body')[0].words()
+
+
+def test_without_a_case_threshold_there_is_no_verdict(case):
+  page, _ = case
+  assert not page.all('span', 'verdict')
+
+
+def test_a_negative_case_has_no_heat_and_says_so():
+  volume = synthetic_case.make_volume(lesions=())
+  page, result = _page(volume, synthetic_case.make_result(volume, lesions=()))
+  assert result.corona_score_cm3 == 0 and page.by_id('score').words() == '0.0 cm³'
+  assert page.by_id('most-affected').words().endswith('No slice adds to the score.')
+  assert not any('href' in image.attributes for image in page.all('image', 'map'))
+  slices = json.loads(page.by_id('slices').text)
+  assert not any(entry['heat'] or entry['counted'] for entry in slices)
+
+
+@pytest.mark.parametrize(
+    'reverse', [axes for n in range(4) for axes in itertools.combinations(range(3), n)])
+def test_the_patient_lies_the_same_way_whatever_the_affine(case, reverse):
+  affine = synthetic_case.axial_affine(reverse=reverse)
+  page, _ = _page(synthetic_case.make_volume(affine))
+  reference, _ = case
+  for id_, letters in (('axial', 'APRL'), ('coronal', 'HFRL')):
+    sides = ('top', 'bottom', 'left', 'right')
+    for side, letter in zip(sides, letters):
+      mark, = page.all('span', f'mark {side}', inside=id_)
+      assert mark.words() == letter
+    for class_ in ('grey', 'map'):
+      shown, expected = (
+          report_page.pixels(p.all('image', class_, id_)[0].attributes['href'])
+          for p in (page, reference))
+      assert shown.shape == expected.shape
+      assert np.abs(shown - expected).mean() < 0.02
+
+
+def test_rows_and_columns_may_be_exchanged(case):
+  affine = synthetic_case.axial_affine()[:, [0, 2, 1, 3]]
+  page, _ = _page(synthetic_case.make_volume(affine, (34, 128, 84)))
+  reference, _ = case
+  for class_ in ('grey', 'map'):
+    shown, expected = (
+        report_page.pixels(p.all('image', class_, 'axial')[0].attributes['href'])
+        for p in (page, reference))
+    assert np.abs(shown - expected).mean() < 0.02
+
+
+def test_a_lesion_of_the_right_base_is_shown_left_and_low():
+  lesion = (((-80, 40, -70), (30, 28, 30)),)
+  volume = synthetic_case.make_volume(lesions=lesion)
+  page, _ = _page(volume, synthetic_case.make_result(volume, lesion))
+  for id_ in ('axial', 'coronal'):
+    heat = report_page.pixels(page.all('image', 'map', id_)[0].attributes['href'])[..., 3]
+    rows, columns = np.nonzero(heat > 0.5)
+    assert columns.max() < heat.shape[1] / 2
+    assert rows.mean() > heat.shape[0] / 2
+
+
+def test_an_oblique_volume_names_two_ends():
+  angle = np.radians(20)  # The head leans: columns stay, rows turn about x.
+  turn = np.eye(4)
+  turn[1:3, 1:3] = ((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle)))
+  page, _ = _page(synthetic_case.make_volume(turn @ synthetic_case.axial_affine()))
+  marks = {side: page.all('span', f'mark {side}', 'axial')[0].words()
+           for side in ('top', 'bottom', 'left', 'right')}
+  assert marks == {'top': 'AF', 'bottom': 'PH', 'left': 'R', 'right': 'L'}
+
+
+def test_pictures_keep_the_proportions_of_the_patient(case):
+  page, result = case
+  svg, = (e for e in page.all('svg') if e.parents[-1].attributes.get('id') == 'axial')
+  width, height = map(float, svg.attributes['viewbox'].split()[2:])
+  box = result.lung_box
+  margin = 2 * 7 * 3.0  # 20 mm in whole voxels of 3 mm, on both sides.
+  assert width == (box.column1 - box.column0) * 3.0 + margin
+  assert height == (box.row1 - box.row0) * 3.0 + margin
+  heat = page.all('image', 'map', 'axial')[0].attributes
+  assert [float(heat[name]) for name in ('x', 'y', 'width', 'height')] == [
+      21.0, 21.0, width - margin, height - margin]
+
+
+def test_the_counted_outline_encloses_the_counted_voxels(case):
+  page, result = case
+  index = int(result.corona_score_by_slice_cm3.argmax())
+  path = page.all('path', 'counted', 'axial')[0].attributes['d']
+  area_mm2 = sum(
+      abs(_area(points)) for points in map(_points_mm, path.split('z')[:-1]))
+  counted = result.localization.slice_map(index) > result.thresholds.map
+  assert area_mm2 == pytest.approx(np.count_nonzero(counted) * 9.0, rel=0.1)
+
+
+def test_text_from_the_study_is_escaped():
+  evil = '</script><script>alert(1)</script><img src=x onerror="alert(2)">&amp;'
+  volume = synthetic_case.make_volume(
+      study_uid=evil, series_uid=evil, acquisition_date=evil, warnings=(evil,))
+  models = (results.ModelIdentity(evil, 1, evil, {'window_hu': (-1000, 0)}),)
+  page, _ = _page(volume, models=models, software=evil)
+  assert len(page.all('script')) == 2
+  assert not any('onerror' in e.attributes for e in page.elements)
+  assert page.by_id('warnings').words() == f'Read with care {evil}'.replace('  ', ' ')
+  assert evil in page.by_id('provenance').text
+
+
+def test_the_page_refers_to_nothing_outside(case):
+  page, _ = case
+  for element in page.elements:
+    for name in ('src', 'href', 'action', 'data', 'poster', 'srcset'):
+      if name in element.attributes:
+        assert element.attributes[name].startswith('data:image/')
+    assert element.tag not in ('link', 'iframe', 'object', 'embed', 'form', 'base')
+  source = html.report_html(
+      case[1], synthetic_case.make_volume()).decode()
+  assert not re.search(r'https?:|url\(|@import|//\w+\.\w', source)
+  policy, = (e for e in page.all('meta') if e.attributes.get(
+      'http-equiv') == 'Content-Security-Policy')
+  assert policy.attributes['content'].startswith("default-src 'none';")
+
+
+def test_the_pseudonym_of_the_patient_is_not_on_the_page():
+  key = 'f00dfeed' * 8
+  volume = synthetic_case.make_volume(patient_key=key)
+  assert key.encode() not in html.report_html(
+      synthetic_case.make_result(volume), volume)
+
+
+def test_it_says_what_it_is_for_and_who_answered(case):
+  page, result = case
+  notes = [e.words() for e in page.all('p', 'research')]
+  assert notes == ['Research use only. Not for diagnosis.']
+  assert not page.all('p', 'demo')
+  methods, provenance = page.by_id('methods').words(), page.by_id('provenance').words()
+  for model in result.models:
+    assert f'{model.name} version {model.version}' in methods
+    assert model.card_sha256 in provenance
+  for text in (result.study_uid, result.series_uid, result.software, '34 × 84 × 128',
+               '8.000 × 3.000 × 3.000 mm', '72.0000 mm³', 'probability > 0.5',
+               'map > 0.6', '-1350 to 150 HU'):
+    assert text in provenance
+
+
+def test_demo_models_are_called_so():
+  page, _ = _page(demo_models=True)
+  banner, = page.all('p', 'demo')
+  assert banner.words().startswith('Demo models trained on phantoms.')
+  assert 'demonstration models trained on phantoms' in page.by_id('methods').words()
+
+
+def test_many_noisy_slices_stay_below_three_megabytes():
+  shape = (330, 96, 128)
+  affine = synthetic_case.axial_affine((0.8, 3.0, 3.0), shape)
+  volume = synthetic_case.make_volume(affine, shape)
+  noise = np.random.default_rng(1).integers(-600, 600, shape, np.int16)
+  volume = dataclasses.replace(
+      volume, hu=np.clip(volume.hu + noise, -1024, 3071).astype(np.int16))
+  source = html.report_html(synthetic_case.make_result(volume), volume)
+  assert len(source) < 3_000_000
+  slices = json.loads(report_page.Page(source).by_id('slices').text)
+  assert 150 < len(slices) <= 320
+  assert sum(entry['start'] for entry in slices) == 1
+
+
+def test_the_viewer_holds_every_slice_with_its_own_numbers(case):
+  page, result = case
+  slices = json.loads(page.by_id('slices').text)
+  assert len(slices) == result.shape[0]
+  for entry, index in zip(slices, reversed(range(result.shape[0]))):
+    assert entry['title'].startswith(f'Axial, slice {index} ')
+    assert f'probability {result.slice_probability[index]:.2f},' in entry['caption']
+    assert bool(entry['heat']) == (index in result.positive_slices)
+
+
+def test_volume_and_result_of_different_grids_are_refused():
+  volume = synthetic_case.make_volume()
+  other = synthetic_case.make_volume(synthetic_case.axial_affine((8.0, 2.0, 2.0)))
+  with pytest.raises(ValueError, match='one grid'):
+    html.report_html(synthetic_case.make_result(volume), other)
+
+
+def test_the_report_is_written_under_its_name(tmp_path):
+  volume = synthetic_case.make_volume()
+  result = synthetic_case.make_result(volume)
+  html.write_report(tmp_path / 'a' / 'report.html', result, volume)
+  written = tmp_path / 'a' / 'report.html'
+  assert written.read_bytes() == html.report_html(result, volume)
+  assert [path.name for path in written.parent.iterdir()] == ['report.html']
+
+
+def test_heat_rises_in_lightness_for_any_colour_vision():
+  colours = pictures.heat_colours(np.linspace(0.15, 1, 40))[:, :3] / 255.0
+  light = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055)**2.4)
+  assert (np.diff(light @ (0.2126, 0.7152, 0.0722)) > 0).all()  # IEC 61966-2-1.
+
+
+def _points_mm(part):
+  start, _, steps = part.lstrip('M').partition('l')
+  steps = np.array(steps.split(), float).reshape(-1, 2)
+  return (np.array(start.split(), float) + np.cumsum(
+      np.vstack(((0, 0), steps)), axis=0)) / 10
+
+
+def _area(points):
+  x, y = points.T
+  return 0.5 * float(x @ np.roll(y, -1) - y @ np.roll(x, -1))

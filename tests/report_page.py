@@ -1,0 +1,72 @@
+"""A page as a test sees it: elements with their attributes and text."""
+
+import base64
+import dataclasses
+from html import parser
+import io
+
+import numpy as np
+from PIL import Image
+
+_VOID = {'meta', 'input', 'img', 'br', 'link', 'image', 'path', 'rect', 'line'}
+
+
+@dataclasses.dataclass
+class Element:
+  """One element; `text` holds that of what is inside too."""
+
+  tag: str
+  attributes: dict
+  parents: tuple
+  text: str = ''
+
+  def inside(self, id_: str) -> bool:
+    return any(parent.attributes.get('id') == id_ for parent in self.parents)
+
+  def words(self) -> str:
+    return ' '.join(self.text.split())
+
+
+class Page(parser.HTMLParser):
+  """Parses a page; `elements` in the order in which they open."""
+
+  def __init__(self, page: bytes):
+    super().__init__()
+    self.elements, self._open = [], []
+    self.feed(page.decode())
+
+  def handle_starttag(self, tag, attrs):
+    element = Element(tag, dict(attrs), tuple(self._open))
+    self.elements.append(element)
+    if tag not in _VOID:
+      self._open.append(element)
+
+  def handle_startendtag(self, tag, attrs):
+    self.elements.append(Element(tag, dict(attrs), tuple(self._open)))
+
+  def handle_endtag(self, tag):
+    if tag in (element.tag for element in self._open):
+      while self._open.pop().tag != tag:
+        pass
+
+  def handle_data(self, data):
+    for element in self._open:
+      element.text += data
+
+  def by_id(self, id_: str) -> Element:
+    found, = (e for e in self.elements if e.attributes.get('id') == id_)
+    return found
+
+  def all(self, tag: str, class_: str = '', inside: str = '') -> list[Element]:
+    return [
+        e for e in self.elements
+        if e.tag == tag and set(class_.split()) <= set(
+            (e.attributes.get('class') or '').split())
+        and (not inside or e.inside(inside))]
+
+
+def pixels(uri: str) -> np.ndarray:
+  """What a data URI shows, as float32 RGBA in [0, 1]."""
+  data = base64.b64decode(uri.partition('base64,')[2], validate=True)
+  image = Image.open(io.BytesIO(data)).convert('RGBA')
+  return np.asarray(image, np.float32) / 255
