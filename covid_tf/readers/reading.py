@@ -15,6 +15,7 @@ from covid_tf.readers import loading
 from covid_tf.readers import nifti
 from covid_tf.readers import privacy
 from covid_tf.readers import series as series_lib
+from covid_tf.readers import sources
 from covid_tf.readers import stacking
 from covid_tf.readers import tilt
 
@@ -46,23 +47,40 @@ def read_ct(
       units can be trusted; the text says what is wrong, where, and what to do.
     UsageError: the key file is unusable.
   """
-  key = None if patient_key_file is None else privacy.load_key(patient_key_file)
-  hasher = privacy.PatientHasher(key)
+  hasher = _hasher(patient_key_file)
   path = pathlib.Path(path)
-  with _refusing(path), discovery.find(path) as found:
+  with _refusing(path.name or str(path)), discovery.find(path) as found:
     if nifti_path := _nifti_of(found):
       return nifti.read(nifti_path)
-    all_series, notes = _all_series(found, hasher)
-    if not all_series:
-      raise errors.CTReadError(_nothing(found))
-    series, choice_notes = choice.choose(all_series, series_uid)
-    _require_no_stray(all_series, series)
-    consistency.require(series)
-    stack = stacking.stack(series.images, tilt_allowed=resample_tilt)
-    result = _volume(series, stack, (*notes, *choice_notes), hasher.lasting)
-    if resample_tilt:
-      return tilt.straightened(result)
-    return result
+    return _read_dicom(found, series_uid, hasher, resample_tilt)
+
+
+def read_files(
+    files,
+    series_uid: str | None = None,
+    *,
+    name: str,
+    patient_key_file=None,
+    resample_tilt: bool = False,
+) -> volume.CTVolume:
+  """Reads one axial chest CT from DICOM files that are known to belong together.
+
+  Args:
+    files: regular files; what is not DICOM among them is left aside.
+    series_uid, patient_key_file, resample_tilt: as for `read_ct`.
+    name: what messages call the study.
+
+  Returns:
+    The volume, as `read_ct` of a folder with these files gives it.
+
+  Raises:
+    CTReadError, UsageError: as for `read_ct`.
+  """
+  hasher = _hasher(patient_key_file)
+  with _refusing(name):
+    found = discovery.Found(
+        tuple(sources.FileSource(pathlib.Path(file)) for file in sorted(files)))
+    return _read_dicom(found, series_uid, hasher, resample_tilt)
 
 
 def list_series(path) -> tuple[series_lib.SeriesSummary, ...]:
@@ -72,19 +90,38 @@ def list_series(path) -> tuple[series_lib.SeriesSummary, ...]:
     CTReadError: the place cannot be read.
   """
   path = pathlib.Path(path)
-  with _refusing(path), discovery.find(path) as found:
+  with _refusing(path.name or str(path)), discovery.find(path) as found:
     all_series, _ = _all_series(found, privacy.PatientHasher())
     return tuple(map(series_lib.summary, all_series))
 
 
+def _hasher(patient_key_file) -> privacy.PatientHasher:
+  key = None if patient_key_file is None else privacy.load_key(patient_key_file)
+  return privacy.PatientHasher(key)
+
+
+def _read_dicom(
+    found: discovery.Found, series_uid: str | None, hasher,
+    resample_tilt: bool) -> volume.CTVolume:
+  all_series, notes = _all_series(found, hasher)
+  if not all_series:
+    raise errors.CTReadError(_nothing(found))
+  series, choice_notes = choice.choose(all_series, series_uid)
+  _require_no_stray(all_series, series)
+  consistency.require(series)
+  stack = stacking.stack(series.images, tilt_allowed=resample_tilt)
+  result = _volume(series, stack, (*notes, *choice_notes), hasher.lasting)
+  return tilt.straightened(result) if resample_tilt else result
+
+
 @contextlib.contextmanager
-def _refusing(path: pathlib.Path):
+def _refusing(name: str):
   """Lets only refusals out, each with the name of the study before it.
 
   Damaged bytes make libraries raise anything, with values of the header in the
   text and the chain, so none of it is passed on.
   """
-  name = elements.printable(path.name or str(path))
+  name = elements.printable(name)
   try:
     yield
   except errors.CTReadError as error:
