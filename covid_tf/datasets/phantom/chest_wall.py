@@ -1,6 +1,7 @@
 """Skin, fat, muscle, ribs, shoulder blades, sternum and spine."""
 
 import numpy as np
+from scipy import ndimage
 
 from covid_tf.datasets.phantom import anatomy
 from covid_tf.datasets.phantom import grid
@@ -43,7 +44,8 @@ def skin_contours(chest: anatomy.Anatomy, z: float):
   fat = chest.fat * (0.75 + 0.45 * np.cos(2 * (angle - 1.1))**2) * (1 - 0.3 * shoulder)
   # The table presses the back flat.
   flat = back_depth(chest) / np.maximum(np.cos(shapes.Polar.angles), 0.2)
-  return np.minimum(muscle, flat - 5), np.minimum(muscle + fat + breast + 2, flat)
+  skin = ndimage.gaussian_filter1d(muscle + fat + breast + 2, 16, mode='wrap')
+  return np.minimum(muscle, flat - 5), np.minimum(skin, flat)
 
 
 def back_depth(chest: anatomy.Anatomy) -> float:
@@ -80,14 +82,14 @@ def draw_wall(chest, z, polar, x, y, stripes, thickness, width) -> np.ndarray:
   muscle, skin = skin_contours(chest, z)
   outside = polar.outside(skin)
   hu = np.full(outside.shape, -1000.0, np.float32)
-  _mix(hu, SKIN_HU, grid.soft_step(outside, width))
-  _mix(hu, FAT_HU + 9 * stripes, grid.soft_step(outside + 2, width))
+  shapes.mix(hu, SKIN_HU, grid.soft_step(outside, width))
+  shapes.mix(hu, FAT_HU + 6 * stripes, grid.soft_step(outside + 2, width))
   depth = polar.outside(muscle)
   flesh = grid.soft_step(depth, width)
   wall = polar.outside(cage_contour(chest, z))
-  _mix(hu, MUSCLE_HU, flesh)
-  seams = np.clip(1.3 - np.abs(stripes) * 5, 0, 1) * (wall > 14) * (depth < -3)
-  _mix(hu, FAT_HU + 20, 0.85 * seams)
+  shapes.mix(hu, MUSCLE_HU, flesh)
+  seams = np.clip(1.2 - np.abs(stripes) * 9, 0, 1) * (wall > 14) * (depth < -3)
+  shapes.mix(hu, FAT_HU + 20, 0.85 * seams)
   _draw_ribs(hu, chest, z, polar, wall, thickness, width)
   _draw_scapulae(hu, chest, z, polar, wall, thickness, width)
   _draw_clavicles(hu, chest, z, x, y, thickness, width)
@@ -97,6 +99,8 @@ def draw_wall(chest, z, polar, x, y, stripes, thickness, width) -> np.ndarray:
 
 def draw_spine(hu, chest, z, x, y, width) -> None:
   """Vertebral body or disc, canal, arch and processes, drawn over `hu`."""
+  window = shapes.window(x, y, (0, chest.spine_y + 20), (42, 48))
+  hu, x, y = hu[window], x[window], y[window]
   phase = (z / 24.0 + chest.wobble[3]) % 1.0
   disc = np.exp(-((phase - 0.5) / 0.09)**2)
   swell = 1 + 0.08 * np.cos(2 * np.pi * (phase - 0.5))
@@ -109,13 +113,13 @@ def draw_spine(hu, chest, z, x, y, width) -> None:
   arch_share = 0.35 + 0.65 * shapes.ramp(abs(phase - 0.5), 0.1, 0.25)
   for distance, share in ((spinous, 0.9 * arch_share), (sides, arch_share),
                           (arch, arch_share)):
-    _mix(hu, CORTEX_HU, share * grid.soft_step(distance, width + 0.6))
-    _mix(hu, MARROW_HU + 60, share * grid.soft_step(distance + 2.2, width + 1))
-  _mix(hu, CORTEX_HU - 120 - 380 * disc, grid.soft_step(body, width + 0.6))
-  _mix(hu, MARROW_HU + (DISC_HU - MARROW_HU) * disc,
+    shapes.mix(hu, CORTEX_HU, share * grid.soft_step(distance, width + 0.6))
+    shapes.mix(hu, MARROW_HU + 60, share * grid.soft_step(distance + 2.2, width + 1))
+  shapes.mix(hu, CORTEX_HU - 120 - 380 * disc, grid.soft_step(body, width + 0.6))
+  shapes.mix(hu, MARROW_HU + (DISC_HU - MARROW_HU) * disc,
        grid.soft_step(body + 1.6, width + 0.8))
-  _mix(hu, -20, grid.soft_step(shapes.ellipse(x, y, (0, canal_y), (9.5, 8)), width))
-  _mix(hu, 32, grid.soft_step(shapes.ellipse(x, y, (0, canal_y), (6, 5.5)), width))
+  shapes.mix(hu, -20, grid.soft_step(shapes.ellipse(x, y, (0, canal_y), (9.5, 8)), width))
+  shapes.mix(hu, 32, grid.soft_step(shapes.ellipse(x, y, (0, canal_y), (6, 5.5)), width))
 
 
 def _draw_ribs(hu, chest, z, polar, wall, thickness, width):
@@ -124,9 +128,9 @@ def _draw_ribs(hu, chest, z, polar, wall, thickness, width):
   norm = np.hypot(polar.table(height / 6.5), (wall - 6) / 4.2)
   cartilage = polar.table((np.abs(shapes.Polar.angles) > 2.45).astype(np.float32))
   inside = (norm - 1) * 4.2
-  _mix(hu, CORTEX_HU + (CARTILAGE_HU - CORTEX_HU) * cartilage,
+  shapes.mix(hu, CORTEX_HU + (CARTILAGE_HU - CORTEX_HU) * cartilage,
        grid.soft_step(inside, width + 0.5))
-  _mix(hu, MARROW_HU + 20 + (CARTILAGE_HU - MARROW_HU - 30) * cartilage,
+  shapes.mix(hu, MARROW_HU + 20 + (CARTILAGE_HU - MARROW_HU - 30) * cartilage,
        grid.soft_step(inside + 1.5, width + 0.5))
 
 
@@ -140,8 +144,8 @@ def _draw_scapulae(hu, chest, z, polar, wall, thickness, width):
   plate = 20 + 10 * np.cos((angle - 0.95) * 2.5)
   thick = 2.6 + 4 * np.exp(-((angle - 0.95 - reach / 2) / 0.12)**2)
   norm = np.hypot(polar.table(along), wall - polar.table(plate)) - polar.table(thick)
-  _mix(hu, CORTEX_HU - 100, share * grid.soft_step(norm, width + 0.5))
-  _mix(hu, MARROW_HU, share * grid.soft_step(norm + 2, width + 0.5))
+  shapes.mix(hu, CORTEX_HU - 100, share * grid.soft_step(norm, width + 0.5))
+  shapes.mix(hu, MARROW_HU, share * grid.soft_step(norm + 2, width + 0.5))
 
 
 def _draw_clavicles(hu, chest, z, x, y, thickness, width):
@@ -155,8 +159,8 @@ def _draw_clavicles(hu, chest, z, x, y, thickness, width):
   t = np.clip((dx * axis[0] + dy * axis[1] + dz * axis[2]) / (axis @ axis), 0, 1)
   norm = np.sqrt((dx - t * axis[0])**2 + (dy - t * axis[1])**2
                  + np.maximum(np.abs(dz - t * axis[2]) - thickness / 4, 0)**2) - 6.5
-  _mix(hu, CORTEX_HU, grid.soft_step(norm, width + 0.5))
-  _mix(hu, MARROW_HU, grid.soft_step(norm + 2, width + 0.5))
+  shapes.mix(hu, CORTEX_HU, grid.soft_step(norm, width + 0.5))
+  shapes.mix(hu, MARROW_HU, grid.soft_step(norm + 2, width + 0.5))
 
 
 def _draw_sternum(hu, chest, z, x, y, width):
@@ -164,11 +168,9 @@ def _draw_sternum(hu, chest, z, x, y, width):
     return
   cage = cage_contour(chest, z)[0]  # The table starts in front.
   half = 15 + 11 * shapes.ramp(z, 30, 55)
+  window = shapes.window(x, y, (0, -cage - 6), (30, 10))
+  hu, x, y = hu[window], x[window], y[window]
   distance = shapes.ellipse(x, y, (0, -cage - 6), (half, 7))
-  _mix(hu, CORTEX_HU - 200, grid.soft_step(distance, width + 0.5))
-  _mix(hu, MARROW_HU - 50, grid.soft_step(distance + 1.7, width + 0.5))
+  shapes.mix(hu, CORTEX_HU - 200, grid.soft_step(distance, width + 0.5))
+  shapes.mix(hu, MARROW_HU - 50, grid.soft_step(distance + 1.7, width + 0.5))
 
-
-def _mix(hu, value, share):
-  """Moves hu towards value by share, in place."""
-  hu += (value - hu) * share

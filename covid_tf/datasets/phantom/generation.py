@@ -19,7 +19,7 @@ from covid_tf.datasets.phantom import trees
 _TREE_STREAM = 103
 _FIELD_SCALES_MM = {  # Lattice step of each random field.
     'warp_x': 34, 'warp_y': 34, 'shape': 11, 'broad': 9, 'fine': 4.5,
-    'reticulum': 5.5, 'blotches': 8}
+    'reticulum': 5.5, 'blotches': 8, 'patch': 24}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +76,13 @@ class _Fields:
   """The random fields of one phantom on one grid."""
 
   def __init__(self, case, grid):
-    self._fields = {
-        name: grid_lib.SmoothField(case.seed, 200 + stream, scale, grid)
-        for stream, (name, scale) in enumerate(_FIELD_SCALES_MM.items())}
+    self._case, self._grid, self._fields = case, grid, {}
 
   def __call__(self, name, index):
+    if name not in self._fields:  # Not every phantom needs every field.
+      stream = 200 + list(_FIELD_SCALES_MM).index(name)
+      self._fields[name] = grid_lib.SmoothField(
+          self._case.seed, stream, _FIELD_SCALES_MM[name], self._grid)
     return self._fields[name].on_slice(index)
 
 
@@ -118,7 +120,7 @@ def _sample_lungs(case, chest):
     places.append(np.stack(
         [grid.x[0, columns], grid.y[rows, 0], height], 1).astype(float))
     depth.append(-plane.wall[rows, columns].astype(float))
-    shape.append(plane.field('shape')[rows, columns].astype(float))
+    shape.append(_shape(case, plane)[rows, columns].astype(float))
   points = lesions.LungPoints(
       np.concatenate(places), np.concatenate(depth), 5.0 * 5.0 * 6.0)
   return points, np.concatenate(shape)
@@ -131,9 +133,9 @@ def _grow_trees(case, chest, points):
   vessels, airways = [], []
   for hilum, side in zip(mediastinum.hila(chest), (-1, 1)):
     supplied = reach[reach[:, 0] * side > 0]
-    calibre = 5.6 * case.vessel_calibre
-    arteries = trees.grow(hilum, supplied, 260, calibre, rng)
-    veins = trees.grow(hilum + (0, -2, -14), supplied, 200, calibre * 0.9, rng)
+    calibre = 6.2 * case.vessel_calibre
+    arteries = trees.grow(hilum, supplied, 380, calibre, rng)
+    veins = trees.grow(hilum + (0, -2, -14), supplied, 280, calibre * 0.9, rng)
     # A bronchus runs beside its artery and is about as wide.
     beside = arteries.radius[:, :1] * 1.9 * np.array((0.55 * side, 0.7, 0.45))
     airways.append(trees.Tree(arteries.start + beside, arteries.end + beside,
@@ -150,7 +152,7 @@ def _draw_outside(case, chest, plane):
   """float32 [H, W] HU of everything but the lungs."""
   blotches = plane.field('blotches')
   hu = chest_wall.draw_wall(
-      chest, plane.z, plane.polar, plane.x, plane.y, plane.field('warp_x') + 0.7 *
+      chest, plane.z, plane.polar, plane.x, plane.y, plane.field('warp_x') + 0.15 *
       blotches, plane.thickness, plane.pixel)
   inside = grid_lib.soft_step(plane.wall + 1.5, plane.pixel)
   mediastinum.draw_mediastinum(
@@ -184,11 +186,13 @@ def _draw_lungs(hu, case, chest, plane, findings, vessels, lumen, airway_wall):
       findings.plates, plane.z, plane.x, plane.y, broad, plane.pixel)
   if plates is not None:
     tissue += (-60 - tissue) * plates
-  level = _disease_level(chest, plane, findings)
+  level = _disease_level(case, chest, plane, findings)
   lesion = np.zeros(hu.shape, bool)
   if level is not None:
     lesion = (level > 0) & (plane.lung < 0)
-    septa = np.clip(1 - np.abs(plane.field('reticulum')) * 3.2, 0, 1)
+    septa = 0.0
+    if case.crazy_paving:
+      septa = np.clip(1 - np.abs(plane.field('reticulum')) * 3.2, 0, 1)
     sick = lesions.disease_hu(case, level, broad, fine, septa)
     tissue += (np.maximum(sick, tissue) - tissue) * np.clip(0.5 + level * 9, 0, 1)
   nodules = lesions.nodule_share(
@@ -201,11 +205,18 @@ def _draw_lungs(hu, case, chest, plane, findings, vessels, lumen, airway_wall):
   return plane.lung < 0, lesion
 
 
-def _disease_level(chest, plane, findings):
+def _shape(case, plane):
+  """The field that roughens focal lesions, or that diffuse disease follows."""
+  if case.kind == 'diffuse':  # Confluent patches with a ragged border.
+    return 0.45 * plane.field('shape') + 0.9 * plane.field('patch')
+  return plane.field('shape')
+
+
+def _disease_level(case, chest, plane, findings):
   """Level above 0 inside lesions, or None where the slice has none."""
   if findings.diffuse_level is not None:
     return 0.6 * (lesions.diffuse_field(
-        chest, plane.z, plane.true_y, -plane.wall, plane.field('shape'))
+        chest, plane.z, plane.true_y, -plane.wall, _shape(case, plane))
                   - findings.diffuse_level)
   return lesions.focal_field(
       findings.blobs, plane.z, plane.true_x, plane.true_y, plane.field('shape'))

@@ -16,7 +16,7 @@ def diaphragm_height(chest: anatomy.Anatomy, x, y):
   across = (x - centre_x) / (chest.half_width * 0.55)
   along = (y + chest.half_depth * 0.15) / (chest.half_depth * 0.95)
   # Steeper towards the back, where the recess is deepest.
-  fall = across**2 * 0.55 + along**2 * np.where(along > 0, 0.75, 0.4)
+  fall = across**2 * 0.75 + along**2 * np.where(along > 0, 0.75, 0.4)
   return dome - chest.recess * np.minimum(fall, 1.6)
 
 

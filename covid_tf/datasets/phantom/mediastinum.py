@@ -82,17 +82,12 @@ def near_tubes(chest: anatomy.Anatomy, z, x, y) -> list[NearTube]:
       reach = max(radii[i], radii[i + 1]) + 6
       a, b = points[i].tolist(), points[i + 1].tolist()
       if min(a[2], b[2]) - reach < z < max(a[2], b[2]) + reach:
-        window = (_span(y[:, y.shape[1] // 2], a[1], b[1], reach + 16),
-                  _span(x[x.shape[0] // 2], a[0], b[0], reach + 16))
+        window = shapes.window(
+            x, y, ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2),
+            (abs(a[0] - b[0]) / 2 + reach, abs(a[1] - b[1]) / 2 + reach))
         tubes.append(NearTube(window, _cone_distance(
             a, b, radii[i], radii[i + 1], z, x[window], y[window]), value))
   return tubes
-
-
-def _span(line, a, b, reach):
-  """The part of an ascending line of coordinates within reach of [a, b]."""
-  first, last = np.searchsorted(line, (min(a, b) - reach, max(a, b) + reach))
-  return slice(int(first), int(last))
 
 
 def _cone_distance(a, b, first, last, z, x, y):
@@ -119,6 +114,17 @@ def heart_distance(chest: anatomy.Anatomy, z, x, y):
 
 def mediastinum_distance(chest: anatomy.Anatomy, z, x, y, tubes):
   """float32 [H, W]: signed distance to everything between the lungs."""
+  whole = np.full(x.shape, 99.0, np.float32)
+  window = shapes.window(x, y, (20, 0), (95, chest.half_depth + 25))
+  whole[window] = _core_distance(chest, z, x[window], y[window])
+  for tube in tubes:
+    whole[tube.window] = shapes.smooth_min(
+        whole[tube.window], tube.distance - 3, 8)
+  return whole
+
+
+def _core_distance(chest, z, x, y):
+  """Heart, spine and the fat that joins them, without the vessels."""
   front = -chest.half_depth * 0.9
   narrow = 1 - 0.55 * np.exp(-((z - 5) / 45)**2)
   slab = shapes.ellipse(x, y, (0, front * 0.45), (24, chest.half_depth * 0.75))
@@ -132,26 +138,25 @@ def mediastinum_distance(chest: anatomy.Anatomy, z, x, y, tubes):
   heart = heart_distance(chest, z, x, y)
   if heart is not None:
     distance = shapes.smooth_min(distance, heart - 4, 12)
-  for tube in tubes:
-    distance[tube.window] = shapes.smooth_min(
-        distance[tube.window], tube.distance - 3, 8)
   return distance
 
 
 def draw_mediastinum(hu, chest, z, x, y, tubes, inside, blotches, width) -> None:
   """Fat, heart and great vessels over `hu` where `inside` (share) says so."""
-  hu += (FAT_HU + 12 * blotches - hu) * inside
+  # Above the lungs the neck's muscles take the place of the fat.
+  neck = shapes.ramp(z, chest.top - 45, chest.top + 5)
   strands = np.clip(1 - np.abs(blotches) * 4, 0, 1) * 45
-  hu += strands * inside
+  fill = FAT_HU + 12 * blotches + strands
+  shapes.mix(hu, fill + (WALL_HU + 15 - fill) * neck * (blotches < 0.9), inside)
   heart = heart_distance(chest, z, x, y)
   if heart is not None:
-    hu += (BLOOD_HU - hu) * inside * grid.soft_step(heart, width)
+    shapes.mix(hu, BLOOD_HU, inside * grid.soft_step(heart, width))
     # A seam of fat between atria and ventricles.
     groove = np.abs((x - chest.heart_centre[0]) * 0.75
                     + (y - chest.heart_centre[1]) * 0.65 - 2 + 3 * blotches)
     hu -= 75 * inside * np.clip(2.5 - groove, 0, 1) * (heart < -2) * (heart > -20)
   for tube in tubes:
-    _mix(hu[tube.window], tube.hu,
+    shapes.mix(hu[tube.window], tube.hu,
          inside[tube.window] * grid.soft_step(tube.distance, width))
 
 
@@ -167,18 +172,15 @@ def draw_abdomen(hu, chest, x, y, tubes, below, blotches, width) -> None:
   stomach = shapes.ellipse(x, y, (chest.half_width * 0.42, -chest.half_depth * 0.22),
                            (44, 40), 0.2)
   crus = np.abs(y - chest.half_depth * 0.5) + np.abs(x) * 0.4
-  _mix(hu, LIVER_HU + 3 * blotches, below * grid.soft_step(
+  shapes.mix(hu, LIVER_HU + 3 * blotches, below * grid.soft_step(
       shapes.smooth_min(liver, lobe, 20), width))
-  _mix(hu, SPLEEN_HU, below * grid.soft_step(spleen + 2 * blotches, width))
-  _mix(hu, STOMACH_HU + 15, below * grid.soft_step(stomach, width))
-  _mix(hu, STOMACH_HU, below * grid.soft_step(stomach + 4, width))
+  shapes.mix(hu, SPLEEN_HU, below * grid.soft_step(spleen + 2 * blotches, width))
+  shapes.mix(hu, STOMACH_HU + 15, below * grid.soft_step(stomach, width))
+  shapes.mix(hu, STOMACH_HU, below * grid.soft_step(stomach + 4, width))
   gas = shapes.smooth_max(stomach + 4, y + chest.half_depth * 0.3, 2)
-  _mix(hu, GAS_HU, below * grid.soft_step(gas, width))
-  _mix(hu, 45, 0.6 * below * np.clip(1 - crus / 30, 0, 1))
+  shapes.mix(hu, GAS_HU, below * grid.soft_step(gas, width))
+  shapes.mix(hu, 45, 0.6 * below * np.clip(1 - crus / 30, 0, 1))
   for tube in tubes:  # Down here: the descending aorta, the cava, the gullet.
-    _mix(hu[tube.window], tube.hu,
+    shapes.mix(hu[tube.window], tube.hu,
          below[tube.window] * grid.soft_step(tube.distance, width))
 
-
-def _mix(hu, value, share):
-  hu += (value - hu) * share

@@ -32,6 +32,26 @@ def ellipse(x, y, centre, radii, tilt=0.0):
   return (norm - 1) * min(radii)
 
 
+def window(x, y, centre, reach):
+  """(rows, columns) slices of the plane that hold centre +- reach.
+
+  Args:
+    x, y: float32 [H, W], coordinates, bent by a few millimetres at most.
+    centre, reach: (x, y) in millimetres.
+  """
+  spans = []
+  for line, middle, half in ((y[:, y.shape[1] // 2], centre[1], reach[1]),
+                             (x[x.shape[0] // 2], centre[0], reach[0])):
+    first, last = np.searchsorted(line, (middle - half - 12, middle + half + 12))
+    spans.append(slice(int(first), int(last)))
+  return tuple(spans)
+
+
+def mix(hu, value, share) -> None:
+  """Moves hu towards value by share, in place: how every organ is drawn."""
+  hu += (value - hu) * share
+
+
 class Polar:
   """A slice in polar coordinates, for contours given by radius over angle.
 

@@ -47,10 +47,12 @@ def grow(root, points, leaf_count, root_radius, rng) -> Tree:
     there += rng.normal(0, 0.06, 3) * np.linalg.norm(there - here)
     segments.append((here, there, radius, radius * 0.92))
     spread = supplied - centre
-    direction = np.linalg.eigh(spread.T @ spread)[1][:, -1]
-    side = spread @ (direction + rng.normal(0, 0.25, 3))
-    cut = np.quantile(side, rng.uniform(0.35, 0.65))
-    for part in (supplied[side <= cut], supplied[side > cut]):
+    moments = spread.T @ spread
+    direction = moments @ (moments @ rng.normal(0, 1, 3))
+    side = spread @ direction
+    rank = int(rng.uniform(0.35, 0.65) * len(side))
+    cut = np.partition(side, rank)[rank]
+    for part in (supplied[side < cut], supplied[side >= cut]):
       if len(part):
         share = (len(part) / len(supplied))**(1 / 2.8)
         stack.append((there, part, radius * share * 0.97))
