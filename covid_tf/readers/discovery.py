@@ -54,7 +54,7 @@ def find(path: pathlib.Path):
   elif is_nifti(path.name):
     yield Found((), (path,))
   elif zipfile.is_zipfile(path) and not _has_dicom_prefix(path):
-    with zipfile.ZipFile(path) as archive:
+    with _opened(path) as archive:
       yield _in_zip(archive)
   else:
     source = sources.FileSource(path)
@@ -107,6 +107,13 @@ def _walk(root: pathlib.Path) -> Found:
   if archives:
     notes.append(f'{archives} zip file(s) inside the folder were not opened')
   return Found(tuple(files), tuple(niftis), tuple(notes))
+
+
+def _opened(path: pathlib.Path) -> zipfile.ZipFile:
+  try:
+    return zipfile.ZipFile(path)
+  except Exception:  # Damaged tables of contents raise many kinds.
+    raise errors.CTReadError('the zip is damaged; copy it again.') from None
 
 
 def _in_zip(archive: zipfile.ZipFile) -> Found:

@@ -32,8 +32,7 @@ def read(path: pathlib.Path) -> volume.CTVolume:
   shape = _shape(image, path)
   affine, warnings = _affine(image.header, shape)
   order = _axis_order(affine)
-  slope, intercept = image.header.get_slope_inter()
-  hu, below = _hounsfield(image, shape, order, slope, intercept)
+  hu, below = _hounsfield(image, shape, order)
   affine = affine[:, [*order, 3]]
   hu, affine = _lowest_first(hu, affine)
   if below:
@@ -105,14 +104,13 @@ def _axis_order(affine) -> tuple[int, int, int]:
   return order
 
 
-def _hounsfield(image, shape, order, slope, intercept):
+def _hounsfield(image, shape, order):
   """int16 HU [slice, row, column], one plane of the file at a time."""
   hu = np.empty([shape[axis] for axis in order], np.int16)
   by_file = hu.transpose(np.argsort(order))  # A view indexed [i, j, k].
   proxy, below = image.dataobj, 0
   for k in range(shape[2]):
-    plane = np.asarray(proxy[(slice(None), slice(None), k) + (0,) * (
-        len(image.shape) - 3)], np.float64)
+    plane = _plane(proxy, k, len(image.shape) - 3)
     if not np.isfinite(plane).all():
       raise errors.CTReadError(f'voxels of plane {k} are not finite numbers.')
     plane = np.rint(plane)
@@ -123,6 +121,16 @@ def _hounsfield(image, shape, order, slope, intercept):
     below += int(np.count_nonzero(plane < volume.AIR_HU))
     by_file[:, :, k] = np.maximum(plane, volume.AIR_HU)
   return hu, below
+
+
+def _plane(proxy, k: int, spare_axes: int) -> np.ndarray:
+  index = (slice(None), slice(None), k) + (0,) * spare_axes
+  try:
+    return np.asarray(proxy[index], np.float64)
+  except Exception:  # Short files and damaged gzip data raise many kinds.
+    raise errors.CTReadError(
+        f'truncated or damaged: plane {k} cannot be read; copy the file again.'
+    ) from None
 
 
 def _lowest_first(hu, affine):

@@ -5,6 +5,9 @@ import pathlib
 import zipfile
 import zlib
 
+from covid_tf import errors
+from covid_tf.readers import elements
+
 _PIECE = 1 << 16
 
 
@@ -59,9 +62,14 @@ class ZipSource(_CopyingSource):
   def read(self, offset: int, count: int) -> bytes:
     """Returns at most `count` bytes from `offset`; fewer at the end."""
     count = max(0, min(count, self.size - offset))
-    with self._archive.open(self._member) as file:
-      file.seek(offset)
-      return file.read(count)
+    try:
+      with self._archive.open(self._member) as file:
+        file.seek(offset)
+        return file.read(count)
+    except Exception:  # zipfile and the decompressors raise many kinds.
+      raise errors.CTReadError(
+          f'the zip is damaged at its member {elements.printable(self.name)}; copy '
+          'it again.') from None
 
 
 class InflatedSource(_CopyingSource):
@@ -77,14 +85,17 @@ class InflatedSource(_CopyingSource):
     self.size = None  # Known only by inflating it all.
 
   def read(self, offset: int, count: int) -> bytes:
-    """Returns at most `count` bytes from `offset`; fewer at the end."""
+    """Returns at most `count` bytes from `offset`; fewer where it is damaged."""
     inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     packed = self._source.read(self._start, self._source.size)
     skipped = 0
-    while skipped < offset:
-      piece = inflater.decompress(packed, min(_PIECE, offset - skipped))
-      packed = inflater.unconsumed_tail
-      if not piece:
-        return b''
-      skipped += len(piece)
-    return inflater.decompress(packed, count) if count > 0 else b''
+    try:
+      while skipped < offset:
+        piece = inflater.decompress(packed, min(_PIECE, offset - skipped))
+        packed = inflater.unconsumed_tail
+        if not piece:
+          return b''
+        skipped += len(piece)
+      return inflater.decompress(packed, count) if count > 0 else b''
+    except zlib.error:
+      return b''
