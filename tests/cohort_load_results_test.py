@@ -4,6 +4,7 @@ import os
 import pytest
 
 from covid_tf import errors
+from covid_tf.cohort import comparable
 from covid_tf.cohort import load_results
 
 import cohort_files
@@ -97,7 +98,7 @@ def test_refuses_results_that_do_not_compare(tmp_path, change, words):
   cohort_files.write_result(tmp_path, '1.2', 3, **change)
   results, _ = load_results.load_results(tmp_path)
   with pytest.raises(errors.UsageError, match=f'found 2 .*{words}.*--allow-mixed'):
-    load_results.require_comparable(results)
+    comparable.require_comparable(results)
 
 
 def test_a_case_threshold_does_not_change_a_score(tmp_path):
@@ -106,4 +107,4 @@ def test_a_case_threshold_does_not_change_a_score(tmp_path):
   content = json.loads(path.read_text())
   content['thresholds']['case_corona_score_cm3'] = 12.5
   path.write_text(json.dumps(content))
-  load_results.require_comparable(load_results.load_results(tmp_path)[0])
+  comparable.require_comparable(load_results.load_results(tmp_path)[0])

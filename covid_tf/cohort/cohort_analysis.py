@@ -7,6 +7,7 @@ import pathlib
 from covid_tf import errors
 from covid_tf.cohort import cohort_page
 from covid_tf.cohort import cohort_report
+from covid_tf.cohort import comparable
 from covid_tf.cohort import detection as detection_lib
 from covid_tf.cohort import figure_style
 from covid_tf.cohort import figures
@@ -113,7 +114,7 @@ def _demo(results: Sequence[load_results.StudyResult]) -> tuple[str, ...]:
 def _mixed(
     results: Sequence[load_results.StudyResult], allowed: bool) -> tuple[str, ...]:
   try:
-    load_results.require_comparable(results)
+    comparable.require_comparable(results)
   except errors.UsageError as error:
     if not allowed:
       raise
@@ -137,7 +138,7 @@ def _second(
     raise errors.UsageError(
         f'{options.second_results}: results of the same studies are required, found '
         'no study_uid in common.')
-  load_results.require_comparable(others)
+  comparable.require_comparable(others)
   return ({other.study_uid: other.scores[load_results.CORONA_SCORE]
            for other in others}, f'Corona score in {options.second_results.name}')
 

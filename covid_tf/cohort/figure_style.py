@@ -52,8 +52,9 @@ def new_figure(
 
 
 def put_caption(
-    figure: matplotlib.figure.Figure, caption: str, line_characters: int = 72) -> None:
-  """Writes `caption` at the foot and keeps the axes above it."""
+    figure: matplotlib.figure.Figure, caption: str, line_characters: int = 72,
+    tight: bool = True) -> None:
+  """Writes `caption` at the foot and, where `tight`, fits the axes above it."""
   lines = textwrap.wrap(caption, line_characters, break_on_hyphens=False)
   height = figure.get_figheight()
   line_inch = _CAPTION_POINTS * 1.35 / 72
@@ -61,7 +62,8 @@ def put_caption(
       0.02, 0.06 / height, '\n'.join(lines), fontsize=_CAPTION_POINTS, va='bottom',
       linespacing=1.3, color='#222222', parse_math=False)
   foot = (0.18 + line_inch * len(lines)) / height
-  figure.tight_layout(rect=(0, foot, 1, 1), pad=0.5)
+  if tight:
+    figure.tight_layout(rect=(0, foot, 1, 1), pad=0.5)
 
 
 def svg_text(figure: matplotlib.figure.Figure) -> str:

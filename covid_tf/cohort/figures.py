@@ -100,8 +100,8 @@ def _two_group_words(analysis: severity_analysis.SeverityAnalysis) -> str:
   return (
       'Wilcoxon rank-sum, two-sided, '
       f'{wording.p_value(two.rank_sum.p_value)} ({two.rank_sum.method}). Shift '
-      f'{second} − {first}: {wording.cubic_centimetres(two.shift.estimate_cm3)}, 95 % CI '
-      f'{wording.interval(two.shift.interval_cm3, 1)} (Hodges-Lehmann). AUC '
+      f'{second} − {first}: {wording.cubic_centimetres(two.shift.estimate_cm3)}, 95 % '
+      f'CI {wording.interval(two.shift.interval_cm3, 1)} (Hodges-Lehmann). AUC '
       f'{two.auc:.2f}, 95 % CI {wording.interval(two.auc_interval, 2)} (DeLong).')
 
 

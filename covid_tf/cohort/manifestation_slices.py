@@ -1,0 +1,192 @@
+"""What one scored study gives to the clustering: its slices as features.
+
+Three vectors a slice: the classifier's pooled features, the gradient of its logit,
+and the features of the same slice with its opacities erased. The last is how the
+served contract lets features be asked about a place: the signature `features` pools
+over the whole crop, so the place is taken away from the input instead.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+
+import numpy as np
+
+from covid_tf import results
+from covid_tf import volume as volume_lib
+from covid_tf.cohort import manifestation_pictures
+from covid_tf.predictors import base
+
+_CALL_SLICES = 32
+# Ours: a healthy lung's usual density, where a study shows no lung outside its map.
+_AERATED_HU = -850.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredStudy:
+  """What must be known of a study before its slices are described.
+
+  Attributes:
+    study_uid: Study Instance UID, or ''.
+    box: the lung crop.
+    lung_mask: uint8 [slice, row, column], 0 or 1.
+    slice_probability: float32 [slice].
+    positive_slices: indices of the slices detected positive, ascending.
+    maps: one float32 [box rows, box columns] for each positive slice, in [0, 1].
+    thresholds: the cuts of the score.
+    models: model name to card digest.
+  """
+
+  study_uid: str
+  box: results.LungBox
+  lung_mask: np.ndarray
+  slice_probability: np.ndarray
+  positive_slices: tuple[int, ...]
+  maps: Sequence[np.ndarray]
+  thresholds: results.Thresholds
+  models: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class StudySlices:
+  """The described slices of one study, N of them.
+
+  Attributes:
+    study_uid: Study Instance UID, or ''.
+    slice_index: int32 [N], in the CT.
+    covid_probability: float32 [N].
+    positive: bool [N], detected positive.
+    involved_fraction: float32 [N], share of the slice's lung voxels with a map
+      above its threshold; 0 on negative slices.
+    features: float32 [N, 2048], pooled last convolution.
+    gradients: float32 [N, 2048], d logit / d features.
+    erased_features: float32 [N, 2048], of the slice without its opacities; equal to
+      `features` on negative slices, which have no map.
+    pictures: uint8 [N, height, width], the lung crop as a radiologist sees it.
+    maps: uint8 [N, height, width], the map over it, 255 for 1.
+  """
+
+  study_uid: str
+  slice_index: np.ndarray
+  covid_probability: np.ndarray
+  positive: np.ndarray
+  involved_fraction: np.ndarray
+  features: np.ndarray
+  gradients: np.ndarray
+  erased_features: np.ndarray
+  pictures: np.ndarray
+  maps: np.ndarray
+
+
+def from_case(case: results.CaseResult) -> ScoredStudy:
+  """The study as `analyze` left it."""
+  return ScoredStudy(
+      case.study_uid, case.lung_box, case.lung_mask, case.slice_probability,
+      case.positive_slices, case.localization.maps, case.thresholds,
+      {model.name: model.card_sha256 for model in case.models})
+
+
+def choose_slices(
+    study: ScoredStudy, negative_count: int, covid: bool | None) -> tuple[int, ...]:
+  """Which slices enter, as in the paper: ill slices of the ill, clear of the clear.
+
+  Args:
+    study: the scored study.
+    negative_count: negative slices of a patient without disease, at most.
+    covid: the reference standard; None: a study with a positive slice counts as ill.
+
+  Returns:
+    Positive slices of an ill patient; else negative ones, evenly spaced over those
+    that show lung.
+  """
+  ill = bool(study.positive_slices) if covid is None else covid
+  if ill:
+    return study.positive_slices
+  with_lung = np.flatnonzero(study.lung_mask.any(axis=(1, 2)))
+  clear = np.setdiff1d(with_lung, study.positive_slices)
+  if len(clear) > negative_count:
+    clear = clear[np.linspace(0, len(clear) - 1, negative_count).round().astype(int)]
+  return tuple(clear.tolist())
+
+
+def describe(
+    volume: volume_lib.CTVolume, study: ScoredStudy, slices: Sequence[int],
+    models: base.Models) -> StudySlices:
+  """Asks the classifier for the features of some slices.
+
+  Args:
+    volume: the CT.
+    study: its score.
+    slices: indices, as `choose_slices` gives them.
+    models: anything with `features(hu)`.
+
+  Returns:
+    The described slices, in the order of `slices`.
+  """
+  slices = np.asarray(slices, np.int32)
+  positive = np.isin(slices, study.positive_slices)
+  crops = volume.hu[slices, study.box.rows, study.box.columns]
+  lungs = study.lung_mask[slices, study.box.rows, study.box.columns] > 0
+  maps = _maps(study, slices)
+  asked = _features(crops, models)
+  erased = asked.features.copy()
+  if positive.any():
+    healthy = _healthy_hu(volume.hu, study)
+    erased[positive] = _features(
+        erase(crops[positive], maps[positive], lungs[positive],
+              study.thresholds.map, healthy), models).features
+  involved = (maps > study.thresholds.map) & lungs
+  return StudySlices(
+      study.study_uid, slices, study.slice_probability[slices].astype(np.float32),
+      positive, _share(involved, lungs), asked.features, asked.gradients, erased,
+      *manifestation_pictures.small_pictures(volume, study.box, crops, maps))
+
+
+def erase(
+    crops: np.ndarray, maps: np.ndarray, lungs: np.ndarray, map_threshold: float,
+    healthy_hu: float) -> np.ndarray:
+  """Fills what the map points at with aerated lung.
+
+  Wholly where the map reaches its threshold, fading below it: an edge cut into the
+  lung would be a finding of its own.
+
+  Args:
+    crops: int16 [N, rows, columns], HU.
+    maps: float32 [N, rows, columns], in [0, 1].
+    lungs: bool [N, rows, columns]; nothing outside them changes.
+    map_threshold: the map's cut, in (0, 1).
+    healthy_hu: what to fill with.
+
+  Returns:
+    int16 [N, rows, columns].
+  """
+  share = np.where(lungs, np.minimum(maps / map_threshold, 1), 0)
+  return np.rint(crops + share * (healthy_hu - crops)).astype(np.int16)
+
+
+def _maps(study: ScoredStudy, slices: np.ndarray) -> np.ndarray:
+  """float32 [N, rows, columns]: zero for negative slices."""
+  place = {index: i for i, index in enumerate(study.positive_slices)}
+  maps = np.zeros((len(slices), *study.box.shape), np.float32)
+  for i, index in enumerate(slices.tolist()):
+    if index in place:
+      maps[i] = study.maps[place[index]]
+  return maps
+
+
+def _features(crops: np.ndarray, models: base.Models) -> results.SliceFeatures:
+  # A study may give no slice: then one call with none, for the shapes.
+  parts = [models.features(np.ascontiguousarray(crops[start:start + _CALL_SLICES]))
+           for start in range(0, max(len(crops), 1), _CALL_SLICES)]
+  return results.SliceFeatures(*map(np.concatenate, zip(*parts)))
+
+
+def _healthy_hu(hu: np.ndarray, study: ScoredStudy) -> float:
+  """Median HU of the lung in slices without a positive answer."""
+  clear = np.setdiff1d(np.arange(len(hu)), study.positive_slices)
+  voxels = hu[clear][study.lung_mask[clear] > 0]
+  return float(np.median(voxels)) if voxels.size else _AERATED_HU
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+  counts = np.maximum(whole.sum(axis=(1, 2)), 1)
+  return (part.sum(axis=(1, 2)) / counts).astype(np.float32)

@@ -1,0 +1,164 @@
+"""`covid-tf manifestations`: slices clustered into kinds of disease."""
+
+import argparse
+import pathlib
+import sys
+
+from covid_tf import errors
+from covid_tf.cohort import describe_studies
+from covid_tf.cohort import label_table
+from covid_tf.cohort import labels as labels_lib
+from covid_tf.cohort import load_results
+from covid_tf.cohort import manifestation_model
+from covid_tf.cohort import manifestation_report
+from covid_tf.cohort import manifestation_weightings
+from covid_tf.cohort import manifestations
+from covid_tf.commands import model_options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the command's flags."""
+  parser.add_argument(
+      'studies', metavar='STUDIES', type=pathlib.Path,
+      help='folder in which each folder, zip or NIfTI file is one study')
+  parser.add_argument(
+      '--output', required=True, type=pathlib.Path, metavar='DIR',
+      help='also keeps the described slices: the same command goes on')
+  model_options.add_arguments(parser)
+  parser.add_argument(
+      '--results', type=pathlib.Path, metavar='RESULTS',
+      help='results of these studies by covid-tf score, so that they are not scored '
+      'again')
+  parser.add_argument(
+      '--labels', type=pathlib.Path, metavar='CSV',
+      help='labels as of covid-tf cohort: positive slices of the ill, negative ones of '
+      'the others; without it a study with a positive slice counts as ill')
+  parser.add_argument(
+      '--kinds', type=pathlib.Path, metavar='CSV',
+      help='known kinds, study_uid,kind: agreement with them is reported')
+  parser.add_argument(
+      '--weighting', choices=tuple(manifestation_weightings.WEIGHTINGS),
+      default=manifestation_weightings.DEFAULT,
+      help=f'whose clusters are kept (default {manifestation_weightings.DEFAULT}; '
+      'all are compared)')
+  parser.add_argument(
+      '--clusters', type=int, metavar='K', help='instead of the elbow')
+  parser.add_argument(
+      '--most-clusters', type=int, default=10, metavar='K',
+      help='largest number tried (default 10)')
+  parser.add_argument(
+      '--negative-slices', type=int, default=describe_studies.NEGATIVE_SLICES,
+      metavar='N', help='of a study without disease, at most (default '
+      f'{describe_studies.NEGATIVE_SLICES})')
+  parser.add_argument('--seed', type=int, default=0, help='of the starts (default 0)')
+  parser.add_argument(
+      '--apply', type=pathlib.Path, metavar='MODEL',
+      help='instead of fitting: shares of each kind under a fitted model (.npz)')
+
+
+def run(arguments: argparse.Namespace) -> int:
+  """Describes the studies, then fits or applies; returns 0."""
+  _check(arguments)
+  studies = describe_studies.find_studies(arguments.studies)
+  options = _options(arguments)
+  kinds = _kinds(arguments.kinds) if arguments.kinds else None
+  model = manifestation_model.load(arguments.apply) if arguments.apply else None
+  with model_options.open_models(arguments) as models:
+    identities = models.identities()
+    digests = {identity.name: identity.card_sha256 for identity in identities}
+    if model:
+      model.require_models(digests)
+    described = describe_studies.describe_studies(
+        studies, arguments.output / 'features', models, options)
+  if not described.sources:
+    first = next(iter(described.refused.values()))
+    raise errors.CTReadError(
+        f'{arguments.studies}: at least one study that can be measured is required, '
+        f'found {len(described.refused)} that cannot; the first: {first}')
+  demo = model_options.are_demo(arguments, identities)
+  for name, reason in described.refused.items():
+    print(f'covid-tf manifestations: {name} refused: {reason}', file=sys.stderr)
+  if model:
+    _apply(model, described, arguments.output, demo)
+    return 0
+  cuts = {'slice_probability': options.thresholds.slice_probability,
+          'map': options.thresholds.map}
+  fitted = manifestations.fit(
+      described.store, described.sources, models=digests, cuts=cuts,
+      weighting=arguments.weighting, k=arguments.clusters,
+      most_clusters=arguments.most_clusters, seed=arguments.seed, kinds=kinds)
+  manifestation_report.write_fitted(fitted, described, arguments.output, demo)
+  for warning in manifestation_report.warnings(fitted, described, demo):
+    print(f'covid-tf manifestations: warning: {warning}', file=sys.stderr)
+  print(summary_text(fitted))
+  print(f'Report: {arguments.output / "manifestations.html"}: research use only.')
+  return 0
+
+
+def summary_text(fitted: manifestations.Fitted) -> str:
+  """The clusters as a few lines for a terminal."""
+  outcome, table = fitted.outcome, fitted.table
+  counts = ', '.join(
+      f'{name} {int((outcome.clustering.labels == i).sum())}'
+      for i, name in enumerate(fitted.model.names))
+  lines = [
+      f'{int(table.positive.sum())} positive and {int((~table.positive).sum())} '
+      f'negative slices of {len(table.study_uids)} studies',
+      f'Clusters: {outcome.k} (elbow: {outcome.scan.elbow_k}): {counts}',
+      'weighting     k  elbow  restarts ARI  known kinds ARI']
+  for row in (outcome, *fitted.others):
+    truth = '–' if row.truth_agreement is None else f'{row.truth_agreement:.2f}'
+    lines.append(f'{row.weighting:12} {row.k:2} {row.scan.elbow_k:6} '
+                 f'{row.clustering.stability:13.2f} {truth:>16}')
+  return '\n'.join(lines)
+
+
+def _apply(model, described, output: pathlib.Path, demo: bool) -> None:
+  shares = []
+  for source in described.sources:
+    slices = described.store.get(source)
+    shares.append(manifestation_report.StudyShares(
+        slices.study_uid, int(slices.positive.sum()),
+        manifestations.apply(model, described.store, source)))
+    words = 'no positive slice' if shares[-1].shares is None else ', '.join(
+        f'{name} {share:.0%}' for name, share in shares[-1].shares.items())
+    print(f'{slices.study_uid}: {words}')
+  manifestation_report.write_json(
+      output / 'manifestations.json', shares, described.refused,
+      {'demo_models': demo, 'models': model.models, 'weighting': model.weighting})
+
+
+def _options(arguments: argparse.Namespace) -> describe_studies.DescribeOptions:
+  covid, found = {}, ()
+  if arguments.labels:
+    covid = {label.study_uid: label.covid
+             for label in labels_lib.read_labels(arguments.labels)}
+  if arguments.results:
+    found, _ = load_results.load_results(arguments.results)
+  return describe_studies.DescribeOptions(
+      arguments.negative_slices, covid,
+      {result.study_uid: result.path for result in found})
+
+
+def _kinds(path: pathlib.Path) -> dict[str, str]:
+  kinds = {}
+  for row in label_table.read_table(path, ('study_uid', 'kind')):
+    uid, kind = row.cells['study_uid'], row.cells['kind']
+    if not uid or not kind or uid in kinds:
+      raise errors.UsageError(
+          f'{path}, row {row.number}: each study needs one study_uid and one kind, '
+          f'found {"a blank" if uid not in kinds else "the study a second time"}.')
+    kinds[uid] = kind
+  return kinds
+
+
+def _check(arguments: argparse.Namespace) -> None:
+  for flag, value, lowest in (
+      ('--clusters', arguments.clusters, 2),
+      ('--most-clusters', arguments.most_clusters, 3),
+      ('--negative-slices', arguments.negative_slices, 0),
+      ('--seed', arguments.seed, 0)):
+    if value is not None and value < lowest:
+      raise errors.UsageError(f'{flag} must be at least {lowest}, found {value}.')
+  if arguments.apply and arguments.kinds:
+    raise errors.UsageError('--kinds belongs to fitting: leave it out with --apply.')

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+
+from covid_tf import pipeline
+from covid_tf.cohort import feature_store
+from covid_tf.cohort import manifestation_reading
+from covid_tf.cohort import manifestation_slices
+from covid_tf.cohort import stored_study
+from covid_tf.reports import study_files
+from covid_tf import errors
+
+import fake_features
+
+
+@pytest.fixture(scope='module')
+def models():
+  return fake_features.LinearModels()
+
+
+@pytest.fixture(scope='module')
+def focal(models):
+  volume = fake_features.make_study('focal', 1)
+  return volume, pipeline.analyze(volume, models)
+
+
+def test_positive_slices_of_the_ill_and_clear_ones_of_the_others(models, focal):
+  volume, case = focal
+  study = manifestation_slices.from_case(case)
+  assert study.positive_slices
+  assert manifestation_slices.choose_slices(study, 5, None) == study.positive_slices
+  assert manifestation_slices.choose_slices(study, 5, True) == study.positive_slices
+  clear = manifestation_slices.choose_slices(study, 5, False)
+  assert len(clear) == 5 and not set(clear) & set(study.positive_slices)
+  assert all(case.lung_mask[index].any() for index in clear)
+  healthy = manifestation_slices.from_case(
+      pipeline.analyze(fake_features.make_study('none', 2), models))
+  assert not healthy.positive_slices
+  assert manifestation_slices.choose_slices(healthy, 0, None) == ()
+  assert manifestation_slices.choose_slices(healthy, 5, True) == ()
+
+
+def test_described_slices(models, focal):
+  volume, case = focal
+  study = manifestation_slices.from_case(case)
+  chosen = (*study.positive_slices, 0)
+  found = manifestation_slices.describe(volume, study, chosen, models)
+  box = case.lung_box
+  asked = models.features(
+      np.ascontiguousarray(volume.hu[list(chosen), box.rows, box.columns]))
+  np.testing.assert_array_equal(found.features, asked.features)
+  np.testing.assert_array_equal(found.gradients, asked.gradients)
+  np.testing.assert_array_equal(found.positive, [True] * (len(chosen) - 1) + [False])
+  np.testing.assert_array_equal(found.erased_features[-1], found.features[-1])
+  # A negative slice has no map, so nothing of it is involved or shown.
+  assert found.involved_fraction[-1] == 0 and not found.maps[-1].any()
+  assert (found.involved_fraction[:-1] > 0).all()
+  assert found.maps[:-1].max() > 150
+  assert found.pictures.dtype == np.uint8 and max(found.pictures.shape[1:]) == 128
+
+
+def test_erasing_takes_the_opacity_and_leaves_the_rest(models, focal):
+  volume, case = focal
+  worst = max(case.positive_slices, key=lambda i: case.corona_score_by_slice_cm3[i])
+  box = case.lung_box
+  crop = volume.hu[[worst], box.rows, box.columns]
+  map_ = case.localization.slice_map(worst)[np.newaxis, box.rows, box.columns]
+  lungs = case.lung_mask[[worst], box.rows, box.columns] > 0
+  erased = manifestation_slices.erase(crop, map_, lungs, 0.6, -850)
+  assert erased.dtype == np.int16
+  hot = (map_ > 0.6) & lungs
+  assert hot.any() and (erased[hot] == -850).all()
+  untouched = ~lungs | (map_ == 0)
+  np.testing.assert_array_equal(erased[untouched], crop[untouched])
+  between = erased[(map_ > 0) & lungs]
+  assert between.min() >= min(crop.min(), -850) and between.max() <= crop.max()
+  before, after = (models.grad_cam(image).covid_probability[0]
+                   for image in (crop, erased))
+  assert after < 0.6 * before
+
+
+def test_a_study_without_slices_is_described_as_none(models, focal):
+  volume, case = focal
+  found = manifestation_slices.describe(
+      volume, manifestation_slices.from_case(case), (), models)
+  assert found.features.shape == (0, 2048) and len(found.pictures) == 0
+
+
+def test_a_stored_result_gives_the_same_slices(tmp_path, models, focal):
+  volume, case = focal
+  study_files.write_all(tmp_path, case, volume, demo_models=False)
+  stored = stored_study.read_study(tmp_path / 'result.json', volume)
+  fresh = manifestation_slices.from_case(case)
+  one = manifestation_slices.describe(volume, stored, fresh.positive_slices, models)
+  other = manifestation_slices.describe(volume, fresh, fresh.positive_slices, models)
+  np.testing.assert_array_equal(one.erased_features, other.erased_features)
+  np.testing.assert_array_equal(one.involved_fraction, other.involved_fraction)
+  assert stored.models == fresh.models
+  other_volume = fake_features.make_study('focal', 3)
+  with pytest.raises(errors.UsageError, match='another series'):
+    stored_study.read_study(tmp_path / 'result.json', other_volume)
+  map_path = tmp_path / 'localization.nii.gz'
+  map_path.write_bytes(map_path.read_bytes()[:500])
+  with pytest.raises(errors.UsageError, match='localization.nii.gz.*score the study'):
+    stored_study.read_study(tmp_path / 'result.json', volume)
+
+
+def test_store_keeps_studies_and_knows_damaged_ones(tmp_path, models, focal):
+  volume, case = focal
+  study = manifestation_slices.from_case(case)
+  slices = manifestation_slices.describe(
+      volume, study, study.positive_slices, models)
+  store = feature_store.FeatureStore(tmp_path / 'features', {'models': {'a': '1'}})
+  assert not store.holds('study')
+  store.put('study', slices)
+  assert store.holds('study')
+  back = store.get('study')
+  assert back.study_uid == slices.study_uid
+  np.testing.assert_array_equal(back.features, slices.features)
+  np.testing.assert_array_equal(back.maps, slices.maps)
+  other = feature_store.FeatureStore(tmp_path / 'features', {'models': {'a': '2'}})
+  assert not other.holds('study')
+  with pytest.raises(errors.UsageError, match='another configuration'):
+    other.get('study')
+  path = store.path('study')
+  path.write_bytes(path.read_bytes()[:-200])
+  assert not store.holds('study')
+
+
+def test_clusters_are_named_by_what_they_show():
+  labels = np.repeat([0, 1, 2], 10)
+  positive = np.repeat([True, False, True], 10)
+  involved = np.repeat([0.4, 0.0, 0.1], 10)
+  names = manifestation_reading.name_clusters(labels, 3, positive, involved)
+  assert names == ('diffuse', 'normal', 'focal')
+  names = manifestation_reading.name_clusters(labels, 3, positive, involved[::-1])
+  assert names == ('focal', 'normal', 'diffuse')
+  all_ill = manifestation_reading.name_clusters(
+      labels, 3, np.ones(30, bool), involved)
+  assert all_ill == ('ill 3', 'ill 1', 'ill 2')
+
+
+def test_key_slices_are_nearest_and_of_different_studies_where_equal():
+  distances = np.array([[0.0, 9], [0.0, 9], [0.0, 9], [3.0, 9], [9.0, 1], [9.0, 0.5]])
+  labels = np.array([0, 0, 0, 0, 1, 1])
+  study = np.array([0, 0, 1, 1, 1, 1])
+  near, other = manifestation_reading.key_slices(distances, labels, study, 3)
+  assert near.tolist() == [0, 2, 1]
+  assert other.tolist() == [5, 4]

@@ -1,0 +1,89 @@
+"""When the paper's weighting says something, and when it cannot."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.spatial.distance
+
+from covid_tf.cohort import manifestation_model
+from covid_tf.cohort import manifestation_slices
+from covid_tf.cohort import manifestation_weightings
+
+SLICES = 40
+CHANNELS = 64
+
+
+def slices_of(gradients, seed=0):
+  rng = np.random.default_rng(seed)
+  features = rng.gamma(1, 1, (SLICES, CHANNELS)).astype(np.float32)
+  features[:, 7] = 0  # A dead channel: no deviation to divide by.
+  empty = np.zeros((SLICES, 1, 1), np.uint8)
+  return manifestation_slices.StudySlices(
+      '1.2', np.arange(SLICES, dtype=np.int32),
+      rng.uniform(0.001, 0.999, SLICES).astype(np.float32), np.ones(SLICES, bool),
+      np.zeros(SLICES, np.float32), features, gradients,
+      features * rng.uniform(0.2, 1, (SLICES, CHANNELS)).astype(np.float32),
+      empty, empty)
+
+
+def distances(slices, name):
+  weighting = manifestation_weightings.WEIGHTINGS[name]
+  weighted = weighting.weigh(slices)
+  points = manifestation_model.fit_scaler(weighted, weighting.per_feature).apply(
+      weighted)
+  assert np.isfinite(points).all()
+  return scipy.spatial.distance.pdist(points)
+
+
+@pytest.fixture
+def same_gradient():
+  rng = np.random.default_rng(1)
+  one = rng.normal(size=CHANNELS).astype(np.float32)
+  return slices_of(np.tile(one, (SLICES, 1)))
+
+
+def test_papers_weighting_is_void_under_global_average_pooling(same_gradient):
+  # One dense unit on pooled features: d logit / d features is its weights, always.
+  plain = distances(same_gradient, 'features')
+  np.testing.assert_allclose(distances(same_gradient, 'paper'), plain, rtol=1e-4)
+  assert plain.min() > 1
+
+
+def test_papers_weighting_counts_where_gradients_differ():
+  rng = np.random.default_rng(2)
+  slices = slices_of(rng.normal(size=(SLICES, CHANNELS)).astype(np.float32))
+  assert not np.allclose(
+      distances(slices, 'paper'), distances(slices, 'features'), rtol=0.05)
+
+
+@pytest.mark.parametrize('name', ['probability', 'relevance', 'focus'])
+def test_the_other_weightings_are_not_void(same_gradient, name):
+  plain, weighted = distances(same_gradient, 'features'), distances(
+      same_gradient, name)
+  assert np.corrcoef(plain, weighted)[0, 1] < 0.95
+
+
+def test_gradient_of_the_probability_shrinks_confident_slices(same_gradient):
+  p = np.where(np.arange(SLICES) < 20, 0.5, 0.9999).astype(np.float32)
+  slices = dataclasses.replace(same_gradient, covid_probability=p)
+  weighted = manifestation_weightings.WEIGHTINGS['probability'].weigh(slices)
+  lengths = np.linalg.norm(weighted, axis=1)
+  assert lengths[20:].max() < 0.01 * lengths[:20].min()
+
+
+def test_relevance_ignores_channels_that_mean_nothing(same_gradient):
+  gradients = same_gradient.gradients.copy()
+  gradients[:, 1:] = 0
+  slices = dataclasses.replace(same_gradient, gradients=gradients)
+  first = same_gradient.features[:, :1]
+  assert np.corrcoef(
+      distances(slices, 'relevance'), scipy.spatial.distance.pdist(first)
+  )[0, 1] == pytest.approx(1)
+
+
+def test_focus_sees_only_what_erasing_takes_away(same_gradient):
+  slices = dataclasses.replace(
+      same_gradient, erased_features=same_gradient.features.copy())
+  assert not manifestation_weightings.WEIGHTINGS['focus'].weigh(slices).any()
+  assert not distances(slices, 'focus').any()

@@ -1,0 +1,178 @@
+"""The command over studies of known kinds."""
+
+import contextlib
+import io
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from covid_tf import cli
+from covid_tf.cohort import describe_studies
+from covid_tf.commands import model_options
+from covid_tf.reports import nifti
+
+import fake_features
+
+KINDS = ('none', 'focal', 'diffuse')
+STUDIES = 9
+
+
+@pytest.fixture(scope='module')
+def studies(tmp_path_factory):
+  root = tmp_path_factory.mktemp('studies')
+  for i in range(STUDIES):
+    volume = fake_features.make_study(KINDS[i % 3], i)
+    nib.save(nib.Nifti1Image(volume.hu.transpose(2, 1, 0),
+                             nifti.ras_affine(volume.affine)),
+             root / f'case{i}.nii.gz')
+  (root / 'broken.nii.gz').write_bytes(b'no image')
+  return root
+
+
+@pytest.fixture
+def models(monkeypatch):
+  return use_fake_models(monkeypatch)
+
+
+@pytest.fixture(scope='module')
+def fitted(studies, tmp_path_factory):
+  """The output of one fit, and what it printed; no test changes it."""
+  output = tmp_path_factory.mktemp('fitted')
+  kinds = output / 'kinds.csv'
+  kinds.write_text('study_uid,kind\n' + ''.join(
+      f'case{i}.nii.gz,{KINDS[i % 3]}\n' for i in range(STUDIES)))
+  printed, complained = io.StringIO(), io.StringIO()
+  with pytest.MonkeyPatch.context() as monkeypatch, contextlib.redirect_stdout(
+      printed), contextlib.redirect_stderr(complained):
+    use_fake_models(monkeypatch)
+    assert run(studies, output, '--kinds', str(kinds), '--clusters', '3',
+               '--most-clusters', '4') == 0
+  return output, printed.getvalue(), complained.getvalue()
+
+
+def use_fake_models(monkeypatch):
+  made = fake_features.LinearModels()
+
+  @contextlib.contextmanager
+  def opened(arguments):
+    del arguments
+    yield made
+
+  monkeypatch.setattr(model_options, 'open_models', opened)
+  return made
+
+
+def run(studies, output, *flags):
+  return cli.main(['manifestations', str(studies), '--output', str(output),
+                   '--models', 'exported', *flags])
+
+
+def content(output):
+  return json.loads((output / 'manifestations.json').read_text())
+
+
+def test_clusters_and_their_comparison(fitted):
+  output, printed, complained = fitted
+  assert 'broken.nii.gz refused' in complained and 'known kinds ARI' in printed
+  found = content(output)
+  assert found['weighting'] == 'focus'
+  by_name = {row['weighting']: row for row in found['weightings']}
+  assert set(by_name) == {'paper', 'features', 'probability', 'relevance', 'focus'}
+  # One gradient for all slices: the paper's form is the plain features.
+  assert by_name['paper']['truth_agreement'] == by_name['features']['truth_agreement']
+  assert found['slices']['gradient_spread'] < 1e-3
+  assert by_name['focus']['truth_agreement'] > 0.2
+  assert [row['study'] for row in found['refused']] == ['broken.nii.gz']
+  assert {cluster['name'] for cluster in found['clusters']} == {
+      'normal', 'focal', 'diffuse'}
+  assert all(len(cluster['key_slices']) == 4 for cluster in found['clusters'])
+
+
+def test_shares_of_each_patient(fitted):
+  shares = {study['study_uid']: study['shares']
+            for study in content(fitted[0])['studies']}
+  assert shares['case0.nii.gz'] is None
+  assert shares['case2.nii.gz']['diffuse'] > 0.3
+  assert shares['case1.nii.gz']['diffuse'] == 0
+  assert sum(shares['case2.nii.gz'].values()) == pytest.approx(1)
+
+
+def test_page_and_figures(fitted):
+  page = (fitted[0] / 'manifestations.html').read_text()
+  assert page.count('<svg') == 2 and 'broken.nii.gz' in page
+  for name in ('manifestations.svg', 'manifestations.png', 'manifestations_elbow.svg'):
+    assert (fitted[0] / 'figures' / name).stat().st_size > 1000
+
+
+def test_applied_to_the_same_patients_gives_the_same_shares(
+    tmp_path, studies, models, fitted):
+  # As if new: into another folder, so nothing of the fit but the model is used.
+  assert run(studies, tmp_path, '--apply', str(fitted[0] / 'manifestation_model.npz')
+             ) == 0
+  assert content(tmp_path)['studies'] == content(fitted[0])['studies']
+
+
+def test_a_model_of_other_networks_is_refused(
+    tmp_path, studies, models, fitted, capsys):
+  model = tmp_path / 'model.npz'
+  with np.load(fitted[0] / 'manifestation_model.npz') as stored:
+    arrays = dict(stored)
+  words = json.loads(str(arrays['words']))
+  words['models']['classifier'] = 'c' * 64
+  np.savez(model, **arrays | {'words': np.array(json.dumps(words))})
+  assert run(studies, tmp_path / 'applied', '--apply', str(model)) == 2
+  assert 'classifier cccccccccccc is required' in capsys.readouterr().err
+  model.write_bytes(b'nothing')
+  assert run(studies, tmp_path / 'applied', '--apply', str(model)) == 2
+  assert 'a model fitted by covid-tf manifestations' in capsys.readouterr().err
+
+
+def test_describing_goes_on_where_it_stopped(tmp_path, studies):
+  models = fake_features.LinearModels()
+  places = describe_studies.find_studies(studies)
+  first = describe_studies.describe_studies(places, tmp_path, models)
+  assert len(first.sources) == STUDIES and list(first.refused) == ['broken.nii.gz']
+  calls = models.feature_calls
+  assert calls >= STUDIES
+  torn = sorted(tmp_path.iterdir())[0]
+  torn.write_bytes(torn.read_bytes()[:100])
+  again = describe_studies.describe_studies(places, tmp_path, models)
+  assert again.sources == first.sources
+  assert 0 < models.feature_calls - calls <= 2
+
+
+def test_labels_choose_the_slices(tmp_path, studies):
+  covid = {f'case{i}.nii.gz': i % 3 == 2 for i in range(STUDIES)}
+  described = describe_studies.describe_studies(
+      describe_studies.find_studies(studies), tmp_path, fake_features.LinearModels(),
+      describe_studies.DescribeOptions(negative_slices=2, covid=covid))
+  for slices in described.store.studies(described.sources):
+    # The focal studies are labelled clear: two of their negative slices each.
+    ill = covid[slices.study_uid]
+    assert slices.positive.all() if ill else (~slices.positive).sum() == 2
+
+
+@pytest.mark.parametrize('flags, words', [
+    (('--clusters', '1'), '--clusters must be at least 2'),
+    (('--most-clusters', '2'), '--most-clusters'),
+    (('--seed', '-1'), '--seed'), (('--negative-slices', '-1'), '--negative-slices'),
+    (('--kinds', 'absent.csv'), 'absent.csv')])
+def test_flags_out_of_range_are_refused(tmp_path, studies, models, capsys, flags, words):
+  assert run(studies, tmp_path / 'out', *flags) == 2
+  assert words in capsys.readouterr().err
+
+
+def test_too_few_slices_and_no_study(tmp_path, models, capsys):
+  assert run(tmp_path / 'absent', tmp_path / 'out') == 2
+  (tmp_path / 'one').mkdir()
+  volume = fake_features.make_study('none', 0)
+  nib.save(nib.Nifti1Image(volume.hu.transpose(2, 1, 0),
+                           nifti.ras_affine(volume.affine)),
+           tmp_path / 'one' / 'case.nii.gz')
+  assert run(tmp_path / 'one', tmp_path / 'out') == 2
+  assert 'at least 10 slices are required' in capsys.readouterr().err
+  (tmp_path / 'one' / 'case.nii.gz').write_bytes(b'no image')
+  assert run(tmp_path / 'one', tmp_path / 'out') == 3
+  assert 'at least one study' in capsys.readouterr().err
