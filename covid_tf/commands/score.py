@@ -38,6 +38,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
   """Scores the study; returns 0."""
+  _print_summary(score_study(arguments), pathlib.Path(arguments.output))
+  return 0
+
+
+def score_study(arguments: argparse.Namespace) -> results.CaseResult:
+  """Does what the flags say, without a word about the result.
+
+  Args:
+    arguments: the command's, parsed.
+
+  Returns:
+    The result whose files are in `--output` now.
+
+  Raises:
+    errors.CovidTFError: nothing appeared in `--output`; says why.
+  """
   threshold = arguments.case_threshold and case_threshold.parse(
       arguments.case_threshold)
   with output_folder.filling(arguments.output, study_files.NAMES) as folder:
@@ -51,10 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
       result = _analyze(arguments.study, volume, models, threshold)
     demo_models = model_options.are_demo(arguments, result.models)
     study_files.write_all(folder, result, volume, demo_models=demo_models)
-  if demo_models:
-    result = study_files.with_demo_warning(result)
-  _print_summary(result, pathlib.Path(arguments.output))
-  return 0
+  return study_files.with_demo_warning(result) if demo_models else result
 
 
 def _analyze(study, volume, models, threshold) -> results.CaseResult:

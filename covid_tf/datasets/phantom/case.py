@@ -119,7 +119,7 @@ def draw_case(seed: int, kind: str | None = None, **overrides) -> PhantomCase:
     fields['lesion_fraction'] = 0.0
   fields.setdefault('slice_thickness_mm', fields['slice_spacing_mm'])
   fields.setdefault(
-      'pixel_spacing_mm', (350 + 80 * float(field_of_view)) / fields['matrix'])
+      'pixel_spacing_mm', round((350 + 80 * float(field_of_view)) / fields['matrix'], 4))
   return PhantomCase(**fields)
 
 

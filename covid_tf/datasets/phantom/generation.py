@@ -68,7 +68,7 @@ def generate(case: case_lib.PhantomCase) -> Phantom:
         vessel_share[index], lumen_share[index], wall_share[index])
     lung_mask[index], lesion_mask[index] = lung, lesion
   scan = acquisition.acquire(hu, case, grid)
-  return Phantom(volume_lib.CTVolume(scan, _affine(grid)), lung_mask, lesion_mask,
+  return Phantom(volume_lib.CTVolume(scan, _affine(case, grid)), lung_mask, lesion_mask,
                  case.kind, case, findings)
 
 
@@ -222,10 +222,11 @@ def _disease_level(case, chest, plane, findings):
       findings.blobs, plane.z, plane.true_x, plane.true_y, plane.field('shape'))
 
 
-def _affine(grid):
-  """Index (slice, row, column, 1) to LPS millimetres."""
+def _affine(case, grid):
+  """Index (slice, row, column, 1) to LPS millimetres, to a tenth of a micrometre."""
+  pixel = case.pixel_spacing_mm
+  corner = -(case.matrix - 1) / 2 * pixel
   affine = np.eye(4)
-  affine[:3, :3] = ((0, 0, grid.pixel_mm), (0, grid.pixel_mm, 0),
-                    (grid.z[1] - grid.z[0], 0, 0))
-  affine[:3, 3] = grid.x[0, 0], grid.y[0, 0], grid.z[0]
-  return affine
+  affine[:3, :3] = (0, 0, pixel), (0, pixel, 0), (case.slice_spacing_mm, 0, 0)
+  affine[:3, 3] = corner, corner, float(grid.z[0])
+  return np.round(affine, 4)

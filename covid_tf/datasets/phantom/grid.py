@@ -35,6 +35,7 @@ class Grid:
 def make_grid(bottom_mm, top_mm, spacing_mm, thickness_mm, matrix, pixel_mm) -> Grid:
   """A centred grid whose slices cover [bottom, top]."""
   count = int(np.ceil((top_mm - bottom_mm) / spacing_mm)) + 1
+  bottom_mm = round(bottom_mm, 1)  # A position that DICOM's decimal string holds.
   z = bottom_mm + spacing_mm * np.arange(count)
   in_plane = (np.arange(matrix) - (matrix - 1) / 2) * pixel_mm
   return Grid(z.astype(np.float32), in_plane.astype(np.float32)[:, np.newaxis],
