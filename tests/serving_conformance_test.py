@@ -24,6 +24,7 @@ from covid_tf import contract
 from covid_tf.predictors import protocol
 from covid_tf.predictors import tensors
 import serving_stub
+import tiny_answers
 import tiny_models
 
 _ADDRESS, _MODELS, _MODELS_AT = (
@@ -254,7 +255,7 @@ def test_answers_and_echo(asked):
           'covid_probability': [3], 'cam_28': [3, 28, 28], 'cam_14': [3, 14, 14]}
   np.testing.assert_allclose(
       tensors.read(response.outputs['covid_probability']),
-      tiny_models.expected_probability(_HU), atol=1e-6)
+      tiny_answers.probability(_HU), atol=1e-6)
 
 
 def test_empty_signature_name_is_serving_default(asked):
@@ -286,7 +287,7 @@ def test_typed_and_raw_inputs_mean_the_same(asked):
   assert request.inputs['hu'].int_val and not request.inputs['hu'].tensor_content
   typed = tensors.read(asked.stub.predict(request).outputs['lung_mask'])
   np.testing.assert_array_equal(typed, raw)
-  np.testing.assert_array_equal(raw, tiny_models.expected_mask(_HU))
+  np.testing.assert_array_equal(raw, tiny_answers.mask(_HU))
 
 
 def test_one_typed_value_fills_the_tensor(asked):
@@ -295,7 +296,7 @@ def test_one_typed_value_fills_the_tensor(asked):
   tensors.set_shape(request.inputs['hu'], (2, 5, 5))
   request.inputs['hu'].int_val.append(-700)
   found = tensors.read(asked.stub.predict(request).outputs['covid_probability'])
-  np.testing.assert_allclose(found, tiny_models.expected_probability(
+  np.testing.assert_allclose(found, tiny_answers.probability(
       np.full((2, 5, 5), -700, np.int16)), atol=1e-6)
 
 

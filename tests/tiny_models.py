@@ -1,6 +1,6 @@
 """Two SavedModels of the contract that are made in a second and answer in one ms.
 
-Thresholds and averages instead of networks: what they answer can be computed in
+Thresholds and averages instead of networks: `tiny_answers` has their answers in
 NumPy. As a script they fill a folder, for a server that is to be questioned:
 
   python tests/tiny_models.py DIRECTORY
@@ -16,9 +16,7 @@ import tensorflow as tf
 from covid_tf import contract
 from covid_tf.predictors import protocol
 from covid_tf.predictors import tensors
-
-LUNG_HU = (-950, -300)  # What the tiny segmenter takes for lung.
-_WEIGHT = 1 / 500.0  # Of the mean HU in the tiny classifier's logit.
+import tiny_answers
 
 
 class _Model(tf.Module):
@@ -85,17 +83,6 @@ def write_warm_up(folder: pathlib.Path, name: str, count: int = 1) -> None:
       writer.write(log.SerializeToString())
 
 
-def expected_probability(hu: np.ndarray, bias: float = 0.0) -> np.ndarray:
-  """What the tiny classifier says of int16 [N, H, W]: float32 [N]."""
-  logit = hu.astype(np.float64).mean((1, 2)) * _WEIGHT + bias
-  return (1 / (1 + np.exp(-logit))).astype(np.float32)
-
-
-def expected_mask(hu: np.ndarray) -> np.ndarray:
-  """What the tiny segmenter says of int16 [N, H, W]: uint8 of the same shape."""
-  return ((hu > LUNG_HU[0]) & (hu < LUNG_HU[1])).astype(np.uint8)
-
-
 def _checked(hu):
   shape = tf.raw_ops.Shape(input=hu)
   has_axes = tf.raw_ops.Assert(
@@ -108,7 +95,8 @@ def _checked(hu):
 def _lungs(model):
   def mask(hu):
     hu = _checked(hu) + 0.0 * model.bias
-    return tf.cast((hu > LUNG_HU[0]) & (hu < LUNG_HU[1]), tf.uint8)
+    low, high = tiny_answers.LUNG_HU
+    return tf.cast((hu > low) & (hu < high), tf.uint8)
 
   def probability(hu):
     return {'lung_probability': _resize(
@@ -120,7 +108,7 @@ def _lungs(model):
 
 def _classifier(model):
   def probability(hu):
-    return tf.sigmoid(tf.reduce_mean(_checked(hu), (1, 2)) * _WEIGHT + model.bias)
+    return tf.sigmoid(tf.reduce_mean(_checked(hu), (1, 2)) * tiny_answers.WEIGHT + model.bias)
 
   def cam(hu, size):
     maps = _resize(tf.nn.sigmoid((_checked(hu) + 500.0) / 200.0), size)

@@ -15,7 +15,7 @@ _BUSY = re.compile(r'queue|concurrent rpc|too many|rate limit', re.IGNORECASE)
 _BROKEN_STREAM = re.compile(
     r'RST_STREAM|stream removed|socket closed|connection reset|goaway', re.IGNORECASE)
 _UNTRUSTED = re.compile(
-    r'certificate|ssl_error|tsi_protocol_failure|peer name', re.IGNORECASE)
+    r'certificate|ssl_error|tsi_protocol_failure|verification|peer name', re.IGNORECASE)
 
 
 class Verdict(enum.Enum):
@@ -37,8 +37,10 @@ def verdict(error: grpc.RpcError) -> Verdict:
     return Verdict.BUSY if _BUSY.search(text) else Verdict.HALVE
   if code == grpc.StatusCode.NOT_FOUND and 'Specific(' in text:
     return Verdict.GONE
+  if code == grpc.StatusCode.CANCELLED:
+    return Verdict.RETRY  # Not by us, who still wait: by a server that is stopped.
   if _BROKEN_STREAM.search(text) and code in (
-      grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED):
+      grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
     return Verdict.RETRY
   return Verdict.FATAL
 
