@@ -45,3 +45,9 @@ class OutputError(CovidTFError):
   """Results cannot be written: no space, no permission, or a file in the way."""
 
   exit_status = 5
+
+
+class ClusterError(CovidTFError):
+  """Worker processes or a scheduler cannot be started, reached or kept."""
+
+  exit_status = 4

@@ -1,0 +1,82 @@
+"""What makes two results comparable: the same models, cuts and software."""
+
+import dataclasses
+import hashlib
+import hmac
+import json
+import os
+import pathlib
+
+from covid_tf import files
+from covid_tf import results
+from covid_tf import version
+from covid_tf.readers import privacy
+
+_FOLDER = 'configurations'
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+  """Everything but the study that a result depends on.
+
+  Attributes:
+    models: (name, version, card digest) of each, lungs first.
+    thresholds: the cuts of the score.
+    patient_key: digest that tells one site's key file from another; None
+      without one.
+    software: name and version of this package.
+  """
+
+  models: tuple[tuple[str, int, str], ...]
+  thresholds: results.Thresholds
+  patient_key: str | None = None
+  software: str = f'covid-tf {version.__version__}'
+
+  @property
+  def digest(self) -> str:
+    """16 hex digits; equal for equal configurations, on every machine."""
+    return hashlib.sha256(self._text().encode()).hexdigest()[:16]
+
+  def save(self, output: str | os.PathLike) -> None:
+    """Leaves the configuration beside the results, named by its digest.
+
+    Raises:
+      errors.OutputError: it cannot be written.
+    """
+    path = _path(output, self.digest)
+    if not path.exists():
+      files.write_atomically(path, f'{self._text()}\n'.encode())
+
+  def difference(self, output: str | os.PathLike, digest: str) -> str:
+    """Which parts differ from the configuration of another digest, in words."""
+    try:
+      other = json.loads(_path(output, digest).read_bytes())
+    except (OSError, ValueError):
+      return 'its record is lost'
+    own = json.loads(self._text())
+    names = [name for name in own if own[name] != other.get(name)]
+    return f'{" and ".join(names)} differ' if names else 'nothing that is recorded'
+
+  def _text(self) -> str:
+    return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+def model_triples(identities) -> tuple[tuple[str, int, str], ...]:
+  """ModelIdentity objects as a configuration holds them."""
+  return tuple((model.name, model.version, model.card_sha256) for model in identities)
+
+
+def key_digest(patient_key_file: str | os.PathLike | None) -> str | None:
+  """Tells one key file from another without giving the key away.
+
+  Raises:
+    errors.UsageError: the file is unusable.
+  """
+  if patient_key_file is None:
+    return None
+  key = privacy.load_key(patient_key_file)
+  return hmac.new(key, b'covid-tf batch configuration', hashlib.sha256).hexdigest()[:16]
+
+
+def _path(output, digest: str) -> pathlib.Path:
+  return pathlib.Path(output) / _FOLDER / f'{digest}.json'

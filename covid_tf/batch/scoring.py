@@ -1,0 +1,208 @@
+"""One study of an archive: read, scored, written whole; and what became of it.
+
+Runs in worker processes, on two threads each: while one study has the models, the
+next one is read and the last one written.
+"""
+
+from collections.abc import Callable
+import contextlib
+import dataclasses
+import datetime
+import functools
+import hashlib
+import os
+import shutil
+import socket
+import threading
+import time
+
+import tqdm
+
+from covid_tf import errors
+from covid_tf import files
+from covid_tf import pipeline
+from covid_tf import readers
+from covid_tf import results
+from covid_tf.batch import configuration as configuration_lib
+from covid_tf.batch import records
+from covid_tf.batch import studies
+from covid_tf.predictors import base
+from covid_tf.reports import study_files
+
+# Opens the models of a server, or those of this process for ''. Hashable, so that
+# a process opens each once.
+OpenModels = Callable[[str], contextlib.AbstractContextManager[base.Models]]
+
+# One study of a process has the models at a time: two would share the same cores.
+_MODELS_TURN = threading.Lock()
+_NO_BAR = functools.partial(tqdm.tqdm, disable=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scorer:
+  """Scores a study into its result folder; what a worker process is given.
+
+  Attributes:
+    output: the folder of the archive's results.
+    open_models: opens the models.
+    servers: addresses; a study always asks the same one. ('',) for models in the
+      process itself.
+    configuration: what every result must be made with.
+    demo_models: whether the demo models answer.
+    patient_key_file: a site's secret, or None.
+  """
+
+  output: str
+  open_models: OpenModels
+  servers: tuple[str, ...]
+  configuration: configuration_lib.Configuration
+  demo_models: bool = False
+  patient_key_file: str | None = None
+
+  def __call__(self, study: studies.Study) -> records.Record:
+    """Scores one study unless it is done already; never raises for its sake."""
+    folder = records.studies_folder(self.output) / study.key
+    done = records.read(folder)
+    if done and self._is_final(done, study):
+      return done  # By a worker that was lost before it could say so.
+    started = time.monotonic()
+    try:
+      return self._scored(study, folder, started)
+    except errors.StudyRefusedError as error:
+      end = (records.REFUSED, str(error))
+    except errors.OutputError as error:
+      return self._record(study, records.UNWRITTEN, str(error), started)
+    except errors.CovidTFError as error:
+      end = (records.FAILED, str(error))
+    except Exception as error:  # Its text may hold anything of a header.
+      end = (records.FAILED, f'{type(error).__name__} while it was scored')
+    record = self._record(study, *end, started)
+    return store(self.output, record)
+
+  def _is_final(self, record, study) -> bool:
+    return (record.status in (records.SCORED, records.REFUSED)
+            and record.configuration == self.configuration.digest
+            and record.fingerprint == study.fingerprint)
+
+  def _scored(self, study, folder, started) -> records.Record:
+    volume = _read(study, self.patient_key_file)
+    read_end = time.monotonic()
+    with _MODELS_TURN:
+      waited = time.monotonic() - read_end
+      result = pipeline.analyze(
+          volume, _models(self.open_models, self._server(study)),
+          thresholds=self.configuration.thresholds, progress=_NO_BAR)
+    if configuration_lib.model_triples(result.models) != self.configuration.models:
+      raise errors.ModelError(
+          'the models changed while the archive was scored; start again to score the '
+          'rest, with --redo or another --output if the new models are to stay.')
+    result = dataclasses.replace(result, warnings=study.warnings + result.warnings)
+    with files.replacing_directory(folder) as temporary:
+      study_files.write_all(
+          temporary, result, volume, demo_models=self.demo_models)
+      record = self._record(study, records.SCORED, '', started + waited, result)
+      records.write(temporary, record)
+    return record
+
+  def _server(self, study) -> str:
+    digest = hashlib.sha256(study.key.encode()).digest()
+    return self.servers[int.from_bytes(digest[:8], 'big') % len(self.servers)]
+
+  def _record(
+      self, study, status, reason, started,
+      result: results.CaseResult | None = None) -> records.Record:
+    return end_record(
+        study, status, reason, self.configuration.digest,
+        time.monotonic() - started, result)
+
+
+def end_record(
+    study: studies.Study, status: str, reason: str, configuration: str,
+    seconds: float, result: results.CaseResult | None = None) -> records.Record:
+  """The record of a study that has come to its end, with or without a result."""
+  now = datetime.datetime.now(datetime.UTC)
+  return records.Record(
+      key=study.key, status=status, reason=reason,
+      study_uid=result.study_uid if result else study.study_uid,
+      series_uid=result.series_uid if result else study.series_uid or '',
+      corona_score_cm3=result and result.corona_score_cm3,
+      involved_lung_fraction=result and result.involved_lung_fraction,
+      lung_volume_cm3=result and result.lung_volume_cm3,
+      case_detected=result and result.case_detected,
+      slice_count=result and result.shape[0],
+      warnings=len(result.warnings) if result else 0,
+      seconds=round(seconds, 3), host=socket.gethostname(),
+      finished=now.strftime('%Y-%m-%dT%H:%M:%SZ'),
+      configuration=configuration, fingerprint=study.fingerprint)
+
+
+def store(output: str | os.PathLike, record: records.Record) -> records.Record:
+  """Leaves the record of a study without a result in its folder.
+
+  Returns:
+    The record; UNWRITTEN if the output takes no more.
+  """
+  try:
+    folder = records.studies_folder(output) / record.key
+    with files.replacing_directory(folder) as temporary:
+      records.write(temporary, record)
+  except errors.OutputError as error:
+    return dataclasses.replace(record, status=records.UNWRITTEN, reason=str(error))
+  return record
+
+
+@functools.lru_cache(maxsize=None)
+def _models(open_models: OpenModels, server: str) -> base.Models:
+  """Models of this process, opened by the first study that asks (in its turn)."""
+  # Never closed: they live as long as the worker does.
+  return contextlib.ExitStack().enter_context(open_models(server))
+
+
+def _read(study: studies.Study, patient_key_file):
+  if study.refusal:
+    raise errors.CTReadError(study.refusal)
+  if study.path:
+    return readers.read_ct(
+        study.path, series_uid=study.series_uid, patient_key_file=patient_key_file)
+  _require_equal_copies(study)
+  try:
+    paths = [path for place in study.places for path in place.files()]
+    return readers.read_files(
+        paths, study.series_uid, name=study.key, patient_key_file=patient_key_file)
+  except OSError as error:
+    raise errors.CTReadError(
+        f'a file of the study cannot be read ({error.strerror}); was the archive '
+        'moved or unmounted meanwhile?') from None
+
+
+def _require_equal_copies(study: studies.Study) -> None:
+  """Copies are known to be equal by UIDs and sizes; here byte by byte."""
+  if not study.copies:
+    return
+  kept = {digest for place in study.places for digest in _file_digests(place)}
+  for place in study.copies:
+    if not _file_digests(place) <= kept:
+      raise errors.CTReadError(
+          'two folders hold copies of the study whose bytes differ; remove the copy '
+          'that is not wanted.')
+
+
+def _file_digests(place: studies.Place) -> set[bytes]:
+  digests = set()
+  for path in place.files():
+    with open(path, 'rb') as file:
+      digests.add(hashlib.file_digest(file, 'sha256').digest())
+  return digests
+
+
+def remove_leftovers(output: str | os.PathLike, older_than_s: float) -> None:
+  """Removes what killed processes were writing; names that start with a dot.
+
+  Args:
+    output: the folder of the archive's results.
+    older_than_s: what changed later may belong to a worker that still writes.
+  """
+  for path in records.studies_folder(output).glob('.*'):
+    with contextlib.suppress(OSError):
+      if time.time() - path.stat().st_mtime >= older_than_s:
+        shutil.rmtree(path)
