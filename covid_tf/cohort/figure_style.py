@@ -66,6 +66,16 @@ def put_caption(
     figure.tight_layout(rect=(0, foot, 1, 1), pad=0.5)
 
 
+class Shown:
+  """A figure as a notebook shows it."""
+
+  def __init__(self, figure: matplotlib.figure.Figure):
+    self._figure = figure
+
+  def _repr_svg_(self) -> str:
+    return svg_text(self._figure)
+
+
 def svg_text(figure: matplotlib.figure.Figure) -> str:
   """The figure as an <svg> element, without the XML prologue."""
   buffer = io.StringIO()

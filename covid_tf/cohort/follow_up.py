@@ -1,0 +1,229 @@
+"""One patient over time: the paper's discussion proposes the score for follow-up."""
+
+from collections.abc import Sequence
+import dataclasses
+import datetime
+import itertools
+import pathlib
+
+from covid_tf import errors
+from covid_tf.reports import stored_result
+
+# Ours. Two scans of one patient differ by their depth of breath; beyond these the
+# reader is told. They are no limits of repeatability, which nobody has measured.
+_BREATH = 0.20  # Relative difference of lung volume.
+_SPACING_RATIO = 1.5
+
+RISING, FALLING, UNCHANGED = 'rising', 'falling', 'unchanged'
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+  """A number that is followed: its name in compare.json, its title and its unit."""
+
+  name: str
+  title: str
+  unit: str
+  region: str = ''
+
+  def of(self, result: stored_result.StoredResult) -> float:
+    """The number, in the unit of result.json (fractions in [0, 1])."""
+    if self.region:
+      return result.corona_score_by_region_cm3[self.region]
+    return getattr(result, self.name)
+
+
+SCORE = Measure('corona_score_cm3', 'Corona score', 'cm³')
+INVOLVED = Measure('involved_lung_fraction', 'Involved lung', '%')
+LUNG_VOLUME = Measure('lung_volume_cm3', 'Lung volume', 'cm³')
+THIRDS = tuple(
+    Measure(f'{region}_cm3', f'{region.title()} third', 'cm³', region)
+    for region in ('apical', 'middle', 'basal'))
+SIDES = tuple(
+    Measure(f'{region}_cm3', f'{region.title()} lung', 'cm³', region)
+    for region in ('right', 'left'))
+MEASURES = (SCORE, INVOLVED, LUNG_VOLUME, *THIRDS, *SIDES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+  """How a measure moved between two studies.
+
+  Attributes:
+    difference: later minus earlier.
+    relative: difference over earlier; None where that is 0.
+    direction: RISING, FALLING or UNCHANGED.
+  """
+
+  difference: float
+  relative: float | None
+  direction: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TimePoint:
+  """One study of the patient.
+
+  Attributes:
+    result: its numbers.
+    folder: where map and mask lie beside result.json.
+    days: since the first study; None where a study has no date.
+  """
+
+  result: stored_result.StoredResult
+  folder: pathlib.Path
+  days: int | None
+
+  @property
+  def label(self) -> str:
+    return self.result.acquisition_date or 'no date'
+
+
+@dataclasses.dataclass(frozen=True)
+class FollowUp:
+  """The studies of one patient in time.
+
+  Attributes:
+    points: the studies, earliest first.
+    by_date: their order is that of their dates, else the order given.
+    identity: 'patient_key', or 'stated' where --same-patient vouches for it.
+    warnings: what a reader has to know before comparing.
+  """
+
+  points: tuple[TimePoint, ...]
+  by_date: bool
+  identity: str
+  warnings: tuple[str, ...]
+
+  def overall(self, measure: Measure) -> Change:
+    """From the first to the last study."""
+    return change(measure.of(self.points[0].result), measure.of(self.points[-1].result))
+
+  def steps(self, measure: Measure) -> tuple[Change, ...]:
+    """From each study to the next."""
+    values = [measure.of(point.result) for point in self.points]
+    return tuple(itertools.starmap(change, itertools.pairwise(values)))
+
+
+def change(earlier: float, later: float) -> Change:
+  """The change between two values of a measure."""
+  difference = later - earlier
+  direction = RISING if difference > 0 else FALLING if difference < 0 else UNCHANGED
+  return Change(difference, difference / earlier if earlier else None, direction)
+
+
+def follow_up(
+    paths: Sequence[pathlib.Path], *, same_patient: bool = False,
+    allow_mixed_models: bool = False) -> FollowUp:
+  """Reads results of one patient and puts them in time.
+
+  Args:
+    paths: result.json files or their folders, two or more.
+    same_patient: the caller vouches that they are one patient's, where results
+      carry no patient_key. Different keys are refused all the same.
+    allow_mixed_models: take results of several models or thresholds.
+
+  Raises:
+    errors.UsageError: fewer than two studies, a study twice, different patients,
+      or results that do not compare.
+  """
+  read = [(path if path.is_dir() else path.parent, stored_result.read_result(path))
+          for path in paths]
+  _require_two_studies(read)
+  identity = _identity(read, same_patient)
+  warnings = _mixed_warnings(read, allow_mixed_models)
+  points, by_date = _in_time(read)
+  if identity == 'stated':
+    warnings.append(
+        'No patient key shows that these are studies of one patient: the user '
+        'stated it.')
+  return FollowUp(
+      points, by_date, identity, (*warnings, *_comparability_warnings(points, by_date)))
+
+
+def _require_two_studies(read) -> None:
+  if len(read) < 2:
+    raise errors.UsageError(
+        f'two or more results of one patient are required, found {len(read)}.')
+  for (folder, one), (other_folder, other) in itertools.combinations(read, 2):
+    same_series = one.series_uid and one.series_uid == other.series_uid
+    if same_series or folder.resolve() == other_folder.resolve():
+      raise errors.UsageError(
+          f'{other_folder}: another study is required, found the series of {folder} '
+          'again; leave one of them out.')
+
+
+def _identity(read, same_patient) -> str:
+  keyed = [(folder, result.patient_key) for folder, result in read
+           if result.patient_key]
+  for folder, key in keyed[1:]:
+    if key != keyed[0][1]:
+      raise errors.UsageError(
+          f'{folder}: a study of the patient of {keyed[0][0]} is required, found '
+          'another patient_key; compare one patient at a time, scored with one '
+          '--patient-key-file.')
+  if len(keyed) == len(read):
+    return 'patient_key'
+  if not same_patient:
+    without = next(folder for folder, result in read if not result.patient_key)
+    raise errors.UsageError(
+        f'{without}: a patient_key is required to tell the patient, found none; score '
+        'with --patient-key-file, or vouch for it with --same-patient.')
+  return 'stated'
+
+
+def _mixed_warnings(read, allowed) -> list[str]:
+  found = []
+  for kind, described in (
+      ('models', lambda result: sorted(
+          (model.name, model.version, model.card_sha256) for model in result.models)),
+      ('slice and map thresholds', lambda result: (
+          result.thresholds.slice_probability, result.thresholds.map))):
+    first_folder, first = read[0]
+    other = next((folder for folder, result in read
+                  if described(result) != described(first)), None)
+    if other is None:
+      continue
+    if not allowed:
+      raise errors.UsageError(
+          f'{other}: the {kind} of {first_folder} are required, found others; scores '
+          'of two kinds do not compare: score the studies alike, or pass '
+          '--allow-mixed-models.')
+    found.append(f'The studies were scored with different {kind}: their scores do not '
+                 'compare.')
+  return found
+
+
+def _in_time(read) -> tuple[tuple[TimePoint, ...], bool]:
+  dates = [_date(result.acquisition_date) for _, result in read]
+  by_date = None not in dates
+  if by_date:
+    # Stable: studies of one day stay in the order in which they were given.
+    order = sorted(range(len(read)), key=dates.__getitem__)
+    read, dates = [read[i] for i in order], [dates[i] for i in order]
+  return tuple(
+      TimePoint(result, folder, (date - dates[0]).days if by_date else None)
+      for (folder, result), date in zip(read, dates)), by_date
+
+
+def _date(text) -> datetime.date | None:
+  try:
+    return datetime.date.fromisoformat(text) if text else None
+  except ValueError:
+    return None
+
+
+def _comparability_warnings(points, by_date):
+  if not by_date:
+    yield 'Not every study has a date: they are shown in the order given.'
+  elif len({point.days for point in points}) < len(points):
+    yield 'Studies of one day are shown in the order given.'
+  volumes = [point.result.lung_volume_cm3 for point in points]
+  if max(volumes) > (1 + _BREATH) * min(volumes):
+    yield (f'Lung volume differs by up to {max(volumes) / min(volumes) - 1:.0%}: a '
+           'different depth of breath alone moves density, volume and involved '
+           'fraction.')
+  spacings = [point.result.spacing_mm[0] for point in points]
+  if max(spacings) > _SPACING_RATIO * min(spacings):
+    yield (f'Slice spacing differs, from {min(spacings):.1f} to {max(spacings):.1f} '
+           'mm: small opacities may be seen in one study and missed in another.')
