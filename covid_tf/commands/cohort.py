@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       '--draws', type=int, default=roc.BOOTSTRAP_DRAWS,
       help=f'bootstrap draws (default {roc.BOOTSTRAP_DRAWS})')
-  parser.add_argument('--seed', type=int, default=0, help='of the bootstrap (default 0)')
+  parser.add_argument(
+      '--seed', type=int, default=0, help='of the bootstrap (default 0)')
   parser.add_argument(
       '--allow-mixed', action='store_true',
       help='take results of several schema versions, models or thresholds')
