@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 
+from covid_tf import errors
 from covid_tf import files
 
 
@@ -39,7 +40,8 @@ def filling(
       raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     temporary.mkdir(parents=True)
     try:
-      yield temporary
+      with _in_words_of(target, temporary):
+        yield temporary
       files.force_tree_to_disk(temporary)
       if existed:
         _move_all(temporary, target, names)
@@ -49,6 +51,16 @@ def filling(
       shutil.rmtree(temporary, ignore_errors=True)
     files.force_to_disk(target)
     files.force_to_disk(target.parent)
+
+
+@contextlib.contextmanager
+def _in_words_of(target: pathlib.Path, temporary: pathlib.Path) -> Iterator[None]:
+  """Errors of what is written inside name the place that the user asked for."""
+  try:
+    yield
+  except errors.OutputError as error:
+    raise errors.OutputError(
+        str(error).replace(str(temporary), str(target))) from error
 
 
 def _move_all(

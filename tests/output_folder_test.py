@@ -4,6 +4,7 @@ import os
 import pytest
 
 from covid_tf import errors
+from covid_tf import files
 from covid_tf import output_folder
 
 _NAMES = ('mask', 'report', 'result')
@@ -64,6 +65,20 @@ def test_nothing_changes_when_a_file_does_not_arrive(tmp_path, monkeypatch):
     with output_folder.filling(tmp_path, _NAMES) as folder:
       _fill(folder, 'new')
   assert _content(tmp_path) == dict.fromkeys(_NAMES, 'old')
+
+
+@pytest.mark.parametrize('before', ['nothing', 'folder'])
+def test_a_full_disk_is_told_of_the_place_asked_for(tmp_path, before):
+  target = tmp_path / 'out'
+  if before == 'folder':
+    target.mkdir()
+  with pytest.raises(errors.OutputError, match='no space left') as caught:
+    with output_folder.filling(target, _NAMES) as folder:
+      with files.replacing(folder / 'mask') as temporary:
+        temporary.write_text('half')
+        raise OSError(errno.ENOSPC, 'no space')
+  assert str(caught.value).startswith(f'{target / "mask"}: ')
+  assert os.listdir(tmp_path) == (['out'] if before == 'folder' else [])
 
 
 def test_a_file_in_the_way_is_refused_before_any_work(tmp_path):

@@ -2,6 +2,7 @@ import contextlib
 import functools
 import io
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -161,6 +162,33 @@ def test_a_study_starts_again_once_when_the_version_changes(volume, result):
   with pytest.raises(errors.ModelVersionChangedError):
     pipeline.analyze(volume, models)
   assert models.studies == 2
+
+
+def test_memory_is_the_mask_and_one_call_of_slices():
+  shape = (160, 128, 128)
+  volume = synthetic_case.make_volume(
+      synthetic_case.axial_affine((1.7, 2.0, 2.0), shape), shape)
+
+  class Recorded:
+    """Answers that take no memory of their own, every slice positive."""
+
+    def segment_lungs(self, hu):
+      return (hu > -1000) & (hu < -300)
+
+    def grad_cam(self, hu):
+      ones = np.ones((len(hu), 28, 28), np.float32)
+      return ones[:, 0, 0], ones, ones[:, ::2, ::2]
+
+  tracemalloc.start()
+  try:
+    result = pipeline.analyze(volume, Recorded())
+    peak = tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()
+  assert len(result.positive_slices) == 160
+  mask_bytes = volume.hu.size
+  # Maps of all slices as float32 would be two masks more, their labels four.
+  assert peak < 2.5 * mask_bytes
 
 
 def test_silence_where_there_is_no_terminal(volume, capfd):
