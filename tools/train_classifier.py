@@ -2,7 +2,8 @@ r"""Trains the slice classifier on shards of slices.
 
   python tools/train_classifier.py --output=runs/classifier \
       --shards='runs/slices/phantom_*' --shards='runs/slices/implanted_*' \
-      --validation='runs/held_out/*' --stage=112:1000:1e-3:3e-4 --stage=224:250:3e-4:1e-5
+      --validation='runs/held_out/*' \
+      --stage=112:500:1e-3:2e-4 --stage=224:160:3e-4:1e-5
 
 The same command goes on after an interruption. Each --shards pattern gives an
 equal share of every batch, however many slices it holds.
@@ -31,7 +32,7 @@ _OUTPUT = flags.DEFINE_string('output', None, 'Folder of the run.', required=Tru
 _SHARDS = flags.DEFINE_multi_string('shards', None, 'TFRecord pattern.', required=True)
 _VALIDATION = flags.DEFINE_multi_string('validation', [], 'TFRecord pattern, held out.')
 _STAGES = flags.DEFINE_multi_string(
-    'stage', ['112:1000:1e-3:3e-4', '224:250:3e-4:1e-5'],
+    'stage', ['112:500:1e-3:2e-4', '224:160:3e-4:1e-5'],
     'size:steps:learning rate:final learning rate; stages run in turn.')
 _WEIGHTS = flags.DEFINE_string('weights', None, 'Weights (.weights.h5) to begin from.')
 _BATCH = flags.DEFINE_integer('batch', 16, 'Slices a step.')

@@ -43,7 +43,8 @@ _SEED = flags.DEFINE_integer('seed', 1, 'Order, augmentation and first weights.'
 
 # The crop of the whole slice stands for other fields of view.
 _AUGMENTATION = augmentation.Augmentation(
-    rotation_degrees=12.0, margin_fraction=0.15, hu_offset=30.0, noise_hu=25.0)
+    rotation_degrees=12.0, margin_fraction=0.15, hu_offset=30.0, noise_hu=25.0,
+    coarsening=4.5, coarsening_probability=0.4)
 _SHUFFLE_BUFFER = 600
 _VALIDATION_SLICES = 128
 _VGG16_BLOCKS = (2, 2, 3, 3, 3)  # Convolutions a block.

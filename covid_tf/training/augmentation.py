@@ -5,6 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from covid_tf import volume as ct_volume
+from covid_tf.models import preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +19,9 @@ class Augmentation:
       share of the box.
     hu_offset: largest offset added to all HU.
     noise_hu: largest standard deviation of white noise.
+    coarsening: largest factor by which pixels grow and shrink back, as in scans
+      that somebody resampled. Without it a smooth lung is taken for room air.
+    coarsening_probability: of doing so.
   """
 
   rotation_degrees: float = 15.0
@@ -25,6 +29,8 @@ class Augmentation:
   margin_fraction: float = 0.08
   hu_offset: float = 0.0
   noise_hu: float = 0.0
+  coarsening: float = 1.0
+  coarsening_probability: float = 0.0
 
 
 NONE = Augmentation(0.0, 0.0, 0.0)
@@ -46,7 +52,7 @@ def augment_slice(
     float32 HU and uint8 mask of the same shape, and the box, at least 8 pixels
     a side and inside the slice.
   """
-  seeds = tf.unstack(tf.random.split(seed, 5))
+  seeds = tf.unstack(tf.random.split(seed, 6))
   image = tf.cast(hu, tf.float32)
   if augmentation.rotation_degrees:
     angle = tf.random.stateless_uniform(
@@ -66,7 +72,23 @@ def augment_slice(
     noise = tf.random.stateless_normal(tf.shape(image), seeds[4])
     image += (offset[0] * augmentation.hu_offset
               + tf.abs(offset[1]) * augmentation.noise_hu * noise)
+  if augmentation.coarsening_probability:
+    image = _coarsen(image, seeds[5], augmentation)
   return image, lung_mask, box
+
+
+def _coarsen(image, seed, augmentation):
+  draw = tf.random.stateless_uniform([2], seed)
+  factor = 1.0 + draw[0] * (augmentation.coarsening - 1.0)
+  shape = tf.shape(image)
+  coarse = tf.cast(tf.cast(shape, tf.float32) / factor, tf.int32)
+
+  def there_and_back():
+    small = preprocessing.resize(image[tf.newaxis], coarse[0], coarse[1])
+    return preprocessing.resize(small, shape[0], shape[1])[0]
+
+  return tf.cond(
+      draw[1] < augmentation.coarsening_probability, there_and_back, lambda: image)
 
 
 def _rotation_about(angle: tf.Tensor, box: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,174 @@
+"""Records, augmentation and the loop: round trips, geometry, and resuming."""
+
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from covid_tf import errors
+from covid_tf.models import preprocessing
+from covid_tf.training import augmentation
+from covid_tf.training import loop
+from covid_tf.training import losses
+from covid_tf.training import pipelines
+from covid_tf.training import records
+
+_SIZE = 32
+_CONSTANTS = preprocessing.Preprocessing((-1350.0, 150.0), _SIZE, 0.5)
+
+
+def _record(index, label):
+  random = np.random.default_rng(index)
+  hu = np.full((48, 60), -850, np.int16)
+  if label:
+    hu[20:30, 20:40] = -200
+  hu += random.integers(-20, 20, hu.shape).astype(np.int16)
+  mask = np.zeros((48, 60), np.uint8)
+  mask[8:40, 10:50] = 1
+  return records.SliceRecord(
+      hu, mask, (8, 10, 40, 50), label, 1.5, f'p{index // 4}', 's', index, 'test')
+
+
+@pytest.fixture(name='shard')
+def _shard(tmp_path):
+  path = tmp_path / 'a.tfrecord'
+  assert records.write_shard(path, [_record(i, i % 2) for i in range(24)]) == 24
+  return str(path)
+
+
+def test_a_record_comes_back_as_it_was_written():
+  record = _record(5, 1)
+  parsed = records.parse(records.serialize(record))
+  np.testing.assert_array_equal(parsed['hu'], record.hu)
+  np.testing.assert_array_equal(parsed['lung_mask'], record.lung_mask)
+  assert tuple(parsed['box'].numpy()) == record.box
+  assert parsed['patient'].numpy() == b'p1' and int(parsed['label']) == 1
+
+
+def test_a_shard_that_fails_leaves_nothing_under_its_name(tmp_path):
+  def failing():
+    yield _record(0, 0)
+    raise RuntimeError('drawn badly')
+
+  with pytest.raises(RuntimeError):
+    records.write_shard(tmp_path / 'b.tfrecord', failing())
+  assert not (tmp_path / 'b.tfrecord').exists()
+
+
+def test_augmentation_moves_slice_mask_and_box_together():
+  hu = np.full((80, 100), -1000, np.int16)
+  hu[30:50, 20:45] = 0
+  mask = (hu == 0).astype(np.uint8)
+  box = tf.constant([30, 20, 50, 45])
+  for seed in range(8):
+    moved_hu, moved_mask, moved_box = augmentation.augment_slice(
+        hu, mask, box, tf.constant([seed, 1]),
+        augmentation.Augmentation(10.0, 0.5, 0.0))
+    row0, column0, row1, column1 = moved_box.numpy()
+    inside = moved_hu.numpy()[moved_mask.numpy() > 0]
+    assert inside.mean() > -100  # The mask still lies on what it marked.
+    assert moved_mask.numpy()[row0:row1, column0:column1].mean() > 0.7
+    assert abs(int(moved_mask.numpy().sum()) - int(mask.sum())) < 0.1 * mask.sum()
+
+
+def test_coarsening_blurs_and_keeps_the_mean():
+  record = _record(2, 1)
+  how = augmentation.Augmentation(
+      0.0, 0.0, 0.0, coarsening=4.0, coarsening_probability=1.0)
+  hu, _, _ = augmentation.augment_slice(
+      record.hu, record.lung_mask, tf.constant(record.box), tf.constant([3, 2]), how)
+  steps = np.abs(np.diff(hu.numpy())).mean()
+  assert steps < 0.5 * np.abs(np.diff(record.hu.astype(float))).mean()
+  assert float(hu.numpy().mean()) == pytest.approx(record.hu.mean(), abs=5)
+
+
+def test_without_augmentation_nothing_changes():
+  record = _record(3, 1)
+  hu, mask, box = augmentation.augment_slice(
+      record.hu, record.lung_mask, tf.constant(record.box), tf.constant([1, 2]),
+      augmentation.NONE)
+  np.testing.assert_array_equal(hu, record.hu)
+  np.testing.assert_array_equal(mask, record.lung_mask)
+  assert tuple(box.numpy()) == record.box
+
+
+def test_the_same_seed_gives_the_same_batches(shard):
+  how = augmentation.Augmentation(10.0, 0.5, 0.1, 20.0, 20.0)
+
+  def first_batch(seed):
+    dataset = pipelines.batches(
+        pipelines.shuffled_records([shard], seed, 8),
+        lambda r, s: pipelines.classifier_example(r, s, how, _CONSTANTS), 6)
+    return next(iter(dataset))
+
+  (one, labels_one), (two, labels_two) = first_batch(4), first_batch(4)
+  np.testing.assert_array_equal(one, two)
+  np.testing.assert_array_equal(labels_one, labels_two)
+  assert np.abs(first_batch(5)[0] - one).max() > 1
+
+
+def test_training_crops_are_preprocessed_as_served_ones_are(shard):
+  record, seed = next(iter(pipelines.records_in_order([shard])))
+  image, _ = pipelines.classifier_example(record, seed, augmentation.NONE, _CONSTANTS)
+  crop = record['hu'][8:40, 10:50]
+  np.testing.assert_array_equal(
+      image, preprocessing.network_input(crop[tf.newaxis], _CONSTANTS)[0])
+
+
+def _tiny_classifier(size):
+  keras.utils.set_random_seed(2)
+  images = keras.Input((size, size, 3))
+  x = keras.layers.Conv2D(4, 3, strides=4, activation='relu')(images / 128.0)
+  x = keras.layers.BatchNormalization()(x)
+  return keras.Model(
+      images, keras.layers.Dense(1)(keras.layers.GlobalMaxPooling2D()(x)))
+
+
+def _train(folder: pathlib.Path, shard: str, plan):
+  def dataset(size, seed):
+    del size, seed  # The same batch every time: runs can be compared.
+    example = lambda r, s: pipelines.classifier_example(
+        r, s, augmentation.NONE, _CONSTANTS)
+    return pipelines.records_in_order([shard]).map(example).batch(24).repeat()
+
+  seen = []
+  model = loop.run_plan(
+      plan, folder, _tiny_classifier, keras.losses.BinaryCrossentropy(from_logits=True),
+      dataset, lambda model, stage, step: seen.append(step), checkpoint_every=10)
+  return model, seen
+
+
+def test_the_loop_learns_and_a_resumed_run_equals_one_that_went_through(tmp_path, shard):
+  whole, seen = _train(tmp_path / 'whole', shard, [loop.Stage(_SIZE, 40, 0.02, 0.02)])
+  assert seen == [10, 20, 30, 40]
+  _train(tmp_path / 'cut', shard, [loop.Stage(_SIZE, 20, 0.02, 0.02)])
+  resumed, seen = _train(tmp_path / 'cut', shard, [loop.Stage(_SIZE, 40, 0.02, 0.02)])
+  assert seen == [30, 40]
+  for one, two in zip(whole.get_weights(), resumed.get_weights()):
+    np.testing.assert_allclose(one, two, atol=1e-5)
+  log = (tmp_path / 'whole' / 'stage0' / 'log.csv').read_text().split()
+  first, last = (float(line.split(',')[2]) for line in (log[0], log[-1]))
+  assert last < 0.5 * first
+
+
+def test_the_learning_rate_falls_as_a_cosine():
+  stage = loop.Stage.parse('64:101:1e-3:1e-4')
+  rates = [stage.learning_rate_at(step) for step in (0, 50, 100, 500)]
+  np.testing.assert_allclose(rates, [1e-3, 5.5e-4, 1e-4, 1e-4], rtol=1e-3)
+
+
+@pytest.mark.parametrize('text', ['', '112:10', 'a:1:1:1', '112:10:1e-3:1e-4:9'])
+def test_a_malformed_stage_is_wrong_use(text):
+  with pytest.raises(errors.UsageError, match='size:steps:rate:final_rate'):
+    loop.Stage.parse(text)
+
+
+def test_dice_loss_is_zero_for_a_sure_and_right_answer():
+  labels = tf.reshape(tf.constant([1.0, 1, 0, 0]), (1, 2, 2, 1))
+  right = losses.dice_and_cross_entropy(labels, 40 * labels - 20)
+  wrong = losses.dice_and_cross_entropy(labels, 20 - 40 * labels)
+  assert float(right) < 1e-3 and float(wrong) > 10
+  nothing = tf.zeros((1, 2, 2, 1))
+  assert np.isfinite(float(losses.dice_and_cross_entropy(nothing, nothing - 20)))
