@@ -45,8 +45,9 @@ def find_studies(
   """
   rows = tuple(dict.fromkeys(archive_list.rows(pathlib.Path(source))))
   problems: list[str] = []
+  notes: list[str] = []
   known = {} if index_path is None else index.load(index_path)
-  listing = _Listing(rows, known, problems)
+  listing = _Listing(rows, known, problems, notes)
   tasks = _batched(listing.new_folders(), _FOLDERS_A_TASK)
   for listed in map_(functools.partial(_list_all, identify=identify), tasks):
     for key, folder in listed:
@@ -60,7 +61,7 @@ def find_studies(
   for series_uid, folders in listing.by_series().items():
     grouped = grouping.group(folders, root, identify=identify)
     found += grouped if series_uid is None else _with_series(grouped, series_uid)
-  return studies.Archive(tuple(_unique(found)), tuple(problems))
+  return studies.Archive(tuple(_unique(found)), tuple(problems), tuple(notes))
 
 
 class _Listing:
@@ -71,10 +72,11 @@ class _Listing:
     has_news: whether any was not in the index.
   """
 
-  def __init__(self, rows, known, problems):
+  def __init__(self, rows, known, problems, notes):
     self._rows = rows
     self._known = known
     self._problems = problems
+    self._notes = notes
     self._keys_of_row = {row: {} for row in rows}
     self.folders: dict = {}
     self.has_news = False
@@ -82,7 +84,7 @@ class _Listing:
   def new_folders(self) -> Iterator[walk.Folder]:
     """Walks all rows; yields what the index does not know, each folder once."""
     for row in self._rows:
-      for folder in archive_list.folders(row, self._problems):
+      for folder in archive_list.folders(row, self._problems, self._notes):
         key = _key(folder)
         self._keys_of_row[row][key] = None
         if key in self.folders:

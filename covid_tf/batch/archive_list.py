@@ -54,17 +54,19 @@ def rows(source: pathlib.Path) -> tuple[Row, ...]:
   return found
 
 
-def folders(row: Row, problems: list[str]) -> Iterator[walk.Folder]:
+def folders(
+    row: Row, problems: list[str], notes: list[str]) -> Iterator[walk.Folder]:
   """Yields the folders of a row.
 
   Args:
     row: of the archive.
     problems: gets a line for each thing that cannot be looked into.
+    notes: gets a line for what was left aside on purpose.
   """
   path = row.path
   try:
     if path.is_dir():
-      yield from walk.walk(path, problems)
+      yield from walk.walk(path, problems, notes)
     elif not _is_study_file(path) or not _is_dicomdir(path):
       path.stat()
       yield from _chosen([path])

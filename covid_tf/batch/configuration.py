@@ -24,12 +24,14 @@ class Configuration:
     thresholds: the cuts of the score.
     patient_key: digest that tells one site's key file from another; None
       without one.
+    resample_tilt: whether series with gantry tilt are straightened.
     software: name and version of this package.
   """
 
   models: tuple[tuple[str, int, str], ...]
   thresholds: results.Thresholds
   patient_key: str | None = None
+  resample_tilt: bool = False
   software: str = f'covid-tf {version.__version__}'
 
   @property

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 import contextlib
+import dataclasses
 import itertools
 import threading
 import time
@@ -34,50 +35,74 @@ def map_dask(
 
 
 def dashboard(address: str) -> str:
-  """URL of the scheduler's dashboard; '' if it has none or cannot be reached."""
-  try:
-    with _client(address) as client:
-      return client.dashboard_link
-  except Exception:  # Only a convenience: whatever is missing, there is no link.
-    return ''
+  """See `engine.dashboard`."""
+  with _client(address) as client:
+    return client.dashboard_link
 
 
 def _run(client, function, studies, stop, window) -> Iterator[tuple]:
+  suspects = []
+  for study, value in _ended(client, function, studies, stop, window):
+    if value == lost.by_deaths():
+      suspects.append(study)  # Or was it the study beside it on that worker?
+    else:
+      yield study, value
+  for study in suspects:
+    yield from _ended(client, function, iter([study]), stop, window)
+
+
+def _ended(client, function, studies, stop, window) -> Iterator[tuple]:
   from distributed import as_completed
 
   in_hand: dict[str, Any] = {}  # Key of a future to its study.
 
   def submitted(count: int) -> list:
-    if stop.is_set():
-      return []
-    chosen = list(itertools.islice(studies, count))
+    chosen = [] if stop.is_set() else list(itertools.islice(studies, count))
     # Not pure: two studies that look alike are two all the same.
     futures = client.map(
-        function, chosen, retries=lost.MOST_DEATHS, pure=False, batch_size=1000)
+        _Ending(function), chosen, key='study', retries=lost.MOST_DEATHS, pure=False,
+        batch_size=1000) if chosen else []
     in_hand.update(zip((future.key for future in futures), chosen))
     return futures
 
-  ended = as_completed(submitted(window), with_results=True, raise_errors=False)
-  while in_hand:
+  ended = as_completed(
+      submitted(window), loop=client.loop, with_results=True, raise_errors=False)
+  # What a worker has begun when `stop` is set, it brings to its end unheard.
+  while in_hand and not stop.is_set():
     _require_scheduler(client)
     batch = ended.next_batch(block=False)
     ended.update(submitted(len(batch)))
-    for future, value in batch:
-      study = in_hand.pop(future.key)
-      yield study, _value(future, value)
-    if stop.is_set():
-      # What a worker has begun it brings to its end, known or not.
-      return
+    for future, gathered in batch:
+      yield in_hand.pop(future.key), _value(gathered)
     if not batch:
       time.sleep(_PAUSE_S)
 
 
-def _value(future, value):
-  if future.status == 'finished':
-    return value
-  if future.status in ('cancelled', 'lost'):
-    raise _vanished()
-  error = value[1]
+@dataclasses.dataclass(frozen=True)
+class _Ended:
+  """What a function returned, so that nothing else can be taken for it."""
+
+  value: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ending:
+  """A function whose values are _Ended."""
+
+  function: Callable
+
+  def __call__(self, study) -> _Ended:
+    return _Ended(self.function(study))
+
+
+def _value(gathered):
+  # Not by the future's status: while a dead worker's value is made again, that
+  # says nothing of what was gathered.
+  if isinstance(gathered, _Ended):
+    return gathered.value
+  if not isinstance(gathered, tuple):
+    raise _vanished()  # The future was cancelled, and not by us.
+  error = gathered[1]
   if type(error).__name__ == 'KilledWorker':
     return lost.by_deaths()
   return lost.Lost(

@@ -43,3 +43,13 @@ def map_studies(
   # Here, because Dask is an extra.
   from covid_tf.batch import dask_engine
   return dask_engine.map_dask(function, studies, scheduler, stop)
+
+
+def dashboard(scheduler: str) -> str:
+  """URL of a Dask scheduler's dashboard.
+
+  Raises:
+    errors.ClusterError: there is no such scheduler.
+  """
+  from covid_tf.batch import dask_engine
+  return dask_engine.dashboard(scheduler)

@@ -82,9 +82,9 @@ def _image_uids(part: folder_listing.FolderStudy, identify) -> set[str]:
   uids = set()
   for path in studies.Place(part.folder, part.names).files():
     identity = identify(path)
-    if identity and identity.whole and identity.image_uid:
-      if identity.study_uid == part.study_uid and identity.modality in ('CT', ''):
-        uids.add(identity.image_uid)
+    if identity and identity.whole and identity.study_uid == part.study_uid and (
+        identity.modality in ('CT', '')):
+      uids.add(identity.image_uid)
   return uids
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 
-from covid_tf import files
 from covid_tf.reports import result_json
 
 FILE_NAME = 'record.json'
@@ -63,13 +62,9 @@ def studies_folder(output: str | os.PathLike) -> pathlib.Path:
 
 
 def write(folder: str | os.PathLike, record: Record) -> None:
-  """Writes a record into a result folder.
-
-  Raises:
-    errors.OutputError: it cannot be written.
-  """
+  """Writes a record into a result folder that has not got its name yet."""
   text = json.dumps(dataclasses.asdict(record), allow_nan=False, indent=0)
-  files.write_atomically(pathlib.Path(folder) / FILE_NAME, f'{text}\n'.encode())
+  pathlib.Path(folder, FILE_NAME).write_text(f'{text}\n', 'utf-8')
 
 
 def read(folder: str | os.PathLike) -> Record | None:

@@ -50,6 +50,7 @@ class Scorer:
     configuration: what every result must be made with.
     demo_models: whether the demo models answer.
     patient_key_file: a site's secret, or None.
+    with_reports: False leaves report.html out.
   """
 
   output: str
@@ -58,6 +59,7 @@ class Scorer:
   configuration: configuration_lib.Configuration
   demo_models: bool = False
   patient_key_file: str | None = None
+  with_reports: bool = True
 
   def __call__(self, study: studies.Study) -> records.Record:
     """Scores one study unless it is done already; never raises for its sake."""
@@ -69,7 +71,7 @@ class Scorer:
     try:
       return self._scored(study, folder, started)
     except errors.StudyRefusedError as error:
-      end = (records.REFUSED, str(error))
+      end = (records.REFUSED, _without_name(str(error), study))
     except errors.OutputError as error:
       return self._record(study, records.UNWRITTEN, str(error), started)
     except errors.CovidTFError as error:
@@ -85,7 +87,9 @@ class Scorer:
             and record.fingerprint == study.fingerprint)
 
   def _scored(self, study, folder, started) -> records.Record:
-    volume = _read(study, self.patient_key_file)
+    volume = _read(
+        study, patient_key_file=self.patient_key_file,
+        resample_tilt=self.configuration.resample_tilt)
     read_end = time.monotonic()
     with _MODELS_TURN:
       waited = time.monotonic() - read_end
@@ -99,7 +103,8 @@ class Scorer:
     result = dataclasses.replace(result, warnings=study.warnings + result.warnings)
     with files.replacing_directory(folder) as temporary:
       study_files.write_all(
-          temporary, result, volume, demo_models=self.demo_models)
+          temporary, result, volume, demo_models=self.demo_models,
+          with_report=self.with_reports)
       record = self._record(study, records.SCORED, '', started + waited, result)
       records.write(temporary, record)
     return record
@@ -151,28 +156,35 @@ def store(output: str | os.PathLike, record: records.Record) -> records.Record:
   return record
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _models(open_models: OpenModels, server: str) -> base.Models:
   """Models of this process, opened by the first study that asks (in its turn)."""
   # Never closed: they live as long as the worker does.
   return contextlib.ExitStack().enter_context(open_models(server))
 
 
-def _read(study: studies.Study, patient_key_file):
+def _read(study: studies.Study, **options):
   if study.refusal:
     raise errors.CTReadError(study.refusal)
   if study.path:
     return readers.read_ct(
-        study.path, series_uid=study.series_uid, patient_key_file=patient_key_file)
+        study.path, series_uid=study.series_uid, **options)
   _require_equal_copies(study)
   try:
     paths = [path for place in study.places for path in place.files()]
     return readers.read_files(
-        paths, study.series_uid, name=study.key, patient_key_file=patient_key_file)
+        paths, study.series_uid, name=study.key, **options)
   except OSError as error:
     raise errors.CTReadError(
         f'a file of the study cannot be read ({error.strerror}); was the archive '
         'moved or unmounted meanwhile?') from None
+
+
+def _without_name(reason: str, study: studies.Study) -> str:
+  """A reader's message without its subject, which may be a file named for a patient."""
+  for name in (study.key, os.path.basename(study.path)):
+    reason = reason.removeprefix(f'{name}: ')
+  return reason
 
 
 def _require_equal_copies(study: studies.Study) -> None:

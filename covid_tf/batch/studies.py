@@ -69,7 +69,9 @@ class Archive:
   Attributes:
     studies: in order of key, each key once.
     problems: folders and files that could not be looked into, in words.
+    notes: what was left aside on purpose, in words.
   """
 
   studies: tuple[Study, ...]
   problems: tuple[str, ...] = ()
+  notes: tuple[str, ...] = ()

@@ -23,15 +23,16 @@ class Folder:
   complete: bool = True
 
 
-def walk(root: str | os.PathLike, problems: list[str]) -> Iterator[Folder]:
+def walk(
+    root: str | os.PathLike, problems: list[str], notes: list[str]) -> Iterator[Folder]:
   """Yields the folders below `root` that hold files, `root` included.
 
   Symbolic links are not followed, so a loop of them is no loop here.
 
   Args:
     root: a folder; may itself be a link.
-    problems: gets a line for each folder that cannot be listed, and one for the
-      links left aside.
+    problems: gets a line for each folder that cannot be listed.
+    notes: gets a line if links were left aside.
 
   Yields:
     Folders in order of path, parents first.
@@ -53,7 +54,7 @@ def walk(root: str | os.PathLike, problems: list[str]) -> Iterator[Folder]:
     if names:
       yield Folder(path, tuple(names), changed_ns)
   if links:
-    problems.append(
+    notes.append(
         f'{os.fspath(root)}: {links} symbolic link(s) were not followed; list the '
         'folders that they lead to, if they matter.')
 

@@ -12,11 +12,18 @@ from covid_tf import results
 from covid_tf.predictors import base
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds --server, --models and what belongs to a server."""
+def add_arguments(
+    parser: argparse.ArgumentParser, *, several_servers: bool = False) -> None:
+  """Adds --server, --models and what belongs to a server.
+
+  Args:
+    parser: of the command.
+    several_servers: whether the command splits --server at commas.
+  """
   source = parser.add_mutually_exclusive_group()
   source.add_argument(
-      '--server', metavar='HOST:PORT',
+      '--server',
+      metavar='HOST:PORT[,HOST:PORT...]' if several_servers else 'HOST:PORT',
       help='a TF Serving or covid-tf serve gRPC port')
   source.add_argument(
       '--models', type=pathlib.Path, metavar='DIR',

@@ -22,7 +22,7 @@ _DEMO_NOTE = 'covid-tf DEMO MODELS; research use only'
 
 def write_all(
     folder: pathlib.Path, result: results.CaseResult, volume: volume_lib.CTVolume, *,
-    demo_models: bool) -> None:
+    demo_models: bool, with_report: bool = True) -> None:
   """Writes result.json, report.html, localization.nii.gz and lung_mask.nii.gz.
 
   Args:
@@ -30,6 +30,7 @@ def write_all(
     result: the scored study.
     volume: its CT, for the pictures.
     demo_models: the demo models answered; every file says so.
+    with_report: False leaves report.html out, which takes longer than the rest.
 
   Raises:
     errors.OutputError: a file cannot be written.
@@ -40,7 +41,8 @@ def write_all(
     note = _DEMO_NOTE
   nifti.write_lung_mask(folder / NAMES[0], result, note)
   nifti.write_localization(folder / NAMES[1], result, note)
-  html.write_report(folder / NAMES[2], result, volume, demo_models=demo_models)
+  if with_report:
+    html.write_report(folder / NAMES[2], result, volume, demo_models=demo_models)
   result_json.write_result(folder / NAMES[3], result)
 
 

@@ -1,0 +1,150 @@
+"""An archive from its listing to its summary; may be killed and started again."""
+
+from collections.abc import Callable, Iterator
+import collections
+import contextlib
+import dataclasses
+import fcntl
+import os
+import pathlib
+import threading
+
+from covid_tf import errors
+from covid_tf import files
+from covid_tf.batch import lost
+from covid_tf.batch import manifest
+from covid_tf.batch import progress as progress_lib
+from covid_tf.batch import records
+from covid_tf.batch import resumption
+from covid_tf.batch import scoring
+from covid_tf.batch import studies
+
+# Model failures one after the other: then it is not the studies.
+_MOST_FAILURES_IN_A_ROW = 20
+# Workers of this machine end with their parent; others may still be writing.
+_LEFTOVER_AGE_ON_CLUSTER_S = 24 * 3600.0
+
+# (function, studies) to (study, value or Lost), in any order.
+MapStudies = Callable[[Callable, Iterator], Iterator[tuple]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What a run did.
+
+  Attributes:
+    progress: counts, reasons and slowest studies of this run.
+    already: status to number of studies that an earlier run had ended.
+    total: studies of the archive.
+    stopped: why it ended early; None if it did not, or somebody asked for it.
+  """
+
+  progress: progress_lib.Progress
+  already: dict[str, int]
+  total: int
+  stopped: errors.CovidTFError | None = None
+
+  def count(self, status: str) -> int:
+    """Studies of a status, of this run and earlier ones."""
+    return self.progress.counts[status] + self.already.get(status, 0)
+
+
+@contextlib.contextmanager
+def exclusive(output: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """Makes the output folder and keeps a second run out of it.
+
+  Yields:
+    The folder.
+
+  Raises:
+    errors.OutputError: it cannot be written.
+    errors.UsageError: another run is at work there.
+  """
+  output = pathlib.Path(output)
+  lock_path = output / '.lock'
+  with files.explained(output, lock_path):
+    records.studies_folder(output).mkdir(parents=True, exist_ok=True)
+    lock = open(lock_path, 'ab')
+  with lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise errors.UsageError(
+          f'--output {output}: another covid-tf batch is at work there; wait for it, '
+          'or give another --output.') from None
+    yield output
+
+
+def run(
+    archive: studies.Archive, scorer: scoring.Scorer, map_studies: MapStudies,
+    stop: threading.Event, *, redo: bool = False, on_cluster: bool = False) -> Outcome:
+  """Scores what is not scored yet; call it inside `exclusive(scorer.output)`.
+
+  Args:
+    archive: the studies.
+    scorer: what workers apply to each.
+    map_studies: runs them; stops handing out once `stop` is set.
+    stop: set here when going on makes no sense, and by whoever wants an end.
+    redo: score again what another configuration scored.
+    on_cluster: workers may outlive this process.
+
+  Returns:
+    What was done; every study that ended is on disk and in the manifest.
+
+  Raises:
+    errors.UsageError: results of another configuration are in the way.
+    errors.OutputError: the manifest cannot be written.
+    errors.ClusterError: the workers are gone.
+  """
+  output = scorer.output
+  scoring.remove_leftovers(output, _LEFTOVER_AGE_ON_CLUSTER_S if on_cluster else 0)
+  plan = resumption.plan(
+      archive.studies, manifest.rebuild(output), scorer.configuration, output,
+      redo=redo)
+  scorer.configuration.save(output)
+  guard = _Guard(stop)
+  with (manifest.Appender(output) as rows,
+        progress_lib.Progress(len(plan.open)) as progress):
+    for study, value in map_studies(scorer, iter(plan.open)):
+      record = _record(scorer, study, value)
+      guard.see(record)
+      if record.status != records.UNWRITTEN:
+        rows.append(record)
+        progress.add(record)
+  if redo:
+    manifest.rebuild(output)  # One row a study: without those done again.
+  return Outcome(progress, plan.already, len(archive.studies), guard.error)
+
+
+def _record(scorer, study, value) -> records.Record:
+  if not isinstance(value, lost.Lost):
+    return value
+  return scoring.store(scorer.output, scoring.end_record(
+      study, records.FAILED, value.reason, scorer.configuration.digest, 0.0))
+
+
+class _Guard:
+  """Stops a run that can only fail.
+
+  Attributes:
+    error: why it was stopped; None if it was not.
+  """
+
+  def __init__(self, stop: threading.Event):
+    self._stop = stop
+    self._failures = collections.deque(maxlen=_MOST_FAILURES_IN_A_ROW)
+    self.error: errors.CovidTFError | None = None
+
+  def see(self, record: records.Record) -> None:
+    """Looks at what became of a study."""
+    self._failures.append(record.status == records.FAILED)
+    if record.status == records.UNWRITTEN:
+      self._end(errors.OutputError(record.reason))
+    elif sum(self._failures) == _MOST_FAILURES_IN_A_ROW:
+      self._end(errors.ModelError(
+          f'{_MOST_FAILURES_IN_A_ROW} studies failed one after the other, the last '
+          f'with: {record.reason}'))
+
+  def _end(self, error: errors.CovidTFError) -> None:
+    self.error = self.error or error
+    self._stop.set()

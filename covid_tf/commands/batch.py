@@ -1,0 +1,237 @@
+"""`covid-tf batch`: an archive scored, every study exactly once."""
+
+import argparse
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import functools
+import itertools
+import logging
+import os
+import pathlib
+import signal
+import sys
+import threading
+
+from covid_tf import case_threshold
+from covid_tf import errors
+from covid_tf import results
+from covid_tf.batch import archive as archive_lib
+from covid_tf.batch import configuration
+from covid_tf.batch import engine
+from covid_tf.batch import index
+from covid_tf.batch import lost
+from covid_tf.batch import manifest
+from covid_tf.batch import records
+from covid_tf.batch import run as run_lib
+from covid_tf.batch import scoring
+from covid_tf.batch import sizing
+from covid_tf.batch import studies as studies_lib
+from covid_tf.batch import summary
+from covid_tf.commands import model_options
+
+_SOME = 1  # Exit status: some studies have a score, others have none.
+_NONE = 3  # No study has a score.
+# Of a few folders each: a small archive is listed before processes would start.
+_TASKS_WITHOUT_PROCESSES = 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the command's flags."""
+  parser.add_argument(
+      'studies', metavar='STUDIES',
+      help='a folder to search, a file with a path a line, a CSV with a column path '
+      'and perhaps series_uid, or a DICOMDIR')
+  parser.add_argument(
+      '--output', metavar='DIR', required=True,
+      help='where studies/UID/ and manifest.csv appear; the same command goes on '
+      'where it stopped')
+  model_options.add_arguments(parser, several_servers=True)
+  parser.add_argument(
+      '--processes', type=int, metavar='N',
+      help='workers of this machine (default: by its cores and memory)')
+  parser.add_argument(
+      '--scheduler', metavar='ADDRESS',
+      help='use the workers of a running Dask cluster, for instance tcp://host:8786')
+  parser.add_argument(
+      '--redo', action='store_true',
+      help='score again what other models, cuts or software have scored')
+  parser.add_argument(
+      '--no-reports', action='store_true',
+      help='leave report.html out, which costs more time than reading a study')
+  parser.add_argument(
+      '--case-threshold', metavar='FILE|CM3',
+      help='answer for each case whether it is detected, as covid-tf score does')
+  parser.add_argument(
+      '--patient-key-file', metavar='FILE',
+      help="the site's secret key, as for covid-tf score")
+  parser.add_argument(
+      '--resample-tilt', action='store_true',
+      help='straighten series with gantry tilt instead of refusing them')
+
+
+def run(arguments: argparse.Namespace) -> int:
+  """Scores the archive; returns 0 for all, 1 for some, 3 for no study scored."""
+  if arguments.processes is not None and arguments.processes < 1:
+    raise errors.UsageError(
+        f'--processes: at least 1 is required, found {arguments.processes}.')
+  stop = threading.Event()
+  with run_lib.exclusive(arguments.output), _signals(stop) as caught:
+    workers = _workers(arguments, stop)
+    archive = _listed(arguments, stop)
+    if caught:
+      return _interrupted(caught)
+    outcome = run_lib.run(
+        archive, _scorer(arguments, workers), workers, stop, redo=arguments.redo,
+        on_cluster=arguments.scheduler is not None)
+  for line in summary.lines(outcome, archive):
+    print(line)
+  print(f'{pathlib.Path(arguments.output) / manifest.FILE_NAME}: research use only.')
+  if outcome.stopped:
+    raise outcome.stopped
+  if caught:
+    return _interrupted(caught)
+  scored = outcome.count(records.SCORED)
+  if scored == outcome.total and not archive.problems:
+    return 0
+  return _SOME if scored else _NONE
+
+
+def _workers(arguments, stop: threading.Event) -> run_lib.MapStudies:
+  """What runs the studies, as the flags say."""
+  if arguments.scheduler:
+    # What they tell of lost connections, this command says in one line.
+    for name in ('distributed', 'tornado'):
+      logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    print(f'Dashboard: {engine.dashboard(arguments.scheduler)}', file=sys.stderr)
+  processes = arguments.processes or sizing.worker_count(
+      models_in_process=arguments.server is None)
+  return functools.partial(
+      engine.map_studies, processes=processes, scheduler=arguments.scheduler,
+      stop=stop)
+
+
+def _listed(arguments, stop: threading.Event) -> studies_lib.Archive:
+  """Finds the studies; a large archive is listed by processes of this machine."""
+  processes = sizing.worker_count(models_in_process=False)
+
+  def mapped(function: Callable, items: Iterator) -> Iterator:
+    items = iter(items)
+    yield from map(function, itertools.islice(items, _TASKS_WITHOUT_PROCESSES))
+    for first in items:
+      everything = itertools.chain([first], items)
+      for _, value in engine.map_studies(
+          function, everything, processes=processes, stop=stop):
+        if isinstance(value, lost.Lost):
+          raise errors.ClusterError(f'listing {arguments.studies}: {value.reason}')
+        yield value
+
+  archive = archive_lib.find_studies(
+      arguments.studies, map_=mapped,
+      index_path=index.default_path(pathlib.Path(arguments.output)))
+  print(f'covid-tf batch: {len(archive.studies)} studies in {arguments.studies}',
+        file=sys.stderr)
+  if not archive.studies:
+    raise errors.UsageError(
+        f'{arguments.studies}: at least one CT study is required, found none'
+        + ''.join(f' ({problem})' for problem in archive.problems[:3]) + '.')
+  return archive
+
+
+@dataclasses.dataclass(frozen=True)
+class _OpenModels:
+  """Opens models in whichever process it is called; hashable.
+
+  Attributes:
+    flags: names and values of the command's flags.
+  """
+
+  flags: tuple[tuple[str, object], ...]
+
+  def __call__(self, server: str) -> contextlib.AbstractContextManager:
+    return model_options.open_models(
+        argparse.Namespace(**dict(self.flags) | {'server': server or None}))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Identify:
+  """Asks models who they are; errors are values, since they come from a worker."""
+
+  open_models: _OpenModels
+
+  def __call__(self, server: str):
+    try:
+      with self.open_models(server) as models:
+        return models.identities()
+    except errors.CovidTFError as error:
+      return error
+
+
+def _scorer(arguments, workers: run_lib.MapStudies) -> scoring.Scorer:
+  """What workers apply to each study; asks a worker which models answer."""
+  open_models = _OpenModels(tuple(sorted(vars(arguments).items())))
+  servers = tuple((arguments.server or '').split(','))
+  threshold = arguments.case_threshold and case_threshold.parse(
+      arguments.case_threshold)
+  key_digest = configuration.key_digest(arguments.patient_key_file)
+  identities = _identities(workers, open_models, servers)
+  if threshold:
+    threshold.require_same_models(identities)
+  return scoring.Scorer(
+      os.path.abspath(arguments.output), open_models, servers,
+      configuration.Configuration(
+          configuration.model_triples(identities),
+          results.Thresholds(
+              case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None),
+          key_digest, arguments.resample_tilt),
+      model_options.are_demo(arguments, identities), arguments.patient_key_file,
+      not arguments.no_reports)
+
+
+def _identities(workers, open_models, servers) -> tuple[results.ModelIdentity, ...]:
+  first = None
+  for server, found in workers(_Identify(open_models), iter(servers)):
+    if isinstance(found, lost.Lost):
+      raise errors.ClusterError(f'asking for the models: {found.reason}')
+    if isinstance(found, errors.CovidTFError):
+      raise found
+    first = first or (server, found)
+    if found != first[1]:
+      raise errors.UsageError(
+          f'--server: the same models are required of all, but {server} and '
+          f'{first[0]} serve different ones.')
+  if first is None:
+    raise KeyboardInterrupt  # Asked to stop before anybody answered.
+  return first[1]
+
+
+@contextlib.contextmanager
+def _signals(stop: threading.Event) -> Iterator[list[int]]:
+  """Lets the first SIGINT or SIGTERM end the run in order, the second at once.
+
+  Yields:
+    The signals that came.
+  """
+  caught: list[int] = []
+
+  def handle(number, frame):
+    del frame
+    caught.append(number)
+    if len(caught) > 1:
+      raise KeyboardInterrupt
+    print('\ncovid-tf batch: studies in hand are brought to their end; once more to '
+          'stop at once', file=sys.stderr)
+    stop.set()
+
+  before = {number: signal.signal(number, handle)
+            for number in (signal.SIGINT, signal.SIGTERM)}
+  try:
+    yield caught
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+def _interrupted(caught: list[int]) -> int:
+  print('covid-tf batch: stopped; the same command goes on.', file=sys.stderr)
+  return 128 + caught[0]  # The shell's convention.
