@@ -13,6 +13,7 @@ from covid_tf.reports import stored_result
 # reader is told. They are no limits of repeatability, which nobody has measured.
 _BREATH = 0.20  # Relative difference of lung volume.
 _SPACING_RATIO = 1.5
+_SAME = 0.005  # Ours: what rounds to 0 % has no direction.
 
 RISING, FALLING, UNCHANGED = 'rising', 'falling', 'unchanged'
 
@@ -52,7 +53,7 @@ class Change:
   Attributes:
     difference: later minus earlier.
     relative: difference over earlier; None where that is 0.
-    direction: RISING, FALLING or UNCHANGED.
+    direction: RISING, FALLING, or UNCHANGED below half a percent.
   """
 
   difference: float
@@ -108,7 +109,10 @@ class FollowUp:
 def change(earlier: float, later: float) -> Change:
   """The change between two values of a measure."""
   difference = later - earlier
-  direction = RISING if difference > 0 else FALLING if difference < 0 else UNCHANGED
+  if abs(difference) < _SAME * max(earlier, later) or difference == 0:
+    direction = UNCHANGED
+  else:
+    direction = RISING if difference > 0 else FALLING
   return Change(difference, difference / earlier if earlier else None, direction)
 
 

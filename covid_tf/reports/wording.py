@@ -7,16 +7,19 @@ PAPER = (
     'Gozes O, Frid-Adar M, Sagie N, Zhang H, Ji W, Greenspan H. Coronavirus Detection '
     'and Analysis on Chest CT with Deep Learning. 2020')
 
+_CHANGE_UNITS = {'%': 'points'}
+
 
 def cm3(value: float) -> str:
-  """'1,234.5'; below 1, two digits that count."""
-  return f'{value:,.1f}' if value >= 1 or value == 0 else f'{value:.2g}'
+  """'1,235', '123.4', '0.42', '0.0031': as many digits as are read."""
+  if value >= 1000:
+    return f'{value:,.0f}'
+  return _short(value)
 
 
 def percent(fraction: float) -> str:
-  """'7.1' of 0.071; below one percent, two digits that count."""
-  value = 100 * fraction
-  return f'{value:.1f}' if value >= 1 or value == 0 else f'{value:.2g}'
+  """'7.1' of 0.071, '0.42' of 0.0042."""
+  return _short(100 * fraction)
 
 
 def millimetres(value: float) -> str:
@@ -39,6 +42,21 @@ def slice_caption(viewed: slice_viewer.ViewedSlice) -> str:
   return (
       f'Position {signed(viewed.position_mm)} mm, COVID-19 probability '
       f'{viewed.probability:.2f}, {cm3(viewed.score_cm3)} cm³ of the score')
+
+
+def measured(value: float, unit: str) -> str:
+  """A measure as it is read: fractions in percent."""
+  return percent(value) if unit == '%' else cm3(value)
+
+
+def change(difference: float, relative: float | None, unit: str) -> str:
+  """'−46.5 cm³ (−79 %)'; of a fraction, in points of percent."""
+  if difference == 0:
+    return 'no change'
+  sign = '+' if difference > 0 else '\N{MINUS SIGN}'
+  in_words = f'{sign}{measured(abs(difference), unit)} {_CHANGE_UNITS.get(unit, unit)}'
+  return in_words if relative is None else (
+      f'{in_words} ({sign}{abs(relative):.0%})'.replace('%)', ' %)'))
 
 
 def methods(result: results.CaseResult, demo_models: bool = False) -> str:
@@ -95,3 +113,9 @@ def provenance(
 def _window(window_hu) -> str:
   low, high = window_hu
   return f'{low:g} to {high:g} HU'
+
+
+def _short(value) -> str:
+  if value >= 1 or value == 0:
+    return f'{value:.1f}'
+  return f'{value:.2f}' if value >= 0.1 else f'{value:.2g}'

@@ -1,0 +1,55 @@
+"""`covid-tf compare`: one patient over time."""
+
+import argparse
+import pathlib
+import sys
+
+from covid_tf import output_folder
+from covid_tf.cohort import follow_up as follow_up_lib
+from covid_tf.cohort import follow_up_report
+from covid_tf.reports import wording
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the command's flags."""
+  parser.add_argument(
+      'results', metavar='RESULT', nargs='+', type=pathlib.Path,
+      help='folders that covid-tf score wrote, two or more, of one patient')
+  parser.add_argument(
+      '--output', required=True, metavar='DIR',
+      help=f'where {", ".join(follow_up_report.NAMES)} appear, all or none')
+  parser.add_argument(
+      '--same-patient', action='store_true',
+      help='vouch that results without patient_key are one patient\'s')
+  parser.add_argument(
+      '--allow-mixed-models', action='store_true',
+      help='take results of several models or thresholds, whose scores do not compare')
+
+
+def run(arguments: argparse.Namespace) -> int:
+  """Compares the studies, writes everything, prints the change; returns 0."""
+  follow_up = follow_up_lib.follow_up(
+      arguments.results, same_patient=arguments.same_patient,
+      allow_mixed_models=arguments.allow_mixed_models)
+  with output_folder.filling(arguments.output, follow_up_report.NAMES) as folder:
+    follow_up = follow_up_report.write_all(folder, follow_up)
+  for warning in follow_up.warnings:
+    print(f'covid-tf compare: warning: {warning}', file=sys.stderr)
+  print(summary_text(follow_up))
+  print(f'Report: {pathlib.Path(arguments.output) / "compare.html"}')
+  return 0
+
+
+def summary_text(follow_up: follow_up_lib.FollowUp) -> str:
+  """A line a measure, first study to last."""
+  first, last = follow_up.points[0], follow_up.points[-1]
+  lines = [f'{len(follow_up.points)} studies, {first.label} to {last.label}']
+  for measure in follow_up_lib.MEASURES:
+    change = follow_up.overall(measure)
+    values = ' to '.join(
+        wording.measured(measure.of(point.result), measure.unit)
+        for point in (first, last))
+    lines.append(
+        f'{measure.title}: {values} {measure.unit}, {change.direction}, '
+        f'{wording.change(change.difference, change.relative, measure.unit)}')
+  return '\n'.join(lines)

@@ -1,0 +1,122 @@
+import json
+import re
+
+import pytest
+
+from covid_tf import cli
+from covid_tf.cohort import follow_up_report
+from covid_tf.reports import stored_result
+from covid_tf.reports import study_files
+import report_page
+import scored_studies
+
+_KEY = 'ab' * 32
+_SMALL = (((-85, 45, -70), (20, 18, 26)),)
+
+
+@pytest.fixture(scope='module', name='compared')
+def _compared(tmp_path_factory):
+  root = tmp_path_factory.mktemp('compared')
+  paths = [
+      scored_studies.write_study(root / 'later', acquisition_date='2020-03-20',
+                                 patient_key=_KEY, lesions=_SMALL),
+      scored_studies.write_study(root / 'first', acquisition_date='2020-03-02',
+                                 patient_key=_KEY)]
+  status = cli.main(['compare', *map(str, paths), '--output', str(root / 'out')])
+  assert status == 0
+  return root / 'out', [stored_result.read_result(path) for path in paths[::-1]]
+
+
+def test_everything_appears(compared):
+  out, _ = compared
+  assert {path.name for path in out.iterdir()} == set(follow_up_report.NAMES)
+
+
+def test_the_numbers_are_those_of_the_results(compared):
+  out, (first, last) = compared
+  content = json.loads((out / 'compare.json').read_text())
+  assert [study['days_since_first'] for study in content['studies']] == [0, 18]
+  assert [study['series_uid'] for study in content['studies']] == [
+      first.series_uid, last.series_uid]
+  for name in ('corona_score_cm3', 'involved_lung_fraction', 'lung_volume_cm3'):
+    values = [study[name] for study in content['studies']]
+    assert values == [getattr(first, name), getattr(last, name)]
+    change = content['first_to_last'][name]
+    assert change['difference'] == values[1] - values[0]
+  assert content['first_to_last']['corona_score_cm3']['direction'] == 'falling'
+  basal = content['changes'][0]['basal_cm3']
+  assert basal['difference'] == pytest.approx(
+      last.corona_score_by_region_cm3['basal']
+      - first.corona_score_by_region_cm3['basal'])
+  assert content['patient_identity'] == 'patient_key' and not content['demo_models']
+
+
+def test_the_page_shows_the_change_and_both_studies(compared):
+  out, (first, last) = compared
+  page = report_page.Page((out / 'compare.html').read_bytes())
+  headline = page.by_id('headline').words()
+  assert f'{first.corona_score_cm3:.1f} → {last.corona_score_cm3:.1f} cm³' in headline
+  assert '↓ falling' in headline
+  assert len(page.all('img', inside='maps')) == 2
+  assert len(page.all('image', 'grey', inside='maps')) == 8  # Four levels of each.
+  provenance = page.by_id('provenance').words()
+  assert all(result.series_uid in provenance for result in (first, last))
+  assert page.all('p', 'research') and not page.all('p', 'demo')
+
+
+def test_nothing_outside_and_no_pseudonym_on_the_page(compared):
+  out, _ = compared
+  for name in ('compare.html', 'compare.json'):
+    text = (out / name).read_text()
+    assert _KEY not in text and str(out.parent) not in text
+  page = report_page.Page((out / 'compare.html').read_bytes())
+  for element in page.elements:
+    for name in ('src', 'href', 'xlink:href'):
+      assert re.match('data:image/|#', element.attributes.get(name, '#'))
+
+
+def test_text_from_results_is_escaped(tmp_path):
+  evil = '<script>alert(1)</script>'
+  for name in 'ab':
+    scored_studies.write_study(
+        tmp_path / name, maps=False, patient_key=_KEY, study_uid=evil, warnings=(evil,))
+  assert cli.main(['compare', str(tmp_path / 'a'), str(tmp_path / 'b'),
+                   '--output', str(tmp_path / 'out')]) == 0
+  page = report_page.Page((tmp_path / 'out' / 'compare.html').read_bytes())
+  assert not page.all('script') and evil in page.by_id('provenance').text
+
+
+def test_results_without_maps_are_compared_in_numbers(tmp_path, capsys):
+  paths = [scored_studies.write_study(tmp_path / 'a', patient_key=_KEY),
+           scored_studies.write_study(tmp_path / 'b', patient_key=_KEY, maps=False)]
+  assert cli.main(['compare', *map(str, paths), '--output', str(tmp_path / 'out')]) == 0
+  assert 'map and lung mask' in (tmp_path / 'out' / 'compare.html').read_text()
+  page = report_page.Page((tmp_path / 'out' / 'compare.html').read_bytes())
+  assert len(page.all('img', inside='maps')) == 1
+  captured = capsys.readouterr()
+  assert 'Corona score: ' in captured.out and 'no maps are shown' in captured.err
+
+
+def test_demo_models_are_called_so(tmp_path):
+  for name in 'ab':
+    scored_studies.write_study(
+        tmp_path / name, maps=False, patient_key=_KEY,
+        warnings=(study_files.DEMO_WARNING,))
+  assert cli.main(['compare', str(tmp_path / 'a'), str(tmp_path / 'b'),
+                   '--output', str(tmp_path / 'out')]) == 0
+  page = report_page.Page((tmp_path / 'out' / 'compare.html').read_bytes())
+  assert page.all('p', 'demo')
+  assert json.loads((tmp_path / 'out' / 'compare.json').read_text())['demo_models']
+
+
+def test_wrong_use_is_one_line_and_leaves_nothing(tmp_path, capsys):
+  one = scored_studies.write_study(tmp_path / 'a', maps=False)
+  two = scored_studies.write_study(tmp_path / 'b', maps=False)
+  out = tmp_path / 'out'
+  for arguments in ([one, two], [one], [one, tmp_path / 'absent']):
+    status = cli.main(['compare', *map(str, arguments), '--output', str(out)])
+    error = capsys.readouterr().err
+    assert status == 2 and error.startswith('covid-tf compare: ')
+    assert error.count('\n') == 1 and not out.exists()
+  assert cli.main(['compare', str(one), str(two), '--same-patient',
+                   '--output', str(out)]) == 0
