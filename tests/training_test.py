@@ -28,7 +28,8 @@ def _record(index, label):
   mask = np.zeros((48, 60), np.uint8)
   mask[8:40, 10:50] = 1
   return records.SliceRecord(
-      hu, mask, (8, 10, 40, 50), label, 1.5, f'p{index // 4}', 's', index, 'test')
+      hu, mask, (hu > -500).astype(np.uint8) if index % 3 else None, (8, 10, 40, 50),
+      label, 1.5, f'p{index // 4}', 's', index, 'test')
 
 
 @pytest.fixture(name='shard')

@@ -72,7 +72,7 @@ def _read(path):
   name = pathlib.Path(path).name
   return [
       records.SliceRecord(
-          np.rint(hu[i]).astype(np.int16), mask[i].astype(np.uint8), box, 0,
+          np.rint(hu[i]).astype(np.int16), mask[i].astype(np.uint8), None, box, 0,
           volume.spacing_mm[1] * step, name, name, i, 'background')
       for i in range(len(hu))]
 
@@ -93,18 +93,18 @@ def _implanted_slices(backgrounds, count, random):
     record = random.choice([b for b in backgrounds if b.patient == patient])
     hu = implantation.add_look_alikes(
         record.hu, record.lung_mask, record.pixel_mm, random)
-    label = 0
+    label, lesion_mask = 0, np.zeros_like(record.lung_mask)
     if _area_mm2(record.lung_mask, record.pixel_mm) < _SMALLEST_LUNG_MM2:
       label = records.UNLABELLED
     elif random.random() < 0.5:
       implanted = implantation.implant_lesions(
           hu, record.lung_mask, record.pixel_mm, random)
-      hu = implanted.hu
-      shown = _area_mm2(implanted.lesion_mask, record.pixel_mm)
+      hu, lesion_mask = implanted.hu, implanted.lesion_mask
+      shown = _area_mm2(lesion_mask, record.pixel_mm)
       label = 1 if shown >= _SMALLEST_LESION_MM2 else records.UNLABELLED
     yield records.SliceRecord(
-        hu, record.lung_mask, record.box, label, record.pixel_mm, record.patient,
-        record.series, record.slice_index, 'implanted')
+        hu, record.lung_mask, lesion_mask, record.box, label, record.pixel_mm,
+        record.patient, record.series, record.slice_index, 'implanted')
 
 
 def _phantom_slices(seed):
@@ -119,7 +119,8 @@ def _phantom_slices(seed):
     label = 0 if not shown else 1 if shown >= _SMALLEST_LESION_MM2 else (
         records.UNLABELLED)
     yield records.SliceRecord(
-        hu, drawn.lung_mask[i], box, label, pixel_mm, name, name, i, 'phantom')
+        hu, drawn.lung_mask[i], drawn.lesion_mask[i], box, label, pixel_mm, name, name,
+        i, 'phantom')
 
 
 def _area_mm2(mask, pixel_mm):

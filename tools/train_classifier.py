@@ -1,4 +1,4 @@
-r"""Trains the slice classifier on shards of slices.
+r"""Trains the slice classifier on shards of slices, helped by drawn lesions.
 
   python tools/train_classifier.py --output=runs/classifier \
       --shards='runs/slices/phantom_*' --shards='runs/slices/implanted_*' \
@@ -22,10 +22,11 @@ from sklearn import metrics
 import tensorflow as tf
 
 from covid_tf import errors
-from covid_tf.models import classifier
 from covid_tf.models import preprocessing
 from covid_tf.training import augmentation
+from covid_tf.training import located_classifier
 from covid_tf.training import loop
+from covid_tf.training import losses
 from covid_tf.training import pipelines
 
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder of the run.', required=True)
@@ -50,17 +51,16 @@ def main(argv):
   output = pathlib.Path(_OUTPUT.value)
   output.mkdir(parents=True, exist_ok=True)
   (output / 'flags.txt').write_text(flags.FLAGS.flags_into_string())
-  loss = keras.losses.BinaryCrossentropy(from_logits=True)
   model = loop.run_plan(
-      [loop.Stage.parse(text) for text in _STAGES.value], output, _build, loss,
-      _dataset, lambda *now: _report(output, *now))
-  model.save_weights(output / 'final.weights.h5')
+      [loop.Stage.parse(text) for text in _STAGES.value], output, _build,
+      losses.located_cross_entropy, _dataset, lambda *now: _report(output, *now))
+  located_classifier.classifier_of(model).save_weights(output / 'final.weights.h5')
 
 
 def _build(size):
-  model = classifier.build(size=size)
+  model = located_classifier.build(size)
   if _WEIGHTS.value:
-    model.load_weights(_WEIGHTS.value)
+    located_classifier.classifier_of(model).load_weights(_WEIGHTS.value)
   return model
 
 
@@ -75,6 +75,7 @@ def _dataset(size, seed):
 
 
 def _report(output, model, stage, step):
+  model = located_classifier.classifier_of(model)
   model.save_weights(output / 'latest.weights.h5')
   for pattern in _VALIDATION.value:
     held_out = pipelines.records_in_order(_matches(pattern)).filter(_is_labelled)
@@ -83,7 +84,7 @@ def _report(output, model, stage, step):
     labels, logits = [], []
     for images, truth in batches:
       logits.append(model(images, training=False).numpy().ravel())
-      labels.append(truth.numpy().ravel() > 0)
+      labels.append(truth['covid'].numpy().ravel() > 0)
     labels, logits = np.concatenate(labels), np.concatenate(logits)
     print(f'{time.strftime("%H:%M:%S")} size {stage.size} step {step} {pattern}: '
           f'AUC {metrics.roc_auc_score(labels, logits):.4f} '
@@ -96,7 +97,7 @@ def _example(size, how):
   served = preprocessing.CLASSIFIER
   constants = dataclasses.replace(
       served, size=size, low_pass_sigma=served.low_pass_sigma * size / served.size)
-  return lambda record, seed: pipelines.classifier_example(record, seed, how, constants)
+  return lambda record, seed: pipelines.located_example(record, seed, how, constants)
 
 
 def _is_labelled(record, seed):

@@ -43,11 +43,32 @@ def classifier_example(
     how: augmentation.Augmentation, constants: preprocessing.Preprocessing
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """A record's lung crop as (float32 [size, size, 3], float32 [1] label)."""
-  hu, _ = _augmented_crop(record, record['box'], seed, how)
-  image = preprocessing.network_input(hu[tf.newaxis], constants)[0]
+  image, labels = located_example(record, seed, how, constants)
+  return image, labels['covid']
+
+
+def located_example(
+    record: dict[str, tf.Tensor], seed: tf.Tensor,
+    how: augmentation.Augmentation, constants: preprocessing.Preprocessing
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+  """A record's lung crop with its label and the place of its lesions.
+
+  Returns:
+    float32 [size, size, 3], and a dictionary: `covid` float32 [1]; `lesion`
+    float32 [size, size], lesion's share of each pixel; `lesion_known` float32 [],
+    0 where nobody has drawn the lesions.
+  """
+  # Nearest-neighbour keeps whole numbers, so one mask can carry the other.
+  masks = record['lung_mask'] + 2 * record['lesion_mask']
+  hu, masks = _augmented_crop(record | {'lung_mask': masks}, record['box'], seed, how)
   size = constants.size
-  return (tf.ensure_shape(image, (size, size, 3)),
-          tf.cast(record['label'], tf.float32)[tf.newaxis])
+  image = preprocessing.network_input(hu[tf.newaxis], constants)[0]
+  lesion = preprocessing.resize(
+      tf.cast(masks >= 2, tf.float32)[tf.newaxis], size, size)[0]
+  return tf.ensure_shape(image, (size, size, 3)), {
+      'covid': tf.cast(record['label'], tf.float32)[tf.newaxis],
+      'lesion': tf.ensure_shape(lesion, (size, size)),
+      'lesion_known': record['lesion_known']}
 
 
 def lung_example(

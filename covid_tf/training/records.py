@@ -17,6 +17,7 @@ class SliceRecord:
   Attributes:
     hu: int16 [row, column], HU.
     lung_mask: uint8 [row, column], 0 or 1; all zero where there is none.
+    lesion_mask: uint8 [row, column], 0 or 1; None where nobody has drawn it.
     box: [row0, column0, row1, column1], the lung box of the case, half open.
     label: 1 COVID, 0 not, -1 unknown.
     pixel_mm: in-plane spacing in millimetres.
@@ -28,6 +29,7 @@ class SliceRecord:
 
   hu: np.ndarray
   lung_mask: np.ndarray
+  lesion_mask: np.ndarray | None
   box: tuple[int, int, int, int]
   label: int
   pixel_mm: float
@@ -40,6 +42,7 @@ class SliceRecord:
 _FEATURES = {
     'hu': tf.io.FixedLenFeature([], tf.string),
     'lung_mask': tf.io.FixedLenFeature([], tf.string),
+    'lesion_mask': tf.io.FixedLenFeature([], tf.string),
     'shape': tf.io.FixedLenFeature([2], tf.int64),
     'box': tf.io.FixedLenFeature([4], tf.int64),
     'label': tf.io.FixedLenFeature([], tf.int64),
@@ -65,9 +68,12 @@ def write_shard(path: pathlib.Path, records: Iterable[SliceRecord]) -> int:
 
 def serialize(record: SliceRecord) -> bytes:
   """One record as the bytes of a tf.train.Example."""
+  lesion_mask = b'' if record.lesion_mask is None else np.ascontiguousarray(
+      record.lesion_mask, 'u1').tobytes()
   return tf.train.Example(features=tf.train.Features(feature={
       'hu': _bytes(np.ascontiguousarray(record.hu, '<i2').tobytes()),
       'lung_mask': _bytes(np.ascontiguousarray(record.lung_mask, 'u1').tobytes()),
+      'lesion_mask': _bytes(lesion_mask),
       'shape': _ints(record.hu.shape),
       'box': _ints(record.box),
       'label': _ints([record.label]),
@@ -81,12 +87,22 @@ def serialize(record: SliceRecord) -> bytes:
 
 
 def parse(example: tf.Tensor) -> dict[str, tf.Tensor]:
-  """A serialized record as tensors: hu int16 and lung_mask uint8 [row, column]."""
+  """A serialized record as tensors.
+
+  Returns:
+    The record's fields by name: hu int16, lung_mask and lesion_mask uint8
+    [row, column], and `lesion_known`, float32, 0 where lesion_mask is a stand-in.
+  """
   features = tf.io.parse_single_example(example, _FEATURES)
   shape = features['shape']
   features['hu'] = tf.reshape(tf.io.decode_raw(features['hu'], tf.int16), shape)
   features['lung_mask'] = tf.reshape(
       tf.io.decode_raw(features['lung_mask'], tf.uint8), shape)
+  lesion = tf.io.decode_raw(features['lesion_mask'], tf.uint8)
+  features['lesion_known'] = tf.cast(tf.size(lesion) > 0, tf.float32)
+  features['lesion_mask'] = tf.cond(
+      tf.size(lesion) > 0, lambda: tf.reshape(lesion, shape),
+      lambda: tf.zeros(shape, tf.uint8))
   features['box'] = tf.cast(features['box'], tf.int32)
   return features
 
