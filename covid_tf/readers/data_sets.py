@@ -1,7 +1,7 @@
 """From a file to the raw elements of its header, up to the pixels.
 
-pydicom's element generator does the parsing; `dcmread` around it takes three
-times as long and cannot say where the pixels start (docs/adr/0010).
+A walk over the bytes does it for the usual encodings and pydicom for the rest
+(docs/adr/0010).
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from pydicom import filereader
 from pydicom import uid as pydicom_uid
 
 from covid_tf.readers import dicomdir
+from covid_tf.readers import element_walk
 from covid_tf.readers import elements as elements_lib
 from covid_tf.readers import privacy
 from covid_tf.readers import sources
@@ -24,13 +25,12 @@ _TRANSFER_SYNTAX_UID = 0x00020010
 _IMPLEMENTATION_VERSION_NAME = 0x00020013
 _META_TAGS = [
     _MEDIA_STORAGE_CLASS_UID, _TRANSFER_SYNTAX_UID, _IMPLEMENTATION_VERSION_NAME]
-_HEADER_TAGS = [*tags.OF_AN_IMAGE, *privacy.TAGS]
+_HEADER_TAGS = frozenset((*tags.OF_AN_IMAGE, *privacy.TAGS))
 
 # Bytes read for a header, one after the other until the pixels are reached. A
 # scanner's header has 5 to 30 kB; one with a frame table or private archives
 # may have megabytes; beyond the last the file is no image.
 _HEADER_BYTES = (1 << 16, 1 << 20, 1 << 26)
-_UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
 class NotDicomError(Exception):
@@ -161,6 +161,14 @@ def _encoding(start: bytes, offset: int, syntax: str) -> tuple[bool, bool]:
 
 def _elements(start: bytes, offset: int, implicit: bool, little: bool):
   """The wanted elements, and (tag, offset, length) of the pixels or None."""
+  try:
+    return element_walk.Walk(start, implicit, little).to_pixels(offset, _HEADER_TAGS)
+  except (element_walk.UnusualError, RecursionError):
+    return parsed_by_pydicom(start, offset, implicit, little)
+
+
+def parsed_by_pydicom(start: bytes, offset: int, implicit: bool, little: bool):
+  """What `_elements` returns, of headers with rare encodings."""
   file = io.BytesIO(start)
   file.seek(offset)
   place = None
@@ -170,13 +178,15 @@ def _elements(start: bytes, offset: int, implicit: bool, little: bool):
     if tag < tags.FLOAT_PIXEL_DATA or tag >> 16 != 0x7FE0:
       return False
     # Called just after the element's header is read.
-    place = (int(tag), file.tell(), None if length == _UNDEFINED_LENGTH else length)
+    undefined = length == element_walk.UNDEFINED_LENGTH
+    place = (int(tag), file.tell(), None if undefined else length)
     return True
 
   found = {}
   try:
     for element in filereader.data_element_generator(
-        file, implicit, little, stop_when=at_pixels, specific_tags=_HEADER_TAGS):
+        file, implicit, little, stop_when=at_pixels,
+        specific_tags=list(_HEADER_TAGS)):
       found[int(element.tag)] = element
   except Exception:  # pydicom raises whatever it meets in damaged bytes.
     place = None
