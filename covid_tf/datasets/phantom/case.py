@@ -68,6 +68,8 @@ class PhantomCase:
       raise ValueError(f'kind must be one of {KINDS}, found {self.kind!r}.')
     if self.seed < 0:
       raise ValueError(f'seed must be >= 0, found {self.seed}.')
+    if self.severe and self.kind != 'diffuse':
+      raise ValueError(f"severe asks for kind 'diffuse', found {self.kind!r}.")
     if (self.kind == 'none') != (self.lesion_fraction == 0):
       raise ValueError(
           "lesion_fraction must be 0 for kind 'none' and above 0 otherwise, found "
@@ -95,7 +97,7 @@ def draw_case(seed: int, kind: str | None = None, **overrides) -> PhantomCase:
   drawn_kind = KINDS[rng.choice(3, p=(0.4, 0.35, 0.25))]
   kind = drawn_kind if kind is None else kind
   severe_draw, load, field_of_view = rng.uniform(size=3)
-  severe = kind == 'diffuse' and bool(severe_draw < 0.6)
+  severe = overrides.get('severe', kind == 'diffuse' and bool(severe_draw < 0.6))
   fields = dict(
       seed=seed, kind=kind, severe=severe,
       lesion_fraction=_lesion_fraction(kind, severe, load),
@@ -123,19 +125,22 @@ def draw_case(seed: int, kind: str | None = None, **overrides) -> PhantomCase:
   return PhantomCase(**fields)
 
 
-def cohort(count: int | dict[str, int], seed: int) -> list[PhantomCase]:
+def cohort(
+    count: int | dict[str, int], seed: int, **overrides) -> list[PhantomCase]:
   """Cases with consecutive seeds from `seed` on.
 
   Args:
     count: how many (kinds take turns none, focal, diffuse), or how many of each
       kind, such as {'none': 90, 'focal': 60, 'diffuse': 49}.
     seed: seed of the first case.
+    **overrides: fields of PhantomCase, for all of them.
   """
   if isinstance(count, dict):
     kinds = [kind for kind in KINDS for _ in range(count.get(kind, 0))]
   else:
     kinds = [KINDS[index % 3] for index in range(count)]
-  return [draw_case(seed + index, kind) for index, kind in enumerate(kinds)]
+  return [draw_case(seed + index, kind, **overrides)
+          for index, kind in enumerate(kinds)]
 
 
 def _lesion_fraction(kind: str, severe: bool, draw: float) -> float:

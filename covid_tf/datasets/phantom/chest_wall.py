@@ -13,7 +13,7 @@ MARROW_HU, CORTEX_HU, CARTILAGE_HU, DISC_HU = 190.0, 620.0, 110.0, 85.0
 
 def cage_contour(chest: anatomy.Anatomy, z: float) -> np.ndarray:
   """float32 [720]: inside of the rib cage over the polar angle."""
-  rise = np.clip((z + 60) / (chest.top + 85), 0, 1.0)
+  rise = np.clip((z + 60) / (chest.top + 85), 0, 0.98)
   width = chest.half_width * (1 - rise**2.6)**0.55
   depth = chest.half_depth * (1 - 0.62 * rise**2.4)
   fall = shapes.ramp(-z, 60, 200)

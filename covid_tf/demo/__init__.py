@@ -1,0 +1,1 @@
+"""The whole path on phantoms, over the real protocol. No TensorFlow here."""

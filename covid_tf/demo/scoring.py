@@ -1,0 +1,62 @@
+"""Scores the demo's studies over gRPC, with the code of `covid-tf score`."""
+
+import argparse
+from collections.abc import Iterable
+import json
+import time
+
+from covid_tf import errors
+from covid_tf import files
+from covid_tf import results
+from covid_tf.commands import score
+from covid_tf.datasets import phantom
+from covid_tf.datasets import phantom_dicom
+from covid_tf.datasets import phantom_truth
+from covid_tf.demo import drawing
+from covid_tf.demo import layout
+from covid_tf.reports import stored_result
+
+_CALL_S = 600  # A demo has time; a busy laptop may need it.
+
+
+def score_case(folder: layout.DemoFolder, name: str, address: str) -> None:
+  """Scores one study as `covid-tf score` does, and notes the time it took.
+
+  Args:
+    folder: the demo's.
+    name: of the case.
+    address: 'HOST:PORT' of a server.
+
+  Raises:
+    errors.CovidTFError: see `covid-tf score`.
+  """
+  parser = argparse.ArgumentParser()
+  score.add_arguments(parser)
+  arguments = parser.parse_args([
+      str(folder.study(name)), '--output', str(folder.result(name)),
+      '--server', address, '--timeout', str(_CALL_S)])
+  begin = time.perf_counter()
+  score.score_study(arguments)
+  seconds = time.perf_counter() - begin
+  files.write_atomically(
+      folder.timing(name), json.dumps({'seconds': seconds}).encode())
+
+
+def is_scored(
+    folder: layout.DemoFolder, case: phantom.PhantomCase,
+    models: Iterable[results.ModelIdentity]) -> bool:
+  """Whether this very phantom was scored here before, by these models."""
+  name = drawing.case_name(case)
+  try:
+    truth = phantom_truth.read_truth(folder.truth(name))
+    result = stored_result.read_result(folder.result(name))
+  except errors.UsageError:
+    return False
+  wanted = phantom_dicom.series_uid(case)
+  return (truth.series_uid == result.series_uid == wanted
+          and folder.timing(name).is_file()
+          and _digests(result.models) == _digests(models))
+
+
+def _digests(models):
+  return [(model.name, model.card_sha256) for model in models]

@@ -1,0 +1,132 @@
+"""The demo's figures over many held-out phantoms, scored over gRPC.
+
+  python tools/benchmarks/phantom_cohort.py --output=runs/cohort --cases=48 --json
+  python tools/benchmarks/phantom_cohort.py --output=runs/paper --paper-size
+  covid-tf cohort runs/paper/results runs/paper/labels.csv --output runs/paper/cohort
+
+Stop it at any time: the next call in the same folder goes on where it stood, as
+long as the models are the same. `--paper-size` draws as many patients as the paper
+has: 109 with disease, 13 of them graded severe and 36 not, and 90 without.
+"""
+
+import argparse
+import collections
+import contextlib
+import json
+import pathlib
+import shutil
+import sys
+
+from covid_tf import errors
+from covid_tf import predictors
+from covid_tf.datasets import phantom
+from covid_tf.demo import agreement
+from covid_tf.demo import drawing
+from covid_tf.demo import figures
+from covid_tf.demo import layout
+from covid_tf.demo import running
+from covid_tf.demo import scoring
+from covid_tf.demo import server_process
+from covid_tf.demo import summary
+
+# Seeds after the demo's, so that the two share no patient.
+_FIRST_SEED = running.FIRST_SEED + 10_000
+_AHEAD = 3  # Phantoms drawn while another is scored.
+_GRADED = (('diffuse', True, 13), ('focal', False, 24), ('diffuse', False, 12))
+_OTHERS = (('focal', 40), ('diffuse', 20), ('none', 90))
+
+
+def main() -> int:
+  arguments = _parse()
+  folder = layout.claim(arguments.output)
+  cases, ungraded = _cases(arguments)
+  with drawing.workers() as pool, _server(arguments, folder, pool) as address:
+    with predictors.connect(address) as models:
+      identities = models.identities()
+    print(summary.HEADER, flush=True)
+    found = []
+    todo = [c for c in cases if not scoring.is_scored(folder, c, identities)]
+    for case in cases:
+      if case not in todo:
+        found.append(agreement.compare(folder, drawing.case_name(case)))
+    for name in _drawn(pool, folder, todo):
+      scoring.score_case(folder, name, address)
+      found.append(agreement.compare(folder, name))
+      print(summary.row(found[-1]), flush=True)
+      if not arguments.keep_studies:
+        shutil.rmtree(folder.study(name))
+      summary.write_summary(folder, found, ungraded)
+  summary.write_summary(folder, found, ungraded)
+  named = figures.figures(found)
+  print(f'\n{len(found)} phantoms, {named["slices"]} slices\n'
+        f'{summary.figures_text(named)}')
+  if arguments.json:
+    print(json.dumps(named))
+  return 0
+
+
+def _parse() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--output', type=pathlib.Path, required=True)
+  size = parser.add_mutually_exclusive_group()
+  size.add_argument('--cases', type=int, default=36, help='default %(default)s')
+  size.add_argument('--paper-size', action='store_true', help='199 patients')
+  parser.add_argument(
+      '--matrix', type=int, default=256, help='rows and columns (default %(default)s)')
+  source = parser.add_mutually_exclusive_group()
+  source.add_argument('--server', metavar='HOST:PORT', help='a running server')
+  source.add_argument(
+      '--models', type=pathlib.Path, metavar='DIR',
+      help='models to serve (default: the shipped demo models)')
+  parser.add_argument('--keep-studies', action='store_true')
+  parser.add_argument('--json', action='store_true')
+  return parser.parse_args()
+
+
+def _cases(arguments):
+  """The phantoms, and the names of those whose severity is not labelled."""
+  if not arguments.paper_size:
+    return phantom.cohort(
+        arguments.cases, _FIRST_SEED, matrix=arguments.matrix), frozenset()
+  cases, seed = [], _FIRST_SEED
+  for kind, severe, count in _GRADED:
+    cases += phantom.cohort(
+        {kind: count}, seed, severe=severe, matrix=arguments.matrix)
+    seed += count
+  graded = len(cases)
+  for kind, count in _OTHERS:
+    cases += phantom.cohort({kind: count}, seed, matrix=arguments.matrix)
+    seed += count
+  return cases, frozenset(drawing.case_name(case) for case in cases[graded:])
+
+
+@contextlib.contextmanager
+def _server(arguments, folder, pool):
+  """The address to score at."""
+  if arguments.server:
+    yield arguments.server
+    return
+  models = arguments.models or folder.models
+  if arguments.models is None:
+    pool.submit(drawing.export_models, models).result()
+  with server_process.serving(models) as address:
+    yield address
+
+
+def _drawn(pool, folder, cases):
+  """Names of the cases as they are drawn, a few ahead of their use."""
+  waiting = collections.deque()
+  for case in cases:
+    waiting.append(pool.submit(drawing.draw, folder, case))
+    if len(waiting) > _AHEAD:
+      yield waiting.popleft().result()
+  while waiting:
+    yield waiting.popleft().result()
+
+
+if __name__ == '__main__':
+  try:
+    sys.exit(main())
+  except errors.CovidTFError as error:
+    sys.exit(f'phantom_cohort: {error}')
