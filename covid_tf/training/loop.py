@@ -12,7 +12,7 @@ import tensorflow as tf
 from covid_tf import errors
 
 _CLIP_NORM = 5.0  # Ours: a network from scratch sees large gradients at first.
-_BATCH_NORM_MOMENTUM = 0.9  # Ours: Keras' 0.99 lags behind runs of some hundred steps.
+_BATCH_NORM_MOMENTUM = 0.95  # Ours: Keras' 0.99 lags behind runs of some hundred steps.
 
 
 @dataclasses.dataclass(frozen=True)
