@@ -29,7 +29,8 @@ def _case():
 def test_the_large_numbers_are_those_of_the_result(case):
   page, result = case
   assert page.by_id('score').words() == f'{result.corona_score_cm3:,.1f} cm³'
-  assert page.by_id('involved').words() == f'{100 * result.involved_lung_fraction:.1f} %'
+  percent = 100 * result.involved_lung_fraction
+  assert page.by_id('involved').words() == f'{percent:.1f} %'
   assert page.by_id('lung-volume').words() == f'{result.lung_volume_cm3:,.0f} cm³'
   assert page.by_id('positive-slices').words() == (
       f'{len(result.positive_slices)} of {result.shape[0]}')
@@ -81,7 +82,8 @@ def test_the_strip_shows_every_slice_and_its_side_of_the_threshold(case):
   assert tops == sorted(tops, reverse=True)  # Slice 0 is the lowest: at the foot.
 
 
-@pytest.mark.parametrize('detected, words', [(True, 'Detected'), (False, 'Not detected')])
+@pytest.mark.parametrize(
+    'detected, words', [(True, 'Detected'), (False, 'Not detected')])
 def test_a_case_threshold_gives_a_verdict(detected, words):
   thresholds = results.Thresholds(case_corona_score_cm3=41.25)
   page, _ = _page(case_detected=detected, thresholds=thresholds)
@@ -139,7 +141,8 @@ def test_a_lesion_of_the_right_base_is_shown_left_and_low():
   volume = synthetic_case.make_volume(lesions=lesion)
   page, _ = _page(volume, synthetic_case.make_result(volume, lesion))
   for id_ in ('axial', 'coronal'):
-    heat = report_page.pixels(page.all('image', 'map', id_)[0].attributes['href'])[..., 3]
+    image = page.all('image', 'map', id_)[0]
+    heat = report_page.pixels(image.attributes['href'])[..., 3]
     rows, columns = np.nonzero(heat > 0.5)
     assert columns.max() < heat.shape[1] / 2
     assert rows.mean() > heat.shape[0] / 2
@@ -275,9 +278,10 @@ def test_the_report_is_written_under_its_name(tmp_path):
 
 
 def test_heat_rises_in_lightness_for_any_colour_vision():
-  colours = pictures.heat_colours(np.linspace(0.15, 1, 40))[:, :3] / 255.0
-  light = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055)**2.4)
-  assert (np.diff(light @ (0.2126, 0.7152, 0.0722)) > 0).all()  # IEC 61966-2-1.
+  srgb = pictures.heat_colours(np.linspace(0.15, 1, 40))[:, :3] / 255.0
+  # IEC 61966-2-1: from sRGB to light, then to luminance.
+  light = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055)**2.4)
+  assert (np.diff(light @ (0.2126, 0.7152, 0.0722)) > 0).all()
 
 
 def _points_mm(part):

@@ -59,10 +59,11 @@ def scales_figure(
       _draw_plane(axes, view, volume.hu[index], map_, box)
       axes.set_title(title, fontsize=8, pad=4)
     _contour(all_axes[0], view, result.lung_mask[index], 0.5, _LUNGS)
-    _contour(all_axes[3], view, _on_grid(fused, box, volume.shape), result.thresholds.map,
-             'white')
+    _contour(all_axes[3], view, _on_grid(fused, box, volume.shape),
+             result.thresholds.map, 'white')
     figure_style.put_caption(
-        figure, _scales_caption(result, index, explanation), line_characters=_CAPTION_CHARACTERS)
+        figure, _scales_caption(result, index, explanation),
+        line_characters=_CAPTION_CHARACTERS)
     _colour_bar(figure, all_axes[3], result.thresholds.map)
     return figure
 
@@ -107,14 +108,15 @@ def map_caption(result: results.CaseResult) -> str:
 
 def _scales_caption(result, index, explanation) -> str:
   probability = float(explanation.covid_probability[0])
+  score_cm3 = float(result.corona_score_by_slice_cm3[index])
   return (
       f'Multi-scale Grad-CAM on one slice (slice {index} of 0 to '
       f'{result.shape[0] - 1}, COVID-19 probability {probability:.2f}). Left to right: '
       'the lung crop with the segmented lungs (blue); Grad-CAM at the 28 × 28 and the '
       '14 × 14 layer, each divided by its maximum; their product, the localization '
       f'map. White: voxels above {result.thresholds.map:g}, which count in the Corona '
-      f'score ({wording.cm3(float(result.corona_score_by_slice_cm3[index]))} cm³ here). '
-      f'Lung window {pictures.WINDOW_HU[0]} to {pictures.WINDOW_HU[1]} HU; '
+      f'score ({wording.cm3(score_cm3)} cm³ here). Lung window '
+      f'{pictures.WINDOW_HU[0]} to {pictures.WINDOW_HU[1]} HU; '
       "patient's right on the left. Research use only.")
 
 

@@ -70,8 +70,8 @@ def methods(result: results.CaseResult, demo_models: bool = False) -> str:
   demo = ' The models were demonstration models trained on phantoms.' * demo_models
   return (
       f'The Corona score (Eq. 1 of {PAPER}) was computed with {result.software}, using '
-      f'{models}.{demo} Lungs were segmented slice by slice and the largest lung box of '
-      'the case was given to the slice classifier. For slices with a COVID-19 '
+      f'{models}.{demo} Lungs were segmented slice by slice and the largest lung box '
+      'of the case was given to the slice classifier. For slices with a COVID-19 '
       f'probability above {cuts.slice_probability:g}, Grad-CAM maps at 28 × 28 and '
       '14 × 14 were multiplied to one localization map; the score is the sum of map '
       f'values above {cuts.map:g} times the voxel volume '
