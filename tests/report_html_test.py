@@ -148,6 +148,19 @@ def test_a_lesion_of_the_right_base_is_shown_left_and_low():
     assert rows.mean() > heat.shape[0] / 2
 
 
+@pytest.mark.parametrize('y, holds_score', [(40, True), (-84, False)])
+def test_the_coronal_plane_shows_lungs_even_if_the_score_lies_in_front(y, holds_score):
+  lesion = (((-80, y, 0), (20, 8, 20)),)  # The lungs reach from -90 to 80 mm.
+  volume = synthetic_case.make_volume(lesions=lesion)
+  result = synthetic_case.make_result(volume, lesion)
+  page, _ = _page(volume, result)
+  assert result.corona_score_cm3 > 0
+  title = 'Coronal, through most of the ' + ('score' if holds_score else 'lungs')
+  assert title in [e.words() for e in page.all('h2')]
+  counted, = page.all('path', 'counted', inside='coronal')
+  assert bool(counted.attributes['d']) == holds_score
+
+
 def test_an_oblique_volume_names_two_ends():
   angle = np.radians(20)  # The head leans: columns stay, rows turn about x.
   turn = np.eye(4)

@@ -12,6 +12,7 @@ from covid_tf.reports import plane_view
 
 _MARGIN_MM = 20  # Chest wall shown around the lung box.
 _COVERED_MARGIN_MM = 30  # Shown above and below what is lung or positive.
+_GOOD_PART = 0.35  # Of the largest lung area: a coronal plane has to show lungs.
 _HEAT_COLUMNS = 72  # Enough: the fine scale has 28 columns.
 _VIEWS = (  # Title, degrees turned, letters at the left and right of the picture.
     ('From the front', 0, 'R', 'L'),
@@ -103,16 +104,22 @@ class CasePictures:
             _size(view, columns), quality),
         heat, self._outline(view, result.lung_mask[index], 0.5), counted)
 
-  def coronal_row(self) -> int:
-    """The row whose coronal plane holds most of the score, else most of the lungs."""
+  def coronal_row(self) -> tuple[int, bool]:
+    """The row whose coronal plane says most, and whether it holds score.
+
+    The plane with most of the score among those that show a good part of the
+    lungs; where they hold none, the plane with most lung.
+    """
     result = self._result
+    lung = result.lung_mask.sum(axis=(0, 2))
     counted = np.zeros(result.shape[1])
     for map_ in result.localization.maps:
       counted[result.lung_box.rows] += np.where(
           map_ > result.thresholds.map, map_, 0).sum(axis=1)
-    if not counted.any():
-      counted = result.lung_mask.sum(axis=(0, 2))
-    return int(counted.argmax())
+    counted[lung < _GOOD_PART * lung.max()] = 0
+    if counted.any():
+      return int(counted.argmax()), True
+    return int(lung.argmax()), False
 
   def coronal_picture(self, row: int, columns: int, quality: int = 75) -> Picture:
     """One coronal plane, its map spread over the whole picture."""

@@ -63,11 +63,13 @@ def report_html(
   start = slice_viewer.viewed_slice(
       maker, result, first, _START_COLUMNS, _START_QUALITY)
   slices = slice_viewer.viewed_slices(maker, result, first)
+  coronal_row, holds_score = maker.coronal_row()
   regions = [(title, result.corona_score_by_region_cm3[name])
              for name, title in _REGIONS]
   return pages.render(
       'report.html', result=result, maker=maker, demo_models=demo_models, start=start,
-      coronal=maker.coronal_picture(maker.coronal_row(), _START_COLUMNS),
+      coronal=maker.coronal_picture(coronal_row, _START_COLUMNS),
+      coronal_holds_score=holds_score,
       strip=_strip(maker, result), slices=slices,
       most_cm3=float(result.corona_score_by_slice_cm3.max()) or 1.0,
       slice_data=[_viewer_entry(start if viewed.index == first else viewed, first,
