@@ -9,6 +9,7 @@ from pydicom import uid
 
 from covid_tf import errors
 from covid_tf.readers import fragments
+from covid_tf.readers import gdcm_jpeg
 from covid_tf.readers import images
 from covid_tf.readers import lossless_jpeg
 from covid_tf.readers import pixel_layout
@@ -17,8 +18,7 @@ from covid_tf.readers import streams
 # The decoders of each family, the faster one first; all were measured to be right
 # on signed values (docs/adr/0011).
 _PLUGINS = (
-    dict.fromkeys(pixel_layout.JPEG_LOSSLESS, ('gdcm',))
-    | dict.fromkeys(pixel_layout.JPEG_LS, ('pyjpegls', 'gdcm'))
+    dict.fromkeys(pixel_layout.JPEG_LS, ('pyjpegls', 'gdcm'))
     | dict.fromkeys(pixel_layout.JPEG_2000, ('pylibjpeg', 'gdcm'))
     | {uid.RLELossless: ('pydicom',)})
 
@@ -63,13 +63,17 @@ def _compressed_frames(layout: images.PixelLayout) -> list[bytes]:
 def _decoded(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
   """Words of one compressed image, uint16 [row, column]."""
   streams.check(stream, layout)
+  if layout.syntax in pixel_layout.JPEG_LOSSLESS:
+    words = gdcm_jpeg.decode(stream, layout)
+    lossless_jpeg.require_whole(stream, words)
+    return words
   decoder = pixels.get_decoder(layout.syntax)
   plugin = _plugin(decoder)
   try:
     words, _ = decoder.as_array(
         encaps.encapsulate([stream], has_bot=False), raw=True, index=0,
-        decoding_plugin=plugin, rows=layout.rows,
-        columns=layout.columns, samples_per_pixel=1, number_of_frames=1,
+        decoding_plugin=plugin, rows=layout.rows, columns=layout.columns,
+        samples_per_pixel=1, number_of_frames=1,
         photometric_interpretation='MONOCHROME2', bits_allocated=16,
         bits_stored=layout.bits_stored, pixel_keyword='PixelData',
         pixel_representation=int(layout.signed))
@@ -81,10 +85,7 @@ def _decoded(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
     raise errors.CTReadError(
         f'{layout.rows} x {layout.columns} pixels of 16 bits are required, its '
         f'compressed image has {words.shape} of {8 * words.dtype.itemsize}.')
-  words = words.view(np.uint16)
-  if layout.syntax in pixel_layout.JPEG_LOSSLESS:
-    lossless_jpeg.require_whole(stream, words)
-  return words
+  return words.view(np.uint16)
 
 
 def _plugin(decoder) -> str:

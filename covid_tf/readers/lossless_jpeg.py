@@ -8,7 +8,6 @@ skipped.
 """
 
 import dataclasses
-import functools
 import struct
 
 import numpy as np
@@ -116,19 +115,21 @@ def _payload_bits(data: bytes, restarts: bool) -> int:
 
 
 def _needed_bits(words: np.ndarray, scan: Scan) -> int:
-  samples = words & np.uint16((1 << scan.precision) - 1)
-  differences = _differences(samples >> np.uint16(scan.shift), scan)
+  samples = words
+  if scan.precision < 16:
+    samples = samples & np.uint16((1 << scan.precision) - 1)
+  if scan.shift:
+    samples = samples >> np.uint16(scan.shift)
+  # -32768 has no int16 opposite: its magnitude comes out as 32768, category 16.
+  magnitudes = np.abs(_differences(samples, scan).view(np.int16)).view(np.uint16)
+  at_least = [magnitudes.size]  # Differences of at least this many bits.
+  for bits in range(1, _CATEGORIES):
+    at_least.append(at_least[-1] and int(
+        np.count_nonzero(magnitudes >= np.uint16(1 << (bits - 1)))))
+  counts = -np.diff([*at_least, 0])
   # Category 16 is -32768 alone, so no bits follow its code.
-  cost = np.array([
-      bits + category % 16 for category, bits in enumerate(scan.code_bits)], np.int32)
-  return int(cost[_categories()].take(differences).sum(dtype=np.int64))
-
-
-@functools.cache
-def _categories() -> np.ndarray:
-  """Bits of each difference modulo 2**16, uint8 [65536]."""
-  signed = np.arange(1 << 16, dtype=np.uint16).view(np.int16).astype(np.int64)
-  return np.array([abs(value).bit_length() for value in signed.tolist()], np.uint8)
+  return sum(int(count) * (code + category % 16) for category, (count, code)
+             in enumerate(zip(counts, scan.code_bits)))
 
 
 def _differences(samples: np.ndarray, scan: Scan) -> np.ndarray:
