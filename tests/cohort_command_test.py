@@ -110,8 +110,8 @@ def test_first_time_point_of_each_patient(tmp_path):
   assert run(results, labels, tmp_path / 'out') == 0
   found = content(tmp_path / 'out')
   assert found['detection']['n_positive'] == 6
-  assert {patient['study_uid'] for patient in found['patients'] if patient['covid']} == {
-      f'1.2.1.{i}' for i in range(1, 12, 2)}
+  assert [patient['study_uid'] for patient in found['patients'] if patient['covid']
+          ] == sorted(f'1.2.1.{i}' for i in range(1, 12, 2))
   assert found['studies']['later_time_points'] == sorted(
       f'1.2.1.{i}' for i in range(0, 12, 2))
   assert found['studies']['first_time_points_not_scored'] == ['1.2.1.99']
@@ -218,6 +218,12 @@ def test_labels_of_other_studies_are_refused(tmp_path, capsys):
   labels = cohort_files.write_labels(tmp_path / 'other.csv', [('9.9', 'P', 1)])
   assert run(results, labels, tmp_path / 'out') == 2
   assert 'no study_uid in common' in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):
+  results, labels = cohort_files.write_cohort(tmp_path, (5, 6), (1, 2))
+  assert run(results, labels, labels) == 5
+  assert 'a folder that can be written is required' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('flags', [

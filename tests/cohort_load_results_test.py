@@ -28,7 +28,8 @@ def test_lists_every_failed_study_with_its_reason(tmp_path):
   cohort_files.write_result(tmp_path, '1.2', 3, corona_score_cm3=None)
   cohort_files.write_result(tmp_path, '1.3', float('nan'))
   cohort_files.write_result(tmp_path, '1.4', -1)
-  cohort_files.write_result(tmp_path, '1.5', 3, thresholds='none')
+  cohort_files.write_result(tmp_path, '1.5', 3, corona_score_cm3=10 ** 400)
+  cohort_files.write_result(tmp_path, '1.55', 3, thresholds='none')
   torn = cohort_files.write_result(tmp_path, '1.6', 3)
   torn.write_text(torn.read_text()[:40])
   (tmp_path / '1.7').mkdir()
@@ -39,11 +40,23 @@ def test_lists_every_failed_study_with_its_reason(tmp_path):
   assert [result.study_uid for result in results] == ['1.1']
   reasons = {(study.path.parent if study.path.is_file() else study.path).name:
              study.reason for study in failed}
-  assert set(reasons) == {'1.2', '1.3', '1.4', '1.5', '1.6', '1.7', '1.8'}
+  assert set(reasons) == {'1.2', '1.3', '1.4', '1.5', '1.55', '1.6', '1.7', '1.8'}
   assert 'found None' in reasons['1.2'] and 'found -1' in reasons['1.4']
   assert reasons['1.6'] == 'not a whole JSON file'
   assert reasons['1.7'] == 'no result.json'
   assert reasons['1.8'] == 'slices are missing'
+
+
+def test_not_every_folder_is_a_failed_study(tmp_path):
+  cohort_files.write_result(tmp_path / 'results', '1.1', 3)
+  (tmp_path / 'models' / 'lungs' / '1').mkdir(parents=True)
+  (tmp_path / 'models' / 'lungs' / '1' / 'saved_model.pb').write_bytes(b'')
+  (tmp_path / 'studies' / '1.2').mkdir(parents=True)
+  (tmp_path / 'studies' / '1.2' / '1.dcm').write_bytes(b'')
+  (tmp_path / 'elsewhere' / 'torn').mkdir(parents=True)
+  (tmp_path / 'elsewhere' / 'torn' / 'report.html').write_bytes(b'')
+  _, failed = load_results.load_results(tmp_path)
+  assert [study.path.name for study in failed] == ['torn']
 
 
 def test_refuses_one_study_in_two_places(tmp_path):

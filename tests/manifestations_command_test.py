@@ -159,7 +159,8 @@ def test_labels_choose_the_slices(tmp_path, studies):
     (('--most-clusters', '2'), '--most-clusters'),
     (('--seed', '-1'), '--seed'), (('--negative-slices', '-1'), '--negative-slices'),
     (('--kinds', 'absent.csv'), 'absent.csv')])
-def test_flags_out_of_range_are_refused(tmp_path, studies, models, capsys, flags, words):
+def test_flags_out_of_range_are_refused(
+    tmp_path, studies, models, capsys, flags, words):
   assert run(studies, tmp_path / 'out', *flags) == 2
   assert words in capsys.readouterr().err
 

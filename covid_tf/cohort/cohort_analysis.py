@@ -11,6 +11,7 @@ from covid_tf.cohort import comparable
 from covid_tf.cohort import detection as detection_lib
 from covid_tf.cohort import figure_style
 from covid_tf.cohort import figures
+from covid_tf.cohort import find_results
 from covid_tf.cohort import first_time_point
 from covid_tf.cohort import labels as labels_lib
 from covid_tf.cohort import load_results
@@ -89,9 +90,7 @@ def write_report(
     point_name: which operating point to write.
   """
   output = pathlib.Path(output)
-  for name in (_OPERATING_POINT, *(f'figures/{stem}{suffix}' for stem in (_ROC, _BOXES)
-                                   for suffix in ('.svg', '.png'))):
-    (output / name).unlink(missing_ok=True)
+  _clear(output)
   if report.detection.curve:
     figure_style.save(
         figures.roc_figure(report.detection), output / 'figures' / _ROC)
@@ -103,6 +102,18 @@ def write_report(
       cohort_report.write_operating_point(report, point, output / _OPERATING_POINT)
   cohort_page.write_page(report, output / 'cohort.html')
   cohort_report.write_json(report, output / 'cohort.json')
+
+
+def _clear(output: pathlib.Path) -> None:
+  pictures = (f'figures/{stem}{suffix}' for stem in (_ROC, _BOXES)
+              for suffix in ('.svg', '.png'))
+  try:
+    for name in (_OPERATING_POINT, *pictures):
+      (output / name).unlink(missing_ok=True)
+  except OSError as error:
+    raise errors.OutputError(
+        f'{output}: a folder that can be written is required: {error.strerror}; choose '
+        'another one.') from error
 
 
 def _demo(results: Sequence[load_results.StudyResult]) -> tuple[str, ...]:
@@ -145,7 +156,7 @@ def _second(
 
 def _left_out(
     cohort: first_time_point.Cohort,
-    failed: Sequence[load_results.FailedStudy]) -> tuple[str, ...]:
+    failed: Sequence[find_results.FailedStudy]) -> tuple[str, ...]:
   counts = (
       (len(failed), 'failed: no score, and if failure goes with disease every figure '
                     'here is off'),
@@ -159,7 +170,7 @@ def _left_out(
 
 def _require_all(
     cohort: first_time_point.Cohort,
-    failed: Sequence[load_results.FailedStudy]) -> None:
+    failed: Sequence[find_results.FailedStudy]) -> None:
   left_out = (
       [f'{study.path} ({study.reason})' for study in failed]
       + [f'{uid} (labelled, no result)' for uid in cohort.labels_without_result]

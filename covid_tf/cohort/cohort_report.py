@@ -7,6 +7,7 @@ import pathlib
 from covid_tf import files
 from covid_tf import version
 from covid_tf.cohort import detection as detection_lib
+from covid_tf.cohort import find_results
 from covid_tf.cohort import first_time_point
 from covid_tf.cohort import load_results
 from covid_tf.cohort import operating_points
@@ -33,7 +34,7 @@ class CohortReport:
 
   root: pathlib.Path
   results: tuple[load_results.StudyResult, ...]
-  failed: tuple[load_results.FailedStudy, ...]
+  failed: tuple[find_results.FailedStudy, ...]
   cohort: first_time_point.Cohort
   detection: detection_lib.Detection
   severity: severity_analysis.SeverityAnalysis

@@ -1,6 +1,7 @@
 """A folder of studies into a feature store, one after the other, resumable."""
 
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -108,7 +109,8 @@ def describe_studies(
     source = _identity(path)
     if not store.holds(source):
       try:
-        store.put(source, _describe(name, path, models, digests, options))
+        with _one_version(models, digests) as pinned:
+          store.put(source, _describe(name, path, pinned, digests, options))
       except errors.StudyRefusedError as error:
         refused[name] = str(error)
         continue
@@ -125,8 +127,8 @@ def _describe(
     study = stored_study.read_study(options.result_paths[uid], volume)
     if digests and study.models != digests:
       raise errors.UsageError(
-          f'{options.result_paths[uid]}: a result of the models in use is required, found '
-          'one of others; score the study again, or name the models it was scored by.')
+          f'{options.result_paths[uid]}: a result of the models in use is required, '
+          'found one of others; score the study again, or name the models that did.')
   else:
     study = manifestation_slices.from_case(pipeline.analyze(
         volume, models, thresholds=options.thresholds, progress=_NO_BAR))
@@ -134,6 +136,21 @@ def _describe(
   slices = manifestation_slices.choose_slices(
       study, options.negative_slices, options.covid.get(uid))
   return manifestation_slices.describe(volume, study, slices, models)
+
+
+@contextlib.contextmanager
+def _one_version(models: base.Models, digests: Mapping[str, str]):
+  """Yields models that stay what the store says for a whole study."""
+  if not hasattr(models, 'study'):
+    yield models
+    return
+  with models.study() as pinned:
+    found = {model.name: model.card_sha256 for model in pinned.identities()}
+    if found != digests:
+      raise errors.ModelError(
+          'the models changed while studies were described; run the command again, '
+          'all studies are then described by the new ones.')
+    yield pinned
 
 
 def _identity(path: pathlib.Path) -> str:

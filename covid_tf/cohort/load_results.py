@@ -4,25 +4,21 @@ Reads only what a cohort needs, so that results of another schema version can be
 seen, counted and refused by name rather than fail to load.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import dataclasses
 import json
 import math
-import os
 import pathlib
 
 from covid_tf import errors
+from covid_tf.cohort import find_results
 from covid_tf.reports import study_files
 
-RESULT_NAME = 'result.json'
 CORONA_SCORE = 'corona_score_cm3'
 # Numbers of a result that also grow with disease, for the paired comparison.
 SECOND_SCORES = (
     'involved_lung_fraction', 'corona_score_in_lung_cm3', 'positive_slice_fraction',
     'highest_slice_probability')
-_OWN_OUTPUT = 'cohort.json'  # A cohort written among its results is none of them.
-_REASON_KEYS = ('error', 'reason', 'refusal', 'message')
-_LARGEST_NOTE_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,22 +46,9 @@ class StudyResult:
   demo_models: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class FailedStudy:
-  """A study folder without a usable result.
-
-  Attributes:
-    path: the folder or file.
-    reason: why it gives no score.
-  """
-
-  path: pathlib.Path
-  reason: str
-
-
 def load_results(
     root: pathlib.Path | str
-) -> tuple[tuple[StudyResult, ...], tuple[FailedStudy, ...]]:
+) -> tuple[tuple[StudyResult, ...], tuple[find_results.FailedStudy, ...]]:
   """Finds and reads the results below `root`, at any depth.
 
   Args:
@@ -81,61 +64,18 @@ def load_results(
   if not root.exists():
     raise errors.UsageError(f'{root}: a folder of results is required, found nothing.')
   results, failed = [], []
-  for path in ([root] if root.is_file() else _result_files(root, failed, set())):
+  for path in ([root] if root.is_file() else find_results.result_files(root, failed)):
     try:
       results.append(_read(path))
     except (OSError, ValueError) as error:
-      failed.append(FailedStudy(path, str(error)))
+      failed.append(find_results.FailedStudy(path, str(error)))
   if not results:
     seen = f'; {len(failed)} failed, the first: {failed[0].reason}' if failed else ''
     raise errors.UsageError(
-        f'{root}: at least one usable {RESULT_NAME} is required below it, found '
-        f'none{seen}.')
+        f'{root}: at least one usable {find_results.RESULT_NAME} is required below it, '
+        f'found none{seen}.')
   _check_unique(results)
   return tuple(results), tuple(sorted(failed, key=lambda study: str(study.path)))
-
-
-def _result_files(
-    folder: pathlib.Path, failed: list[FailedStudy],
-    seen: set[str]) -> Iterator[pathlib.Path]:
-  """Yields result files; adds the folders that end without one to `failed`."""
-  seen.add(os.path.realpath(folder))
-  try:
-    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-  except OSError as error:
-    failed.append(FailedStudy(folder, f'cannot be listed: {error.strerror}'))
-    return
-  names = {entry.name for entry in entries}
-  if RESULT_NAME in names:
-    yield folder / RESULT_NAME
-    return
-  if _OWN_OUTPUT in names:
-    return
-  # A name with a dot in front is a result that is still being written.
-  folders = [folder / entry.name for entry in entries
-             if entry.is_dir() and not entry.name.startswith('.')]
-  for inner in folders:
-    if os.path.realpath(inner) not in seen:  # A link may lead back up.
-      yield from _result_files(inner, failed, seen)
-  if not folders and len(seen) > 1:
-    failed.append(FailedStudy(
-        folder, _noted_reason(folder, names) or f'no {RESULT_NAME}'))
-
-
-def _noted_reason(folder: pathlib.Path, names: set[str]) -> str | None:
-  """The reason that whoever failed left in a JSON file, if any."""
-  for name in sorted(names):
-    path = folder / name
-    if not name.endswith('.json') or path.stat().st_size > _LARGEST_NOTE_BYTES:
-      continue
-    try:
-      note = json.loads(path.read_text('utf-8'))
-    except (OSError, ValueError):
-      continue
-    for key in _REASON_KEYS if isinstance(note, dict) else ():
-      if isinstance(note.get(key), str):
-        return note[key]
-  return None
 
 
 def _read(path: pathlib.Path) -> StudyResult:
@@ -145,7 +85,7 @@ def _read(path: pathlib.Path) -> StudyResult:
     raise ValueError('not a whole JSON file') from error
   try:
     return _study_result(path, content)
-  except (AttributeError, KeyError, TypeError) as error:
+  except (AttributeError, KeyError, OverflowError, TypeError) as error:
     raise ValueError('its fields are not those of a result') from error
 
 

@@ -116,6 +116,8 @@ def warnings(
         'The gradient of the logit is the same for all slices, so weighing by it and '
         'standardizing each feature leaves the plain features: clusters follow what '
         'a slice looks like, not what makes it ill.')
+  if not fitted.table.positive.any():
+    found.append('No slice is positive: there is no disease to sort.')
   if fitted.outcome.clustering.stability < 0.9:
     found.append(
         'The clusters change with the start (adjusted Rand index '
