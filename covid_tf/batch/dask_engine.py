@@ -15,7 +15,7 @@ from covid_tf.batch import lost
 # that neither it nor this process grows with the archive.
 WINDOW = 4000
 
-_CONNECT_S = 30
+_CONNECT_S = 10
 _FIRST_WORKER_S = 300  # A batch system may still be starting them.
 _PAUSE_S = 0.05
 

@@ -1,6 +1,6 @@
 """manifest.csv: one row a study, appended as studies end, made anew at any time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 import csv
 import dataclasses
 import io
@@ -31,6 +31,23 @@ def rebuild(output: str | os.PathLike) -> dict[str, records.Record]:
   found = {record.key: record for record in records.read_all(output)}
   write(pathlib.Path(output) / FILE_NAME, found.values())
   return found
+
+
+def start(
+    output: str | os.PathLike, stored: Mapping[str, records.Record],
+    still_open: Set[str]) -> None:
+  """Writes the manifest that a run appends to: one row for each study once.
+
+  Args:
+    output: the folder of the archive's results.
+    stored: key to record, of earlier runs.
+    still_open: keys of studies that this run works on, and so will append.
+
+  Raises:
+    errors.OutputError: it cannot be written.
+  """
+  write(pathlib.Path(output) / FILE_NAME, (
+      record for key, record in stored.items() if key not in still_open))
 
 
 def write(path: str | os.PathLike, rows: Iterable[records.Record]) -> None:

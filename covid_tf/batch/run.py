@@ -61,9 +61,9 @@ def exclusive(output: str | os.PathLike) -> Iterator[pathlib.Path]:
     errors.UsageError: another run is at work there.
   """
   output = pathlib.Path(output)
-  lock_path = output / '.lock'
-  with files.explained(output, lock_path):
-    records.studies_folder(output).mkdir(parents=True, exist_ok=True)
+  folder, lock_path = records.studies_folder(output), output / '.lock'
+  with files.explained(output, folder / 'any'), files.explained(output, lock_path):
+    folder.mkdir(parents=True, exist_ok=True)
     lock = open(lock_path, 'ab')
   with lock:
     try:
@@ -98,9 +98,10 @@ def run(
   """
   output = scorer.output
   scoring.remove_leftovers(output, _LEFTOVER_AGE_ON_CLUSTER_S if on_cluster else 0)
+  stored = {record.key: record for record in records.read_all(output)}
   plan = resumption.plan(
-      archive.studies, manifest.rebuild(output), scorer.configuration, output,
-      redo=redo)
+      archive.studies, stored, scorer.configuration, output, redo=redo)
+  manifest.start(output, stored, {study.key for study in plan.open})
   scorer.configuration.save(output)
   guard = _Guard(stop)
   with (manifest.Appender(output) as rows,
@@ -111,8 +112,6 @@ def run(
       if record.status != records.UNWRITTEN:
         rows.append(record)
         progress.add(record)
-  if redo:
-    manifest.rebuild(output)  # One row a study: without those done again.
   return Outcome(progress, plan.already, len(archive.studies), guard.error)
 
 

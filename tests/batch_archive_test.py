@@ -1,0 +1,179 @@
+import csv
+import os
+import shutil
+
+import pydicom
+import pytest
+
+from covid_tf import errors
+from covid_tf.batch import archive
+from covid_tf.batch import index
+from covid_tf.batch import studies as studies_lib
+from covid_tf.readers import identification
+import odd_series
+
+_ROOT = '1.2.826.0.1.3680043.10.511'
+
+
+def _write(folder, number, *, slices=3, prefix='', seed=None):
+  """A study of random tissue; the seed makes other pixels of the same images."""
+  hu = odd_series.chest_hu((slices, 8, 8), seed=number if seed is None else seed)
+  return odd_series.save(
+      odd_series.series(
+          hu, study_uid=f'{_ROOT}.2.{number}', series_uid=f'{_ROOT}.3.{number}'),
+      folder, prefix=prefix)
+
+
+def _keys(found: studies_lib.Archive):
+  return [study.key for study in found.studies]
+
+
+def _files(study):
+  return sorted(
+      os.path.basename(path) for place in study.places for path in place.files())
+
+
+def test_folders_and_files_become_studies_by_their_uids(tmp_path):
+  _write(tmp_path / 'one', 1)
+  _write(tmp_path / 'mixed', 2, prefix='a')
+  _write(tmp_path / 'mixed', 3, prefix='b')
+  (tmp_path / 'mixed' / 'notes.txt').write_text('no image')
+  found = archive.find_studies(tmp_path)
+  assert _keys(found) == [f'{_ROOT}.2.{number}' for number in (1, 2, 3)]
+  assert _files(found.studies[1]) == ['a0000.dcm', 'a0001.dcm', 'a0002.dcm']
+  assert _files(found.studies[2]) == ['b0000.dcm', 'b0001.dcm', 'b0002.dcm']
+  assert found.studies[0].series_uids == (f'{_ROOT}.3.1',)
+  assert found.problems == () and found.notes == ()
+
+
+def test_a_study_over_two_folders_is_one(tmp_path):
+  _write(tmp_path / 'a', 1, slices=4)
+  (tmp_path / 'b').mkdir()
+  shutil.move(tmp_path / 'a' / '0003.dcm', tmp_path / 'b' / '0003.dcm')
+  (study,) = archive.find_studies(tmp_path).studies
+  assert study.refusal is None and study.copies == () and study.warnings == ()
+  assert _files(study) == ['0000.dcm', '0001.dcm', '0002.dcm', '0003.dcm']
+
+
+def test_an_equal_copy_is_read_once_with_a_warning(tmp_path):
+  _write(tmp_path / 'a', 1)
+  shutil.copytree(tmp_path / 'a', tmp_path / 'backup' / 'a')
+  (study,) = archive.find_studies(tmp_path).studies
+  assert [place.folder for place in study.places] == [str(tmp_path / 'a')]
+  assert [place.folder for place in study.copies] == [str(tmp_path / 'backup' / 'a')]
+  assert study.refusal is None and 'second place' in study.warnings[0]
+
+
+def test_a_copy_that_lacks_a_slice_is_refused(tmp_path):
+  _write(tmp_path / 'a', 1)
+  shutil.copytree(tmp_path / 'a', tmp_path / 'b')
+  (tmp_path / 'b' / '0001.dcm').unlink()
+  (study,) = archive.find_studies(tmp_path).studies
+  assert 'differing copies' in study.refusal
+  assert '3 and 2 images' in study.refusal and str(tmp_path) not in study.refusal
+
+
+def test_a_link_loop_ends_and_an_unreadable_folder_is_named(tmp_path, monkeypatch):
+  _write(tmp_path / 'a', 1)
+  (tmp_path / 'a' / 'loop').symlink_to(tmp_path)
+  (tmp_path / 'closed').mkdir()
+  scandir = os.scandir
+
+  def refusing(path):  # Root may read everything.
+    if str(path).endswith('closed'):
+      raise PermissionError(13, 'Permission denied')
+    return scandir(path)
+
+  monkeypatch.setattr(os, 'scandir', refusing)
+  found = archive.find_studies(tmp_path)
+  assert _keys(found) == [f'{_ROOT}.2.1']
+  (problem,) = found.problems
+  assert 'closed' in problem and 'Permission denied' in problem
+  assert '1 symbolic link' in found.notes[0]
+
+
+def test_other_modalities_are_no_studies(tmp_path):
+  _write(tmp_path / 'a', 1)
+  for path in _write(tmp_path / 'pet', 2).iterdir():
+    data_set = pydicom.dcmread(path)
+    data_set.Modality, data_set.SOPClassUID = 'PT', pydicom.uid.PositronEmissionTomographyImageStorage
+    data_set.save_as(path)
+  assert _keys(archive.find_studies(tmp_path)) == [f'{_ROOT}.2.1']
+
+
+def test_a_damaged_slice_stays_with_its_study(tmp_path):
+  _write(tmp_path / 'mixed', 1, prefix='a')
+  _write(tmp_path / 'mixed', 2, prefix='b')
+  path = tmp_path / 'mixed' / 'a0001.dcm'
+  path.write_bytes(path.read_bytes()[:400])
+  first = archive.find_studies(tmp_path).studies[0]
+  assert 'a0001.dcm' in _files(first)
+
+
+def test_a_text_list_and_its_missing_entries(tmp_path):
+  _write(tmp_path / 'in' / 'a', 1)
+  _write(tmp_path / 'in' / 'b', 2)
+  listing = tmp_path / 'list.txt'
+  listing.write_text('in/b\n\nin/a\nin/gone\n')
+  found = archive.find_studies(listing)
+  assert _keys(found) == [f'{_ROOT}.2.1', f'{_ROOT}.2.2']
+  (problem,) = found.problems
+  assert 'gone' in problem
+
+
+def test_a_csv_chooses_series_and_a_wrong_one_is_refused(tmp_path):
+  _write(tmp_path / 'a', 1)
+  _write(tmp_path / 'b', 2)
+  table = tmp_path / 'list.csv'
+  with open(table, 'w', newline='', encoding='utf-8') as file:
+    csv.writer(file).writerows([
+        ['path', 'series_uid'], ['a', f'{_ROOT}.3.1'], ['b', f'{_ROOT}.3.77']])
+  first, second = archive.find_studies(table).studies
+  assert first.series_uid == f'{_ROOT}.3.1' and first.refusal is None
+  assert first.key == f'{_ROOT}.2.1_{_ROOT}.3.1'
+  assert 'not among' in second.refusal
+
+
+@pytest.mark.parametrize('name, text, message', [
+    ('gone.txt', None, 'found nothing'),
+    ('empty.txt', '\n', 'empty'),
+    ('list.csv', 'folder\na\n', 'column named path'),
+    ('list.csv', 'path,series_uid\na,x1\n', 'line 2'),
+    ('list.bin', '\udcff', 'UTF-8'),
+])
+def test_what_is_no_archive_is_refused(tmp_path, name, text, message):
+  if text is not None:
+    (tmp_path / name).write_bytes(text.encode('utf-8', 'surrogateescape'))
+  with pytest.raises(errors.UsageError, match=message):
+    archive.find_studies(tmp_path / name)
+
+
+def test_nifti_and_zip_files_are_studies_without_their_names(tmp_path):
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'a' / 'SMITH.nii.gz').write_bytes(b'')
+  (tmp_path / 'a' / 'SMITH.zip').write_bytes(b'')
+  found = archive.find_studies(tmp_path).studies
+  assert [study.key.split('-')[0] for study in found] == ['nifti', 'zip']
+  assert 'SMITH' not in ' '.join(study.key for study in found)
+
+
+def test_a_second_listing_reads_only_what_is_new(tmp_path):
+  _write(tmp_path / 'in' / 'a', 1)
+  read = []
+
+  def identify(path):
+    read.append(path)
+    return identification.identify(path)
+
+  def find():
+    return archive.find_studies(
+        tmp_path / 'in', index_path=tmp_path / 'index.jsonl', identify=identify)
+
+  first = find()
+  assert len(read) == 3
+  assert find() == first and len(read) == 3
+  _write(tmp_path / 'in' / 'b', 2)
+  assert _keys(find()) == [f'{_ROOT}.2.1', f'{_ROOT}.2.2']
+  assert len(read) == 6
+  (tmp_path / 'index.jsonl').write_text('{"torn')
+  assert index.load(tmp_path / 'index.jsonl') == {}

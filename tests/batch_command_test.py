@@ -1,0 +1,136 @@
+import dataclasses
+import os
+import signal
+
+import pytest
+
+from covid_tf import cli
+from covid_tf import predictors
+from covid_tf import results
+from covid_tf.batch import engine
+from covid_tf.reports import stored_result
+import batch_archive
+import fake_models
+import odd_series
+
+
+@pytest.fixture(name='source', scope='module')
+def _source(tmp_path_factory):
+  return batch_archive.write_archive(tmp_path_factory.mktemp('in'), 2)
+
+
+@pytest.fixture(name='asked', autouse=True)
+def _asked(monkeypatch):
+  """Studies run in this process, by fake models; addresses that were asked."""
+  asked = []
+
+  def map_studies(function, studies, *, stop, **options):
+    del options
+    for study in studies:
+      if stop.is_set():
+        return
+      yield study, function(study)
+
+  def connect(address, **options):
+    del options
+    asked.append(address)
+    return fake_models.FakeModels()
+
+  monkeypatch.setattr(engine, 'map_studies', map_studies)
+  monkeypatch.setattr(predictors, 'connect', connect)
+  monkeypatch.setattr(
+      predictors, 'load_models', lambda directory=None: fake_models.FakeModels())
+  return asked
+
+
+def _batch(source, output, *flags):
+  return cli.main(['batch', str(source), '--output', str(output), '--no-reports',
+                   *flags])
+
+
+def test_all_scored_by_the_servers_that_were_named(source, asked, tmp_path, capsys):
+  output = tmp_path / 'out'
+  assert _batch(source, output, '--server', 'one:1,two:2') == 0
+  assert asked[:2] == ['one:1', 'two:2']
+  printed = capsys.readouterr()
+  assert 'This run: 2 scored' in printed.out and 'manifest.csv' in printed.out
+  assert '2 studies in' in printed.err
+  stored = stored_result.read_result(output / 'studies' / batch_archive.study_uid(2))
+  assert stored.corona_score_cm3 > 0 and stored.warnings == ()
+  assert _batch(source, output, '--server', 'one:1') == 0
+  assert 'Earlier runs: 2 scored' in capsys.readouterr().out
+
+
+def test_the_demo_models_say_so(source, tmp_path):
+  assert _batch(source, tmp_path / 'out') == 0
+  stored = stored_result.read_result(
+      tmp_path / 'out' / 'studies' / batch_archive.study_uid(1))
+  assert 'demo models' in stored.warnings[0]
+
+
+def test_the_exit_status_says_some_or_none(tmp_path, capsys):
+  source = tmp_path / 'in'
+  odd = odd_series.series(odd_series.chest_hu())
+  odd_series.save(odd[:3] + odd[5:], source / 'bad')
+  assert _batch(source, tmp_path / 'none', '--server', 'a:1') == 3
+  batch_archive.write_study(source / 'good', 7)
+  assert _batch(source, tmp_path / 'some', '--server', 'a:1') == 1
+  assert 'Without a score, by reason' in capsys.readouterr().out
+
+
+def test_a_case_threshold_answers_each_case(source, tmp_path):
+  output = tmp_path / 'out'
+  assert _batch(source, output, '--models', 'm', '--case-threshold', '1') == 0
+  stored = stored_result.read_result(output / 'studies' / batch_archive.study_uid(1))
+  assert stored.case_detected is True
+
+
+def test_servers_with_different_models_are_refused(source, tmp_path, monkeypatch, capsys):
+  def connect(address, **options):
+    del options
+    models = fake_models.FakeModels()
+    if address == 'two:2':
+      other = results.ModelIdentity('lungs', 9, 'c' * 64)
+      monkeypatch.setattr(
+          models, 'identities', lambda: (other, fake_models.IDENTITIES[1]))
+    return models
+
+  monkeypatch.setattr(predictors, 'connect', connect)
+  assert _batch(source, tmp_path / 'out', '--server', 'one:1,two:2') == 2
+  assert 'serve different ones' in capsys.readouterr().err
+
+
+def test_wrong_use_is_said_in_one_line(source, tmp_path, capsys):
+  (tmp_path / 'empty').mkdir()
+  (tmp_path / 'file').write_text('')
+  for arguments, message, status in (
+      ((tmp_path / 'empty', tmp_path / 'out'), 'at least one CT study', 2),
+      ((tmp_path / 'gone', tmp_path / 'out'), 'found nothing', 2),
+      ((source, tmp_path / 'out', '--processes', '0'), '--processes', 2),
+      ((source, tmp_path / 'file' / 'out'), 'cannot be written', 5)):
+    assert _batch(*arguments) == status
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_interrupt_ends_the_run_in_order(source, tmp_path, monkeypatch, capsys):
+  @dataclasses.dataclass
+  class Interrupted(fake_models.FakeModels):
+    """Ctrl-C comes while the first study is with the models."""
+
+    def __post_init__(self):
+      super().__init__()
+
+    def grad_cam(self, hu):
+      os.kill(os.getpid(), signal.SIGINT)
+      return super().grad_cam(hu)
+
+  monkeypatch.setattr(predictors, 'load_models', lambda directory=None: Interrupted())
+  before = signal.getsignal(signal.SIGINT)
+  output = tmp_path / 'out'
+  assert _batch(source, output, '--models', 'interrupted') == 130
+  assert 'the same command goes on' in capsys.readouterr().err
+  assert os.listdir(output / 'studies') == [batch_archive.study_uid(1)]
+  assert signal.getsignal(signal.SIGINT) is before
+  monkeypatch.setattr(
+      predictors, 'load_models', lambda directory=None: fake_models.FakeModels())
+  assert _batch(source, output, '--models', 'm') == 0

@@ -1,0 +1,85 @@
+import collections
+import itertools
+import os
+import signal
+import threading
+import time
+
+from covid_tf.batch import engine
+from covid_tf.batch import lost
+
+
+def _square(number):
+  return number * number, os.getpid()
+
+
+def _with_a_killer(number):
+  if number == 3:
+    os.kill(os.getpid(), signal.SIGKILL)
+  time.sleep(0.02)
+  return number * number, os.getpid()
+
+
+def _raising(number):
+  if number == 2:
+    raise ValueError('Secret^Person')
+  return number
+
+
+def _slow(number):
+  time.sleep(0.1)
+  return number
+
+
+def test_every_study_ends_once_although_workers_are_killed():
+  counts, killed = collections.Counter(), 0
+  for study, (value, pid) in engine.map_studies(_square, range(60), processes=2):
+    counts[study] += 1
+    assert value == study * study
+    if study in (10, 30):
+      os.kill(pid, signal.SIGKILL)
+      killed += 1
+  assert counts == dict.fromkeys(range(60), 1) and killed == 2
+
+
+def test_a_study_that_kills_its_workers_fails_alone():
+  ends = dict(engine.map_studies(_with_a_killer, range(8), processes=1))
+  assert ends.pop(3) == lost.by_deaths()
+  assert {study: value for study, (value, _) in ends.items()} == {
+      study: study * study for study in (0, 1, 2, 4, 5, 6, 7)}
+
+
+def test_an_exception_loses_its_study_without_its_text():
+  ends = dict(engine.map_studies(_raising, range(4)))
+  assert ends.pop(2) == lost.Lost('ValueError while it was worked on')
+  assert ends == {0: 0, 1: 1, 3: 3}
+
+
+def test_studies_are_taken_as_workers_become_free_until_stopped():
+  taken = []
+  stop = threading.Event()
+
+  def studies():
+    for number in itertools.count():  # Endless: it could not be read to its end.
+      taken.append(number)
+      yield number
+
+  ended = []
+  for study, value in engine.map_studies(_slow, studies(), processes=1, stop=stop):
+    ended.append(study)
+    assert value == study and len(taken) <= len(ended) + 2
+    if len(ended) == 3:
+      stop.set()
+  assert sorted(ended) == taken  # What was in hand came to its end.
+
+
+def test_workers_end_with_the_caller():
+  run = engine.map_studies(_square, itertools.count(), processes=1)
+  _, (_, pid) = next(run)
+  run.close()
+  try:
+    os.kill(pid, 0)
+    alive = True
+  except ProcessLookupError:
+    alive = False
+  assert not alive

@@ -1,0 +1,221 @@
+import csv
+import errno
+import json
+import os
+import pathlib
+import shutil
+import threading
+
+import pytest
+
+from covid_tf import errors
+from covid_tf import files
+from covid_tf.batch import archive
+from covid_tf.batch import lost
+from covid_tf.batch import manifest
+from covid_tf.batch import records
+from covid_tf.batch import run
+from covid_tf.batch import scoring
+from covid_tf.batch import summary
+from covid_tf.cohort import load_results
+from covid_tf.reports import stored_result
+import batch_archive
+import odd_series
+
+
+@pytest.fixture(name='source', scope='module')
+def _source(tmp_path_factory):
+  return batch_archive.write_archive(tmp_path_factory.mktemp('in'), 2)
+
+
+@pytest.fixture(name='output')
+def _output(tmp_path):
+  return tmp_path / 'out'
+
+
+def _rows(output):
+  with open(output / manifest.FILE_NAME, newline='', encoding='utf-8') as file:
+    return list(csv.DictReader(file))
+
+
+def test_an_archive_becomes_results_and_a_manifest(source, output):
+  outcome = batch_archive.score_in_process(source, output)
+  assert outcome.count(records.SCORED) == outcome.total == 2
+  first, second = _rows(output)
+  stored = stored_result.read_result(output / 'studies' / first['key'])
+  assert float(first['corona_score_cm3']) == stored.corona_score_cm3
+  assert float(second['corona_score_cm3']) > float(first['corona_score_cm3']) > 0
+  assert first['status'] == 'scored' and first['series_uid'] == stored.series_uid
+  assert first['study_uid'] == batch_archive.study_uid(1)
+  # What a cohort's analysis makes of the same folder.
+  loaded, failed = load_results.load_results(output / 'studies')
+  assert len(loaded) == 2 and not failed
+
+
+def test_the_same_command_does_nothing_twice(source, output):
+  batch_archive.score_in_process(source, output)
+  before = (output / manifest.FILE_NAME).read_bytes()
+  outcome = batch_archive.score_in_process(source, output)
+  assert outcome.already == {'scored': 2} and outcome.progress.done == 0
+  assert (output / manifest.FILE_NAME).read_bytes() == before
+
+
+def test_a_study_without_its_whole_result_is_scored_again(source, output):
+  batch_archive.score_in_process(source, output)
+  rows = _rows(output)
+  os.unlink(output / 'studies' / batch_archive.study_uid(1) / 'result.json')
+  leftover = output / 'studies' / '.0badc0de.1.2.3'
+  leftover.mkdir()
+  with open(output / manifest.FILE_NAME, 'ab') as file:
+    file.write(b'torn,lin')
+  outcome = batch_archive.score_in_process(source, output)
+  assert outcome.already == {'scored': 1} and outcome.count(records.SCORED) == 2
+  assert not leftover.exists()
+  assert sorted(row['key'] for row in _rows(output)) == [row['key'] for row in rows]
+
+
+def test_another_configuration_is_refused_unless_told(source, output):
+  batch_archive.score_in_process(source, output)
+  with pytest.raises(errors.UsageError, match='thresholds differ.*--redo'):
+    batch_archive.score_in_process(source, output, map=0.7)
+  outcome = batch_archive.score_in_process(source, output, map=0.7, redo=True)
+  assert outcome.already == {} and outcome.count(records.SCORED) == 2
+  assert len(_rows(output)) == 2
+  stored = stored_result.read_result(
+      output / 'studies' / batch_archive.study_uid(1))
+  assert stored.thresholds.map == 0.7
+
+
+def test_other_files_of_a_scored_study_are_refused_unless_told(tmp_path, output):
+  source = batch_archive.write_archive(tmp_path / 'in', 1)
+  batch_archive.score_in_process(source, output)
+  (source / 'case01' / '0000.dcm').unlink()
+  with pytest.raises(errors.UsageError, match='1 scored studies have other files'):
+    batch_archive.score_in_process(source, output)
+  batch_archive.score_in_process(source, output, redo=True)
+  stored = stored_result.read_result(output / 'studies' / batch_archive.study_uid(1))
+  assert stored.slice_count == 13
+
+
+def test_a_refusal_is_kept_without_naming_anybody(tmp_path, output):
+  slices = odd_series.series(odd_series.chest_hu())
+  odd_series.save(slices[:3] + slices[5:], tmp_path / 'in' / 'Secret^Person')
+  outcome = batch_archive.score_in_process(tmp_path / 'in', output)
+  assert outcome.count(records.REFUSED) == 1
+  (row,) = _rows(output)
+  assert row['status'] == 'refused' and row['corona_score_cm3'] == ''
+  assert row['reason'] and 'Secret' not in (output / manifest.FILE_NAME).read_text()
+  assert batch_archive.score_in_process(tmp_path / 'in', output).already == {
+      'refused': 1}
+  lines = '\n'.join(summary.lines(outcome, archive.find_studies(tmp_path / 'in')))
+  assert f'1 x {row["reason"]}' in lines
+
+
+def test_copies_are_compared_byte_by_byte(tmp_path, output):
+  source = batch_archive.write_archive(tmp_path / 'in', 1)
+  shutil.copytree(source / 'case01', source / 'copy')
+  path = source / 'copy' / '0003.dcm'
+  data = bytearray(path.read_bytes())
+  data[-1] ^= 1
+  path.write_bytes(data)
+  outcome = batch_archive.score_in_process(source, output)
+  assert outcome.count(records.REFUSED) == 1
+  assert 'bytes differ' in _rows(output)[0]['reason']
+
+
+def test_an_equal_copy_is_scored_with_a_warning(tmp_path, output):
+  source = batch_archive.write_archive(tmp_path / 'in', 1)
+  shutil.copytree(source / 'case01', source / 'copy')
+  batch_archive.score_in_process(source, output)
+  stored = stored_result.read_result(output / 'studies' / batch_archive.study_uid(1))
+  assert 'second place' in stored.warnings[0]
+
+
+def test_a_failure_is_tried_again(source, output, monkeypatch):
+  def broken(*arguments, **options):
+    raise errors.ModelError('the server is away')
+
+  with monkeypatch.context() as patched:
+    patched.setattr(scoring.pipeline, 'analyze', broken)
+    outcome = batch_archive.score_in_process(source, output)
+  assert outcome.count(records.FAILED) == 2
+  assert [row['reason'] for row in _rows(output)] == ['the server is away'] * 2
+  outcome = batch_archive.score_in_process(source, output)
+  assert outcome.already == {} and outcome.count(records.SCORED) == 2
+  assert [row['status'] for row in _rows(output)] == ['scored'] * 2
+
+
+def test_a_failure_says_nothing_that_a_header_may_hold(source, output, monkeypatch):
+  def broken(*arguments, **options):
+    raise KeyError('Secret^Person')
+
+  monkeypatch.setattr(scoring.pipeline, 'analyze', broken)
+  batch_archive.score_in_process(source, output)
+  assert _rows(output)[0]['reason'] == 'KeyError while it was scored'
+
+
+def test_a_full_disk_stops_the_run_with_everything_whole(source, output, monkeypatch):
+  def full(path):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  batch_archive.score_in_process(source / 'case01', output)
+  with monkeypatch.context() as patched:
+    patched.setattr(files, 'force_tree_to_disk', full)
+    outcome = batch_archive.score_in_process(source, output)
+  assert isinstance(outcome.stopped, errors.OutputError)
+  assert 'no space left' in str(outcome.stopped)
+  assert sorted(os.listdir(output / 'studies')) == [batch_archive.study_uid(1)]
+  assert [row['status'] for row in _rows(output)] == ['scored']
+  assert batch_archive.score_in_process(source, output).already == {'scored': 1}
+
+
+def test_failures_in_a_row_end_a_run(source, output):
+  study = archive.find_studies(source).studies[0]
+  stop = threading.Event()
+
+  def map_studies(function, studies):
+    for _ in range(100):
+      if stop.is_set():
+        return
+      yield study, lost.Lost('no models on this worker')
+
+  with run.exclusive(output):
+    outcome = run.run(
+        archive.find_studies(source), batch_archive.make_scorer(output), map_studies,
+        stop)
+  assert isinstance(outcome.stopped, errors.ModelError)
+  assert 'no models on this worker' in str(outcome.stopped)
+  assert outcome.progress.counts['failed'] == 20
+
+
+def test_two_runs_do_not_share_an_output(output):
+  with run.exclusive(output):
+    with pytest.raises(errors.UsageError, match='another covid-tf batch'):
+      with run.exclusive(output):
+        pass
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(errors.OutputError, match='file'):
+    with run.exclusive(tmp_path / 'file' / 'out'):
+      pass
+
+
+def test_records_that_cannot_be_trusted_are_none(tmp_path):
+  folder = tmp_path / '1.2.3'
+  folder.mkdir()
+  for text in ('', '{', '[]', json.dumps({'key': '1.2.3'})):
+    (folder / records.FILE_NAME).write_text(text)
+    assert records.read(folder) is None
+  assert records.read(tmp_path / 'gone') is None
+
+
+def test_a_manifest_holds_no_formula(tmp_path):
+  record = records.Record(
+      '1.2', 'refused', '=cmd()', '1.2', '', None, None, None, None, None, 0, 1.0,
+      'host', '2020-03-01T00:00:00Z', 'c', 'f')
+  manifest.write(tmp_path / 'm.csv', [record])
+  (row,) = csv.DictReader((tmp_path / 'm.csv').open(encoding='utf-8'))
+  assert row['reason'] == ' =cmd()'
+  assert pathlib.Path(tmp_path / 'm.csv').read_text().count('\n') == 2
