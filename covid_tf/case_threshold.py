@@ -69,7 +69,8 @@ def read(path: str | os.PathLike) -> CaseThreshold:
     errors.UsageError: no such file, or not an operating point.
   """
   path = pathlib.Path(path)
-  required = 'a number of cm³ or an operating_point.json of covid-tf cohort is required'
+  required = (
+      'a number of cm³ or an operating_point.json of covid-tf cohort is required')
   try:
     content = json.loads(path.read_text('utf-8'))
   except OSError as error:

@@ -14,7 +14,8 @@ _ROUNDING = 1e-6
 _REMEDY = 'use models that this package exported'
 
 
-def lung_mask(answer: np.ndarray, shape: tuple[int, int, int], first: int) -> np.ndarray:
+def lung_mask(
+    answer: np.ndarray, shape: tuple[int, int, int], first: int) -> np.ndarray:
   """The lungs model's answer, if it is a mask.
 
   Args:

@@ -28,7 +28,7 @@ _BAR = functools.partial(tqdm.tqdm, disable=None, leave=False)
 
 def analyze(
     volume: volume_lib.CTVolume, models: base.Models, *,
-    thresholds: results.Thresholds = results.Thresholds(),
+    thresholds: results.Thresholds | None = None,
     progress: Callable[..., tqdm.tqdm] | None = None) -> results.CaseResult:
   """Finds the lungs, localizes opacities and measures them.
 
@@ -37,7 +37,7 @@ def analyze(
     models: anything with `segment_lungs(hu)` and `grad_cam(hu)`. Where it has
       `study()`, the whole study is answered by one version of each network;
       where that version goes meanwhile, the study starts again, once.
-    thresholds: the cuts of the score.
+    thresholds: the cuts of the score; None: the paper's.
     progress: makes a bar as `tqdm.tqdm(total=, desc=, unit=)` does. None: a bar
       on standard error if that is a terminal. For none at all:
       `functools.partial(tqdm.tqdm, disable=True)`.
@@ -51,7 +51,8 @@ def analyze(
       or map; names the slice.
   """
   run = functools.partial(
-      _analyze_once, volume, models, thresholds, progress or _BAR)
+      _analyze_once, volume, models, thresholds or results.Thresholds(),
+      progress or _BAR)
   try:
     return run()
   except errors.ModelVersionChangedError:

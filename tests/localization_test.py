@@ -43,7 +43,7 @@ def test_fused_is_in_unit_range_and_turns_with_its_input(size, seed):
   fine, coarse = _cams(seed)
   fused = localization.fuse_scales(fine[0], coarse[0], size)
   assert fused.shape == size and fused.dtype == np.float32
-  assert 0 <= fused.min() and fused.max() <= 1
+  assert fused.min() >= 0 and fused.max() <= 1
   flipped = localization.fuse_scales(fine[0, :, ::-1], coarse[0, :, ::-1], size)
   np.testing.assert_allclose(flipped[:, ::-1], fused, atol=1e-6)
   turned = localization.fuse_scales(fine[0].T, coarse[0].T, size[::-1])

@@ -77,7 +77,8 @@ def test_every_slice_is_asked_once_in_calls_that_show_progress(volume):
   assert {shape[1:] for shape in models.crops} == {result.lung_box.shape}
 
 
-@pytest.mark.parametrize('threshold, detected', [(None, None), (1.0, True), (1e4, False)])
+@pytest.mark.parametrize(
+    'threshold, detected', [(None, None), (1.0, True), (1e4, False)])
 def test_case_answer_only_with_a_threshold(volume, threshold, detected):
   result = pipeline.analyze(
       volume, fake_models.FakeModels(),

@@ -49,7 +49,8 @@ def _sources(monkeypatch):
 
 def test_a_study_becomes_four_files(study, sources, tmp_path, capfd):
   output = tmp_path / 'out'
-  assert cli.main(['score', study, '--output', str(output), '--models', 'exported']) == 0
+  assert cli.main(
+      ['score', study, '--output', str(output), '--models', 'exported']) == 0
   assert sources == [('load_models', pathlib.Path('exported'))]
   assert sorted(os.listdir(output)) == sorted(study_files.NAMES)
   stored = stored_result.read_result(output)

@@ -31,7 +31,8 @@ def add_arguments(
       'without --server and --models: the demo models, which show how it works '
       'and nothing more')
   server = parser.add_argument_group('how to reach --server')
-  server.add_argument('--tls', action='store_true', help='encrypted, public authorities')
+  server.add_argument(
+      '--tls', action='store_true', help='encrypted, by public authorities')
   server.add_argument(
       '--tls-ca', metavar='PEM', help='encrypted, by this authority')
   server.add_argument('--tls-certificate', metavar='PEM', help='our own certificate')

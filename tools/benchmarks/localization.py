@@ -92,7 +92,8 @@ def main() -> None:
       description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   model_options.add_arguments(parser)
   parser.add_argument(
-      '--cases', type=int, default=12, help='phantoms for quality (default 12; 0: none)')
+      '--cases', type=int, default=12,
+      help='phantoms for quality (default 12; 0: none)')
   parser.add_argument(
       '--box', choices=localization_quality.BOXES, default='largest',
       help='lung box of the case (default: largest, the paper\'s)')
