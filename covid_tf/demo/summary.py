@@ -85,14 +85,16 @@ def _case(case):
 
 
 def _labels(cases, ungraded):
-  """What `covid-tf cohort` asks for."""
+  """What `covid-tf cohort` asks for, and `covid-tf manifestations --kinds`."""
   text = io.StringIO()
   table = csv.writer(text, lineterminator='\n')
-  table.writerow(('study_uid', 'patient_id', 'covid', 'severity', 'time_point'))
+  table.writerow(
+      ('study_uid', 'patient_id', 'covid', 'severity', 'time_point', 'kind'))
   for case in cases:
     truth = case.truth
     severity = 'severe' if truth.severe else 'non-severe'
     if not truth.positive or case.name in ungraded:
       severity = ''
-    table.writerow((truth.study_uid, case.name, int(truth.positive), severity, 1))
+    table.writerow((
+        truth.study_uid, case.name, int(truth.positive), severity, 1, truth.kind))
   return text.getvalue()
