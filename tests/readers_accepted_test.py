@@ -186,6 +186,22 @@ def test_monochrome1_keeps_its_hu_with_a_warning(tmp_path):
   assert any('MONOCHROME1' in text for text in volume.warnings)
 
 
+def test_lossy_compression_is_a_warning(tmp_path):
+  slices = odd_series.series()
+  for ds in slices:
+    ds.LossyImageCompression = '01'
+  odd_series.save(slices, tmp_path)
+  assert any('with loss' in text for text in readers.read_ct(tmp_path).warnings)
+
+
+def test_an_empty_number_of_frames_is_none(tmp_path):
+  slices = odd_series.series()
+  for ds in slices:
+    ds.NumberOfFrames = None
+  odd_series.save(slices, tmp_path)
+  assert readers.read_ct(tmp_path).shape == odd_series.SHAPE
+
+
 def test_missing_modality_of_a_ct_is_a_warning(tmp_path):
   slices = odd_series.series()
   for ds in slices:

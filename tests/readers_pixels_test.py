@@ -144,6 +144,17 @@ def test_a_stream_of_another_size_than_the_header(tmp_path, syntax):
     readers.read_ct(tmp_path)
 
 
+@pytest.mark.parametrize('syntax', _COMPRESSED[1:], ids=lambda syntax: syntax.keyword)
+def test_a_stream_with_more_bits_than_the_header(tmp_path, syntax):
+  odd_series.save(odd_series.series(bits_stored=16), tmp_path, syntax)
+  for path in tmp_path.iterdir():
+    ds = pydicom.dcmread(path)
+    ds.BitsStored, ds.HighBit = 10, 9
+    ds.save_as(path)
+  with pytest.raises(errors.CTReadError, match='10 bits stored'):
+    readers.read_ct(tmp_path)
+
+
 @pytest.mark.parametrize('pieces', (2, 5))
 def test_a_frame_in_several_fragments(tmp_path, pieces):
   odd_series.save(odd_series.series(), tmp_path, uid.JPEGLSLossless)

@@ -7,6 +7,7 @@ from covid_tf.readers import consistency
 from covid_tf.readers import elements
 from covid_tf.readers import geometry
 from covid_tf.readers import series as series_lib
+from covid_tf.readers import uids
 
 # Beside a series that covers four times as much, one is a sample (a bolus test,
 # a few high-resolution slices), not the study.
@@ -24,7 +25,7 @@ def choose(
   """
   if series_uid is not None:
     for series in all_series:
-      if series.uid == series_uid:
+      if series.uid == uids.safe(series_uid):
         return series, ()
     raise errors.CTReadError(
         f'no series {elements.printable(series_uid)} here; found:'

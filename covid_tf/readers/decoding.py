@@ -66,7 +66,24 @@ def _decoded(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
   if layout.syntax in pixel_layout.JPEG_LOSSLESS:
     words = gdcm_jpeg.decode(stream, layout)
     lossless_jpeg.require_whole(stream, words)
-    return words
+  else:
+    words = _decoded_by_pydicom(stream, layout)
+  if layout.syntax != uid.RLELossless:  # It keeps what native words hold besides.
+    _require_bits(words, layout)
+  return words
+
+
+def _require_bits(words: np.ndarray, layout: images.PixelLayout):
+  """The header's Bits Stored must hold the values of the stream."""
+  values = words.view(np.int16) if layout.signed else words
+  lowest, highest = int(values.min()), int(values.max())
+  if highest >> layout.bits_stored or lowest < -1 << (layout.bits_stored - 1):
+    raise errors.CTReadError(
+        f'its header says {layout.bits_stored} bits stored, its compressed image '
+        f'holds {lowest} to {highest}.')
+
+
+def _decoded_by_pydicom(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
   decoder = pixels.get_decoder(layout.syntax)
   plugin = _plugin(decoder)
   try:

@@ -67,7 +67,7 @@ def _series_uid(elements) -> str:
 def _images(data_set: data_sets.DataSet, hasher) -> list[images.Image]:
   elements = data_set.elements
   common = _common(data_set, hasher)
-  notes = _notes(elements)
+  notes = _notes(elements, data_set.syntax)
   sop_class = common['sop_class']
   if sop_class in sop_classes.MULTI_FRAME_CT:
     frame_groups = frames.groups(elements)
@@ -149,7 +149,7 @@ def _rescale(data_set, group, pixels) -> images.Rescale:
   return fields.rescale(group, fields.padding(data_set.elements, pixels))
 
 
-def _notes(elements) -> tuple[str, ...]:
+def _notes(elements, syntax: str) -> tuple[str, ...]:
   """Oddities that a person would want to know."""
   notes = []
   if not elements_lib.text(elements, tags.MODALITY):
@@ -158,6 +158,7 @@ def _notes(elements) -> tuple[str, ...]:
     notes.append('SOP Class UID is missing; the Modality says CT')
   if elements_lib.text(elements, tags.PHOTOMETRIC_INTERPRETATION) == 'MONOCHROME1':
     notes.append('MONOCHROME1 (shown inverted); the HU are taken as they are')
-  if elements_lib.text(elements, tags.LOSSY_IMAGE_COMPRESSION) == '01':
+  if syntax == pydicom_uid.JPEGLSNearLossless or (
+      elements_lib.text(elements, tags.LOSSY_IMAGE_COMPRESSION) == '01'):
     notes.append('the images were compressed with loss; HU may be off a little')
   return tuple(notes)

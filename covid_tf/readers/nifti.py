@@ -24,7 +24,8 @@ def read(path: pathlib.Path) -> volume.CTVolume:
       damaged.
   """
   try:
-    image = nibabel.load(path)
+    # Kept open, a gzip file is unpacked once and not again for each plane.
+    image = nibabel.load(path, keep_file_open=True)
   except Exception:  # nibabel raises what it meets in damaged bytes.
     raise errors.CTReadError('it is no readable NIfTI file.') from None
   if not isinstance(image, nibabel.Nifti1Image):

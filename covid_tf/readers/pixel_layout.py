@@ -63,7 +63,7 @@ def _require_one_value(elements):
 
 
 def _require_frames(elements, frames: int):
-  if tags.NUMBER_OF_FRAMES not in elements and frames == 1:
+  if frames == 1 and not elements_lib.raw(elements, tags.NUMBER_OF_FRAMES):
     return
   count, = elements_lib.decimals(elements, tags.NUMBER_OF_FRAMES, 1)
   if count != frames:

@@ -135,7 +135,7 @@ def refusal(series: Series) -> str | None:
   good = [image for image in images if image.plane]
   if not good:
     return _problem(images)
-  if all(_has_word(image, _RENDERED_WORDS) for image in images):
+  if any(_has_word(image, _RENDERED_WORDS) for image in images):
     return 'projection or rendering, not single slices'
   if not any(map(is_axial, good)):
     tilt = min(fields.angle_deg(image.plane.normal, (0, 0, sign))
