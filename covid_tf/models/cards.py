@@ -4,7 +4,6 @@ It travels in the export (`assets.extra/card.json`) for people, and as a constan
 of the graph (signature `card`) for clients, byte by byte the same.
 """
 
-import dataclasses
 import hashlib
 import json
 
@@ -36,6 +35,7 @@ def make_card(name: str, model: keras.Model, training: dict) -> dict:
   Returns:
     The card, in JSON's types.
   """
+  inputs = _PREPROCESSING[name]
   return {
       'name': name,
       'intended_use': INTENDED_USE,
@@ -43,7 +43,9 @@ def make_card(name: str, model: keras.Model, training: dict) -> dict:
       'parameters': model.count_params(),
       'weights_sha256': weights_sha256(model),
       'compute_dtype': 'float32',
-      'preprocessing': _plain(dataclasses.asdict(_PREPROCESSING[name])),
+      'window_hu': list(inputs.window_hu),
+      'input_size': inputs.size,
+      'low_pass_sigma': inputs.low_pass_sigma,
       'thresholds': _thresholds(name),
       'training': training,
       'package': f'covid_tf {__version__}',
@@ -73,8 +75,3 @@ def _thresholds(name: str) -> dict[str, float]:
     return {'lung_probability': signatures.LUNG_PROBABILITY_THRESHOLD}
   return {'slice_probability': results.Thresholds.slice_probability,
           'map': results.Thresholds.map}
-
-
-def _plain(values: dict) -> dict:
-  return {key: list(value) if isinstance(value, tuple) else value
-          for key, value in values.items()}

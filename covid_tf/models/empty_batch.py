@@ -26,8 +26,10 @@ def accept_empty(function: Callable) -> Callable:
       return function(batch)
     size = tf.shape(batch)[0]
     missing = tf.cast(tf.equal(size, 0), tf.int32)
-    padding = [[0, missing]] + [[0, 0]] * (batch.shape.rank - 1)
-    outputs = function(tf.pad(batch, padding))
+    filling = tf.zeros(tf.concat([[missing], tf.shape(batch)[1:]], 0), batch.dtype)
+    # Not tf.pad: it hides the other sizes from TensorFlow's optimizer, which then
+    # leaves the additions of a residual network outside its fused convolutions.
+    outputs = function(tf.concat([batch, filling], 0))
     return tf.nest.map_structure(lambda output: output[:size], outputs)
 
   return wrapped

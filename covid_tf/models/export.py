@@ -58,11 +58,12 @@ def export(
     errors.OutputError: it cannot be written.
   """
   folder = pathlib.Path(directory) / name
-  version = next_version(folder) if version is None else version
+  if version is None:
+    version = max(versions(folder), default=0) + 1
   target = folder / str(version)
   if version < 1:
     raise errors.UsageError(f'version must be 1 or more, found {version}.')
-  if target.exists():
+  if version in versions(folder):
     raise errors.UsageError(
         f'{target}: this version is there already; versions are never replaced. '
         'Choose another number, or none for the next one.')
@@ -80,12 +81,11 @@ def export(
   return target
 
 
-def next_version(folder: pathlib.Path) -> int:
-  """One more than the highest version in a model's folder; 1 for none."""
+def versions(folder: pathlib.Path) -> list[int]:
+  """The version numbers in a model's folder, ascending; 007 is 7, as for servers."""
   if not folder.is_dir():
-    return 1
-  versions = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
-  return max(versions, default=0) + 1
+    return []
+  return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
 def _write(name: str, functions: dict, folder: pathlib.Path) -> None:

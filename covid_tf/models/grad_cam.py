@@ -11,8 +11,11 @@ import types
 import keras
 import tensorflow as tf
 
+from covid_tf.models import channel_gradients
 from covid_tf.models import empty_batch
 from covid_tf.models import layer_gradients
+from covid_tf.models import layer_graph
+from covid_tf.models import logits
 
 
 def grad_cam(
@@ -47,20 +50,14 @@ def grad_cam(
   """
   if method not in METHODS:
     raise ValueError(f'method must be one of {sorted(METHODS)}, found {method!r}.')
-  evidence = METHODS[method]
-  run = layer_gradients.layer_gradients(model, layer_names, class_index)
+  head = logits.find_head(model, class_index)
+  for name in layer_names:
+    _require_image_axes(head, name)
+  evidence = METHODS[method](head, layer_names)
 
   def explain(images):
-    logit, activations, gradients = run(images)
-    for name, activation in zip(layer_names, activations):
-      if activation.shape.rank < 3:
-        raise ValueError(
-            f'layer {name!r} must keep the image axes, [N, rows, columns, '
-            f'channels], found shape {activation.shape}.')
-    maps = tuple(
-        normalize(evidence(tf.cast(activation, tf.float32), gradient))
-        for activation, gradient in zip(activations, gradients))
-    return logit, maps
+    logit, maps = evidence(images)
+    return logit, tuple(map(normalize, maps))
 
   return empty_batch.accept_empty(explain)
 
@@ -73,39 +70,40 @@ def normalize(maps: tf.Tensor) -> tf.Tensor:
       positive, tf.reduce_max(positive, axis=axes, keepdims=True))
 
 
-def grad_cam_evidence(activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-  """Channels weighted by their mean gradient, summed: [N, rows, columns]."""
-  weights = tf.reduce_mean(gradients, axis=_image_axes(activations))
-  return _weighted_sum(activations, weights)
+def grad_cam_evidence(
+    head: logits.Head, layer_names: Sequence[str]) -> Callable:
+  """Channels weighted by their mean gradient, summed."""
+  run = channel_gradients.channel_gradients(head, layer_names)
+
+  def evidence(images):
+    logit, activations, weights = run(images)
+    return logit, tuple(map(_weighted_sum, activations, weights))
+
+  return evidence
 
 
-def hires_cam_evidence(activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+def hires_cam_evidence(
+    head: logits.Head, layer_names: Sequence[str]) -> Callable:
   """Gradient times activation, summed over channels, never averaged over space.
 
   Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations
   of convolutional neural networks", 2020.
   """
-  return tf.reduce_sum(activations * gradients, axis=-1)
+  return _of_pixels(_hires_cam, head, layer_names)
 
 
 def grad_cam_plus_plus_evidence(
-    activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    head: logits.Head, layer_names: Sequence[str]) -> Callable:
   """Channels weighted by their positive gradients, each pixel by its alpha.
 
   Chattopadhay et al., "Grad-CAM++", WACV 2018, equation 19, for the exponential
-  of the logit: alpha = g^2 / (2 g^2 + g^3 sum(A)), written with g^2 taken out,
-  since the cubes of small gradients leave float32's range. The factor exp(logit)
-  goes with the normalization.
+  of the logit, whose common factor goes with the normalization.
   """
-  axes = _image_axes(activations)
-  total = tf.reduce_sum(activations, axis=axes, keepdims=True)
-  weights = tf.math.divide_no_nan(
-      tf.nn.relu(gradients), 2.0 + gradients * total)
-  return _weighted_sum(activations, tf.reduce_sum(weights, axis=axes))
+  return _of_pixels(_grad_cam_plus_plus, head, layer_names)
 
 
-# Name -> (activations, gradients) [N, rows, columns, channels] -> evidence
-# [N, rows, columns], before ReLU and normalization.
+# Name -> (head, layer_names) -> function from images [N, ...], N > 0,
+# to (logit, evidence of each layer [N, rows, columns], of either sign).
 METHODS: Mapping[str, Callable] = types.MappingProxyType({
     'grad_cam': grad_cam_evidence,
     'grad_cam++': grad_cam_plus_plus_evidence,
@@ -113,10 +111,41 @@ METHODS: Mapping[str, Callable] = types.MappingProxyType({
 })
 
 
-def _image_axes(activations: tf.Tensor) -> list[int]:
-  return list(range(1, activations.shape.rank - 1))
+def _of_pixels(
+    of_layer: Callable, head: logits.Head, layer_names: Sequence[str]) -> Callable:
+  run = layer_gradients.layer_gradients(head, layer_names)
+
+  def evidence(images):
+    logit, activations, gradients = run(images)
+    activations = [tf.cast(activation, tf.float32) for activation in activations]
+    return logit, tuple(map(of_layer, activations, gradients))
+
+  return evidence
+
+
+def _hires_cam(activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+  return tf.reduce_sum(activations * gradients, axis=-1)
+
+
+def _grad_cam_plus_plus(activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+  # alpha = g^2 / (2 g^2 + g^3 sum(A)) with g^2 taken out: the cubes of small
+  # gradients leave float32's range.
+  axes = list(range(1, activations.shape.rank - 1))
+  total = tf.reduce_sum(activations, axis=axes, keepdims=True)
+  weights = tf.math.divide_no_nan(
+      tf.nn.relu(gradients), 2.0 + gradients * total)
+  return _weighted_sum(activations, tf.reduce_sum(weights, axis=axes))
 
 
 def _weighted_sum(activations: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
   """sum over c of activations[n, ..., c] * weights[n, c], as a matrix product."""
-  return tf.einsum('n...c,nc->n...', activations, weights)
+  return tf.einsum(
+      'n...c,nc->n...', tf.cast(activations, tf.float32), weights)
+
+
+def _require_image_axes(head: logits.Head, name: str) -> None:
+  shape = layer_graph.output_of(name, head.calls).shape
+  if len(shape) < 3:
+    raise ValueError(
+        f'layer {name!r} must keep the image axes, [N, rows, columns, channels], '
+        f'found {tuple(shape)}.')

@@ -105,16 +105,53 @@ def consumers(calls: tuple[Call, ...]) -> Mapping[int, list[Call]]:
   return taken_by
 
 
+def output_of(name: str, calls: tuple[Call, ...]) -> keras.KerasTensor:
+  """The one output of the layer of that name; ValueError where it is not one."""
+  found = [call for call in calls if call.layer.name == name]
+  if not found:
+    raise ValueError(
+        f'layers must be named as in the model, found {name!r}; the last layers '
+        f'of this one are {[call.layer.name for call in calls[-8:]]}.')
+  if len(found) > 1 or len(found[0].outputs) != 1:
+    raise ValueError(
+        f'layer {name!r} must be used once and have one output, found '
+        f'{len(found)} uses with {len(found[0].outputs)} outputs.')
+  return found[0].outputs[0]
+
+
+def after(tensors, calls: tuple[Call, ...]) -> set[int]:
+  """ids of all tensors computed from any of these, directly or not."""
+  sources = {id(tensor) for tensor in tensors}
+  found = set()
+  for call in calls:
+    if any(id(tensor) in found or id(tensor) in sources for tensor in call.inputs):
+      found.update(id(tensor) for tensor in call.outputs)
+  return found
+
+
 def single(tensors: list):
   """The one tensor of a list of one, as Keras wants it; else the list."""
   return tensors[0] if len(tensors) == 1 else tensors
 
 
 def _open(nested: keras.Model, inputs, apply: Callable):
-  opened = keras.models.clone_model(
-      keras.Model(single(nested.inputs), single(nested.outputs)),
-      input_tensors=inputs, clone_function=_same, call_function=apply)
-  return single(opened.outputs)
+  """Runs a nested model's layers on the tensors that it is called with."""
+  # The clone's own outputs are copies, not connected to these tensors: markers
+  # behind the outputs catch the tensors themselves.
+  markers = [keras.layers.Identity() for _ in nested.outputs]
+  caught = {}
+
+  def apply_or_catch(layer, *args, **kwargs):
+    if any(layer is marker for marker in markers):
+      caught[layer] = args[0]
+      return args[0]
+    return apply(layer, *args, **kwargs)
+
+  marked = [marker(output) for marker, output in zip(markers, nested.outputs)]
+  keras.models.clone_model(
+      keras.Model(single(nested.inputs), single(marked)), input_tensors=inputs,
+      clone_function=_same, call_function=apply_or_catch)
+  return single([caught[marker] for marker in markers])
 
 
 def _same(layer):

@@ -16,6 +16,7 @@ from covid_tf.models import classifier
 from covid_tf.models import empty_batch
 from covid_tf.models import grad_cam
 from covid_tf.models import layer_gradients
+from covid_tf.models import logits
 from covid_tf.models import preprocessing
 
 LUNG_PROBABILITY_THRESHOLD = 0.5  # Ours; compared strictly (`>`).
@@ -33,8 +34,8 @@ def lungs(model: keras.Model, card: str) -> dict[str, Callable]:
   """
 
   def probability(hu):
-    logits = model(preprocessing.lung_input(hu), training=False)
-    return tf.sigmoid(tf.cast(logits, tf.float32))
+    logit = model(preprocessing.lung_input(hu), training=False)
+    return tf.sigmoid(tf.cast(logit, tf.float32))
 
   def mask(hu):
     # tf.image's bilinear: aligned pixel centres, like preprocessing.resize, and
@@ -63,11 +64,11 @@ def classify(model: keras.Model, card: str) -> dict[str, Callable]:
   explain = grad_cam.grad_cam(
       model, (classifier.FINE_LAYER, classifier.COARSE_LAYER))
   pooled = layer_gradients.layer_gradients(
-      model, (classifier.POOLED_FEATURES_LAYER,))
+      logits.find_head(model), (classifier.POOLED_FEATURES_LAYER,))
 
   def prediction(hu):
-    logits = model(preprocessing.classifier_input(hu), training=False)
-    return {'covid_probability': tf.sigmoid(tf.cast(logits[:, 0], tf.float32))}
+    logit = model(preprocessing.classifier_input(hu), training=False)[:, 0]
+    return {'covid_probability': tf.sigmoid(tf.cast(logit, tf.float32))}
 
   def explanation(hu):
     logit, (fine, coarse) = explain(preprocessing.classifier_input(hu))

@@ -1,0 +1,82 @@
+r"""Exports trained networks as SavedModels that a TF Serving can load.
+
+  python tools/export_models.py --output=models \
+      --lungs=runs/lungs --classifier=runs/classifier --card=runs/training.json
+
+Each network is given as the folder of a run or as a .weights.h5 file, and gets the
+next free version number. An export is compared with its source, as a server runs
+it, before it gets its name; one that differs is not left.
+"""
+
+import json
+import pathlib
+import sys
+
+from absl import app
+from absl import flags
+
+from covid_tf import contract
+from covid_tf import errors
+from covid_tf.models import export
+from covid_tf.models import trained
+
+_LUNGS = flags.DEFINE_string('lungs', None, 'Run or weights of the lung U-Net.')
+_CLASSIFIER = flags.DEFINE_string('classifier', None, 'Run or weights.')
+_OUTPUT = flags.DEFINE_string(
+    'output', None, 'Gets lungs/VERSION and classifier/VERSION.', required=True)
+_VERSION = flags.DEFINE_integer(
+    'version', None, 'Number of the export; the next free one by default.',
+    lower_bound=1)
+_CARD = flags.DEFINE_string(
+    'card', None,
+    "JSON object: under 'lungs' and 'classifier', what each was trained on and "
+    "reached. The run's own flags by default.")
+_COMPUTE_DTYPE = flags.DEFINE_enum(
+    'compute_dtype', 'float32', ['float32', 'bfloat16'],
+    'bfloat16 is faster on CPUs and GPUs that have it; docs/grad_cam.md says what '
+    'it does to the answers.')
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'only flags are understood, found {argv[1:]}.')
+  try:
+    for path in export_all():
+      print(path)
+  except errors.CovidTFError as error:
+    print(f'export_models: {error}', file=sys.stderr)
+    sys.exit(error.exit_status)
+
+
+def export_all():
+  """Yields the folder of each export, as the flags say."""
+  sources = {contract.LUNGS_MODEL: _LUNGS.value,
+             contract.CLASSIFIER_MODEL: _CLASSIFIER.value}
+  if not any(sources.values()):
+    raise errors.UsageError('--lungs or --classifier is required, found neither.')
+  card = _read_card()
+  for name, source in sources.items():
+    if source:
+      model, training = trained.load(name, source)
+      yield export.export(
+          name, model, _OUTPUT.value, card.get(name, training), _VERSION.value,
+          _COMPUTE_DTYPE.value)
+
+
+def _read_card() -> dict:
+  if _CARD.value is None:
+    return {}
+  try:
+    card = json.loads(pathlib.Path(_CARD.value).read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
+    raise errors.UsageError(
+        f'{_CARD.value}: a JSON file is required, found {error}.') from error
+  if not isinstance(card, dict):
+    raise errors.UsageError(
+        f"{_CARD.value}: an object with 'lungs' and 'classifier' is required, found "
+        f'{type(card).__name__}.')
+  return card
+
+
+if __name__ == '__main__':
+  app.run(main)
