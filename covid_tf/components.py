@@ -51,6 +51,8 @@ def keep_largest(
     out = mask.copy()
   elif out is not mask:
     out[...] = mask
+  if not mask.any():
+    return out
   runs = _find_runs(mask)
   labels = _label(runs)
   sizes = np.bincount(labels, weights=runs.ends - runs.starts)

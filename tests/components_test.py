@@ -50,3 +50,8 @@ def test_a_bridge_in_the_third_dimension_joins():
   mask[0, 3, 0:3] = 1
   kept = components.keep_largest(mask, 1)
   assert kept.sum() == 9 and not kept[0, 3].any()
+
+
+def test_nothing_has_no_components():
+  assert components.keep_largest(np.zeros((0, 4, 4), np.uint8), 2).shape == (0, 4, 4)
+  assert not components.keep_largest(np.zeros((2, 4, 4), np.uint8), 2).any()
