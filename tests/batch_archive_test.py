@@ -96,7 +96,8 @@ def test_other_modalities_are_no_studies(tmp_path):
   _write(tmp_path / 'a', 1)
   for path in _write(tmp_path / 'pet', 2).iterdir():
     data_set = pydicom.dcmread(path)
-    data_set.Modality, data_set.SOPClassUID = 'PT', pydicom.uid.PositronEmissionTomographyImageStorage
+    data_set.Modality = 'PT'
+    data_set.SOPClassUID = pydicom.uid.PositronEmissionTomographyImageStorage
     data_set.save_as(path)
   assert _keys(archive.find_studies(tmp_path)) == [f'{_ROOT}.2.1']
 

@@ -85,7 +85,8 @@ def test_a_case_threshold_answers_each_case(source, tmp_path):
   assert stored.case_detected is True
 
 
-def test_servers_with_different_models_are_refused(source, tmp_path, monkeypatch, capsys):
+def test_servers_with_different_models_are_refused(
+    source, tmp_path, monkeypatch, capsys):
   def connect(address, **options):
     del options
     models = fake_models.FakeModels()

@@ -1,0 +1,121 @@
+"""An archive of phantoms and models that only take their time, for batch.py."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import threading
+import time
+
+import numpy as np
+
+from covid_tf import contract
+from covid_tf import results
+from covid_tf.batch import archive
+from covid_tf.batch import configuration
+from covid_tf.batch import engine
+from covid_tf.batch import run
+from covid_tf.batch import scoring
+from covid_tf.datasets import phantom
+from covid_tf.datasets import phantom_dicom
+
+_IDENTITIES = (
+    results.ModelIdentity(contract.LUNGS_MODEL, 1, '0' * 64),
+    results.ModelIdentity(contract.CLASSIFIER_MODEL, 1, '1' * 64))
+_MASK_NAME = 'lung_mask.npy'
+_SEED = phantom.TRAINING_SEED_LIMIT + 5
+
+
+def write_archive(
+    root: pathlib.Path, count: int, spacing_mm: float, matrix: int) -> pathlib.Path:
+  """One phantom as `count` DICOM studies, equal but for their UIDs.
+
+  Args:
+    root: gets the folders, and the lungs for the stub.
+    count: of studies.
+    spacing_mm: between slices: 10 mm make about 30 of them.
+    matrix: rows and columns of a slice.
+
+  Returns:
+    The root.
+  """
+  case = phantom.draw_case(
+      _SEED, 'diffuse', slice_spacing_mm=spacing_mm, slice_thickness_mm=spacing_mm,
+      matrix=matrix)
+  drawn = phantom.generate(case)
+  root.mkdir(parents=True)
+  np.save(root / _MASK_NAME, drawn.lung_mask)
+  for number in range(count):
+    study = dataclasses.replace(
+        drawn, case=dataclasses.replace(case, seed=case.seed + number))
+    phantom_dicom.write_study(study, root / f'study{number:03d}')
+  return root
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenStub:
+  """Opens models that sleep as long as a server would take.
+
+  Attributes:
+    mask_path: the lungs of the archive's phantom.
+    lungs_ms, grad_cam_ms: of one slice.
+  """
+
+  mask_path: str
+  lungs_ms: float
+  grad_cam_ms: float
+
+  def __call__(self, server: str):
+    del server
+    return contextlib.nullcontext(StubModels(self))
+
+
+class StubModels:
+  """Knows the lungs; sees one lesion in the middle of every second slice."""
+
+  def __init__(self, settings: OpenStub):
+    self._settings = settings
+    self._mask = np.load(settings.mask_path)
+    self._next = 0  # Slice; a study is asked about in order, one after the other.
+
+  def identities(self) -> tuple[results.ModelIdentity, ...]:
+    return _IDENTITIES
+
+  def segment_lungs(self, hu: np.ndarray) -> np.ndarray:
+    time.sleep(len(hu) * self._settings.lungs_ms / 1000)
+    part = self._mask[self._next:self._next + len(hu)]
+    self._next = (self._next + len(hu)) % len(self._mask)
+    return part
+
+  def grad_cam(self, hu: np.ndarray) -> results.SliceExplanation:
+    time.sleep(len(hu) * self._settings.grad_cam_ms / 1000)
+    probability = np.where(np.arange(len(hu)) % 2, 0.9, 0.1).astype(np.float32)
+    return results.SliceExplanation(
+        probability, _spot(len(hu), contract.FINE_CAM_SIZE),
+        _spot(len(hu), contract.COARSE_CAM_SIZE))
+
+
+def _spot(count: int, size: int) -> np.ndarray:
+  axis = np.linspace(-1, 1, size)
+  spot = np.exp(-6 * (axis[:, np.newaxis]**2 + axis**2)).astype(np.float32)
+  return np.broadcast_to(spot / spot.max(), (count, size, size)).copy()
+
+
+def make_scorer(source, output, lungs_ms, grad_cam_ms) -> scoring.Scorer:
+  """A scorer by the stub, without reports, which are no part of the engine."""
+  return scoring.Scorer(
+      str(output), OpenStub(
+          str(pathlib.Path(source) / _MASK_NAME), lungs_ms, grad_cam_ms), ('',),
+      configuration.Configuration(
+          configuration.model_triples(_IDENTITIES), results.Thresholds()),
+      with_reports=False)
+
+
+def score(source, output, processes: int, lungs_ms: float, grad_cam_ms: float):
+  """Scores the archive as covid-tf batch does; returns the run's outcome."""
+  stop = threading.Event()
+  with run.exclusive(output) as folder:
+    return run.run(
+        archive.find_studies(source, index_path=folder / 'index.jsonl'),
+        make_scorer(source, output, lungs_ms, grad_cam_ms),
+        functools.partial(engine.map_studies, processes=processes, stop=stop), stop)
