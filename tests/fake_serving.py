@@ -8,11 +8,11 @@ import threading
 
 import grpc
 import numpy as np
+import tiny_answers
 
 from covid_tf import contract
 from covid_tf.predictors import protocol
 from covid_tf.predictors import tensors
-import tiny_answers
 
 
 @dataclasses.dataclass

@@ -19,13 +19,13 @@ import sys
 
 import numpy as np
 import pytest
+import serving_stub
+import tiny_answers
+import tiny_models
 
 from covid_tf import contract
 from covid_tf.predictors import protocol
 from covid_tf.predictors import tensors
-import serving_stub
-import tiny_answers
-import tiny_models
 
 _ADDRESS, _MODELS, _MODELS_AT = (
     'COVID_TF_SERVING_ADDRESS', 'COVID_TF_SERVING_MODELS',
@@ -250,9 +250,9 @@ def test_answers_and_echo(asked):
   response = asked.stub.predict(_good())
   assert (response.model_spec.name, response.model_spec.signature_name,
           response.model_spec.version.value) == ('classifier', 'grad_cam', 1)
-  assert {name: list(proto.tensor_shape.dim[i].size for i in range(
-      len(proto.tensor_shape.dim))) for name, proto in response.outputs.items()} == {
-          'covid_probability': [3], 'cam_28': [3, 28, 28], 'cam_14': [3, 14, 14]}
+  assert {name: tensors.shape_of(proto)
+          for name, proto in response.outputs.items()} == {
+              'covid_probability': (3,), 'cam_28': (3, 28, 28), 'cam_14': (3, 14, 14)}
   np.testing.assert_allclose(
       tensors.read(response.outputs['covid_probability']),
       tiny_answers.probability(_HU), atol=1e-6)

@@ -8,9 +8,14 @@ import shutil
 import socket
 import threading
 
+import fake_serving
 import grpc
 import numpy as np
 import pytest
+import serving_stub
+import synthetic_case
+import tiny_answers
+import tiny_models
 import trustme
 
 from covid_tf import cli
@@ -19,11 +24,6 @@ from covid_tf import errors
 from covid_tf import pipeline
 from covid_tf import predictors
 from covid_tf.predictors import tensors
-import fake_serving
-import serving_stub
-import synthetic_case
-import tiny_answers
-import tiny_models
 
 _HU = np.random.default_rng(0).integers(-1000, 300, (21, 40, 30)).astype(np.int16)
 _SERIES = pathlib.Path(__file__).parent / 'data' / 'cip-ct64' / 'series'
@@ -198,7 +198,8 @@ def test_a_reload_in_the_middle_never_mixes_versions(fake):
   new = fake_serving.FakeModel('classifier', version=2, bias=1.0)
   _at_request(fake, 3, lambda *_: fake.models.update(classifier=new))
   with _connect(fake.address) as models:
-    with pytest.raises(errors.ModelVersionChangedError, match=r'Specific.classifier, 1'):
+    with pytest.raises(
+        errors.ModelVersionChangedError, match='Specific.classifier, 1'):
       with models.study() as study:
         study.grad_cam(_HU)
 
@@ -403,7 +404,8 @@ def test_server_and_process_answer_alike(server, exported):
     np.testing.assert_array_equal(
         served.segment_lungs(_HU), loaded.segment_lungs(_HU))
     for ours, theirs in zip((*served.grad_cam(_HU), *served.features(_HU)),
-                            (*loaded.grad_cam(_HU), *loaded.features(_HU))):
+                            (*loaded.grad_cam(_HU), *loaded.features(_HU)),
+                            strict=True):
       np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 

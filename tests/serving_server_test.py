@@ -14,6 +14,8 @@ from google.protobuf import text_format
 import grpc
 import numpy as np
 import pytest
+import serving_stub
+import tiny_models
 import trustme
 
 from covid_tf import errors
@@ -22,8 +24,6 @@ from covid_tf.server import flags
 from covid_tf.server import options as options_lib
 from covid_tf.server import predict
 from covid_tf.server import serving
-import serving_stub
-import tiny_models
 
 _HU = np.full((1, 8, 8), -700, np.int16)
 

@@ -12,11 +12,11 @@ import sys
 
 import numpy as np
 import tensorflow as tf
+import tiny_answers
 
 from covid_tf import contract
 from covid_tf.predictors import protocol
 from covid_tf.predictors import tensors
-import tiny_answers
 
 
 class _Model(tf.Module):
@@ -108,7 +108,8 @@ def _lungs(model):
 
 def _classifier(model):
   def probability(hu):
-    return tf.sigmoid(tf.reduce_mean(_checked(hu), (1, 2)) * tiny_answers.WEIGHT + model.bias)
+    mean_hu = tf.reduce_mean(_checked(hu), (1, 2))
+    return tf.sigmoid(mean_hu * tiny_answers.WEIGHT + model.bias)
 
   def cam(hu, size):
     maps = _resize(tf.nn.sigmoid((_checked(hu) + 500.0) / 200.0), size)

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # Its greetings are no news.
   # While models load there is nothing to drain: a stop ends the wait for them.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
-  from covid_tf.server import serving  # pylint: disable=import-outside-toplevel
+  from covid_tf.server import serving
 
   server = serving.Server(options)
   stop = threading.Event()

@@ -1,6 +1,7 @@
 """Calls to one server: deadlines, patience, one failed batch halved."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 import dataclasses
 import random
 import time

@@ -27,7 +27,7 @@ def demo_models() -> pathlib.Path:
     return folder
   with _one_process(folder.parent):
     if not folder.is_dir():
-      from covid_tf.models import demo  # pylint: disable=import-outside-toplevel
+      from covid_tf.models import demo
 
       with files.replacing_directory(folder) as temporary:
         demo.export_demo_models(temporary)

@@ -1,6 +1,7 @@
 """The client: both networks behind a TF Serving gRPC port, without TensorFlow."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 
 from covid_tf import contract
@@ -129,13 +130,14 @@ class ServedModels(networks.Networks):
          status.status.error_message)
         for status in self._caller.get_status(request).model_version_status]
 
-  def _answers(self, model, signature, hu) -> Iterator:
+  def answers(self, model, signature, hu) -> Iterator:
+    """See `networks.Networks.answers`."""
     for attempt in range(_RESTARTS + 1):
       try:
         with self.study() as study:
           # Held back until the version is confirmed: half of an answer that
           # starts again must not have been seen.
-          whole = list(study._answers(model, signature, hu))  # pylint: disable=protected-access
+          whole = list(study.answers(model, signature, hu))
       except errors.ModelVersionChangedError:
         if attempt == _RESTARTS:
           raise

@@ -106,7 +106,7 @@ def _fits(wanted, found, free) -> bool:
   # An input that is free by contract must be free; an output may state less.
   return all(
       size is None or size == want or (want is None and not free)
-      for want, size in zip(wanted, found))
+      for want, size in zip(wanted, found, strict=True))
 
 
 def _shape_text(shape) -> str:

@@ -14,7 +14,7 @@ class Networks(abc.ABC):
   """segment_lungs, grad_cam and features over batches of one signature."""
 
   @abc.abstractmethod
-  def _answers(
+  def answers(
       self, model: str, signature: str, hu: np.ndarray
   ) -> Iterator[tuple[range, dict[str, np.ndarray]]]:
     """Yields (slices, checked outputs) for all of `hu`, in order."""
@@ -53,7 +53,7 @@ class Networks(abc.ABC):
                 spec.shape[1:], hu.shape[1:], strict=False))), spec.dtype)
         for spec in contract.SIGNATURES[model][signature].outputs}
     if hu.shape[0]:
-      for slices, outputs in self._answers(model, signature, hu):
+      for slices, outputs in self.answers(model, signature, hu):
         for name, array in outputs.items():
           whole[name][slices.start:slices.stop] = array
     return whole

@@ -33,7 +33,8 @@ class PinnedNetworks(networks.Networks):
     """Who answers, lungs first."""
     return self._identities
 
-  def _answers(self, model, signature, hu) -> Iterator:
+  def answers(self, model, signature, hu) -> Iterator:
+    """See `networks.Networks.answers`."""
     limits = self._caller.limits
 
     def start(piece):

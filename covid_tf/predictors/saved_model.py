@@ -16,6 +16,7 @@ from covid_tf.predictors import batches
 from covid_tf.predictors import demo_cache
 from covid_tf.predictors import identity
 from covid_tf.predictors import networks
+from covid_tf.server import refusal
 
 
 def load_models(
@@ -88,9 +89,8 @@ class LoadedModels(networks.Networks):
 
   def _load(self, folder, model) -> results.ModelIdentity:
     # Here, because this is where TensorFlow comes in.
-    from covid_tf.server import refusal  # pylint: disable=import-outside-toplevel
-    from covid_tf.server import servable  # pylint: disable=import-outside-toplevel
-    from covid_tf.server import version_folders  # pylint: disable=import-outside-toplevel
+    from covid_tf.server import servable
+    from covid_tf.server import version_folders
 
     try:
       on_disk = version_folders.versions_on_disk(folder / model)
@@ -112,9 +112,8 @@ class LoadedModels(networks.Networks):
           'again.') from error
     return identity.read_card(str(folder), model, version, card)
 
-  def _answers(self, model, signature, hu) -> Iterator:
-    from covid_tf.server import refusal  # pylint: disable=import-outside-toplevel
-
+  def answers(self, model, signature, hu) -> Iterator:
+    """See `networks.Networks.answers`."""
     for piece in batches.ranges(hu.shape, self._batch_bytes):
       source = str(self._folders[model])
       part = np.ascontiguousarray(hu[piece.start:piece.stop])
@@ -133,7 +132,7 @@ class LoadedModels(networks.Networks):
     arrays = self._servables[model].run(
         {signature.inputs[key].name: value for key, value in inputs.items()},
         [signature.outputs[key].name for key in outputs])
-    return dict(zip(outputs, arrays))
+    return dict(zip(outputs, arrays, strict=True))
 
 
 def _one_line(error: Exception) -> str:

@@ -80,7 +80,7 @@ def fill_typed(proto, array: np.ndarray):
   number = tensors.DTYPE_NUMBERS[array.dtype]
   field, kind = _PACKED.get(number, ('', None))
   if not field or (kind.itemsize == 1 and array.size and not (
-      0 <= array.min() and array.max() < _ONE_BYTE)):
+      array.min() >= 0 and array.max() < _ONE_BYTE)):
     ordinary = tensors.fill_typed(protocol.TensorProto(), array)
     proto.MergeFromString(ordinary.SerializeToString())
     return proto

@@ -19,11 +19,6 @@ class Admission:
     self._inside = 0
     self._lock = threading.Lock()
 
-  def is_idle(self) -> bool:
-    """No request is running or waiting."""
-    with self._lock:
-      return not self._inside
-
   @contextlib.contextmanager
   def admitted(self, context: grpc.ServicerContext) -> Iterator[None]:
     """Waits for a place to run.

@@ -1,25 +1,12 @@
 """TF Serving's command line: honoured, warned about or refused, flag by flag."""
 
 import argparse
-import logging
 import re
 
 from covid_tf import errors
-from covid_tf.predictors import protocol
-from covid_tf.server import model_config
+from covid_tf.server import booleans
+from covid_tf.server import ignored_flags
 from covid_tf.server import options as options_lib
-
-_log = logging.getLogger(__name__)
-_FLAG = re.compile(r'--([a-z][a-z0-9_]*)(?:=.*)?', re.DOTALL)
-# Parts of names whose flags would change who may talk to the server, which model
-# answers or what it says: ignoring one of them would be a lie.
-_NEVER_IGNORED = re.compile(
-    r'ssl|tls|cert|auth|secur|batch|model|platform|tflite|precision|signature|'
-    r'session_config|tensor_content')
-# Known to be without effect on that, for all their names.
-_HARMLESS = frozenset((
-    'enable_model_warmup_cache', 'model_metrics_file', 'num_load_threads',
-    'tensorflow_session_parallelism'))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   source.add_argument('--load_retry_interval_micros', type=int,
                       default=round(defaults.retry_interval_s * 1e6), metavar='US',
                       help='time between them (default: a minute)')
-  _add_boolean(source, '--allow_version_labels_for_unavailable_models',
+  booleans.add(source, '--allow_version_labels_for_unavailable_models',
                'new labels may name versions that are not loaded yet')
   _add_connection_arguments(parser, defaults)
 
@@ -64,7 +51,7 @@ def _add_connection_arguments(parser, defaults) -> None:
                           help='text-format SSLConfig: TLS for every connection')
   connection.add_argument('--grpc_channel_arguments', default='', metavar='K=V,...',
                           help="gRPC's own settings")
-  _add_boolean(connection, '--enable_serialization_as_tensor_content',
+  booleans.add(connection, '--enable_serialization_as_tensor_content',
                'answer with raw bytes instead of typed fields')
   load = parser.add_argument_group('load')
   load.add_argument('--running_requests', type=int, default=defaults.running,
@@ -75,11 +62,7 @@ def _add_connection_arguments(parser, defaults) -> None:
   load.add_argument('--drain_seconds', type=float, default=defaults.drain_s,
                     metavar='S', help='for running requests after SIGTERM '
                     '(default: %(default)s)')
-  ignored = parser.add_argument_group('accepted, without effect here')
-  for flag in ('--rest_api_port', '--rest_api_timeout_in_ms',
-               '--monitoring_config_file', '--batching_parameters_file'):
-    ignored.add_argument(flag, metavar='X', help=argparse.SUPPRESS)
-  _add_boolean(ignored, '--enable_batching', argparse.SUPPRESS)
+  ignored_flags.add_arguments(parser)
 
 
 def parse_options(
@@ -96,8 +79,8 @@ def parse_options(
   Raises:
     errors.UsageError: an argument is wrong, or cannot be ignored safely.
   """
-  _judge_unknown(extra)
-  _warn_ignored(namespace)
+  ignored_flags.judge_unknown(extra)
+  ignored_flags.warn(namespace)
   sources = [flag for flag in ('models', 'model_base_path', 'model_config_file')
              if getattr(namespace, flag)]
   if not sources:
@@ -140,39 +123,6 @@ def parse_options(
       drain_s=namespace.drain_seconds)
 
 
-def _judge_unknown(extra: list[str]) -> None:
-  for argument in extra:
-    match = _FLAG.fullmatch(argument)
-    if match is None:
-      raise errors.UsageError(
-          f'{argument!r}: required --name=value, found something else.')
-    name = match.group(1)
-    if _NEVER_IGNORED.search(name) and name not in _HARMLESS:
-      raise errors.UsageError(
-          f'--{name}: required a flag that this server honours, found one that would '
-          'change security, the choice of the model or the answer; leave it out.')
-    _log.warning('--%s has no effect on this server', name)
-
-
-def _warn_ignored(namespace: argparse.Namespace) -> None:
-  if namespace.rest_api_port not in (None, '0'):
-    _log.warning('--rest_api_port: there is no REST API here, only gRPC')
-  if namespace.monitoring_config_file:
-    model_config.read_text_file(
-        namespace.monitoring_config_file, protocol.MonitoringConfig)
-    _log.warning('--monitoring_config_file: no metrics are exported here')
-  if namespace.batching_parameters_file:
-    if not namespace.enable_batching:
-      raise errors.UsageError(
-          '--batching_parameters_file: required together with --enable_batching, '
-          'found alone.')
-    model_config.read_text_file(
-        namespace.batching_parameters_file, protocol.BatchingParameters)
-  if namespace.enable_batching:
-    _log.warning('--enable_batching: requests are run one by one here, with the '
-                 'same answers; see serving/README.md before using it elsewhere')
-
-
 def _channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
   pairs = []
   for item in filter(None, text.split(',')):
@@ -183,14 +133,3 @@ def _channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
           f'found {item!r}.')
     pairs.append((name, int(value) if re.fullmatch(r'-?\d+', value) else value))
   return tuple(pairs)
-
-
-def _add_boolean(group, flag: str, help_: str) -> None:
-  group.add_argument(flag, nargs='?', const=True, default=False, type=_boolean,
-                     metavar='true|false', help=help_)
-
-
-def _boolean(text: str) -> bool:
-  if text.lower() not in ('true', 'false', '1', '0'):
-    raise argparse.ArgumentTypeError(f'required true or false, found {text!r}')
-  return text.lower() in ('true', '1')

@@ -6,8 +6,8 @@ import threading
 import time
 
 from covid_tf.server import loader as loader_lib
-from covid_tf.server import registry as registry_lib
 from covid_tf.server import refusal
+from covid_tf.server import registry as registry_lib
 
 _TICK_S = 0.1  # How soon a retry, an idle old version or a waiting caller is seen.
 

@@ -43,7 +43,7 @@ def predict(servable: servable_lib.Servable, version: int, request, *,
   response.model_spec.name = request.model_spec.name
   response.model_spec.version.value = version
   response.model_spec.signature_name = name
-  for alias, array in zip(aliases, arrays):
+  for alias, array in zip(aliases, arrays, strict=True):
     _fill(response.outputs[alias], np.asarray(array), as_content)
   return response
 

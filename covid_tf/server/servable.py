@@ -1,6 +1,8 @@
 """One version of one model in a TF1 session, as TF Serving runs it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import functools
 import logging
@@ -76,7 +78,8 @@ class Servable:
 
   def _make_callable(self, feeds, fetches):
     options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
-    return self._session._make_callable_from_options(options)  # pylint: disable=protected-access
+    # Private, but the only way to feed without Session.run's check of shapes.
+    return self._session._make_callable_from_options(options)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """PredictionService and ModelService as gRPC handlers."""
 
 from collections.abc import Callable
+import contextlib
+import threading
 
 import grpc
 
@@ -23,18 +25,25 @@ class Services:
     self._registry = manager.registry
     self._admission = admission
     self._as_content = as_content
+    self._open_calls = 0
+    self._lock = threading.Lock()
+
+  def is_idle(self) -> bool:
+    """No call is open: each was answered, and its answer sent."""
+    with self._lock:
+      return not self._open_calls
 
   def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
     """What a grpc.Server needs to route calls here."""
     prediction = {
-        'Predict': _handler(self.predict, protocol.PredictRequest),
-        'GetModelMetadata': _handler(
+        'Predict': self._handler(self.predict, protocol.PredictRequest),
+        'GetModelMetadata': self._handler(
             self.get_model_metadata, protocol.GetModelMetadataRequest),
     }
     model = {
-        'GetModelStatus': _handler(
+        'GetModelStatus': self._handler(
             self.get_model_status, protocol.GetModelStatusRequest),
-        'HandleReloadConfigRequest': _handler(
+        'HandleReloadConfigRequest': self._handler(
             self.handle_reload_config, protocol.ReloadConfigRequest),
     }
     return (
@@ -44,10 +53,15 @@ class Services:
   def predict(self, request, context):
     """PredictResponse; raises refusal.Refusal."""
     _require_spec(request)
-    with self._admission.admitted(context), (
-        self._registry.using(request.model_spec)) as (servable, version):
-      return predict.predict(
-          servable, version, request, as_content=self._as_content)
+    # The version is held from here on: a request that waits in the queue while a
+    # new version comes is answered by the one that it found.
+    with self._registry.using(request.model_spec) as (servable, version):
+      # Without inputs there is nothing to compute: a card needs no place.
+      queue = (self._admission.admitted(context) if request.inputs
+               else contextlib.nullcontext())
+      with queue:
+        return predict.predict(
+            servable, version, request, as_content=self._as_content)
 
   def get_model_metadata(self, request, context):
     """GetModelMetadataResponse with the signatures; raises refusal.Refusal."""
@@ -92,19 +106,26 @@ class Services:
     response.status.SetInParent()
     return response
 
+  def _handler(self, method: Callable, request_type) -> grpc.RpcMethodHandler:
+    def answer(request, context):
+      self._count(1)
+      # Called when the answer is on its way, or cannot be any more.
+      if not context.add_callback(lambda: self._count(-1)):
+        self._count(-1)
+      try:
+        return method(request, context)
+      except refusal.Refusal as refused:
+        context.abort(refused.code, refused.text)
+
+    return grpc.unary_unary_rpc_method_handler(
+        answer, request_type.FromString,
+        lambda response: response.SerializeToString())
+
+  def _count(self, change: int) -> None:
+    with self._lock:
+      self._open_calls += change
+
 
 def _require_spec(request) -> None:
   if not request.HasField('model_spec'):
     raise refusal.invalid_argument('Missing ModelSpec')
-
-
-def _handler(method: Callable, request_type) -> grpc.RpcMethodHandler:
-  def answer(request, context):
-    try:
-      return method(request, context)
-    except refusal.Refusal as refused:
-      context.abort(refused.code, refused.text)
-
-  return grpc.unary_unary_rpc_method_handler(
-      answer, request_type.FromString,
-      lambda response: response.SerializeToString())

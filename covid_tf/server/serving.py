@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 _SPARE_THREADS = 8
 _UNLIMITED = -1
 _DRAIN_TICK_S = 0.1
+_QUIET_TICKS = 3
 
 
 class Server:
@@ -43,12 +44,14 @@ class Server:
     self._options = options
     self._stopping = threading.Event()
     self._socket = None
-    self._admission = admission.Admission(options.running, options.waiting)
     secure = listening.credentials(options.ssl_config_file)
     config = model_config.configuration(options)
     self._manager = manager_lib.ModelManager(manager_lib.Options(
         options.poll_s, options.load_retries, options.retry_interval_s,
         options.allow_labels_for_unavailable))
+    self._services = services.Services(
+        self._manager, admission.Admission(options.running, options.waiting),
+        options.as_content)
     try:
       self._manager.start(config)
       self._server, self._health = self._make_server()
@@ -74,9 +77,12 @@ class Server:
     if self._socket is not None:
       listening.withdraw_socket(self._options.socket_path, self._socket)
     stopped = self._server.stop(self._options.drain_s)
+    quiet = 0
     while not stopped.wait(_DRAIN_TICK_S):
-      if self._admission.is_idle():
-        # What is left are watchers of the health, who would stay to the last.
+      # More than once: a call that came last may not have reached its handler yet.
+      quiet = quiet + 1 if self._services.is_idle() else 0
+      if quiet == _QUIET_TICKS:
+        # What is left are watchers of the health, who would stay to the end.
         self._server.stop(0).wait()
     self._manager.close()
 
@@ -91,8 +97,7 @@ class Server:
     }
     server = grpc.server(
         futures.ThreadPoolExecutor(threads), options=list(settings.items()))
-    server.add_generic_rpc_handlers(services.Services(
-        self._manager, self._admission, self._options.as_content).handlers())
+    server.add_generic_rpc_handlers(self._services.handlers())
     servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for name in ('', protocol.PREDICTION_SERVICE, protocol.MODEL_SERVICE):

@@ -1,0 +1,105 @@
+"""Models in process: found, held to the contract, exported once for the demo."""
+
+import numpy as np
+import pytest
+import tiny_answers
+import tiny_models
+
+from covid_tf import contract
+from covid_tf import errors
+from covid_tf import predictors
+from covid_tf.predictors import demo_cache
+
+_HU = np.random.default_rng(1).integers(-1000, 300, (5, 30, 20)).astype(np.int16)
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+  return tiny_models.export_both(tmp_path_factory.mktemp('models'), version=3, bias=0.5)
+
+
+def test_answers_and_identities(exported):
+  with predictors.load_models(exported) as models:
+    np.testing.assert_array_equal(models.segment_lungs(_HU), tiny_answers.mask(_HU))
+    np.testing.assert_allclose(
+        models.grad_cam(_HU).covid_probability, tiny_answers.probability(_HU, 0.5),
+        atol=1e-6)
+    assert models.features(_HU).features.shape == (5, contract.FEATURE_COUNT)
+    assert models.grad_cam(_HU[:0]).cam_14.shape == (0, 14, 14)
+    assert [(identity.name, identity.version, identity.card['bias'])
+            for identity in models.identities()] == [
+                ('lungs', 3, 0.5), ('classifier', 3, 0.5)]
+    with models.study() as study:
+      assert study.identities() == models.identities()
+
+
+def test_crops_and_batches_change_no_answer(exported):
+  with predictors.load_models(exported, batch_bytes=2 * _HU[0].nbytes) as models:
+    np.testing.assert_array_equal(
+        models.segment_lungs(_HU[:, 3:25, ::2]), tiny_answers.mask(_HU[:, 3:25, ::2]))
+
+
+def test_the_highest_whole_version_is_taken(exported, tmp_path):
+  for name in contract.SIGNATURES:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / '0007').symlink_to(exported / name / '3')
+    (tmp_path / name / '9').mkdir()  # Still being copied: no saved_model.pb.
+    (tmp_path / name / 'old').mkdir()
+  with predictors.load_models(tmp_path) as models:
+    assert [identity.version for identity in models.identities()] == [7, 7]
+
+
+def test_a_folder_without_models(tmp_path):
+  with pytest.raises(errors.ModelError, match='lungs: required a numbered folder'):
+    predictors.load_models(tmp_path)
+
+
+def test_a_damaged_model_is_named(exported, tmp_path):
+  for name in contract.SIGNATURES:
+    (tmp_path / name).mkdir()
+  (tmp_path / 'lungs' / '3').symlink_to(exported / 'lungs' / '3')
+  (tmp_path / 'classifier' / '4').mkdir()
+  (tmp_path / 'classifier' / '4' / 'saved_model.pb').write_bytes(b'no model')
+  with pytest.raises(errors.ModelError, match='classifier/4: cannot be loaded'):
+    predictors.load_models(tmp_path)
+
+
+def test_a_model_that_breaks_the_contract(exported, tmp_path):
+  (tmp_path / 'lungs').symlink_to(exported / 'lungs')
+  tiny_models.export(tmp_path, 'classifier', signature_names=(
+      contract.SERVING_DEFAULT, contract.CARD))
+  with pytest.raises(errors.ModelError, match='classifier: required the signatures'):
+    predictors.load_models(tmp_path)
+
+
+def test_demo_models_are_exported_once(monkeypatch, tmp_path, exported):
+  from covid_tf.models import demo
+
+  calls = []
+
+  def export(directory):
+    calls.append(directory)
+    assert not any(tmp_path.glob('cache/covid-tf/demo-models-*'))
+    for name in contract.SIGNATURES:
+      (directory / name).mkdir()
+      (directory / name / 'made').write_text('')
+
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  monkeypatch.setattr(demo, 'export_demo_models', export)
+  first, second = demo_cache.demo_models(), demo_cache.demo_models()
+  assert first == second and len(calls) == 1
+  assert (first / 'lungs' / 'made').exists()
+
+
+def test_an_export_that_fails_leaves_nothing(monkeypatch, tmp_path):
+  from covid_tf.models import demo
+
+  def export(directory):
+    (directory / 'half').write_text('')
+    raise errors.ModelError('weights: damaged')
+
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  monkeypatch.setattr(demo, 'export_demo_models', export)
+  with pytest.raises(errors.ModelError, match='damaged'):
+    demo_cache.demo_models()
+  assert not list((tmp_path / 'covid-tf').glob('*demo-models*'))
