@@ -68,8 +68,9 @@ def _rank_correlation(positive):
     return None
   scores = [case.corona_score_cm3 for case in positive]
   volumes = [case.truth.lesion_volume_cm3 for case in positive]
-  value = float(stats.spearmanr(scores, volumes).statistic)
-  return value if np.isfinite(value) else 0.0  # All scores equal: no order at all.
+  if min(scores) == max(scores) or min(volumes) == max(volumes):
+    return 0.0  # All equal: no order at all.
+  return float(stats.spearmanr(scores, volumes).statistic)
 
 
 def _slice_figures(cases):
