@@ -68,6 +68,14 @@ def test_the_demo_models_say_so(source, tmp_path):
   assert 'demo models' in stored.warnings[0]
 
 
+def test_results_inside_the_archive_are_no_studies(tmp_path):
+  source = tmp_path / 'in'
+  batch_archive.write_study(source / 'case', 1)
+  for _ in range(2):  # The second time there are NIfTI files to be found.
+    assert _batch(source, source / 'out', '--server', 'a:1') == 0
+  assert os.listdir(source / 'out' / 'studies') == [batch_archive.study_uid(1)]
+
+
 def test_the_exit_status_says_some_or_none(tmp_path, capsys):
   source = tmp_path / 'in'
   odd = odd_series.series(odd_series.chest_hu())

@@ -25,7 +25,7 @@ Map = Callable[[Callable, Iterable], Iterator]
 
 def find_studies(
     source: str | os.PathLike, *, index_path: str | os.PathLike | None = None,
-    map_: Map = map,
+    map_: Map = map, skip: str | os.PathLike | None = None,
     identify: folder_listing.Identify = identification.identify) -> studies.Archive:
   """Finds every study of an archive, without decoding a pixel.
 
@@ -34,6 +34,7 @@ def find_studies(
       `path` and perhaps `series_uid`, a DICOMDIR, a zip or a NIfTI file.
     index_path: where listings are kept between runs; None keeps nothing.
     map_: how folders are listed.
+    skip: a folder that is no part of the archive although it may lie in it.
     identify: path of a file to its identity.
 
   Returns:
@@ -47,7 +48,8 @@ def find_studies(
   problems: list[str] = []
   notes: list[str] = []
   known = {} if index_path is None else index.load(index_path)
-  listing = _Listing(rows, known, problems, notes)
+  listing = _Listing(
+      rows, known, problems, notes, None if skip is None else os.path.realpath(skip))
   tasks = _batched(listing.new_folders(), _FOLDERS_A_TASK)
   for listed in map_(functools.partial(_list_all, identify=identify), tasks):
     for key, folder in listed:
@@ -72,11 +74,12 @@ class _Listing:
     has_news: whether any was not in the index.
   """
 
-  def __init__(self, rows, known, problems, notes):
+  def __init__(self, rows, known, problems, notes, skip):
     self._rows = rows
     self._known = known
     self._problems = problems
     self._notes = notes
+    self._skip = skip
     self._keys_of_row = {row: {} for row in rows}
     self.folders: dict = {}
     self.has_news = False
@@ -84,7 +87,8 @@ class _Listing:
   def new_folders(self) -> Iterator[walk.Folder]:
     """Walks all rows; yields what the index does not know, each folder once."""
     for row in self._rows:
-      for folder in archive_list.folders(row, self._problems, self._notes):
+      for folder in archive_list.folders(
+          row, self._problems, self._notes, self._skip):
         key = _key(folder)
         self._keys_of_row[row][key] = None
         if key in self.folders:

@@ -55,18 +55,20 @@ def rows(source: pathlib.Path) -> tuple[Row, ...]:
 
 
 def folders(
-    row: Row, problems: list[str], notes: list[str]) -> Iterator[walk.Folder]:
+    row: Row, problems: list[str], notes: list[str],
+    skip: str | None = None) -> Iterator[walk.Folder]:
   """Yields the folders of a row.
 
   Args:
     row: of the archive.
     problems: gets a line for each thing that cannot be looked into.
     notes: gets a line for what was left aside on purpose.
+    skip: real path of a folder that is no part of the archive.
   """
   path = row.path
   try:
     if path.is_dir():
-      yield from walk.walk(path, problems, notes)
+      yield from walk.walk(path, problems, notes, skip)
     elif not _is_study_file(path) or not _is_dicomdir(path):
       path.stat()
       yield from _chosen([path])

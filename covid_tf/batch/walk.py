@@ -24,7 +24,8 @@ class Folder:
 
 
 def walk(
-    root: str | os.PathLike, problems: list[str], notes: list[str]) -> Iterator[Folder]:
+    root: str | os.PathLike, problems: list[str], notes: list[str],
+    skip: str | None = None) -> Iterator[Folder]:
   """Yields the folders below `root` that hold files, `root` included.
 
   Symbolic links are not followed, so a loop of them is no loop here.
@@ -33,6 +34,7 @@ def walk(
     root: a folder; may itself be a link.
     problems: gets a line for each folder that cannot be listed.
     notes: gets a line if links were left aside.
+    skip: real path of a folder that is no part of it; results are no studies.
 
   Yields:
     Folders in order of path, parents first.
@@ -41,6 +43,8 @@ def walk(
   waiting = [os.fspath(root)]
   while waiting:
     path = waiting.pop()
+    if skip is not None and os.path.realpath(path) == skip:
+      continue
     try:
       changed_ns = os.stat(path).st_mtime_ns
       names, inner, linked = _listed(path)

@@ -127,7 +127,7 @@ def _listed(arguments, stop: threading.Event) -> studies_lib.Archive:
         yield value
 
   archive = archive_lib.find_studies(
-      arguments.studies, map_=mapped,
+      arguments.studies, map_=mapped, skip=arguments.output,
       index_path=index.default_path(pathlib.Path(arguments.output)))
   print(f'covid-tf batch: {len(archive.studies)} studies in {arguments.studies}',
         file=sys.stderr)

@@ -31,8 +31,9 @@ def run(root: pathlib.Path, count: int) -> dict[str, float]:
     done = subprocess.run(
         [sys.executable, __file__, step, str(root), str(count)], check=True,
         capture_output=True, text=True)
-    seconds, megabytes = map(float, done.stdout.split())
-    figures |= {f'{step}_s': seconds, f'{step}_mb': megabytes}
+    seconds, cpu, megabytes = map(float, done.stdout.split())
+    figures |= {
+        f'{step}_s': seconds, f'{step}_cpu_s': cpu, f'{step}_mb': megabytes}
   return figures
 
 
@@ -77,8 +78,8 @@ def _manifest_rebuild(root: pathlib.Path, count: int) -> None:
 
 
 if __name__ == '__main__':
-  start = time.perf_counter()
+  start, cpu_start = time.perf_counter(), time.process_time()
   {'listing': _listing, 'manifest_rebuild': _manifest_rebuild}[sys.argv[1]](
       pathlib.Path(sys.argv[2]), int(sys.argv[3]))
-  print(time.perf_counter() - start,
+  print(time.perf_counter() - start, time.process_time() - cpu_start,
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -1,0 +1,87 @@
+"""CPU seconds and bytes of one study by stage, and the line through them.
+
+  python tools/benchmarks/batch_stages.py [--json]
+
+Studies of 512 x 512 with growing slice counts; each stage is fitted as
+fixed + slope * slices. CPU time of this process, so that other load on the machine
+counts little; the networks' own time is not in it (see docs/scale.md).
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import tempfile
+import time
+
+import batch_stub
+import numpy as np
+
+from covid_tf import pipeline
+from covid_tf import readers
+from covid_tf.batch import archive
+from covid_tf.batch import studies as studies_lib
+from covid_tf.reports import html
+from covid_tf.reports import study_files
+
+_SPACINGS_MM = (20.0, 14.0, 9.0)
+_STAGES = ('list', 'read', 'analyze', 'write', 'report')
+
+
+def measure(root: pathlib.Path, spacing_mm: float) -> dict[str, float]:
+  """CPU seconds of each stage of one study, its slices and its bytes."""
+  source = batch_stub.write_archive(root / 'in', 1, spacing_mm, 512)
+  models = batch_stub.OpenStub(str(source / 'lung_mask.npy'), 0, 0)
+  found = {}
+
+  def timed(name, function):
+    start = time.process_time()
+    value = function()
+    found[name] = time.process_time() - start
+    return value
+
+  (study,) = timed('list', lambda: archive.find_studies(source)).studies
+  paths = [path for place in study.places for path in place.files()]
+  volume = timed('read', lambda: readers.read_files(paths, name=study.key))
+  with models('') as stub:
+    result = timed('analyze', lambda: pipeline.analyze(volume, stub))
+  output = root / 'out'
+  output.mkdir()
+  timed('write', lambda: study_files.write_all(
+      output, result, volume, demo_models=False, with_report=False))
+  timed('report', lambda: html.write_report(
+      output / 'report.html', result, volume, demo_models=False))
+  return found | {
+      'slices': volume.shape[0], 'read_bytes': _bytes(study),
+      'written_bytes': sum(path.stat().st_size for path in output.iterdir())}
+
+
+def _bytes(study: studies_lib.Study) -> int:
+  return sum(pathlib.Path(path).stat().st_size
+             for place in study.places for path in place.files())
+
+
+def main() -> None:
+  """Measures, fits, prints."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--json', action='store_true')
+  flags = parser.parse_args()
+  rows = []
+  for spacing_mm in (_SPACINGS_MM[0], *_SPACINGS_MM):  # The first one warms up.
+    with tempfile.TemporaryDirectory(prefix='covid-tf-stages-') as folder:
+      rows.append(measure(pathlib.Path(folder), spacing_mm))
+  rows = rows[1:]
+  slices = [row['slices'] for row in rows]
+  figures = {}
+  for name in (*_STAGES, 'read_bytes', 'written_bytes'):
+    slope, fixed = np.polyfit(slices, [row[name] for row in rows], 1)
+    figures |= {f'{name}_per_slice': float(slope), f'{name}_fixed': float(fixed)}
+    print(f'{name:14}' + ''.join(f'{row[name]:14.4g}' for row in rows)
+          + f'   {fixed:.4g} + {slope:.4g} a slice', file=sys.stderr)
+  print('slices        ' + ''.join(f'{count:14}' for count in slices), file=sys.stderr)
+  if flags.json:
+    print(json.dumps(figures))
+
+
+if __name__ == '__main__':
+  main()
