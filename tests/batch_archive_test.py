@@ -3,6 +3,7 @@ import os
 import shutil
 
 import pydicom
+from pydicom import fileset
 import pytest
 
 from covid_tf import errors
@@ -178,3 +179,16 @@ def test_a_second_listing_reads_only_what_is_new(tmp_path):
   assert len(read) == 6
   (tmp_path / 'index.jsonl').write_text('{"torn')
   assert index.load(tmp_path / 'index.jsonl') == {}
+
+
+def test_a_dicomdir_lists_its_studies(tmp_path):
+  disc = fileset.FileSet()
+  for path in sorted(_write(tmp_path / 'in', 1).iterdir()):
+    data_set = pydicom.dcmread(path)
+    # What a DICOMDIR's records require beside what a CT has.
+    data_set.StudyDate, data_set.StudyTime, data_set.StudyID = '20200301', '1200', '1'
+    data_set.SeriesNumber = 1
+    disc.add(data_set)
+  disc.write(tmp_path / 'disc')
+  (study,) = archive.find_studies(tmp_path / 'disc' / 'DICOMDIR').studies
+  assert study.key == f'{_ROOT}.2.1' and len(_files(study)) == 3
