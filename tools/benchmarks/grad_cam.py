@@ -11,6 +11,7 @@ Calls take turns, and every ratio is the median of the turns' ratios:
   prediction_ratio     probability and both maps / our prediction signature
   fold_ratio           our prediction signature / keras.applications' ResNet-50
   tf_keras_vis_ratio   tf-keras-vis at the two layers / probability and both maps
+  bfloat16_ratio       both maps in bfloat16 / in float32
   lungs_ratio          lung masks, 512 x 512 in and out / the bare U-Net at 256 x 256
 
 Largest differences of maps in [0, 1] over held-out phantom slices:
@@ -20,6 +21,8 @@ Largest differences of maps in [0, 1] over held-out phantom slices:
                        network (the same units of each ReLU are active)
   reference_own_piece  from that reference where it decides for itself; with
   reference_share      the share of slices within 1e-5 of it
+  bfloat16_probability of an export that computes in bfloat16, from float32; and
+  bfloat16_map_mean    the mean difference of its maps
   served_difference    of the export, in a TF1 session, from Keras
   grpc_difference      the same over gRPC
 """
@@ -36,6 +39,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from covid_tf.models import folding
+from covid_tf.models import grad_cam
+from covid_tf.models import precision
 from covid_tf.models import preprocessing
 
 _LUNG_BATCH = 4
@@ -53,6 +59,10 @@ def measure_time(
   plain = _bare(keras.applications.ResNet50(weights=None))
   bare_unet = _bare(unet)
   peer = grad_cam_cases.Peer(network)
+  folded = folding.fold_batch_norm(network)
+  wide, narrow = (
+      _graph(grad_cam.grad_cam(model, grad_cam_cases.LAYERS), network)
+      for model in (folded, precision.with_compute_dtype(folded, 'bfloat16')))
   with tempfile.TemporaryDirectory() as folder:
     grad_cam_cases.export_both(network, unet, folder)
     with grad_cam_cases.served(folder) as answer:
@@ -68,9 +78,11 @@ def measure_time(
           'tf-keras-vis, two layers': lambda: [
               peer.evidence(images, name) for name in grad_cam_cases.LAYERS],
           'probability, both maps': both_maps}, peer_turns)
+  types = _in_turns({'both maps, bfloat16': lambda: narrow(images)[0].numpy(),
+                     'both maps, float32': lambda: wide(images)[0].numpy()}, turns)
   milliseconds = {
       name: round(1000 * float(np.median(values)) / size, 1)
-      for size, group in ((len(hu), peers | ours), (_LUNG_BATCH, lungs))
+      for size, group in ((len(hu), peers | ours | types), (_LUNG_BATCH, lungs))
       for name, values in group.items()}
   plain_s, prediction_s, maps_s = ours.values()
   return {
@@ -78,14 +90,18 @@ def measure_time(
       'prediction_ratio': _ratio(maps_s, prediction_s),
       'fold_ratio': _ratio(prediction_s, plain_s),
       'tf_keras_vis_ratio': _ratio(*peers.values()),
+      'bfloat16_ratio': _ratio(*types.values()),
       'lungs_ratio': _ratio(lungs['lung masks'], lungs['U-Net forward']),
       'ms_per_slice': milliseconds}
 
 
 def _bare(network: keras.Model) -> Callable:
+  return _graph(lambda images: network(images, training=False), network)
+
+
+def _graph(function: Callable, network: keras.Model) -> Callable:
   spec = tf.TensorSpec(network.input_shape, tf.float32)
-  return tf.function(lambda images: network(images, training=False),
-                     input_signature=[spec])
+  return tf.function(function, input_signature=[spec])
 
 
 def _in_turns(calls: dict[str, Callable], turns: int) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ import covid_tf
 from covid_tf import contract
 from covid_tf.models import folding
 from covid_tf.models import grad_cam
+from covid_tf.models import precision
 from covid_tf.models import preprocessing
 from covid_tf.models import signatures
 from covid_tf.server import options
@@ -44,7 +45,24 @@ def measure(network: keras.Model, unet: keras.Model, hu: np.ndarray) -> dict:
       'reference_difference': _largest(maps, same),
       'reference_own_piece': float(by_slice.max()),
       'reference_share': float(np.mean(by_slice <= _TOLERANCE)),
-  } | _served(network, unet, folded, hu)
+  } | _narrow(folded, images) | _served(network, unet, folded, hu)
+
+
+def _narrow(folded: keras.Model, images: np.ndarray) -> dict:
+  """What computing in bfloat16 does to probabilities and maps."""
+  answers = []
+  for network in (folded, precision.with_compute_dtype(folded, 'bfloat16')):
+    explain = grad_cam.grad_cam(network, grad_cam_cases.LAYERS)
+    answers.append(_in_chunks(
+        lambda part, explain=explain: _probability_and_maps(explain, part), images))
+  probability, *maps = (np.abs(one - other) for one, other in zip(*answers))
+  return {'bfloat16_probability': float(probability.max()),
+          'bfloat16_map_mean': float(max(scale.mean() for scale in maps))}
+
+
+def _probability_and_maps(explain: Callable, images) -> list[tf.Tensor]:
+  logit, maps = explain(images)
+  return [tf.sigmoid(logit)[:, tf.newaxis, tf.newaxis], *maps]
 
 
 def _explainer(network: keras.Model) -> Callable:
@@ -95,7 +113,7 @@ def _served(network, unet, folded, hu) -> dict:
 
 
 def _in_chunks(function: Callable, images: np.ndarray) -> list[np.ndarray]:
-  """Both scales of all images, a few images at a time."""
+  """The arrays that `function` gives for all images, a few images at a time."""
   chunks = [function(images[start:start + _CHUNK])
             for start in range(0, len(images), _CHUNK)]
   return [np.concatenate([np.asarray(maps) for maps in scale])
