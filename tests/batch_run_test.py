@@ -145,6 +145,19 @@ def test_a_failure_is_tried_again(source, output, monkeypatch):
   assert [row['status'] for row in _rows(output)] == ['scored'] * 2
 
 
+def test_a_failure_does_not_cost_an_earlier_score(source, output, monkeypatch):
+  def broken(*arguments, **options):
+    raise errors.ModelError('the server is away')
+
+  batch_archive.score_in_process(source, output)
+  with monkeypatch.context() as patched:
+    patched.setattr(scoring.pipeline, 'analyze', broken)
+    batch_archive.score_in_process(source, output, map=0.7, redo=True)
+  assert [row['status'] for row in _rows(output)] == ['failed'] * 2
+  stored = stored_result.read_result(output / 'studies' / batch_archive.study_uid(1))
+  assert stored.thresholds.map == 0.6
+
+
 def test_a_failure_says_nothing_that_a_header_may_hold(source, output, monkeypatch):
   def broken(*arguments, **options):
     raise KeyError('Secret^Person')

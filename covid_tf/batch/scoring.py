@@ -144,11 +144,16 @@ def end_record(
 def store(output: str | os.PathLike, record: records.Record) -> records.Record:
   """Leaves the record of a study without a result in its folder.
 
+  A score that an earlier configuration gave is not given up for a failure.
+
   Returns:
     The record; UNWRITTEN if the output takes no more.
   """
+  folder = records.studies_folder(output) / record.key
+  earlier = records.read(folder) if record.status == records.FAILED else None
+  if earlier and earlier.status == records.SCORED:
+    return record
   try:
-    folder = records.studies_folder(output) / record.key
     with files.replacing_directory(folder) as temporary:
       records.write(temporary, record)
   except errors.OutputError as error:

@@ -38,7 +38,7 @@ _PARTS = ('speedup', 'kills', 'large', 'memory')
 
 def speedup(root: pathlib.Path, flags) -> dict[str, float]:
   """The archive with one worker and with two; and what handing out costs."""
-  source = batch_stub.write_archive(root / 'in', flags.studies, 10.0, 512)
+  source = batch_stub.write_archive(root / 'in', flags.studies, 10.0, 256)
   wall = {}
   for processes in (1, 2):
     output = root / f'out{processes}'
