@@ -17,7 +17,7 @@ VOXEL_MM = 2.5  # Of the usual grid; the map itself is no finer than 10 mm.
 _MARGIN_MM = 10
 _SHELL_COLOUR = np.array((150, 178, 205), np.float32) / 255
 _SHELL_OPACITY = 0.11  # A voxel of 2.5 mm, where the shell is steepest.
-_HEAT_OPACITY = 0.45  # A voxel of 2.5 mm, at map value 1.
+_HEAT_OPACITY = 0.70  # A voxel of 2.5 mm, of what is opaque on a slice.
 _LIGHT = np.array((-0.35, -0.45, -0.82))  # Towards the light: left, above, behind us.
 _AMBIENT = 0.35
 
@@ -125,7 +125,9 @@ def _composited(lungs, heat, thickness):
   """Looks through [down, depth, across] voxels, `thickness` times VOXEL_MM thick."""
   shell, shade = _shell(lungs, thickness)
   colours = pictures.heat_colours(heat)
-  glow = _opacity(colours[..., 3].astype(np.float32) / 255 * _HEAT_OPACITY, thickness)
+  # Times the value once more: what counts must outshine what does not.
+  strength = colours[..., 3].astype(np.float32) / 255 * heat
+  glow = _opacity(strength * _HEAT_OPACITY, thickness)
   light = np.zeros((*lungs.shape[::2], 3), np.float32)
   left = np.ones(lungs.shape[::2], np.float32)  # Share of the light not yet stopped.
   for depth in range(lungs.shape[1]):
