@@ -11,7 +11,7 @@ from covid_tf import results
 from covid_tf.reports import nifti
 import synthetic_case
 
-_SERIES = pathlib.Path(__file__).parent / 'data' / 'lung-pet-ct-dx' / 'series'
+_SERIES = pathlib.Path(__file__).resolve().parent / 'data' / 'lung-pet-ct-dx' / 'series'
 
 
 def _oblique():

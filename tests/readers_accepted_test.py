@@ -11,7 +11,7 @@ from covid_tf import readers
 import odd_series
 import reference_reader
 
-DATA = pathlib.Path(__file__).parent / 'data'
+DATA = pathlib.Path(__file__).resolve().parent / 'data'
 SYNTAXES = (
     uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian,
     uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian, uid.RLELossless,

@@ -82,7 +82,7 @@ def test_values_below_air_are_raised_and_counted(tmp_path):
 
 
 def test_the_real_padding_of_a_ge_scanner(tmp_path):
-  source = (pathlib.Path(__file__).parent / 'data' / 'covid-19-ny-sbu'
+  source = (pathlib.Path(__file__).resolve().parent / 'data' / 'covid-19-ny-sbu'
             / 'A002304-19010112-135-axial' / '19010112-135.dcm')
   first, second = pydicom.dcmread(source), pydicom.dcmread(source)
   second.ImagePositionPatient[2] += 1.25

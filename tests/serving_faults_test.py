@@ -26,7 +26,7 @@ from covid_tf import predictors
 from covid_tf.predictors import tensors
 
 _HU = np.random.default_rng(0).integers(-1000, 300, (21, 40, 30)).astype(np.int16)
-_SERIES = pathlib.Path(__file__).parent / 'data' / 'cip-ct64' / 'series'
+_SERIES = pathlib.Path(__file__).resolve().parent / 'data' / 'cip-ct64' / 'series'
 _BATCH = 4 * _HU[0].nbytes  # So that the study takes six requests.
 
 
