@@ -41,12 +41,15 @@ def lungs(model: keras.Model, card: str) -> dict[str, Callable]:
     # tf.image's bilinear: aligned pixel centres, like preprocessing.resize, and
     # three times as fast where it has nothing to antialias.
     full = tf.image.resize(probability(hu), tf.shape(hu)[1:])
-    return tf.cast(full[..., 0] > LUNG_PROBABILITY_THRESHOLD, tf.uint8)
+    lung_mask = tf.cast(full[..., 0] > LUNG_PROBABILITY_THRESHOLD, tf.uint8)
+    return {'lung_mask': lung_mask}
+
+  def lung_probability(hu):
+    return {'lung_probability': probability(hu)[..., 0]}
 
   return {
-      contract.SERVING_DEFAULT: _of_slices(lambda hu: {'lung_mask': mask(hu)}),
-      contract.PROBABILITY: _of_slices(
-          lambda hu: {'lung_probability': probability(hu)[..., 0]}),
+      contract.SERVING_DEFAULT: _of_slices(mask),
+      contract.PROBABILITY: _of_slices(lung_probability),
       contract.CARD: _constant(card),
   }
 
