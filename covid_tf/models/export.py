@@ -13,6 +13,7 @@ import tensorflow as tf
 from covid_tf import contract
 from covid_tf import errors
 from covid_tf import files
+from covid_tf.models import additions
 from covid_tf.models import cards
 from covid_tf.models import export_check
 from covid_tf.models import folding
@@ -68,9 +69,8 @@ def export(
         f'{target}: this version is there already; versions are never replaced. '
         'Choose another number, or none for the next one.')
   card = cards.make_card(name, model, training) | {'compute_dtype': compute_dtype}
-  exported = precision.with_compute_dtype(
-      folding.fold_batch_norm(model), compute_dtype)
-  functions = signatures.SIGNATURES[name](exported, cards.to_json(card))
+  functions = signatures.SIGNATURES[name](
+      for_serving(model, compute_dtype), cards.to_json(card))
   with files.replacing_directory(target) as temporary:
     _write(name, functions, temporary)
     extra = temporary / _EXTRA_FOLDER
@@ -79,6 +79,12 @@ def export(
     warm_up.write_requests(extra / warm_up.FILE_NAME, name)
     export_check.check(name, temporary, model, functions, compute_dtype)
   return target
+
+
+def for_serving(model: keras.Model, compute_dtype: str = 'float32') -> keras.Model:
+  """The network as it is exported: the same function, in fewer and faster ops."""
+  return additions.without_broadcasting(precision.with_compute_dtype(
+      folding.fold_batch_norm(model), compute_dtype))
 
 
 def versions(folder: pathlib.Path) -> list[int]:
@@ -96,6 +102,5 @@ def _write(name: str, functions: dict, folder: pathlib.Path) -> None:
     archive.add_endpoint(
         signature_name, function, signatures.input_signature(name, signature_name))
   # No source paths of this machine in the graph's nodes.
-  options = tf.saved_model.SaveOptions(
-      experimental_debug_stripper=True)
+  options = tf.saved_model.SaveOptions(experimental_debug_stripper=True)
   archive.write_out(os.fspath(folder), options=options, verbose=False)

@@ -39,9 +39,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from covid_tf.models import folding
+from covid_tf.models import export
 from covid_tf.models import grad_cam
-from covid_tf.models import precision
 from covid_tf.models import preprocessing
 
 _LUNG_BATCH = 4
@@ -59,10 +58,10 @@ def measure_time(
   plain = _bare(keras.applications.ResNet50(weights=None))
   bare_unet = _bare(unet)
   peer = grad_cam_cases.Peer(network)
-  folded = folding.fold_batch_norm(network)
   wide, narrow = (
-      _graph(grad_cam.grad_cam(model, grad_cam_cases.LAYERS), network)
-      for model in (folded, precision.with_compute_dtype(folded, 'bfloat16')))
+      _graph(grad_cam.grad_cam(export.for_serving(network, dtype),
+                               grad_cam_cases.LAYERS), network)
+      for dtype in ('float32', 'bfloat16'))
   with tempfile.TemporaryDirectory() as folder:
     grad_cam_cases.export_both(network, unet, folder)
     with grad_cam_cases.served(folder) as answer:

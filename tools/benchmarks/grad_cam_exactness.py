@@ -11,9 +11,8 @@ import tensorflow as tf
 
 import covid_tf
 from covid_tf import contract
-from covid_tf.models import folding
+from covid_tf.models import export
 from covid_tf.models import grad_cam
-from covid_tf.models import precision
 from covid_tf.models import preprocessing
 from covid_tf.models import signatures
 from covid_tf.server import options
@@ -33,7 +32,7 @@ def measure(network: keras.Model, unet: keras.Model, hu: np.ndarray) -> dict:
   clear = np.all([scale.max(axis=(1, 2)) > _LEAST_EVIDENCE for scale in theirs], axis=0)
   theirs = [grad_cam.normalize(tf.constant(scale[clear])).numpy() for scale in theirs]
   images, hu = images[clear], hu[clear]
-  folded = folding.fold_batch_norm(network)
+  folded = export.for_serving(network)
   maps = _in_chunks(_explainer(folded), images)
   own, same = _references(network, folded, images)
   by_slice = np.max([_by_slice(*pair) for pair in zip(maps, own)], axis=0)
@@ -45,14 +44,14 @@ def measure(network: keras.Model, unet: keras.Model, hu: np.ndarray) -> dict:
       'reference_difference': _largest(maps, same),
       'reference_own_piece': float(by_slice.max()),
       'reference_share': float(np.mean(by_slice <= _TOLERANCE)),
-  } | _narrow(folded, images) | _served(network, unet, folded, hu)
+  } | _narrow(network, folded, images) | _served(network, unet, folded, hu)
 
 
-def _narrow(folded: keras.Model, images: np.ndarray) -> dict:
+def _narrow(network: keras.Model, folded: keras.Model, images: np.ndarray) -> dict:
   """What computing in bfloat16 does to probabilities and maps."""
   answers = []
-  for network in (folded, precision.with_compute_dtype(folded, 'bfloat16')):
-    explain = grad_cam.grad_cam(network, grad_cam_cases.LAYERS)
+  for model in (folded, export.for_serving(network, 'bfloat16')):
+    explain = grad_cam.grad_cam(model, grad_cam_cases.LAYERS)
     answers.append(_in_chunks(
         lambda part, explain=explain: _probability_and_maps(explain, part), images))
   probability, *maps = (np.abs(one - other) for one, other in zip(*answers))
