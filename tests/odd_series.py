@@ -11,7 +11,6 @@ import gdcm
 import numpy as np
 import pydicom
 from pydicom import dataset
-from pydicom import encaps
 from pydicom import sequence
 from pydicom import uid
 
@@ -142,14 +141,6 @@ def bare_bytes(ds, implicit: bool = True, big_endian: bool = False) -> bytes:
   del ds.file_meta
   pydicom.filewriter.write_dataset(buffer, ds)
   return buffer.getvalue()
-
-
-def stream_of(path) -> tuple[bytes, bytes]:
-  """(file before the compressed image, the image's bytes) of a one-frame file."""
-  ds = pydicom.dcmread(path)
-  stream = next(encaps.generate_frames(ds.PixelData, number_of_frames=1))
-  data = pathlib.Path(path).read_bytes()
-  return data[:data.index(stream[:64])], stream
 
 
 def enhanced(slices, rescale_in_frames: bool = True) -> pydicom.Dataset:

@@ -78,7 +78,8 @@ def _personal_values_in_wrong_places(folder):
 
 @pytest.mark.parametrize('make', (
     lambda folder: odd_series.save(odd_series.series(), folder), _two_patients,
-    _damaged), ids=('good', 'two patients', 'damaged'))
+    _damaged, _personal_values_in_wrong_places),
+    ids=('good', 'two patients', 'damaged', 'wrong places'))
 @pytest.mark.parametrize('arguments', ((), ('--json',)))
 def test_no_personal_value_is_printed_or_logged(
     tmp_path, capfd, make, arguments, caplog):

@@ -64,7 +64,8 @@ def decimals(elements, tag: int, count: int) -> tuple[float, ...]:
     numbers = tuple(map(float, values))
     if all(map(math.isfinite, numbers)):
       return numbers
-  found = printable('\\'.join(values).replace('\\', ', '))
+  # Only what numbers are written with: a damaged header may hold a name here.
+  found = re.sub(r'[^0-9eEnNaAiIfF+., -]', '?', ', '.join(values)[:32])
   raise ElementError(f'{described(tag)} must be {count} finite number'
                      f"{'s' * (count > 1)}, found '{found}'")
 

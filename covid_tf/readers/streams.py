@@ -33,11 +33,11 @@ def check(stream: bytes, layout: images.PixelLayout) -> None:
     found = _jpeg_2000_size(stream)
   else:
     found = _jpeg_size(stream)
-  wanted = (layout.rows, layout.columns, 1)
-  if found != wanted:
+  if found != (layout.rows, layout.columns, 1):
+    size = 'no size at all' if found is None else '%d x %d of %d values' % found
     raise errors.CTReadError(
-        f'its header says {wanted[0]} x {wanted[1]} grey pixels, its compressed '
-        f'image {"nothing readable" if found is None else "%d x %d of %d values" % found}.')
+        f'its header says {layout.rows} x {layout.columns} grey pixels, its '
+        f'compressed image {size}.')
 
 
 def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
