@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 import concurrent.futures
+from concurrent.futures import process
 import contextlib
 import multiprocessing
 import os
 import pathlib
+import signal
+import sys
 
+from covid_tf import errors
 from covid_tf import files
 from covid_tf.datasets import phantom
 from covid_tf.datasets import phantom_dicom
@@ -18,12 +22,23 @@ _MOST_PROCESSES = 8  # Each holds one phantom: some hundred MB at 512 x 512.
 
 @contextlib.contextmanager
 def workers() -> Iterator[concurrent.futures.Executor]:
-  """Processes that start clean, so that TensorFlow's memory ends with them."""
+  """Processes that start clean, so that TensorFlow's memory ends with them.
+
+  Raises:
+    errors.CovidTFError: one of them was killed.
+  """
   count = min(os.cpu_count() or 1, _MOST_PROCESSES)
-  context = multiprocessing.get_context('spawn')
-  with concurrent.futures.ProcessPoolExecutor(count, context) as pool:
+  # Ctrl-C is the parent's business: it cancels what has not begun.
+  with concurrent.futures.ProcessPoolExecutor(
+      count, multiprocessing.get_context('spawn'), signal.signal,
+      (signal.SIGINT, signal.SIG_IGN)) as pool:
     try:
       yield pool
+    except process.BrokenProcessPool as error:
+      raise errors.CovidTFError(
+          'drawing phantoms and exporting models needs processes that live to their '
+          'end, but one was killed, as happens when memory runs out; close other '
+          'programs and try again.') from error
     except BaseException:
       pool.shutdown(wait=False, cancel_futures=True)
       raise
@@ -45,9 +60,10 @@ def draw(folder: layout.DemoFolder, case: phantom.PhantomCase) -> str:
 
 
 def export_models(models: pathlib.Path) -> None:
-  """Exports the shipped demo models, whole or not at all."""
-  # For this process only: its greetings are no news.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  """Exports the shipped demo models, whole or not at all; for a worker."""
+  # TensorFlow and Keras greet on standard error, whatever level they are set to.
+  # What fails comes back as an exception, so this worker needs none.
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
   from covid_tf.models import demo  # pylint: disable=import-outside-toplevel
 
   with files.replacing_directory(models) as temporary:

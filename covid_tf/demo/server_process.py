@@ -49,4 +49,5 @@ def _address(process, complaints) -> str:
   complaints.seek(0)
   said = complaints.read().strip().splitlines() or ['nothing']
   raise errors.ModelError(
-      f'covid-tf serve must come up to show the demo, but it ended and said: {said[-1]}')
+      'covid-tf serve must come up to show the demo, but it ended and said: '
+      f'{said[-1]}')

@@ -13,8 +13,9 @@ from covid_tf.demo import layout
 
 _TRUTH_FIELDS = ('kind', 'severe', 'lesion_volume_cm3', 'lung_volume_cm3',
                  'positive_slices', 'slice_count', 'study_uid', 'series_uid', 'seed')
-HEADER = ('phantom           truth     lesion cm³   score cm³ | lung cm³  found   Dice '
-          '| slices with lesion  detected\n' + '-' * 104)
+HEADER = (
+    'phantom           truth     lesion cm³   score cm³ | lung cm³  found   Dice | '
+    'slices with lesion  detected\n' + '-' * 104)
 _NAMES = {
     'score_auc': 'AUC of the score, patients with against without lesions',
     'positives_above_negatives': 'patients with lesions scored above all without',

@@ -120,8 +120,8 @@ def draw_case(seed: int, kind: str | None = None, **overrides) -> PhantomCase:
   if kind == 'none':
     fields['lesion_fraction'] = 0.0
   fields.setdefault('slice_thickness_mm', fields['slice_spacing_mm'])
-  fields.setdefault(
-      'pixel_spacing_mm', round((350 + 80 * float(field_of_view)) / fields['matrix'], 4))
+  width_mm = 350 + 80 * float(field_of_view)
+  fields.setdefault('pixel_spacing_mm', round(width_mm / fields['matrix'], 4))
   return PhantomCase(**fields)
 
 

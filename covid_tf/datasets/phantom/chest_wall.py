@@ -105,7 +105,8 @@ def draw_spine(hu, chest, z, x, y, width) -> None:
   disc = np.exp(-((phase - 0.5) / 0.09)**2)
   swell = 1 + 0.08 * np.cos(2 * np.pi * (phase - 0.5))
   size = 1 - 0.0012 * (z + 40)
-  body = shapes.ellipse(x, y, (0, chest.spine_y), (19 * size * swell, 15 * size * swell))
+  girth = size * swell
+  body = shapes.ellipse(x, y, (0, chest.spine_y), (19 * girth, 15 * girth))
   canal_y = chest.spine_y + 24 * size
   arch = shapes.ellipse(x, y, (0, canal_y), (14, 13))
   spinous = shapes.ellipse(x, y, (0, canal_y + 17), (4, 12))
@@ -117,9 +118,10 @@ def draw_spine(hu, chest, z, x, y, width) -> None:
     shapes.mix(hu, MARROW_HU + 60, share * grid.soft_step(distance + 2.2, width + 1))
   shapes.mix(hu, CORTEX_HU - 120 - 380 * disc, grid.soft_step(body, width + 0.6))
   shapes.mix(hu, MARROW_HU + (DISC_HU - MARROW_HU) * disc,
-       grid.soft_step(body + 1.6, width + 0.8))
-  shapes.mix(hu, -20, grid.soft_step(shapes.ellipse(x, y, (0, canal_y), (9.5, 8)), width))
-  shapes.mix(hu, 32, grid.soft_step(shapes.ellipse(x, y, (0, canal_y), (6, 5.5)), width))
+             grid.soft_step(body + 1.6, width + 0.8))
+  for value, radii in ((-20, (9.5, 8)), (32, (6, 5.5))):  # Fat around the cord.
+    canal = shapes.ellipse(x, y, (0, canal_y), radii)
+    shapes.mix(hu, value, grid.soft_step(canal, width))
 
 
 def _draw_ribs(hu, chest, z, polar, wall, thickness, width):

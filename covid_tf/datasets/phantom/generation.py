@@ -13,13 +13,10 @@ from covid_tf.datasets.phantom import grid as grid_lib
 from covid_tf.datasets.phantom import lesions
 from covid_tf.datasets.phantom import lungs
 from covid_tf.datasets.phantom import mediastinum
-from covid_tf.datasets.phantom import shapes
+from covid_tf.datasets.phantom import plane as plane_lib
 from covid_tf.datasets.phantom import trees
 
 _TREE_STREAM = 103
-_FIELD_SCALES_MM = {  # Lattice step of each random field.
-    'warp_x': 34, 'warp_y': 34, 'shape': 11, 'broad': 9, 'fine': 4.5,
-    'reticulum': 5.5, 'blotches': 8, 'patch': 24}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +53,12 @@ def generate(case: case_lib.PhantomCase) -> Phantom:
   vessel_share = trees.draw_tree(vessels, grid)
   lumen_share = trees.draw_tree(airways, grid, smallest_mm=0.8)
   wall_share = trees.draw_tree(airways, grid, grow_mm=0.9, smallest_mm=0.8)
-  fields = _Fields(case, grid)
+  fields = plane_lib.Fields(case, grid)
   hu = np.empty(grid.shape, np.float32)
   lung_mask = np.zeros(grid.shape, np.uint8)
   lesion_mask = np.zeros(grid.shape, np.uint8)
   for index in range(len(grid.z)):
-    plane = _Plane(chest, grid, index, fields)
+    plane = plane_lib.Plane(chest, grid, index, fields)
     hu[index] = _draw_outside(case, chest, plane)
     lung, lesion = _draw_lungs(
         hu[index], case, chest, plane, findings,
@@ -72,49 +69,13 @@ def generate(case: case_lib.PhantomCase) -> Phantom:
                  case.kind, case, findings)
 
 
-class _Fields:
-  """The random fields of one phantom on one grid."""
-
-  def __init__(self, case, grid):
-    self._case, self._grid, self._fields = case, grid, {}
-
-  def __call__(self, name, index):
-    if name not in self._fields:  # Not every phantom needs every field.
-      stream = 200 + list(_FIELD_SCALES_MM).index(name)
-      self._fields[name] = grid_lib.SmoothField(
-          self._case.seed, stream, _FIELD_SCALES_MM[name], self._grid)
-    return self._fields[name].on_slice(index)
-
-
-class _Plane:
-  """Coordinates, fields and distances of one slice, each [H, W]."""
-
-  def __init__(self, chest, grid, index, fields):
-    self.z = float(grid.z[index])
-    self.pixel = grid.pixel_mm
-    self.thickness = grid.thickness_mm
-    self.field = lambda name: fields(name, index)
-    # Real organs are no ellipses: coordinates bend by a few millimetres.
-    self.x = grid.x + 3.0 * fields('warp_x', index)
-    self.y = grid.y + 3.0 * fields('warp_y', index)
-    self.polar = shapes.Polar(self.x, self.y)
-    self.wall = lungs.pleura_distance(chest, self.z, self.polar)
-    self.tubes = mediastinum.near_tubes(chest, self.z, self.x, self.y)
-    middle = mediastinum.mediastinum_distance(
-        chest, self.z, self.x, self.y, self.tubes)
-    self.diaphragm = lungs.diaphragm_height(chest, self.x, self.y)
-    self.lung = lungs.lung_distance(
-        chest, self.z, self.x, self.y, self.wall, middle, self.diaphragm)
-    self.true_x, self.true_y = grid.x, grid.y
-
-
 def _sample_lungs(case, chest):
   """Points of the lungs on a fixed lattice, and the lesions' field there."""
   grid = grid_lib.make_grid(chest.bottom, chest.top, 6.0, 6.0, 72, 5.0)
-  fields = _Fields(case, grid)
+  fields = plane_lib.Fields(case, grid)
   places, depth, shape = [], [], []
   for index in range(len(grid.z)):
-    plane = _Plane(chest, grid, index, fields)
+    plane = plane_lib.Plane(chest, grid, index, fields)
     rows, columns = np.nonzero(plane.lung < 0)
     height = np.full(len(rows), plane.z)
     places.append(np.stack(

@@ -4,7 +4,6 @@ import numpy as np
 
 from covid_tf.datasets.phantom import anatomy
 from covid_tf.datasets.phantom import chest_wall
-from covid_tf.datasets.phantom import mediastinum
 from covid_tf.datasets.phantom import shapes
 
 
