@@ -30,9 +30,14 @@ def read(path: pathlib.Path) -> volume.CTVolume:
     raise errors.CTReadError('it is no readable NIfTI file.') from None
   if not isinstance(image, nibabel.Nifti1Image):
     raise errors.CTReadError('NIfTI-1 or NIfTI-2 is required.')
-  shape = _shape(image, path)
-  affine, warnings = _affine(image.header, shape)
-  order = _axis_order(affine)
+  try:
+    shape = _shape(image, path)
+    affine, warnings = _affine(image.header, shape)
+    order = _axis_order(affine)
+  except errors.CTReadError:
+    raise
+  except Exception:  # Damaged codes and quaternions raise many kinds.
+    raise errors.CTReadError('its header is damaged.') from None
   hu, below = _hounsfield(image, shape, order)
   affine = affine[:, [*order, 3]]
   hu, affine = _lowest_first(hu, affine)
