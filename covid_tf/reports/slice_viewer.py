@@ -1,6 +1,7 @@
 """The slices of a case for scrolling, within a budget of bytes."""
 
 from collections.abc import Sequence
+from concurrent import futures
 import dataclasses
 
 import numpy as np
@@ -48,8 +49,10 @@ def viewed_slices(
   """
   indices = _chosen(maker.coronal.down, first)
   columns = _affordable_columns(maker, indices)
-  return tuple(
-      viewed_slice(maker, result, index, columns, _QUALITY) for index in indices)
+  # Threads: compression and resizing, most of the work, leave the interpreter free.
+  with futures.ThreadPoolExecutor() as pool:
+    return tuple(pool.map(
+        lambda index: viewed_slice(maker, result, index, columns, _QUALITY), indices))
 
 
 def viewed_slice(
