@@ -88,11 +88,11 @@ def main() -> None:
     root = pathlib.Path(tempfile.mkdtemp(prefix='covid-tf-batch-'))
     try:
       found = parts[name](root)
+      for figure, value in found.items():
+        print(f'{name:8} {figure:24} {value:12.4g}', file=sys.stderr, flush=True)
     finally:
       shutil.rmtree(root, ignore_errors=True)
     figures |= found
-    for figure, value in found.items():
-      print(f'{name:8} {figure:24} {value:12.4g}', file=sys.stderr, flush=True)
   if flags.json:
     print(json.dumps(figures))
 

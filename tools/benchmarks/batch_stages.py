@@ -1,10 +1,11 @@
 """CPU seconds and bytes of one study by stage, and the line through them.
 
-  python tools/benchmarks/batch_stages.py [--json]
+  python tools/benchmarks/batch_stages.py [--networks] [--json]
 
 Studies of 512 x 512 with growing slice counts; each stage is fitted as
 fixed + slope * slices. CPU time of this process, so that other load on the machine
-counts little; the networks' own time is not in it (see docs/scale.md).
+counts little. --networks adds the CPU seconds that both networks take for a slice
+of 512 x 512, all cores together, by the demo models in this process.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import batch_stub
 import numpy as np
 
 from covid_tf import pipeline
+from covid_tf import predictors
 from covid_tf import readers
 from covid_tf.batch import archive
 from covid_tf.batch import studies as studies_lib
@@ -56,6 +58,19 @@ def measure(root: pathlib.Path, spacing_mm: float) -> dict[str, float]:
       'written_bytes': sum(path.stat().st_size for path in output.iterdir())}
 
 
+def networks(slices: int = 16) -> float:
+  """CPU seconds a slice of segmentation and both Grad-CAM scales."""
+  hu = np.random.default_rng(0).integers(-1000, 200, (slices, 512, 512), np.int16)
+  crop = np.ascontiguousarray(hu[:, 100:400, 60:450])
+  with predictors.load_models() as models:
+    for _ in range(2):  # The first time warms up.
+      start = time.process_time()
+      models.segment_lungs(hu)
+      models.grad_cam(crop)
+      seconds = time.process_time() - start
+  return seconds / slices
+
+
 def _bytes(study: studies_lib.Study) -> int:
   return sum(pathlib.Path(path).stat().st_size
              for place in study.places for path in place.files())
@@ -64,6 +79,7 @@ def _bytes(study: studies_lib.Study) -> int:
 def main() -> None:
   """Measures, fits, prints."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--networks', action='store_true')
   parser.add_argument('--json', action='store_true')
   flags = parser.parse_args()
   rows = []
@@ -79,6 +95,10 @@ def main() -> None:
     print(f'{name:14}' + ''.join(f'{row[name]:14.4g}' for row in rows)
           + f'   {fixed:.4g} + {slope:.4g} a slice', file=sys.stderr)
   print('slices        ' + ''.join(f'{count:14}' for count in slices), file=sys.stderr)
+  if flags.networks:
+    figures['networks_per_slice'] = networks()
+    print(f'networks      {figures["networks_per_slice"]:.4g} CPU s a slice',
+          file=sys.stderr)
   if flags.json:
     print(json.dumps(figures))
 
