@@ -39,9 +39,9 @@ def serve(connection, function: Callable, environment: dict[str, str]) -> None:
     else:
       send(VALUE, number, value)
 
-  send(READY)
   with futures.ThreadPoolExecutor(STUDIES_AT_A_TIME) as pool:
     try:
+      send(READY)
       while (message := connection.recv()) is not None:
         pool.submit(work, *message)
     except (EOFError, OSError):
