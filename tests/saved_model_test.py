@@ -1,5 +1,7 @@
 """Models in process: found, held to the contract, exported once for the demo."""
 
+import os
+
 import numpy as np
 import pytest
 import tiny_answers
@@ -89,6 +91,19 @@ def test_demo_models_are_exported_once(monkeypatch, tmp_path, exported):
   first, second = demo_cache.demo_models(), demo_cache.demo_models()
   assert first == second and len(calls) == 1
   assert (first / 'lungs' / 'made').exists()
+
+
+def test_old_exports_are_removed(monkeypatch, tmp_path):
+  from covid_tf.models import demo
+
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  monkeypatch.setattr(demo, 'export_demo_models', lambda directory: directory)
+  old, recent = (tmp_path / 'covid-tf' / f'demo-models-{name}' for name in ('a', 'b'))
+  for folder in (old, recent):
+    folder.mkdir(parents=True)
+  os.utime(old, (0, 0))
+  demo_cache.demo_models()
+  assert recent.exists() and not old.exists()
 
 
 def test_an_export_that_fails_leaves_nothing(monkeypatch, tmp_path):

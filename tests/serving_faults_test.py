@@ -414,7 +414,7 @@ def test_two_hundred_clients_at_once(server):
 
   def ask(_):
     barrier.wait(60)
-    with _connect(server.addresses[0], connect_patience_s=60, patience_s=60) as m:
+    with _connect(server.addresses[0], timeout_s=600, connect_patience_s=600) as m:
       return m.grad_cam(_HU[:8])
 
   with concurrent.futures.ThreadPoolExecutor(200) as pool:

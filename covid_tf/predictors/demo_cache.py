@@ -5,11 +5,15 @@ import fcntl
 import hashlib
 import os
 import pathlib
+import shutil
+import time
 
 from covid_tf import contract
 from covid_tf import files
 
 _CACHE_TAG = b'Signature: 8a477f597d28d172789f06886806bc55\n'  # bford.info/cachedir
+_PREFIX = 'demo-models-'
+_KEPT_S = 30 * 24 * 3600  # A month unused; an export takes 180 MB.
 
 
 def demo_models() -> pathlib.Path:
@@ -22,8 +26,10 @@ def demo_models() -> pathlib.Path:
     errors.ModelError: the shipped weights are absent or damaged.
     errors.OutputError: the cache folder cannot be written.
   """
-  folder = _cache_folder() / f'demo-models-{_digest()}'
+  folder = _cache_folder() / f'{_PREFIX}{_digest()}'
   if folder.is_dir():
+    with contextlib.suppress(OSError):  # Maybe not ours to touch; then not to prune.
+      os.utime(folder)
     return folder
   with _one_process(folder.parent):
     if not folder.is_dir():
@@ -31,6 +37,7 @@ def demo_models() -> pathlib.Path:
 
       with files.replacing_directory(folder) as temporary:
         demo.export_demo_models(temporary)
+      _prune(folder.parent)
   return folder
 
 
@@ -50,6 +57,13 @@ def _digest() -> str:
       digest.update(str(path.relative_to(package)).encode() + b'\0')
       digest.update(hashlib.sha256(path.read_bytes()).digest())
   return digest.hexdigest()[:16]
+
+
+def _prune(cache: pathlib.Path) -> None:
+  """Removes exports of other package versions that nobody has asked for lately."""
+  for folder in cache.glob(f'{_PREFIX}*'):
+    if time.time() - folder.stat().st_mtime > _KEPT_S:
+      shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

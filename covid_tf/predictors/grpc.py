@@ -78,7 +78,7 @@ class ServedModels(networks.Networks):
     self._channel = channel
     self._caller = caller
     self._versions = versions
-    self._known: dict[tuple, results.ModelIdentity] = {}
+    self._checked: set[tuple[str, int, str]] = set()  # Who keeps the contract.
     self._latest = self._pin(connect_patience_s)
 
   def __enter__(self) -> 'ServedModels':
@@ -148,10 +148,14 @@ class ServedModels(networks.Networks):
   def _pin(self, patience_s: float | None = None):
     identities = []
     for model in contract.SIGNATURES:
-      known = self._selected_card(model, patience_s)
-      if (known.name, known.version, known.card_sha256) not in self._known:
-        self._check_signatures(known)
-        self._known[known.name, known.version, known.card_sha256] = known
+      for attempt in range(_RESTARTS + 1):
+        known = self._selected_card(model, patience_s)
+        try:
+          self._check_signatures(known)
+          break
+        except errors.ModelVersionChangedError:  # Between these two calls.
+          if attempt == _RESTARTS:
+            raise
       identities.append(known)
     self._latest = tuple(identities)
     return self._latest
@@ -184,6 +188,9 @@ class ServedModels(networks.Networks):
     return identity.read_card(self._caller.source, model, version, outputs['card'])
 
   def _check_signatures(self, known: results.ModelIdentity) -> None:
+    key = known.name, known.version, known.card_sha256
+    if key in self._checked:
+      return
     request = protocol.GetModelMetadataRequest(metadata_field=['signature_def'])
     request.model_spec.name = known.name
     request.model_spec.version.value = known.version
@@ -192,6 +199,7 @@ class ServedModels(networks.Networks):
         response.metadata['signature_def'].value)
     identity.check_signatures(
         self._caller.source, known.name, served.signature_def)
+    self._checked.add(key)
 
   def _confirm(self, known: results.ModelIdentity) -> None:
     try:

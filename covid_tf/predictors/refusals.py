@@ -47,8 +47,8 @@ def verdict(error: grpc.RpcError) -> Verdict:
 
 _REMEDIES = {
     grpc.StatusCode.UNAVAILABLE:
-        'required a running model server; start one (covid-tf serve) or correct '
-        'the address',
+        'required a running model server; start one (covid-tf serve), correct the '
+        'address, or use TLS if the server does',
     grpc.StatusCode.DEADLINE_EXCEEDED:
         'required an answer within the time limit; raise timeout_s, lower '
         'batch_bytes or give the server more processors',

@@ -16,7 +16,6 @@ from covid_tf.predictors import batches
 from covid_tf.predictors import demo_cache
 from covid_tf.predictors import identity
 from covid_tf.predictors import networks
-from covid_tf.server import refusal
 
 
 def load_models(
@@ -89,6 +88,7 @@ class LoadedModels(networks.Networks):
 
   def _load(self, folder, model) -> results.ModelIdentity:
     # Here, because this is where TensorFlow comes in.
+    from covid_tf.server import refusal
     from covid_tf.server import servable
     from covid_tf.server import version_folders
 
@@ -114,6 +114,8 @@ class LoadedModels(networks.Networks):
 
   def answers(self, model, signature, hu) -> Iterator:
     """See `networks.Networks.answers`."""
+    from covid_tf.server import refusal
+
     for piece in batches.ranges(hu.shape, self._batch_bytes):
       source = str(self._folders[model])
       part = np.ascontiguousarray(hu[piece.start:piece.stop])

@@ -56,6 +56,9 @@ def warn(namespace: argparse.Namespace) -> None:
   Raises:
     errors.UsageError: such a file cannot be read, or its flag stands alone.
   """
+  if namespace.host and not namespace.ssl_config_file:
+    _log.warning('--host %s without --ssl_config_file: images travel in plain text',
+                 namespace.host)
   if namespace.rest_api_port not in (None, '0'):
     _log.warning('--rest_api_port: there is no REST API here, only gRPC')
   if namespace.monitoring_config_file:

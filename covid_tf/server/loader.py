@@ -92,6 +92,8 @@ class Loader:
       warm_up.replay(servable, version.number)
     except refusal.Refusal as failed:
       error = failed
+    except Exception as failed:  # Whatever it is, the other models go on.
+      error = refusal.Refusal(refusal.UNKNOWN, f'{type(failed).__name__}: {failed}')
     with self._registry.changed:
       if error is None:
         version.servable, version.state = servable, _State.AVAILABLE

@@ -111,6 +111,9 @@ def _fill(proto, array: np.ndarray, as_content: bool) -> None:
     proto.half_val.extend(array.view(np.uint16).ravel().tolist())
   elif array.dtype.kind in 'SU':  # A scalar string comes as bytes.
     wire.fill_typed(proto, array.astype(object))
+  elif array.dtype not in tensors.DTYPE_NUMBERS:
+    raise refusal.Refusal(
+        refusal.UNIMPLEMENTED, f'outputs of type {array.dtype} are not carried')
   elif as_content:
     tensors.fill(proto, array)
   else:

@@ -5,6 +5,7 @@ import grpc
 _LONGEST_TEXT = 1024  # Characters; TF Serving cuts its messages there.
 
 UNKNOWN = grpc.StatusCode.UNKNOWN
+UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
 
 # TensorFlow numbers its codes as gRPC does.
 _CODES = {code.value[0]: code for code in grpc.StatusCode}

@@ -144,20 +144,24 @@ def main() -> None:
   parser.add_argument('--models', help='exported models (default: the demo models)')
   parser.add_argument('--slices', type=int, default=48)
   parser.add_argument('--rounds', type=int, default=5)
+  parser.add_argument('--part', default='all',
+                      choices=('all', 'import', 'stub', 'models'))
   parser.add_argument('--load', action='store_true', help='many clients, version swaps')
   parser.add_argument('--clients', type=int, default=32)
   parser.add_argument('--seconds', type=float, default=120)
   parser.add_argument('--swap-seconds', type=float, default=10)
   parser.add_argument('--json', action='store_true')
   args = parser.parse_args()
-  models_dir = args.models or serving_processes.demo_models()
-  if args.load:
-    figures = serving_load.run(
-        models_dir, args.clients, args.seconds, args.swap_seconds)
-  else:
-    figures = import_costs(args.rounds)
+  figures = {}
+  if not args.load and args.part in ('all', 'import'):
+    figures |= import_costs(args.rounds)
+  if not args.load and args.part in ('all', 'stub'):
     figures |= official_stub_costs(2 * args.slices, args.rounds)
-    figures |= in_process_costs(models_dir, args.slices, args.rounds)
+  if args.load or args.part in ('all', 'models'):
+    models_dir = args.models or serving_processes.demo_models()
+    figures |= serving_load.run(
+        models_dir, args.clients, args.seconds, args.swap_seconds
+    ) if args.load else in_process_costs(models_dir, args.slices, args.rounds)
   for name, value in figures.items():
     print(f'{name:26}{value:12.4g}')
   if args.json:
