@@ -30,8 +30,10 @@ def run(root: pathlib.Path, kills: int) -> dict[str, float]:
   batch_stub.score(source, root / 'calm', 2, 0, 0)
   calm, _ = _results(root / 'calm')
   chance, output, done, torn = random.Random(20), root / 'out', 0, 0
+  process = _start(source, output)
   while done < kills:
-    process = _start(source, output)
+    if process.poll() is not None:
+      process = _start(source, output)
     done += _disturbed(process, chance)
     if process.poll() is not None:
       found, broken = _results(output)
