@@ -22,7 +22,7 @@ make_environment test install
 export PATH="$PWD/.venv/bin:$PATH"
 status=0
 bazel test --config=offline --noshow_progress "$@" //... || status=$?
-targets=$(bazel query --config=offline --noshow_progress 'tests(//...)' 2> /dev/null)
+targets=$(bazel query --noshow_progress 'tests(//...)' 2> /dev/null)
 logs=$(bazel info --config=offline bazel-testlogs 2> /dev/null)
 # shellcheck disable=SC2086
 python3 tools/bazel/summary.py "$logs" $targets || status=1
