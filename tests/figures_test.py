@@ -1,11 +1,13 @@
 import numpy as np
+from PIL import Image
 import pytest
 
 from covid_tf import localization
 from covid_tf import results
-from covid_tf.cohort import figure_style
+from covid_tf.reports import case_figures
 from covid_tf.reports import figures
 from covid_tf.reports import pictures
+import fake_models
 import synthetic_case
 
 
@@ -68,7 +70,7 @@ def test_captions_tell_the_numbers_of_the_result(case):
   assert f'score {result.corona_score_cm3:.1f} cm³' in figures.map_caption(result)
 
 
-def test_the_map_is_drawn_from_four_sides_and_saved(case, tmp_path):
+def test_the_map_is_drawn_from_four_sides(case):
   _, result = case
   figure = figures.map_figure(
       result.lung_mask, result.localization, result.affine, figures.map_caption(result))
@@ -80,6 +82,16 @@ def test_the_map_is_drawn_from_four_sides_and_saved(case, tmp_path):
   rows, columns = np.nonzero(warm > 40)
   assert columns.size and columns.mean() < warm.shape[1] / 2  # The right lung's lesion.
   assert rows.mean() > warm.shape[0] / 2
-  figure_style.save(figure, tmp_path / 'map')
-  assert (tmp_path / 'map.svg').read_text().startswith('<?xml')
-  assert (tmp_path / 'map.png').stat().st_size > 10_000
+
+
+@pytest.mark.parametrize('index', [None, 18])
+def test_both_figures_are_written_of_the_slice_asked_for(case, tmp_path, index):
+  volume, result = case
+  models = fake_models.FakeModels()
+  case_figures.write_figures(tmp_path, volume, result, models, index)
+  assert models.crops == [(1, *result.lung_box.shape)]
+  assert {path.name for path in tmp_path.iterdir()} == {
+      'scales.svg', 'scales.png', 'map.svg', 'map.png'}
+  for name in ('scales', 'map'):
+    assert (tmp_path / f'{name}.svg').read_text().startswith('<?xml')
+    assert Image.open(tmp_path / f'{name}.png').width == 2100  # 7 inches at 300 dpi.

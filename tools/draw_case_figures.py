@@ -9,11 +9,9 @@ import pathlib
 
 from absl import app
 from absl import flags
-import numpy as np
 
 import covid_tf
-from covid_tf.cohort import figure_style
-from covid_tf.reports import figures
+from covid_tf.reports import case_figures
 
 _STUDY = flags.DEFINE_string('study', None, 'DICOM folder or NIfTI file.', required=True)
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the figures.', required=True)
@@ -34,18 +32,9 @@ def main(argv):
   source = (covid_tf.load_models(_MODELS.value) if _MODELS.value
             else covid_tf.connect(_SERVER.value))
   with source as models:
-    result = covid_tf.analyze(volume, models)
-    index = _SLICE.value
-    if index is None:
-      index = int(np.argmax(result.corona_score_by_slice_cm3))
-    crop = volume.hu[index:index + 1, result.lung_box.rows, result.lung_box.columns]
-    explanation = models.grad_cam(np.ascontiguousarray(crop))
-  output = pathlib.Path(_OUTPUT.value)
-  figure_style.save(
-      figures.scales_figure(volume, result, index, explanation), output / 'scales')
-  figure_style.save(
-      figures.map_figure(result.lung_mask, result.localization, result.affine,
-                         figures.map_caption(result)), output / 'map')
+    case_figures.write_figures(
+        pathlib.Path(_OUTPUT.value), volume, covid_tf.analyze(volume, models), models,
+        _SLICE.value)
 
 
 if __name__ == '__main__':
