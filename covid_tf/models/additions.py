@@ -5,6 +5,8 @@ a free batch size that question keeps convolution, addition and ReLU from being
 fused. An addition of tensors of one shape asks nothing.
 """
 
+import collections
+
 import keras
 import tensorflow as tf
 
@@ -24,21 +26,27 @@ class SameShapeAdd(keras.layers.Layer):
 
 
 def without_broadcasting(model: keras.Model) -> keras.Model:
-  """Rebuilds a model with every addition of equal shapes told to be one.
+  """Copies a model, with every addition of equal shapes told to be one.
 
   Args:
     model: functional model; left as it is.
 
   Returns:
-    A model with the same outputs that shares all other layers with the given one.
+    A model with the same outputs and layer names, and weights of its own.
   """
   flat, calls = layer_graph.flatten(model)
-  replaced = {
-      call.layer.name: SameShapeAdd(name=call.layer.name, dtype=call.layer.dtype_policy)
-      for call in calls
-      if type(call.layer) is keras.layers.Add and _have_one_shape(call.inputs)}
-  return layer_graph.rebuild(
-      flat, lambda layer: replaced.get(layer.name, layer), None)
+  uses = collections.Counter(call.layer.name for call in calls)
+  of_one_shape = {
+      call.layer.name for call in calls
+      if type(call.layer) is keras.layers.Add and uses[call.layer.name] == 1
+      and _have_one_shape(call.inputs)}
+
+  def make(layer):
+    if layer.name in of_one_shape:
+      return SameShapeAdd(name=layer.name, dtype=layer.dtype_policy)
+    return layer_graph.remake(layer)
+
+  return layer_graph.copy(flat, make)
 
 
 def _have_one_shape(tensors: tuple[keras.KerasTensor, ...]) -> bool:

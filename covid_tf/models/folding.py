@@ -37,8 +37,9 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
   folded = _foldable(flat, calls)  # Name of the convolution -> its normalization.
   removed = {norm.name for norm in folded.values()}
 
-  def configure(layer):
-    return layer.get_config() | ({'use_bias': True} if layer.name in folded else {})
+  def make(layer):
+    changes = {'use_bias': True} if layer.name in folded else {}
+    return layer_graph.remake(layer, **changes)
 
   def apply(layer, *args, **kwargs):
     return args[0] if layer.name in removed else layer(*args, **kwargs)
@@ -48,7 +49,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
       return _folded_weights(layer, folded[layer.name])
     return layer.get_weights()
 
-  return layer_graph.copy(flat, configure, apply, weights)
+  return layer_graph.copy(flat, make, apply, weights)
 
 
 def _foldable(flat: keras.Model, calls: tuple[layer_graph.Call, ...]):

@@ -44,13 +44,13 @@ def rebuild(model: keras.Model, clone: Callable, apply: Callable) -> keras.Model
 
 
 def copy(
-    flat: keras.Model, configure: Callable, apply: Callable | None = None,
+    flat: keras.Model, make: Callable, apply: Callable | None = None,
     weights: Callable | None = None) -> keras.Model:
   """Copies a model without nested ones, layer by layer, weights included.
 
   Args:
     flat: as `flatten` gives it; left as it is.
-    configure: layer -> the configuration of its copy.
+    make: layer -> a new layer of the same name; see `remake`.
     apply: (copy, *args, **kwargs) -> outputs; None calls the copy.
     weights: layer -> the weights of its copy; None takes the layer's own.
   """
@@ -58,7 +58,7 @@ def copy(
 
   def clone(layer):
     if layer.name not in copies:
-      copies[layer.name] = type(layer).from_config(configure(layer))
+      copies[layer.name] = make(layer)
     return copies[layer.name]
 
   model = rebuild(flat, clone, apply)
@@ -67,6 +67,11 @@ def copy(
       source = flat.get_layer(layer.name)
       layer.set_weights(weights(source) if weights else source.get_weights())
   return model
+
+
+def remake(layer: keras.Layer, **changes) -> keras.Layer:
+  """A new layer of the same configuration but for `changes`; its weights are new."""
+  return type(layer).from_config(layer.get_config() | changes)
 
 
 def flatten(model: keras.Model) -> tuple[keras.Model, tuple[Call, ...]]:

@@ -32,10 +32,8 @@ def with_compute_dtype(model: keras.Model, compute_dtype: str) -> keras.Model:
   flat, calls = layer_graph.flatten(model)
   last = calls[-1].layer.name
 
-  def configure(layer):
-    config = layer.get_config()
-    if layer.name != last:
-      config['dtype'] = _POLICIES[compute_dtype]
-    return config
+  def make(layer):
+    changes = {} if layer.name == last else {'dtype': _POLICIES[compute_dtype]}
+    return layer_graph.remake(layer, **changes)
 
-  return layer_graph.copy(flat, configure)
+  return layer_graph.copy(flat, make)
