@@ -1,6 +1,7 @@
 """Both networks in this process, from the SavedModels that a server would load."""
 
 from collections.abc import Iterator
+from concurrent import futures
 import contextlib
 import importlib.util
 import os
@@ -16,6 +17,10 @@ from covid_tf.predictors import batches
 from covid_tf.predictors import demo_cache
 from covid_tf.predictors import identity
 from covid_tf.predictors import networks
+
+# Batches that run side by side, as many as a client keeps in flight: while one
+# waits for a step that cannot be spread over the processors, the other works.
+_AT_ONCE = 2
 
 
 def load_models(
@@ -57,6 +62,7 @@ class LoadedModels(networks.Networks):
     self._batch_bytes = batch_bytes
     self._servables = {}
     self._folders = {}
+    self._threads = futures.ThreadPoolExecutor(_AT_ONCE, 'covid-tf-models')
     identities = []
     try:
       for model in contract.SIGNATURES:
@@ -74,6 +80,7 @@ class LoadedModels(networks.Networks):
 
   def close(self) -> None:
     """Frees the networks."""
+    self._threads.shutdown(cancel_futures=True)
     for servable in self._servables.values():
       servable.close()
     self._servables = {}
@@ -116,8 +123,9 @@ class LoadedModels(networks.Networks):
     """See `networks.Networks.answers`."""
     from covid_tf.server import refusal
 
-    for piece in batches.ranges(hu.shape, self._batch_bytes):
-      source = str(self._folders[model])
+    source = str(self._folders[model])
+
+    def ask(piece):
       part = np.ascontiguousarray(hu[piece.start:piece.stop])
       try:
         outputs = self._run(model, signature, {'hu': part})
@@ -125,8 +133,12 @@ class LoadedModels(networks.Networks):
         raise errors.ModelError(
             f'{source}: signature {signature}, slices {piece.start} to '
             f'{piece.stop - 1}: {_one_line(error)}.') from error
-      yield piece, answers.check(
-          source, model, signature, outputs, part.shape, piece.start)
+      return answers.check(source, model, signature, outputs, part.shape, piece.start)
+
+    yield from batches.in_order(
+        batches.ranges(hu.shape, self._batch_bytes), _AT_ONCE,
+        lambda piece: self._threads.submit(ask, piece),
+        lambda _, future: future.result(), lambda future: future.cancel())
 
   def _run(self, model, name, inputs) -> dict[str, np.ndarray]:
     signature = self._servables[model].signatures[name]
