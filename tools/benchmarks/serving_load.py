@@ -84,9 +84,12 @@ def _export_shifted(source, target, shift: float) -> None:
   import tensorflow as tf
 
   loaded = tf.saved_model.load(str(source))
-  biases = [variable for variable in loaded.variables if variable.shape == (1,)]
-  biases[-1].assign_add([shift])
-  tf.saved_model.save(loaded, str(target), signatures=dict(loaded.signatures))
+  copy = tf.Module()
+  copy.kept = [variable for function in loaded.signatures.values()
+               for variable in function.variables]
+  bias = next(variable for variable in copy.kept if variable.shape == (1,))
+  bias.assign_add([shift])
+  tf.saved_model.save(copy, str(target), signatures=dict(loaded.signatures))
 
 
 def _images() -> np.ndarray:
