@@ -41,6 +41,7 @@ def grad_cam(
 @tf.function(autograph=False)  # A graph leaves out the gradients of the kernels.
 def _run(weights, images, sides):
   with tf.GradientTape() as tape:
+    tape.watch(images)
     logit, fine, coarse = _forward(weights, images, sides)
   gradients = tape.gradient(logit, (fine, coarse))
   return logit, (fine, gradients[0]), (coarse, gradients[1])
