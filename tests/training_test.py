@@ -14,6 +14,7 @@ from covid_tf.training import loop
 from covid_tf.training import losses
 from covid_tf.training import pipelines
 from covid_tf.training import records
+from covid_tf.training import stages
 
 _SIZE = 32
 _CONSTANTS = preprocessing.Preprocessing((-1350.0, 150.0), _SIZE, 0.5)
@@ -136,16 +137,17 @@ def _train(folder: pathlib.Path, shard: str, plan):
 
   seen = []
   model = loop.run_plan(
-      plan, folder, _tiny_classifier, keras.losses.BinaryCrossentropy(from_logits=True),
+      plan, folder, _tiny_classifier,
+      loop.of_logits(keras.losses.BinaryCrossentropy(from_logits=True)),
       dataset, lambda model, stage, step: seen.append(step), checkpoint_every=10)
   return model, seen
 
 
 def test_the_loop_learns_and_a_resumed_run_equals_one_that_went_through(tmp_path, shard):
-  whole, seen = _train(tmp_path / 'whole', shard, [loop.Stage(_SIZE, 40, 0.02, 0.02)])
+  whole, seen = _train(tmp_path / 'whole', shard, [stages.Stage(_SIZE, 40, 0.02, 0.02)])
   assert seen == [10, 20, 30, 40]
-  _train(tmp_path / 'cut', shard, [loop.Stage(_SIZE, 20, 0.02, 0.02)])
-  resumed, seen = _train(tmp_path / 'cut', shard, [loop.Stage(_SIZE, 40, 0.02, 0.02)])
+  _train(tmp_path / 'cut', shard, [stages.Stage(_SIZE, 20, 0.02, 0.02)])
+  resumed, seen = _train(tmp_path / 'cut', shard, [stages.Stage(_SIZE, 40, 0.02, 0.02)])
   assert seen == [30, 40]
   for one, two in zip(whole.get_weights(), resumed.get_weights()):
     np.testing.assert_allclose(one, two, atol=1e-5)
@@ -155,15 +157,16 @@ def test_the_loop_learns_and_a_resumed_run_equals_one_that_went_through(tmp_path
 
 
 def test_the_learning_rate_falls_as_a_cosine():
-  stage = loop.Stage.parse('64:101:1e-3:1e-4')
+  stage = stages.Stage.parse('64:101:1e-3:1e-4')
   rates = [stage.learning_rate_at(step) for step in (0, 50, 100, 500)]
   np.testing.assert_allclose(rates, [1e-3, 5.5e-4, 1e-4, 1e-4], rtol=1e-3)
 
 
-@pytest.mark.parametrize('text', ['', '112:10', 'a:1:1:1', '112:10:1e-3:1e-4:9'])
+@pytest.mark.parametrize('text', ['', '112:10', 'a:1:1:1', '112:10:1e-3:1e-4:9',
+    '112:10:1e-4:1e-3', '112:0:1e-3:1e-4', '112:10:nan:1e-4', '112:10:1e-3:-1'])
 def test_a_malformed_stage_is_wrong_use(text):
   with pytest.raises(errors.UsageError, match='size:steps:rate:final_rate'):
-    loop.Stage.parse(text)
+    stages.Stage.parse(text)
 
 
 def test_dice_loss_is_zero_for_a_sure_and_right_answer():

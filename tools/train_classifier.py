@@ -3,7 +3,8 @@ r"""Trains the slice classifier on shards of slices, helped by drawn lesions.
   python tools/train_classifier.py --output=runs/classifier \
       --shards='runs/slices/phantom_*' --shards='runs/slices/implanted_*' \
       --validation='runs/held_out/*' \
-      --stage=112:500:1e-3:2e-4 --stage=224:160:3e-4:1e-5
+      --stage=112:500:1e-3:2e-4 --stage=224:160:3e-4:1e-5 \
+      --stage=224:560:3e-4:1e-5:guided
 
 The same command goes on after an interruption. Each --shards pattern gives an
 equal share of every batch, however many slices it holds.
@@ -24,17 +25,20 @@ import tensorflow as tf
 from covid_tf import errors
 from covid_tf.models import preprocessing
 from covid_tf.training import augmentation
+from covid_tf.training import guidance
 from covid_tf.training import located_classifier
 from covid_tf.training import loop
 from covid_tf.training import losses
 from covid_tf.training import pipelines
+from covid_tf.training import stages
 
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder of the run.', required=True)
 _SHARDS = flags.DEFINE_multi_string('shards', None, 'TFRecord pattern.', required=True)
 _VALIDATION = flags.DEFINE_multi_string('validation', [], 'TFRecord pattern, held out.')
 _STAGES = flags.DEFINE_multi_string(
     'stage', ['112:500:1e-3:2e-4', '224:160:3e-4:1e-5'],
-    'size:steps:learning rate:final learning rate; stages run in turn.')
+    'size:steps:learning rate:final learning rate[:guided]; stages run in turn. A '
+    'guided one draws the Grad-CAM maps to the drawn lesions.')
 _WEIGHTS = flags.DEFINE_string('weights', None, 'Weights (.weights.h5) to begin from.')
 _BATCH = flags.DEFINE_integer('batch', 16, 'Slices a step.')
 _SEED = flags.DEFINE_integer('seed', 1, 'Order, augmentation and first weights.')
@@ -52,8 +56,8 @@ def main(argv):
   output.mkdir(parents=True, exist_ok=True)
   (output / 'flags.txt').write_text(flags.FLAGS.flags_into_string())
   model = loop.run_plan(
-      [loop.Stage.parse(text) for text in _STAGES.value], output, _build,
-      losses.located_cross_entropy, _dataset, lambda *now: _report(output, *now))
+      [stages.Stage.parse(text) for text in _STAGES.value], output, _build,
+      _objective, _dataset, lambda *now: _report(output, *now))
   located_classifier.classifier_of(model).save_weights(output / 'final.weights.h5')
 
 
@@ -62,6 +66,12 @@ def _build(size):
   if _WEIGHTS.value:
     located_classifier.classifier_of(model).load_weights(_WEIGHTS.value)
   return model
+
+
+def _objective(model, stage):
+  if stage.kind == stages.GUIDED:
+    return guidance.objective(model)
+  return loop.of_logits(losses.located_cross_entropy)(model, stage)
 
 
 def _dataset(size, seed):

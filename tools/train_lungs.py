@@ -26,6 +26,7 @@ from covid_tf.training import augmentation
 from covid_tf.training import loop
 from covid_tf.training import losses
 from covid_tf.training import pipelines
+from covid_tf.training import stages
 
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder of the run.', required=True)
 _SHARDS = flags.DEFINE_multi_string('shards', None, 'TFRecord pattern.', required=True)
@@ -57,8 +58,9 @@ def main(argv):
   output.mkdir(parents=True, exist_ok=True)
   (output / 'flags.txt').write_text(flags.FLAGS.flags_into_string())
   model = loop.run_plan(
-      [loop.Stage.parse(text) for text in _STAGES.value], output, _build,
-      losses.dice_and_cross_entropy, _dataset, lambda *now: _report(output, *now))
+      [stages.Stage.parse(text) for text in _STAGES.value], output, _build,
+      loop.of_logits(losses.dice_and_cross_entropy), _dataset,
+      lambda *now: _report(output, *now))
   model.save_weights(output / 'final.weights.h5')
 
 

@@ -18,17 +18,21 @@ from covid_tf.models import layer_gradients
 from covid_tf.models import logits
 
 
-def channel_gradients(head: logits.Head, layer_names: Sequence[str]) -> Callable:
+def channel_gradients(
+    head: logits.Head, layer_names: Sequence[str], observed: Sequence[str] = ()
+) -> Callable:
   """Makes the function that gives activations and mean gradients of some layers.
 
   Args:
     head: the classifier, by `logits.find_head`. Its weights are used, not copied.
     layer_names: layers with outputs [N, ..., channels], in any order.
+    observed: layers whose output is wanted without a gradient.
 
   Returns:
     Function from images [N, ...], N > 0, to (logit, activations, weights): logit
-    float32 [N]; for each layer its output [N, ..., channels] and the mean over
-    space of d logit / d output, float32 [N, channels].
+    float32 [N]; activations the outputs [N, ..., channels] of `layer_names` and
+    `observed`; weights, for each of `layer_names` the mean over space of
+    d logit / d output, float32 [N, channels].
 
   Raises:
     ValueError: as `layer_gradients.layer_gradients`.
@@ -38,7 +42,8 @@ def channel_gradients(head: logits.Head, layer_names: Sequence[str]) -> Callable
   differentiated = [
       name for layer in layer_names
       for name in ([call.layer.name for call in readers[layer]] or [layer])]
-  run = layer_gradients.layer_gradients(head, differentiated, layer_names)
+  run = layer_gradients.layer_gradients(
+      head, differentiated, [*layer_names, *observed])
 
   def weigh(images):
     logit, activations, gradients = run(images)

@@ -70,6 +70,12 @@ def normalize(maps: tf.Tensor) -> tf.Tensor:
       positive, tf.reduce_max(positive, axis=axes, keepdims=True))
 
 
+def weighted_sum(activations: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+  """sum over c of activations[n, ..., c] * weights[n, c], as a matrix product."""
+  return tf.einsum(
+      'n...c,nc->n...', tf.cast(activations, tf.float32), weights)
+
+
 def grad_cam_evidence(
     head: logits.Head, layer_names: Sequence[str]) -> Callable:
   """Channels weighted by their mean gradient, summed."""
@@ -77,7 +83,7 @@ def grad_cam_evidence(
 
   def evidence(images):
     logit, activations, weights = run(images)
-    return logit, tuple(map(_weighted_sum, activations, weights))
+    return logit, tuple(map(weighted_sum, activations, weights))
 
   return evidence
 
@@ -134,13 +140,7 @@ def _grad_cam_plus_plus(activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tens
   total = tf.reduce_sum(activations, axis=axes, keepdims=True)
   weights = tf.math.divide_no_nan(
       tf.nn.relu(gradients), 2.0 + gradients * total)
-  return _weighted_sum(activations, tf.reduce_sum(weights, axis=axes))
-
-
-def _weighted_sum(activations: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-  """sum over c of activations[n, ..., c] * weights[n, c], as a matrix product."""
-  return tf.einsum(
-      'n...c,nc->n...', tf.cast(activations, tf.float32), weights)
+  return weighted_sum(activations, tf.reduce_sum(weights, axis=axes))
 
 
 def _require_image_axes(head: logits.Head, name: str) -> None:

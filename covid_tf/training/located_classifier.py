@@ -6,23 +6,43 @@ conv4 and conv5 learn which cells hold lesion, and the backbone learns with them
 exported classifier has neither.
 """
 
+from collections.abc import Sequence
+
 import keras
 
 from covid_tf.models import classifier
 
-_HELPED_LAYERS = (classifier.COARSE_LAYER, 'conv5_block3_out')
+HELPED_LAYERS = (classifier.COARSE_LAYER, 'conv5_block3_out')
+# Ours: about one cell in eight holds lesion, so that helpers begin nearly silent and
+# do not shake a backbone that has learned already.
+_FIRST_CELL_LOGIT = -2.0
+_FIRST_KERNEL_DEVIATION = 0.01
 
 
 def build(size: int) -> keras.Model:
   """Model from float32 [N, size, size, 3] to [logit, cells of conv4, of conv5]."""
-  model = classifier.build(size=size)
-  cells = [
-      keras.layers.Conv2D(1, 1, name=f'{name}_cells')(model.get_layer(name).output)
-      for name in _HELPED_LAYERS]
+  return with_helpers(classifier.build(size=size), HELPED_LAYERS)
+
+
+def with_helpers(model: keras.Model, layer_names: Sequence[str]) -> keras.Model:
+  """Adds cell logits [N, h, w, 1] of some layers to a classifier's logit."""
+  cells = [_helper(name)(model.get_layer(name).output) for name in layer_names]
   return keras.Model(model.input, [model.output, *cells])
+
+
+def cells_name(layer_name: str) -> str:
+  """Name of the helper that labels a layer's cells."""
+  return f'{layer_name}_cells'
 
 
 def classifier_of(model: keras.Model) -> keras.Model:
   """The classifier inside, sharing its variables."""
-  logit = model.get_layer(classifier.LOGIT_LAYER).output
-  return keras.Model(model.input, logit, name='covid_classifier')
+  return keras.Model(model.input, model.outputs[0], name='covid_classifier')
+
+
+def _helper(layer_name):
+  return keras.layers.Conv2D(
+      1, 1, name=cells_name(layer_name), dtype='float32',
+      kernel_initializer=keras.initializers.RandomNormal(
+          stddev=_FIRST_KERNEL_DEVIATION),
+      bias_initializer=keras.initializers.Constant(_FIRST_CELL_LOGIT))

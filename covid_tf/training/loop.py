@@ -9,51 +9,10 @@ import time
 import keras
 import tensorflow as tf
 
-from covid_tf import errors
+from covid_tf.training import stages
 
 _CLIP_NORM = 5.0  # Ours: a network from scratch sees large gradients at first.
 _BATCH_NORM_MOMENTUM = 0.95  # Ours: Keras' 0.99 lags behind runs of some hundred steps.
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-  """A stretch of training on one input size.
-
-  Attributes:
-    size: rows and columns of the network's input.
-    steps: optimizer steps.
-    learning_rate: at its start; it falls to `final_learning_rate` as a cosine.
-    final_learning_rate: at its end.
-  """
-
-  size: int
-  steps: int
-  learning_rate: float
-  final_learning_rate: float
-
-  @classmethod
-  def parse(cls, text: str) -> 'Stage':
-    """Reads 'size:steps:learning rate:final learning rate', as flags write it.
-
-    Raises:
-      errors.UsageError: the text is anything else.
-    """
-    parts = text.split(':')
-    try:
-      size, steps = (int(part) for part in parts[:2])
-      first, last = (float(part) for part in parts[2:])
-    except ValueError as error:
-      raise errors.UsageError(
-          'a stage must be size:steps:rate:final_rate, such as 112:1000:1e-3:2e-4, '
-          f'found {text!r}.') from error
-    return cls(size, steps, first, last)
-
-  def learning_rate_at(self, step: int) -> float:
-    """Learning rate of a step of this stage, 0 the first."""
-    progress = min(step / max(self.steps - 1, 1), 1.0)
-    cosine = 0.5 * (1.0 + float(tf.cos(3.14159265 * progress)))
-    return self.final_learning_rate + cosine * (
-        self.learning_rate - self.final_learning_rate)
 
 
 @dataclasses.dataclass
@@ -61,14 +20,14 @@ class Trainer:
   """Model, optimizer and place in the plan, kept in checkpoints of `directory`.
 
   Attributes:
-    model: maps images to logits.
-    loss: (labels, logits) -> float32 scalar, the mean over the batch.
+    model: the network.
+    objective: (images, labels) -> float32 scalar, the mean over the batch.
     directory: where checkpoints and log.csv go.
     strategy: how many devices; the default is the one at hand.
   """
 
   model: keras.Model
-  loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+  objective: Callable
   directory: pathlib.Path
   strategy: tf.distribute.Strategy = dataclasses.field(
       default_factory=tf.distribute.get_strategy)
@@ -89,7 +48,7 @@ class Trainer:
     checkpoint.restore(self._manager.latest_checkpoint)
 
   def run_stage(
-      self, stage: Stage, dataset: tf.data.Dataset, *,
+      self, stage: stages.Stage, dataset: tf.data.Dataset, *,
       on_checkpoint: Callable[[int], None], checkpoint_every: int) -> None:
     """Runs what is left of a stage."""
     train_step = self._train_step()
@@ -112,7 +71,7 @@ class Trainer:
   def _train_step(self):
     def replica_step(images, labels):
       with tf.GradientTape() as tape:
-        loss = self.loss(labels, self.model(images, training=True))
+        loss = self.objective(images, labels)
         scaled = loss / self.strategy.num_replicas_in_sync
       gradients = tape.gradient(scaled, self.model.trainable_variables)
       self.optimizer.apply_gradients(zip(gradients, self.model.trainable_variables))
@@ -130,12 +89,21 @@ class Trainer:
       csv.writer(log).writerow([step, size, f'{loss:.5f}', f'{seconds:.3f}'])
 
 
+def of_logits(loss: Callable) -> Callable:
+  """The objective of a plain stage, from a loss of (labels, logits)."""
+  def objective(model, stage):
+    del stage
+    return lambda images, labels: loss(labels, model(images, training=True))
+
+  return objective
+
+
 def run_plan(
-    plan: Sequence[Stage], directory: pathlib.Path,
+    plan: Sequence[stages.Stage], directory: pathlib.Path,
     build: Callable[[int], keras.Model],
-    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    objective: Callable[[keras.Model, stages.Stage], Callable],
     dataset: Callable[[int, int], tf.data.Dataset],
-    on_checkpoint: Callable[[keras.Model, Stage, int], None],
+    on_checkpoint: Callable[[keras.Model, stages.Stage, int], None],
     checkpoint_every: int = 100) -> keras.Model:
   """Runs stages one after the other; each starts from the weights before it.
 
@@ -143,7 +111,7 @@ def run_plan(
     plan: the stages; a run that was cut off goes on where its checkpoint stands.
     directory: of the run; stage K keeps its checkpoints in `stage<K>`.
     build: input size -> a model with the weights to begin from.
-    loss: (labels, logits) -> the mean over the batch.
+    objective: (model, stage) -> what is minimized; see `Trainer`.
     dataset: (input size, seed) -> endless batches.
     on_checkpoint: called with the model, its stage and the step done.
     checkpoint_every: steps between checkpoints.
@@ -157,7 +125,8 @@ def run_plan(
     model = build(stage.size)
     if weights is not None:
       model.set_weights(weights)
-    trainer = Trainer(model, loss, directory / f'stage{number}')
+    trainer = Trainer(
+        model, objective(model, stage), directory / f'stage{number}')
     # A resumed run draws new slices rather than the first ones again.
     seed = 1000 * number + int(trainer.step)
     trainer.run_stage(

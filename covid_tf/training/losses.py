@@ -1,5 +1,7 @@
 """What training minimizes; all from logits."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 # Ours: a cell of a feature map is positive from this share of lesion on. At 14x14 a
@@ -52,3 +54,42 @@ def located_cross_entropy(
     loss += tf.reduce_mean(
         tf.reduce_mean(entropy, axis=(1, 2, 3)) * labels['lesion_known'])
   return loss
+
+
+def map_dice(labels: dict[str, tf.Tensor], maps: Sequence[tf.Tensor]) -> tf.Tensor:
+  """Dice loss of Grad-CAM maps, and of their product, against drawn lesions.
+
+  Slices without disease, and those whose lesions nobody has drawn, have no part.
+
+  Args:
+    labels: as `located_cross_entropy` takes them.
+    maps: float32 [N, side, side], in [0, 1], the finest first.
+
+  Returns:
+    float32 scalar, 0 to 1.
+  """
+  finest = tf.shape(maps[0])[1:]
+  product = tf.ones_like(maps[0])
+  for grid in maps:
+    product *= tf.image.resize(grid[..., tf.newaxis], finest)[..., 0]
+  parts = [*maps, product] if len(maps) > 1 else maps
+  distances = [_dice_of_slices(grid, _map_target(labels['lesion'], grid))
+               for grid in parts]
+  drawn = labels['covid'][:, 0] * labels['lesion_known']
+  mean = tf.add_n(distances) / len(parts)
+  return tf.math.divide_no_nan(tf.reduce_sum(drawn * mean), tf.reduce_sum(drawn))
+
+
+def _map_target(lesion: tf.Tensor, grid: tf.Tensor) -> tf.Tensor:
+  """What a map should be: 1 where a cell holds half as much lesion as the fullest."""
+  share = tf.image.resize(
+      lesion[..., tf.newaxis], tf.shape(grid)[1:], method='area')[..., 0]
+  largest = tf.reduce_max(share, axis=(1, 2), keepdims=True)
+  return tf.minimum(1.0, 2.0 * tf.math.divide_no_nan(share, largest))
+
+
+def _dice_of_slices(grid: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+  """1 - Dice of each slice, float32 [N], with squares in the denominator."""
+  common = tf.reduce_sum(grid * target, axis=(1, 2))
+  total = tf.reduce_sum(grid**2 + target**2, axis=(1, 2))
+  return 1.0 - 2.0 * common / (total + 1e-3)  # Both may be empty.
