@@ -86,6 +86,30 @@ def test_coarsening_blurs_and_keeps_the_mean():
   assert float(hu.numpy().mean()) == pytest.approx(record.hu.mean(), abs=5)
 
 
+@pytest.mark.parametrize(('sigma', 'coarsening'), [(0.0, 0.0), (2.0, 0.0), (2.0, 1.0)])
+def test_softening_is_what_it_says(sigma, coarsening):
+  pixels = tf.constant(40)
+  factor = tf.constant(1.0 + 3.0 * coarsening)
+  matrix = augmentation._softening_matrix(pixels, factor, tf.constant(sigma)).numpy()
+  np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=1e-5)
+  spread = matrix[20] @ (np.arange(40) - matrix[20] @ np.arange(40))**2
+  if coarsening:
+    assert spread > sigma**2 + 1
+  else:
+    assert spread == pytest.approx(sigma**2, abs=0.05)
+
+
+def test_density_moves_lung_and_neither_room_air_nor_tissue():
+  hu = tf.constant([[-1024.0, -1000, -900, -800, -400, 0, 300]])
+  denser = augmentation._change_density(hu, tf.constant(140.0)).numpy()[0]
+  thinner = augmentation._change_density(hu, tf.constant(-140.0)).numpy()[0]
+  np.testing.assert_allclose(denser, [-1024, -1000, -830, -660, -330, 0, 300])
+  np.testing.assert_allclose(thinner, [-1024, -1000, -970, -940, -470, 0, 300])
+  everything = tf.range(-1024.0, 400.0)[tf.newaxis]
+  for change in (-140.0, 140.0):  # What is denser stays denser.
+    assert np.all(np.diff(augmentation._change_density(everything, change)) > 0)
+
+
 def test_without_augmentation_nothing_changes():
   record = _record(3, 1)
   hu, mask, box = augmentation.augment_slice(

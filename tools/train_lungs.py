@@ -42,10 +42,12 @@ _ENCODER = flags.DEFINE_string(
 _BATCH = flags.DEFINE_integer('batch', 8, 'Slices a step.')
 _SEED = flags.DEFINE_integer('seed', 1, 'Order, augmentation and first weights.')
 
-# The crop of the whole slice stands for other fields of view.
+# The crop of the whole slice stands for other fields of view; the rest for other
+# lungs, kernels and archives: a smooth, emphysematous lung is no room air.
 _AUGMENTATION = augmentation.Augmentation(
-    rotation_degrees=12.0, margin_fraction=0.15, hu_offset=30.0, noise_hu=25.0,
-    coarsening=4.5, coarsening_probability=0.4)
+    rotation_degrees=12.0, margin_fraction=0.2, hu_offset=30.0, noise_hu=25.0,
+    density_hu=140.0, coarsening=6.0, coarsening_probability=0.5,
+    blur_pixels=2.5, blur_probability=0.5)
 _SHUFFLE_BUFFER = 600
 _VALIDATION_SLICES = 128
 _VGG16_BLOCKS = (2, 2, 3, 3, 3)  # Convolutions a block.

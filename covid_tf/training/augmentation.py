@@ -1,6 +1,7 @@
 """The paper's augmentation (section 2.2): rotation, horizontal flip, cropping."""
 
 import dataclasses
+import math
 
 import tensorflow as tf
 
@@ -19,9 +20,14 @@ class Augmentation:
       share of the box.
     hu_offset: largest offset added to all HU.
     noise_hu: largest standard deviation of white noise.
+    density_hu: largest change of aerated lung's HU, either way; room air and soft
+      tissue keep theirs. Lungs differ by as much with breath and emphysema.
     coarsening: largest factor by which pixels grow and shrink back, as in scans
       that somebody resampled. Without it a smooth lung is taken for room air.
     coarsening_probability: of doing so.
+    blur_pixels: largest standard deviation of a Gaussian blur: soft kernels and
+      thick slices.
+    blur_probability: of blurring.
   """
 
   rotation_degrees: float = 15.0
@@ -29,11 +35,17 @@ class Augmentation:
   margin_fraction: float = 0.08
   hu_offset: float = 0.0
   noise_hu: float = 0.0
+  density_hu: float = 0.0
   coarsening: float = 1.0
   coarsening_probability: float = 0.0
+  blur_pixels: float = 0.0
+  blur_probability: float = 0.0
 
 
 NONE = Augmentation(0.0, 0.0, 0.0)
+
+_LUNG_HU = -800.0  # Ours: aerated lung at rest, where the density changes most.
+_RADIANS = math.pi / 180.0
 
 
 def augment_slice(
@@ -52,11 +64,11 @@ def augment_slice(
     float32 HU and uint8 mask of the same shape, and the box, at least 8 pixels
     a side and inside the slice.
   """
-  seeds = tf.unstack(tf.random.split(seed, 6))
+  seeds = tf.unstack(tf.random.split(seed, 7))
   image = tf.cast(hu, tf.float32)
   if augmentation.rotation_degrees:
     angle = tf.random.stateless_uniform(
-        [], seeds[0], -1.0, 1.0) * augmentation.rotation_degrees * 0.017453293
+        [], seeds[0], -1.0, 1.0) * augmentation.rotation_degrees * _RADIANS
     transform = _rotation_about(angle, box)
     image = _transform(image, transform, 'BILINEAR', float(ct_volume.AIR_HU))
     lung_mask = _transform(lung_mask, transform, 'NEAREST', 0.0)
@@ -67,28 +79,62 @@ def augment_slice(
         flip, lambda: _flip(image, lung_mask, box), lambda: (image, lung_mask, box))
   if augmentation.margin_fraction:
     box = _jitter(box, tf.shape(image), seeds[2], augmentation.margin_fraction)
+  return _change_hu(image, seeds[3:], augmentation), lung_mask, box
+
+
+def _change_hu(image, seeds, augmentation):
+  """What changes the values and leaves everything in its place."""
+  if augmentation.density_hu:
+    change = tf.random.stateless_uniform([], seeds[0], -1.0, 1.0)
+    image = _change_density(image, change * augmentation.density_hu)
   if augmentation.hu_offset or augmentation.noise_hu:
-    offset = tf.random.stateless_uniform([2], seeds[3], -1.0, 1.0)
-    noise = tf.random.stateless_normal(tf.shape(image), seeds[4])
+    offset = tf.random.stateless_uniform([2], seeds[1], -1.0, 1.0)
+    noise = tf.random.stateless_normal(tf.shape(image), seeds[2])
     image += (offset[0] * augmentation.hu_offset
               + tf.abs(offset[1]) * augmentation.noise_hu * noise)
-  if augmentation.coarsening_probability:
-    image = _coarsen(image, seeds[5], augmentation)
-  return image, lung_mask, box
+  if augmentation.coarsening_probability or augmentation.blur_probability:
+    image = _soften(image, seeds[3], augmentation)
+  return image
 
 
-def _coarsen(image, seed, augmentation):
-  draw = tf.random.stateless_uniform([2], seed)
-  factor = 1.0 + draw[0] * (augmentation.coarsening - 1.0)
-  shape = tf.shape(image)
-  coarse = tf.cast(tf.cast(shape, tf.float32) / factor, tf.int32)
+def _change_density(image: tf.Tensor, change_hu: tf.Tensor) -> tf.Tensor:
+  """Moves lung's HU by a curve that keeps room air at -1000 and water at 0.
 
-  def there_and_back():
-    small = preprocessing.resize(image[tf.newaxis], coarse[0], coarse[1])
-    return preprocessing.resize(small, shape[0], shape[1])[0]
+  No mask has a part in it, so the lung's outline is not given away.
+  """
+  from_air = (image + 1000.0) / (_LUNG_HU + 1000.0)
+  from_water = image / _LUNG_HU
+  return image + change_hu * tf.nn.relu(tf.minimum(from_air, from_water))
 
-  return tf.cond(
-      draw[1] < augmentation.coarsening_probability, there_and_back, lambda: image)
+
+def _soften(image, seed, augmentation):
+  """Coarsens and blurs, each if drawn: two matrix products for both."""
+  draw = tf.random.stateless_uniform([4], seed)
+  coarsened = draw[0] < augmentation.coarsening_probability
+  blurred = draw[1] < augmentation.blur_probability
+  factor = tf.where(coarsened, 1.0 + draw[2] * (augmentation.coarsening - 1.0), 1.0)
+  sigma = tf.where(blurred, draw[3] * augmentation.blur_pixels, 0.0)
+
+  def soften():
+    rows, columns = tf.unstack(tf.shape(image))
+    along_columns = _softening_matrix(columns, factor, sigma)
+    return tf.matmul(
+        _softening_matrix(rows, factor, sigma) @ image, along_columns,
+        transpose_b=True)
+
+  return tf.cond(coarsened | blurred, soften, lambda: image)
+
+
+def _softening_matrix(pixels, factor, sigma):
+  """float32 [pixels, pixels]: to coarse pixels, back, and a Gaussian."""
+  coarse = tf.cast(tf.cast(pixels, tf.float32) / factor, tf.int32)
+  there_and_back = (preprocessing.resize_matrix(coarse, pixels)
+                    @ preprocessing.resize_matrix(pixels, coarse))
+  line = tf.range(tf.cast(pixels, tf.float32))
+  distance = line[:, tf.newaxis] - line
+  # At a tenth of a pixel the Gaussian is the identity, which stands for none.
+  weights = tf.exp(-0.5 * tf.square(distance / tf.maximum(sigma, 0.1)))
+  return weights / tf.reduce_sum(weights, axis=1, keepdims=True) @ there_and_back
 
 
 def _rotation_about(angle: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
