@@ -21,11 +21,13 @@ def segment(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarra
     spacing_mm: voxel spacing (slice, row, column).
 
   Returns:
-    uint8 [slice, row, column], 0 or 1.
+    uint8 [slice, row, column], 0 or 1; all 0 where no lung is found.
   """
   air = np.asarray(hu) < AERATED_LUNG_HU
   inside = np.stack([_without_outside_air(plane) for plane in air])
   labels, count = ndimage.label(inside)
+  if not count:
+    return np.zeros(inside.shape, np.uint8)
   sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
   largest = np.argsort(sizes)[::-1][:2]
   kept = [i + 1 for i in largest if sizes[i] >= SMALLEST_SHARE * sizes.max()]

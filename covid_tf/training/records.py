@@ -2,10 +2,14 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
+
+from covid_tf import errors
+from covid_tf import files
+from covid_tf.datasets import shard_list
 
 UNLABELLED = -1
 
@@ -25,6 +29,12 @@ class SliceRecord:
     series: series UID or the collection's own name of it.
     slice_index: from the lowest slice.
     source: the collection, and 'implanted' or 'phantom' where that is so.
+    lung_mask_kind: 'drawn', 'pseudo' (classical segmentation), 'none'; '' in shards
+      older than this field.
+    case_label: 1 COVID, 0 not, -1 unknown: of the patient.
+    slice_mm: distance between slices in millimetres; 0 where slices are no stack.
+    window_hu: (low, high) of grey values that were turned back into HU; (0, 0)
+      where the source holds HU.
   """
 
   hu: np.ndarray
@@ -37,6 +47,10 @@ class SliceRecord:
   series: str
   slice_index: int
   source: str
+  lung_mask_kind: str = ''
+  case_label: int = UNLABELLED
+  slice_mm: float = 0.0
+  window_hu: tuple[float, float] = (0.0, 0.0)
 
 
 _FEATURES = {
@@ -51,19 +65,52 @@ _FEATURES = {
     'series': tf.io.FixedLenFeature([], tf.string),
     'slice_index': tf.io.FixedLenFeature([], tf.int64),
     'source': tf.io.FixedLenFeature([], tf.string),
+    # Later than the first shards, which lack them: hence the defaults.
+    'lung_mask_kind': tf.io.FixedLenFeature([], tf.string, ''),
+    'case_label': tf.io.FixedLenFeature([], tf.int64, UNLABELLED),
+    'slice_mm': tf.io.FixedLenFeature([], tf.float32, 0.0),
+    'window_hu': tf.io.FixedLenFeature([2], tf.float32, (0.0, 0.0)),
 }
 
 
 def write_shard(path: pathlib.Path, records: Iterable[SliceRecord]) -> int:
-  """Writes one shard under a temporary name, then renames it; returns its count."""
-  temporary = path.with_name(path.name + '.partial')
+  """Writes one shard, whole or not at all; returns its count."""
   count = 0
-  with tf.io.TFRecordWriter(str(temporary)) as writer:
-    for record in records:
-      writer.write(serialize(record))
-      count += 1
-  temporary.replace(path)
+  with files.replacing(path) as temporary:
+    with tf.io.TFRecordWriter(str(temporary)) as writer:
+      for record in records:
+        writer.write(serialize(record))
+        count += 1
   return count
+
+
+def check(shards: Sequence[str]) -> int:
+  """Refuses damaged shards, before a training runs into them hours later.
+
+  Shards are held to the checksums of their shards.csv; those without one are read
+  through, since every TFRecord carries its own.
+
+  Returns:
+    How many had to be read through.
+
+  Raises:
+    errors.UsageError: a shard is missing, damaged, empty or no shard of slices.
+  """
+  unlisted = shard_list.check(shards)
+  for path in unlisted:
+    count = 0
+    try:
+      for example in tf.data.TFRecordDataset(str(path)):
+        if not count:
+          parse(example)
+        count += 1
+    except (tf.errors.OpError, ValueError) as error:
+      raise errors.UsageError(
+          f'{path}: an undamaged shard of slices is required, record {count} cannot '
+          f'be read ({type(error).__name__}); write it again.') from error
+    if not count:
+      raise errors.UsageError(f'{path}: a shard with slices is required, found none.')
+  return len(unlisted)
 
 
 def serialize(record: SliceRecord) -> bytes:
@@ -77,12 +124,15 @@ def serialize(record: SliceRecord) -> bytes:
       'shape': _ints(record.hu.shape),
       'box': _ints(record.box),
       'label': _ints([record.label]),
-      'pixel_mm': tf.train.Feature(
-          float_list=tf.train.FloatList(value=[record.pixel_mm])),
+      'pixel_mm': _floats([record.pixel_mm]),
       'patient': _bytes(record.patient.encode()),
       'series': _bytes(record.series.encode()),
       'slice_index': _ints([record.slice_index]),
       'source': _bytes(record.source.encode()),
+      'lung_mask_kind': _bytes(record.lung_mask_kind.encode()),
+      'case_label': _ints([record.case_label]),
+      'slice_mm': _floats([record.slice_mm]),
+      'window_hu': _floats(record.window_hu),
   })).SerializeToString()
 
 
@@ -114,3 +164,7 @@ def _bytes(value: bytes) -> tf.train.Feature:
 def _ints(values) -> tf.train.Feature:
   return tf.train.Feature(
       int64_list=tf.train.Int64List(value=[int(value) for value in values]))
+
+
+def _floats(values) -> tf.train.Feature:
+  return tf.train.Feature(float_list=tf.train.FloatList(value=values))

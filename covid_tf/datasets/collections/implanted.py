@@ -1,0 +1,92 @@
+"""Slices with lesions implanted into chests that have none.
+
+Lung masks are made before anything is painted, so that consolidated lung stays in
+them. Every slice of a chest carries that chest's patient: none of its children can
+land in another set.
+"""
+
+from collections.abc import Sequence
+import functools
+import os
+import pathlib
+
+import numpy as np
+
+from covid_tf import errors
+from covid_tf import readers
+from covid_tf.datasets import implantation
+from covid_tf.datasets.collections import phantoms
+from covid_tf.datasets.collections import preparation
+from covid_tf.datasets.collections import study as study_lib
+
+NAME = 'implanted'
+_SLICES_A_STUDY = 300
+_SMALLEST_LUNG_MM2 = 1500.0  # Ours: less lung holds no lesion worth the name.
+
+
+def list_studies(
+    backgrounds: Sequence[str | os.PathLike], slices: int, seed: int = 0,
+    size: int = 256) -> list[study_lib.StudyEntry]:
+  """Lists the draws: each background gives an equal share of the slices.
+
+  Args:
+    backgrounds: CT series of chests without disease, each of another patient.
+    slices: to draw from all of them.
+    seed: source of every draw.
+    size: largest side of a slice.
+
+  Raises:
+    errors.UsageError: no background, one twice, or one that does not exist.
+  """
+  paths = [pathlib.Path(path).resolve() for path in backgrounds]
+  if not paths or len(set(paths)) < len(paths) or slices < 1:
+    raise errors.UsageError(
+        '--backgrounds: one or more chests, each once, and --slices of 1 or more are '
+        f'required, found {len(paths)} and {slices}.')
+  if names := [path.name for path in paths if not path.exists()]:
+    raise errors.UsageError(f'--backgrounds: {names[0]}: no such file or folder.')
+  share = -(-slices // len(paths))
+  entries = []
+  for number, path in enumerate(paths):
+    for part, first in enumerate(range(0, share, _SLICES_A_STUDY)):
+      entries.append(study_lib.StudyEntry(
+          NAME, f'{NAME}/{number}-{path.name}', f'{number}-{path.name}-{part}', NAME,
+          functools.partial(
+              _read_study, path, min(_SLICES_A_STUDY, share - first), size,
+              (seed, number, part)), labels_by='implanted lesions'))
+  return entries
+
+
+def _read_study(path, count, size, seeds) -> study_lib.Study:
+  random = np.random.default_rng(seeds)
+  volume = readers.read_ct(path)
+  chest = preparation.prepared(
+      study_lib.Study(
+          volume.hu, np.zeros(volume.shape[0], np.int8), volume.spacing_mm),
+      size, path.name)
+  pixel_mm = chest.spacing_mm[1]
+  chosen = np.sort(random.integers(0, len(chest.hu), count))
+  hu, lesions = (np.empty((count, *chest.hu.shape[1:]), dtype)
+                 for dtype in (np.int16, np.uint8))
+  labels = np.empty(count, np.int8)
+  for place, index in enumerate(chosen):
+    hu[place], lesions[place], labels[place] = _draw(
+        chest.hu[index], chest.lung_mask[index], pixel_mm, random)
+  return study_lib.Study(
+      hu, labels, (0.0, *chest.spacing_mm[1:]), chest.lung_mask[chosen], lesions,
+      study_lib.PSEUDO, chest.box, slice_index=chosen)
+
+
+def _draw(hu, lung_mask, pixel_mm, random):
+  """A slice with look-alikes, every second one with a lesion: hu, lesion, label."""
+  hu = implantation.add_look_alikes(hu, lung_mask, pixel_mm, random)
+  nothing = np.zeros_like(lung_mask)
+  if lung_mask.sum() * pixel_mm**2 < _SMALLEST_LUNG_MM2:
+    return hu, nothing, study_lib.UNLABELLED
+  if random.random() < 0.5:
+    return hu, nothing, 0
+  drawn = implantation.implant_lesions(hu, lung_mask, pixel_mm, random)
+  labels = study_lib.labels_from_lesions(
+      drawn.lesion_mask[np.newaxis], pixel_mm, phantoms.SMALLEST_LESION_MM2)
+  # A lesion too thin to be drawn is still painted, so such a slice is not clean.
+  return drawn.hu, drawn.lesion_mask, labels[0] or study_lib.UNLABELLED

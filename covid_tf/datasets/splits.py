@@ -1,0 +1,198 @@
+"""Which patient is in which set. A patient has one set, as a dictionary key has.
+
+Sets are kept in proportion within every stratum (with COVID, without, a grade), and
+follow from the patients and the seed alone, not from the order of files.
+"""
+
+from collections.abc import Iterable, Mapping
+import csv
+import dataclasses
+import io
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from covid_tf import errors
+from covid_tf import files
+
+CSV_NAME = 'splits.csv'
+JSON_NAME = 'splits.json'
+_COLUMNS = ['patient', 'set', 'stratum']
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """Patients by set.
+
+  Attributes:
+    set_of: patient -> name of the set.
+    stratum_of: patient -> stratum.
+    set_names: all sets, in order; none is empty.
+    method: how the sets were made, in words, with its numbers.
+    seed: of the draw; None where nothing was drawn.
+  """
+
+  set_of: Mapping[str, str]
+  stratum_of: Mapping[str, str]
+  set_names: tuple[str, ...]
+  method: str
+  seed: int | None
+
+  def __post_init__(self):
+    used = set(self.set_of.values())
+    if empty := [name for name in self.set_names if name not in used]:
+      raise errors.UsageError(
+          f'split: at least one patient in every set is required, found none in '
+          f'{", ".join(empty)} ({len(self.set_of)} patients in all); ask for fewer '
+          'sets, or bring more patients.')
+
+  def counts(self) -> dict[str, dict[str, int]]:
+    """Patients by set and stratum, zeros included."""
+    strata = sorted(set(self.stratum_of.values()))
+    table = {name: dict.fromkeys(strata, 0) for name in self.set_names}
+    for patient, name in self.set_of.items():
+      table[name][self.stratum_of[patient]] += 1
+    return table
+
+
+def strata(studies: Iterable[tuple[str, str]]) -> dict[str, str]:
+  """Patient -> stratum, from (patient, stratum) of every study.
+
+  Of several, the last by name: a patient who was normal once and had COVID later
+  must count as one of them, and always as the same one.
+  """
+  found = {}
+  for patient, stratum in studies:
+    found[patient] = max(stratum, found.get(patient, ''))
+  return found
+
+
+def parse_shares(texts: Iterable[str]) -> dict[str, float]:
+  """Reads 'train=0.7' and its like.
+
+  Raises:
+    errors.UsageError: a text is anything else, or a name is there twice.
+  """
+  shares = {}
+  for text in texts:
+    name, _, share = text.partition('=')
+    try:
+      value = float(share)
+    except ValueError:
+      value = 0.0
+    if not name.isidentifier() or name in shares or not 0 < value < float('inf'):
+      raise errors.UsageError(
+          '--sets: NAME=SHARE with a share above 0 is required, each name once, such '
+          f'as train=0.7,test=0.3; found {text!r}.')
+    shares[name] = value
+  return shares
+
+
+def by_fractions(
+    stratum_of: Mapping[str, str], fractions: Mapping[str, float], seed: int) -> Split:
+  """Draws sets of given sizes.
+
+  Args:
+    stratum_of: patient -> stratum.
+    fractions: set -> share of the patients; they are divided by their sum. A
+      stratum with as many patients as sets gives each set at least one.
+    seed: of the draw.
+
+  Raises:
+    errors.UsageError: a share that is not above 0, or too few patients.
+  """
+  if not fractions or not all(share > 0 for share in fractions.values()):
+    raise errors.UsageError(
+        f'split: shares above 0 are required, found {dict(fractions)}.')
+  names = tuple(fractions)
+  shares = np.array([fractions[name] for name in names], float)
+  shares /= shares.sum()
+  random = np.random.default_rng(seed)
+  owed = np.zeros(len(names))  # Patients that rounding has kept from a set so far.
+  set_of = {}
+  for stratum in sorted(set(stratum_of.values())):
+    patients = sorted(p for p in stratum_of if stratum_of[p] == stratum)
+    wanted = shares * len(patients) + owed
+    quotas = _quotas(wanted, len(patients))
+    owed = wanted - quotas
+    order = random.permutation(len(patients))
+    drawn = np.repeat(np.arange(len(names)), quotas)
+    for place, number in zip(order, drawn):
+      set_of[patients[place]] = names[number]
+  described = ', '.join(f'{name} {share:g}' for name, share in zip(names, shares))
+  return Split(set_of, dict(stratum_of), names, f'shares: {described}', seed)
+
+
+def k_folds(stratum_of: Mapping[str, str], folds: int, seed: int) -> Split:
+  """Draws `folds` sets of one size: fold0, fold1, ...; train on all but one.
+
+  Raises:
+    errors.UsageError: fewer than 2 folds, or than patients.
+  """
+  if folds < 2:
+    raise errors.UsageError(f'--folds: 2 or more are required, found {folds}.')
+  drawn = by_fractions(stratum_of, {f'fold{i}': 1.0 for i in range(folds)}, seed)
+  return dataclasses.replace(drawn, method=f'{folds} folds')
+
+
+def given(sets: Iterable[tuple[str, str, str]]) -> Split:
+  """The sets that a collection states.
+
+  Args:
+    sets: (patient, stratum, set) of every study.
+
+  Raises:
+    errors.UsageError: a study without a set, or a patient in two.
+  """
+  set_of, stratum_of, divided = {}, {}, set()
+  for patient, stratum, name in sets:
+    if not name:
+      raise errors.UsageError(
+          'split: a set for every study is required by --given_sets, found one '
+          'without; fill the column, or let the sets be drawn.')
+    if set_of.setdefault(patient, name) != name:
+      divided.add(patient)
+    stratum_of[patient] = max(stratum, stratum_of.get(patient, ''))
+  if divided:
+    raise errors.UsageError(
+        f'split: each patient in one set is required, found {len(divided)} in two or '
+        'more; correct the sets, or let them be drawn.')
+  return Split(set_of, stratum_of, tuple(sorted(set(set_of.values()))),
+               'as the collection gives them', None)
+
+
+def write(split: Split, folder: str | os.PathLike, slice_counts: Mapping) -> None:
+  """Writes splits.csv (a row a patient) and splits.json (method and counts).
+
+  Args:
+    split: the sets.
+    folder: gets both files.
+    slice_counts: set -> counts of its slices, as splits.json holds them.
+  """
+  folder = pathlib.Path(folder)
+  text = io.StringIO(newline='')
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(_COLUMNS)
+  writer.writerows(sorted((patient, name, split.stratum_of[patient])
+                          for patient, name in split.set_of.items()))
+  files.write_atomically(folder / CSV_NAME, text.getvalue().encode())
+  content = {'method': split.method, 'seed': split.seed,
+             'patients': split.counts(), 'slices': dict(slice_counts)}
+  files.write_atomically(
+      folder / JSON_NAME, (json.dumps(content, indent=2) + '\n').encode())
+
+
+def _quotas(wanted: np.ndarray, total: int) -> np.ndarray:
+  """int64 [set]: whole numbers near `wanted` that sum to `total`, by largest rest."""
+  quotas = np.maximum(np.floor(wanted), 0).astype(np.int64)
+  while quotas.sum() > total:
+    quotas[np.argmax(quotas - wanted)] -= 1
+  while quotas.sum() < total:
+    quotas[np.argmax(wanted - quotas)] += 1
+  if total >= len(wanted):
+    for empty in np.flatnonzero(quotas == 0):
+      quotas[np.argmax(quotas)] -= 1
+      quotas[empty] += 1
+  return quotas
