@@ -163,8 +163,9 @@ def _add_plate(image, lung, pixel_mm, random):
   row, column = _subpleural_pixel(lung, pixel_mm, random)
   rows, columns = np.ogrid[:lung.shape[0], :lung.shape[1]]
   angle = random.uniform(0, np.pi)
-  along = pixel_mm * ((rows - row) * np.sin(angle) + (columns - column) * np.cos(angle))
-  across = pixel_mm * ((rows - row) * np.cos(angle) - (columns - column) * np.sin(angle))
+  down, right = pixel_mm * (rows - row), pixel_mm * (columns - column)
+  along = down * np.sin(angle) + right * np.cos(angle)
+  across = down * np.cos(angle) - right * np.sin(angle)
   half_length_mm, half_width_mm = random.uniform(8, 30), random.uniform(0.6, 1.8)
   weight = (np.clip(half_width_mm + 0.5 - np.abs(across), 0, 1)
             * np.clip(half_length_mm - np.abs(along), 0, 1) * lung)
