@@ -16,8 +16,8 @@ import yaml
 
 from covid_tf import contract
 from covid_tf import predictors
+from covid_tf.commands import serve_flags
 from covid_tf.predictors import protocol
-from covid_tf.server import flags
 from covid_tf.server import model_config
 
 _SERVING = pathlib.Path(__file__).parents[1] / 'serving'
@@ -103,10 +103,10 @@ def _container_flags():
 def test_server_flags_are_known_and_do_not_batch(name):
   arguments = _container_flags()[name]
   parser = argparse.ArgumentParser()
-  flags.add_arguments(parser)
+  serve_flags.add_arguments(parser)
   namespace, extra = parser.parse_known_args(
       [argument for argument in arguments if 'monitoring' not in argument])
-  options = flags.parse_options(namespace, extra)
+  options = serve_flags.parse_options(namespace, extra)
   assert options.port == 8500
   assert options.model_config_file == '/etc/covid-tf/models.config'
   assert not namespace.enable_batching

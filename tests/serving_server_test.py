@@ -19,8 +19,8 @@ import tiny_models
 import trustme
 
 from covid_tf import errors
+from covid_tf.commands import serve_flags
 from covid_tf.predictors import protocol
-from covid_tf.server import flags
 from covid_tf.server import options as options_lib
 from covid_tf.server import predict
 from covid_tf.server import serving
@@ -288,8 +288,8 @@ def test_stopping_lets_running_requests_end(serve, held):
 
 def _parse(*argv):
   parser = argparse.ArgumentParser()
-  flags.add_arguments(parser)
-  return flags.parse_options(*parser.parse_known_args(argv))
+  serve_flags.add_arguments(parser)
+  return serve_flags.parse_options(*parser.parse_known_args(argv))
 
 
 def test_tf_serving_flags_are_honoured():

@@ -9,13 +9,13 @@ from covid_tf.cohort import cohort_page
 from covid_tf.cohort import cohort_report
 from covid_tf.cohort import comparable
 from covid_tf.cohort import detection as detection_lib
-from covid_tf.cohort import figure_style
 from covid_tf.cohort import figures
 from covid_tf.cohort import find_results
 from covid_tf.cohort import first_time_point
 from covid_tf.cohort import labels as labels_lib
 from covid_tf.cohort import load_results
 from covid_tf.cohort import severity_analysis
+from covid_tf.reports import figure_style
 
 _OPERATING_POINT = 'operating_point.json'
 _ROC = 'detection_roc'

@@ -4,10 +4,10 @@ import pathlib
 
 from covid_tf import files
 from covid_tf.cohort import cohort_report
-from covid_tf.cohort import figure_style
 from covid_tf.cohort import figures
 from covid_tf.cohort import paper
 from covid_tf.cohort import wording
+from covid_tf.reports import figure_style
 from covid_tf.reports import pages
 
 _POINT_NAMES = {'youden': 'Youden', 'sensitivity': 'Fixed sensitivity',

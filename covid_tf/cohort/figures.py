@@ -4,9 +4,9 @@ import matplotlib.figure
 import numpy as np
 
 from covid_tf.cohort import detection as detection_lib
-from covid_tf.cohort import figure_style
 from covid_tf.cohort import severity_analysis
 from covid_tf.cohort import wording
+from covid_tf.reports import figure_style
 
 _POINT_MARKS = {'youden': 'o', 'sensitivity': 's', 'threshold': 'D'}
 _POINT_NAMES = {'youden': 'Youden', 'sensitivity': 'Fixed sensitivity',

@@ -2,8 +2,8 @@
 
 import matplotlib.figure
 
-from covid_tf.cohort import figure_style
 from covid_tf.cohort import follow_up as follow_up_lib
+from covid_tf.reports import figure_style
 
 _WIDTH_INCH = 7.0
 _MARKS = ('^', 's', 'v')  # Of the thirds, so that a grey print still reads.

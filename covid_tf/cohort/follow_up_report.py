@@ -6,10 +6,10 @@ import pathlib
 
 from covid_tf import files
 from covid_tf import version
-from covid_tf.cohort import figure_style
 from covid_tf.cohort import follow_up as follow_up_lib
 from covid_tf.cohort import follow_up_figure
 from covid_tf.cohort import follow_up_maps
+from covid_tf.reports import figure_style
 from covid_tf.reports import pages
 from covid_tf.reports import pictures
 from covid_tf.reports import study_files

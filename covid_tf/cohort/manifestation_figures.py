@@ -7,8 +7,8 @@ import matplotlib.figure
 import matplotlib.patches
 import numpy as np
 
-from covid_tf.cohort import figure_style
 from covid_tf.cohort import manifestations
+from covid_tf.reports import figure_style
 from covid_tf.reports import pictures
 
 _WIDTH_INCH = 7.2  # 183 mm, two columns of most journals.

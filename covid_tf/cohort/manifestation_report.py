@@ -10,12 +10,12 @@ import numpy as np
 from covid_tf import files
 from covid_tf import version
 from covid_tf.cohort import describe_studies
-from covid_tf.cohort import figure_style
 from covid_tf.cohort import manifestation_figures
 from covid_tf.cohort import manifestation_model
 from covid_tf.cohort import manifestation_weightings
 from covid_tf.cohort import manifestations
 from covid_tf.cohort import paper
+from covid_tf.reports import figure_style
 from covid_tf.reports import pages
 
 SCHEMA_VERSION = 1  # Of manifestations.json.

@@ -9,6 +9,7 @@ import pathlib
 from covid_tf import errors
 from covid_tf import predictors
 from covid_tf import results
+from covid_tf import study_scoring
 from covid_tf.predictors import base
 
 
@@ -64,14 +65,11 @@ def open_models(arguments: argparse.Namespace) -> Iterator[base.Models]:
 
 
 def are_demo(
-    arguments: argparse.Namespace, identities: Iterable[results.ModelIdentity]) -> bool:
-  """Whether the demo models answered: by default, or from wherever they are served."""
-  if arguments.server is None and arguments.models is None:
-    return True
-  trainings = (model.card.get('training') for model in identities)
-  return any(
-      isinstance(training, dict) and training.get('demo_weights') is True
-      for training in trainings)
+    arguments: argparse.Namespace,
+    identities: Iterable[results.ModelIdentity] = ()) -> bool:
+  """Whether the demo models answer: by default, or from wherever they are served."""
+  by_default = arguments.server is None and arguments.models is None
+  return by_default or study_scoring.has_demo_card(identities)
 
 
 def _refuse_server_flags(arguments: argparse.Namespace) -> None:

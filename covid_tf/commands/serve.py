@@ -7,13 +7,13 @@ import signal
 import threading
 
 from covid_tf import errors
-from covid_tf.server import flags
+from covid_tf.commands import serve_flags
 from covid_tf.server import model_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares TF Serving's flags and ours."""
-  flags.add_arguments(parser)
+  serve_flags.add_arguments(parser)
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
@@ -25,7 +25,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
 
 def run(args: argparse.Namespace) -> int:
   """Serves until SIGINT or SIGTERM; returns 0."""
-  options = flags.parse_options(args, args.extra)
+  options = serve_flags.parse_options(args, args.extra)
   if importlib.util.find_spec('tensorflow') is None:
     raise errors.ModelError(
         'serving models requires TensorFlow, found none; '

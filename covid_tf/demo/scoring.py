@@ -1,14 +1,15 @@
 """Scores the demo's studies over gRPC, with the code of `covid-tf score`."""
 
-import argparse
 from collections.abc import Iterable
+import functools
 import json
 import time
 
 from covid_tf import errors
 from covid_tf import files
+from covid_tf import predictors
 from covid_tf import results
-from covid_tf.commands import score
+from covid_tf import study_scoring
 from covid_tf.datasets import phantom
 from covid_tf.datasets import phantom_dicom
 from covid_tf.datasets import phantom_truth
@@ -30,13 +31,10 @@ def score_case(folder: layout.DemoFolder, name: str, address: str) -> None:
   Raises:
     errors.CovidTFError: see `covid-tf score`.
   """
-  parser = argparse.ArgumentParser()
-  score.add_arguments(parser)
-  arguments = parser.parse_args([
-      str(folder.study(name)), '--output', str(folder.result(name)),
-      '--server', address, '--timeout', str(_CALL_S)])
   begin = time.perf_counter()
-  score.score_study(arguments)
+  study_scoring.score_study(
+      folder.study(name), folder.result(name),
+      functools.partial(predictors.connect, address, timeout_s=_CALL_S))
   seconds = time.perf_counter() - begin
   files.write_atomically(
       folder.timing(name), json.dumps({'seconds': seconds}).encode())

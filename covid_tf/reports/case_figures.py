@@ -6,8 +6,8 @@ import numpy as np
 
 from covid_tf import results
 from covid_tf import volume as volume_lib
-from covid_tf.cohort import figure_style
 from covid_tf.predictors import base
+from covid_tf.reports import figure_style
 from covid_tf.reports import figures
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from covid_tf import localization
 from covid_tf import results
 from covid_tf import volume as volume_lib
-from covid_tf.cohort import figure_style
+from covid_tf.reports import figure_style
 from covid_tf.reports import lung_rendering
 from covid_tf.reports import pictures
 from covid_tf.reports import plane_view

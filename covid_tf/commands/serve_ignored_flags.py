@@ -5,8 +5,8 @@ import logging
 import re
 
 from covid_tf import errors
+from covid_tf.commands import serve_booleans
 from covid_tf.predictors import protocol
-from covid_tf.server import booleans
 from covid_tf.server import model_config
 
 _log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                '--monitoring_config_file', '--batching_parameters_file'):
     ignored.add_argument(flag, metavar='X', help=argparse.SUPPRESS)
   for flag in ('--enable_batching', '--enable_grpc_healthcheck_service'):
-    booleans.add(ignored, flag, argparse.SUPPRESS)
+    serve_booleans.add(ignored, flag, argparse.SUPPRESS)
 
 
 def judge_unknown(extra: list[str]) -> None:

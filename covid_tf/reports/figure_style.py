@@ -1,4 +1,4 @@
-"""How the figures of a cohort look, and how they reach the disk."""
+"""How figures look, and how they reach the disk."""
 
 import contextlib
 import io

@@ -4,8 +4,8 @@ import argparse
 import re
 
 from covid_tf import errors
-from covid_tf.server import booleans
-from covid_tf.server import ignored_flags
+from covid_tf.commands import serve_booleans
+from covid_tf.commands import serve_ignored_flags
 from covid_tf.server import options as options_lib
 
 
@@ -33,8 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   source.add_argument('--load_retry_interval_micros', type=int,
                       default=round(defaults.retry_interval_s * 1e6), metavar='US',
                       help='time between them (default: a minute)')
-  booleans.add(source, '--allow_version_labels_for_unavailable_models',
-               'new labels may name versions that are not loaded yet')
+  serve_booleans.add(
+      source, '--allow_version_labels_for_unavailable_models',
+      'new labels may name versions that are not loaded yet')
   _add_connection_arguments(parser, defaults)
 
 
@@ -51,8 +52,9 @@ def _add_connection_arguments(parser, defaults) -> None:
                           help='text-format SSLConfig: TLS for every connection')
   connection.add_argument('--grpc_channel_arguments', default='', metavar='K=V,...',
                           help="gRPC's own settings")
-  booleans.add(connection, '--enable_serialization_as_tensor_content',
-               'answer with raw bytes instead of typed fields')
+  serve_booleans.add(
+      connection, '--enable_serialization_as_tensor_content',
+      'answer with raw bytes instead of typed fields')
   load = parser.add_argument_group('load')
   load.add_argument('--running_requests', type=int, default=defaults.running,
                     metavar='N', help='that run at once (default: %(default)s)')
@@ -62,7 +64,7 @@ def _add_connection_arguments(parser, defaults) -> None:
   load.add_argument('--drain_seconds', type=float, default=defaults.drain_s,
                     metavar='S', help='for running requests after SIGTERM '
                     '(default: %(default)s)')
-  ignored_flags.add_arguments(parser)
+  serve_ignored_flags.add_arguments(parser)
 
 
 def parse_options(
@@ -79,8 +81,8 @@ def parse_options(
   Raises:
     errors.UsageError: an argument is wrong, or cannot be ignored safely.
   """
-  ignored_flags.judge_unknown(extra)
-  ignored_flags.warn(namespace)
+  serve_ignored_flags.judge_unknown(extra)
+  serve_ignored_flags.warn(namespace)
   sources = [flag for flag in ('models', 'model_base_path', 'model_config_file')
              if getattr(namespace, flag)]
   if not sources:
