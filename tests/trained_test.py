@@ -17,12 +17,12 @@ def _small(monkeypatch):
 def test_a_runs_folder_and_its_weights_file_give_the_same_network(tmp_path):
   model = small_networks.lungs(seed=7)
   model.save_weights(tmp_path / trained.FINAL_WEIGHTS)
-  (tmp_path / 'flags.txt').write_text('--nohelp\n--shards=slices/*\n--seed=7\n')
+  (tmp_path / trained.CONFIGURATION).write_text('{"seed": 7, "stage": ["256:9"]}')
   for source in (tmp_path, tmp_path / trained.FINAL_WEIGHTS):
     loaded, training = trained.load('lungs', source)
     assert cards.weights_sha256(loaded) == cards.weights_sha256(model)
     assert training == (
-        {'flags': ['--shards=slices/*', '--seed=7']} if source == tmp_path else {})
+        {'seed': 7, 'stage': ['256:9']} if source == tmp_path else {})
 
 
 def test_an_unfinished_run_is_refused(tmp_path):

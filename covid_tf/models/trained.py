@@ -1,6 +1,7 @@
 """A trained network from a run's folder or from a weights file."""
 
 from collections.abc import Callable, Mapping
+import json
 import os
 import pathlib
 import types
@@ -9,11 +10,15 @@ import keras
 
 from covid_tf import contract
 from covid_tf import errors
+from covid_tf import files
 from covid_tf.models import classifier
 from covid_tf.models import lung_unet
 
-FINAL_WEIGHTS = 'final.weights.h5'  # As the training scripts leave them.
-_FLAGS = 'flags.txt'
+# As a training leaves them, when it has ended and at every checkpoint; and what it
+# was asked to do.
+FINAL_WEIGHTS = 'final.weights.h5'
+LATEST_WEIGHTS = 'latest.weights.h5'
+CONFIGURATION = 'configuration.json'
 
 _BUILD: Mapping[str, Callable] = types.MappingProxyType({
     contract.LUNGS_MODEL: lung_unet.build,
@@ -35,13 +40,28 @@ def load(name: str, source: str | os.PathLike) -> tuple[keras.Model, dict]:
   Raises:
     errors.UsageError: no weights there, or those of another network.
   """
+  model = _BUILD[name]()
+  load_weights(model, source, name)
+  return model, _training(pathlib.Path(source))
+
+
+def load_weights(model: keras.Model, source: str | os.PathLike, name: str) -> None:
+  """Puts trained weights into a network of the same architecture.
+
+  Args:
+    model: the network; another input size than the weights had is no matter.
+    source: as in `load`.
+    name: what messages call the network.
+
+  Raises:
+    errors.UsageError: no weights there, or those of another network.
+  """
   source = pathlib.Path(source)
   weights = source / FINAL_WEIGHTS if source.is_dir() else source
   if not weights.is_file():
     raise errors.UsageError(
-        f'{weights}: weights of the {name} network are required, found no such file; '
-        'finish the run, or name a .weights.h5 file.')
-  model = _BUILD[name]()
+        f'{weights}: weights of the {name} network are required, found no such '
+        'file; finish the run, or name a .weights.h5 file.')
   try:
     model.load_weights(weights)
   except (KeyError, OSError, ValueError) as error:
@@ -49,13 +69,14 @@ def load(name: str, source: str | os.PathLike) -> tuple[keras.Model, dict]:
         f'{weights}: weights of the {name} network ({model.name}, '
         f'{model.count_params():,} parameters) are required, found another file or '
         'another network; give the file that its training wrote.') from error
-  return model, _training(source)
+
+
+def save_weights(model: keras.Model, path: pathlib.Path) -> None:
+  """Writes weights whole or not at all."""
+  with files.replacing(path) as temporary:
+    model.save_weights(temporary)
 
 
 def _training(source: pathlib.Path) -> dict:
-  flags = source / _FLAGS
-  if not flags.is_file():
-    return {}
-  lines = flags.read_text(encoding='utf-8').splitlines()
-  # The switches without a value are all absl's own: --nohelp and its like.
-  return {'flags': [line for line in lines if '=' in line]}
+  path = source / CONFIGURATION
+  return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}

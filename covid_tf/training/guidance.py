@@ -23,7 +23,8 @@ MAP_LAYERS = (classifier.FINE_LAYER, classifier.COARSE_LAYER)
 
 def objective(
     model: keras.Model, map_layers: Sequence[str] = MAP_LAYERS,
-    helped_layers: Sequence[str] = located_classifier.HELPED_LAYERS) -> Callable:
+    helped_layers: Sequence[str] = located_classifier.HELPED_LAYERS,
+    positive_weight: float = 1.0) -> Callable:
   """What a guided stage minimizes.
 
   Batch normalization is frozen: a map of the served network is wanted, and that
@@ -33,6 +34,7 @@ def objective(
     model: of `located_classifier.build`, or one of its kind.
     map_layers: the layers to explain, finest first.
     helped_layers: those whose cells a helper labels.
+    positive_weight: as `losses.located_cross_entropy`.
 
   Returns:
     Function from (images [N, size, size, 3], labels), as `located_example` gives
@@ -42,8 +44,9 @@ def objective(
 
   def loss(images, labels):
     logit, maps, cells = explain(images)
-    return (losses.located_cross_entropy(labels, [logit[:, tf.newaxis], *cells])
-            + losses.map_dice(labels, maps))
+    located = losses.located_cross_entropy(
+        labels, [logit[:, tf.newaxis], *cells], positive_weight)
+    return located + losses.map_dice(labels, maps)
 
   return loss
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import keras
 
 from covid_tf.models import classifier
+from covid_tf.models import precision
 
 HELPED_LAYERS = (classifier.COARSE_LAYER, 'conv5_block3_out')
 # Ours: about one cell in eight holds lesion, so that helpers begin nearly silent and
@@ -21,7 +22,13 @@ _FIRST_KERNEL_DEVIATION = 0.01
 
 def build(size: int) -> keras.Model:
   """Model from float32 [N, size, size, 3] to [logit, cells of conv4, of conv5]."""
-  return with_helpers(classifier.build(size=size), HELPED_LAYERS)
+  return add_helpers(classifier.build(size=size))
+
+
+def add_helpers(model: keras.Model, compute_dtype: str = 'float32') -> keras.Model:
+  """A classifier of `classifier.build` with its helpers; logits stay float32."""
+  return with_helpers(
+      precision.with_compute_dtype(model, compute_dtype), HELPED_LAYERS)
 
 
 def with_helpers(model: keras.Model, layer_names: Sequence[str]) -> keras.Model:

@@ -1,29 +1,51 @@
-"""A resumable training loop, the same on one device or several."""
+"""A resumable training loop, the same on one device or several.
 
-from collections.abc import Callable, Sequence
-import csv
+Not Keras' `fit`: Keras 3 refuses it under MultiWorkerMirroredStrategy.
+"""
+
+from collections.abc import Callable
 import dataclasses
+import math
 import pathlib
 import time
 
 import keras
 import tensorflow as tf
 
+from covid_tf import files
+from covid_tf.training import devices
 from covid_tf.training import stages
 
+BEST_WEIGHTS = 'best.weights.h5'
 _CLIP_NORM = 5.0  # Ours: a network from scratch sees large gradients at first.
 _BATCH_NORM_MOMENTUM = 0.95  # Ours: Keras' 0.99 lags behind runs of some hundred steps.
+_STEPS_A_LOG_ROW = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Listener:
+  """What is called while a stage runs.
+
+  Attributes:
+    logged: (step, mean loss, learning rate, seconds a step), now and then.
+    measured: step -> the score that is to grow, or None where nothing is measured;
+      called before each checkpoint.
+  """
+
+  logged: Callable[[int, float, float, float], None]
+  measured: Callable[[int], float | None]
 
 
 @dataclasses.dataclass
 class Trainer:
-  """Model, optimizer and place in the plan, kept in checkpoints of `directory`.
+  """Model, optimizer and place in a stage, kept in checkpoints of `directory`.
 
   Attributes:
-    model: the network.
+    model: the network, made in the strategy's scope.
     objective: (images, labels) -> float32 scalar, the mean over the batch.
-    directory: where checkpoints and log.csv go.
-    strategy: how many devices; the default is the one at hand.
+    directory: where checkpoints go.
+    strategy: how many devices.
+    xla: whether the step's loss and gradients are compiled by XLA.
   """
 
   model: keras.Model
@@ -31,50 +53,102 @@ class Trainer:
   directory: pathlib.Path
   strategy: tf.distribute.Strategy = dataclasses.field(
       default_factory=tf.distribute.get_strategy)
+  xla: bool = False
 
   def __post_init__(self):
-    self.directory.mkdir(parents=True, exist_ok=True)
     for layer in self.model.layers:
       if isinstance(layer, keras.layers.BatchNormalization):
         layer.momentum = _BATCH_NORM_MOMENTUM
     with self.strategy.scope():
-      self.optimizer = keras.optimizers.Adam(clipnorm=_CLIP_NORM)
+      self.optimizer = keras.optimizers.Adam()
       self.optimizer.build(self.model.trainable_variables)
-    self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+      self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+      self.best = tf.Variable(-math.inf, trainable=False)
+      self.worse = tf.Variable(0, dtype=tf.int64, trainable=False)
+    self.is_chief = devices.worker_number(self.strategy) == 0
     checkpoint = tf.train.Checkpoint(
-        model=self.model, optimizer=self.optimizer, step=self.step)
-    self._manager = tf.train.CheckpointManager(
-        checkpoint, str(self.directory / 'checkpoints'), max_to_keep=2)
-    checkpoint.restore(self._manager.latest_checkpoint)
+        model=self.model, optimizer=self.optimizer, step=self.step, best=self.best,
+        worse=self.worse)
+    shared = self.directory / 'checkpoints'
+    # All workers take part in a save, and only the chief's is kept.
+    own = shared if self.is_chief else self.directory / (
+        f'worker{devices.worker_number(self.strategy)}')
+    self._manager = tf.train.CheckpointManager(checkpoint, str(own), max_to_keep=2)
+    checkpoint.restore(tf.train.latest_checkpoint(str(shared)))
 
-  def run_stage(
-      self, stage: stages.Stage, dataset: tf.data.Dataset, *,
-      on_checkpoint: Callable[[int], None], checkpoint_every: int) -> None:
-    """Runs what is left of a stage."""
+  def run(
+      self, stage: stages.Stage, dataset: Callable, listener: Listener, *,
+      checkpoint_every: int, patience: int = 0) -> None:
+    """Runs what is left of a stage.
+
+    Args:
+      stage: its steps and rates.
+      dataset: (tf.distribute.InputContext, steps done) -> endless batches of one
+        replica.
+      listener: what is called meanwhile.
+      checkpoint_every: steps between checkpoints.
+      patience: checkpoints in a row without a better score that end the stage; 0
+        for no such end.
+    """
+    if self._is_done(stage, patience):
+      return
     train_step = self._train_step()
-    batches = iter(self.strategy.experimental_distribute_dataset(dataset))
+    done = int(self.step)
+    batches = iter(self.strategy.distribute_datasets_from_function(
+        lambda context: dataset(context, done)))
     losses, began = [], time.monotonic()
-    while int(self.step) < stage.steps:
-      self.optimizer.learning_rate.assign(
-          stage.learning_rate_at(int(self.step)))
+    while not self._is_done(stage, patience):
+      rate = stage.learning_rate_at(int(self.step))
+      self.optimizer.learning_rate.assign(rate)
       losses.append(train_step(*next(batches)))
       self.step.assign_add(1)
       step = int(self.step)
-      if step % 20 == 0:
+      at_checkpoint = step % checkpoint_every == 0 or step == stage.steps
+      if step % _STEPS_A_LOG_ROW == 0 or at_checkpoint:
         mean = float(tf.reduce_mean(losses))
-        self._log(step, stage.size, mean, (time.monotonic() - began) / len(losses))
+        listener.logged(step, mean, rate, (time.monotonic() - began) / len(losses))
         losses, began = [], time.monotonic()
-      if step % checkpoint_every == 0 or step == stage.steps:
+      if at_checkpoint:
+        # First the measure, then the checkpoint that knows of it: a process that is
+        # killed between them measures again.
+        self._judge(listener.measured(step))
         self._manager.save()
-        on_checkpoint(step)
+        began = time.monotonic()
+
+  def _is_done(self, stage, patience):
+    return int(self.step) >= stage.steps or 0 < patience <= int(self.worse)
+
+  def _judge(self, score: float | None) -> None:
+    if score is None:
+      return
+    if score <= float(self.best):
+      self.worse.assign_add(1)
+      return
+    self.best.assign(score)
+    self.worse.assign(0)
+    if self.is_chief:
+      with files.replacing(self.directory / BEST_WEIGHTS) as temporary:
+        self.model.save_weights(temporary)
 
   def _train_step(self):
-    def replica_step(images, labels):
+    variables = self.model.trainable_variables
+    replicas = self.strategy.num_replicas_in_sync
+
+    @tf.function(jit_compile=self.xla or None)
+    def loss_and_gradients(images, labels):
       with tf.GradientTape() as tape:
         loss = self.objective(images, labels)
-        scaled = loss / self.strategy.num_replicas_in_sync
-      gradients = tape.gradient(scaled, self.model.trainable_variables)
-      self.optimizer.apply_gradients(zip(gradients, self.model.trainable_variables))
+      return loss, tape.gradient(loss, variables)
+
+    def replica_step(images, labels):
+      loss, gradients = loss_and_gradients(images, labels)
+      if replicas > 1:
+        gradients = tf.distribute.get_replica_context().all_reduce(
+            tf.distribute.ReduceOp.MEAN, gradients)
+      # Clipped after the mean, as one device would; the optimizer then adds up what
+      # the replicas give it.
+      gradients = [tf.clip_by_norm(g, _CLIP_NORM) / replicas for g in gradients]
+      self.optimizer.apply_gradients(zip(gradients, variables))
       return loss
 
     @tf.function
@@ -83,55 +157,3 @@ class Trainer:
       return self.strategy.reduce(tf.distribute.ReduceOp.MEAN, losses, axis=None)
 
     return step
-
-  def _log(self, step: int, size: int, loss: float, seconds: float) -> None:
-    with open(self.directory / 'log.csv', 'a', newline='') as log:
-      csv.writer(log).writerow([step, size, f'{loss:.5f}', f'{seconds:.3f}'])
-
-
-def of_logits(loss: Callable) -> Callable:
-  """The objective of a plain stage, from a loss of (labels, logits)."""
-  def objective(model, stage):
-    del stage
-    return lambda images, labels: loss(labels, model(images, training=True))
-
-  return objective
-
-
-def run_plan(
-    plan: Sequence[stages.Stage], directory: pathlib.Path,
-    build: Callable[[int], keras.Model],
-    objective: Callable[[keras.Model, stages.Stage], Callable],
-    dataset: Callable[[int, int], tf.data.Dataset],
-    on_checkpoint: Callable[[keras.Model, stages.Stage, int], None],
-    checkpoint_every: int = 100) -> keras.Model:
-  """Runs stages one after the other; each starts from the weights before it.
-
-  Args:
-    plan: the stages; a run that was cut off goes on where its checkpoint stands.
-    directory: of the run; stage K keeps its checkpoints in `stage<K>`.
-    build: input size -> a model with the weights to begin from.
-    objective: (model, stage) -> what is minimized; see `Trainer`.
-    dataset: (input size, seed) -> endless batches.
-    on_checkpoint: called with the model, its stage and the step done.
-    checkpoint_every: steps between checkpoints.
-
-  Returns:
-    The model of the last stage.
-  """
-  model = None
-  for number, stage in enumerate(plan):
-    weights = None if model is None else model.get_weights()
-    model = build(stage.size)
-    if weights is not None:
-      model.set_weights(weights)
-    trainer = Trainer(
-        model, objective(model, stage), directory / f'stage{number}')
-    # A resumed run draws new slices rather than the first ones again.
-    seed = 1000 * number + int(trainer.step)
-    trainer.run_stage(
-        stage, dataset(stage.size, seed),
-        on_checkpoint=lambda step, model=model, stage=stage: on_checkpoint(
-            model, stage, step),
-        checkpoint_every=checkpoint_every)
-  return model

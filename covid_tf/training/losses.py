@@ -31,23 +31,24 @@ def dice_and_cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def located_cross_entropy(
-    labels: dict[str, tf.Tensor], logits: list[tf.Tensor]) -> tf.Tensor:
+    labels: dict[str, tf.Tensor], logits: list[tf.Tensor],
+    positive_weight: float = 1.0) -> tf.Tensor:
   """Binary cross-entropy of the slice (the paper's loss) and, to help it, of cells.
 
   Args:
     labels: `covid` [N, 1], `lesion` [N, size, size], `lesion_known` [N]; as
       `pipelines.located_example` gives them, batched.
     logits: of the slice [N, 1], then of the cells of feature maps [N, h, w, 1].
+    positive_weight: what a positive slice counts, a negative one being 1.
 
   Returns:
     float32 scalar.
   """
   covid, *cells = (tf.cast(part, tf.float32) for part in logits)
-  loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(
-      labels=labels['covid'], logits=covid))
+  loss = tf.reduce_mean(tf.nn.weighted_cross_entropy_with_logits(
+      labels['covid'], covid, positive_weight))
   for cell_logits in cells:
-    share = tf.image.resize(
-        labels['lesion'][..., tf.newaxis], tf.shape(cell_logits)[1:3], method='area')
+    share = _share_of_cells(labels['lesion'], cell_logits)[..., tf.newaxis]
     entropy = tf.nn.weighted_cross_entropy_with_logits(
         tf.cast(share > _POSITIVE_CELL_SHARE, tf.float32), cell_logits,
         _POSITIVE_CELL_WEIGHT)
@@ -82,8 +83,7 @@ def map_dice(labels: dict[str, tf.Tensor], maps: Sequence[tf.Tensor]) -> tf.Tens
 
 def _map_target(lesion: tf.Tensor, grid: tf.Tensor) -> tf.Tensor:
   """What a map should be: 1 where a cell holds half as much lesion as the fullest."""
-  share = tf.image.resize(
-      lesion[..., tf.newaxis], tf.shape(grid)[1:], method='area')[..., 0]
+  share = _share_of_cells(lesion, grid)
   largest = tf.reduce_max(share, axis=(1, 2), keepdims=True)
   return tf.minimum(1.0, 2.0 * tf.math.divide_no_nan(share, largest))
 
@@ -93,3 +93,14 @@ def _dice_of_slices(grid: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
   common = tf.reduce_sum(grid * target, axis=(1, 2))
   total = tf.reduce_sum(grid**2 + target**2, axis=(1, 2))
   return 1.0 - 2.0 * common / (total + 1e-3)  # Both may be empty.
+
+
+def _share_of_cells(lesion: tf.Tensor, grid: tf.Tensor) -> tf.Tensor:
+  """Lesion's share of each cell of a grid, float32 [N, rows, columns]."""
+  rows, columns = grid.shape[1:3]
+  if lesion.shape[1] % rows or lesion.shape[2] % columns:
+    return tf.image.resize(
+        lesion[..., tf.newaxis], (rows, columns), method='area')[..., 0]
+  # The same means, which XLA has too.
+  cell = (lesion.shape[1] // rows, lesion.shape[2] // columns)
+  return tf.nn.avg_pool2d(lesion[..., tf.newaxis], cell, cell, 'VALID')[..., 0]

@@ -1,6 +1,6 @@
 """tf.data pipelines from shards to batches, by the preprocessing that is exported."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -97,8 +97,16 @@ def _augmented_crop(record, box, seed, how):
 
 
 def batches(
-    dataset: tf.data.Dataset, example, batch_size: int, *, parallel: int = 2
-) -> tf.data.Dataset:
-  """Maps (record, seed) by `example` and batches, ahead of the training step."""
-  return dataset.map(example, num_parallel_calls=parallel, deterministic=True).batch(
-      batch_size, drop_remainder=True).prefetch(2)
+    dataset: tf.data.Dataset, example: Callable, batch_size: int, *,
+    deterministic: bool = True) -> tf.data.Dataset:
+  """Maps (record, seed) by `example` and batches, ahead of the training step.
+
+  Args:
+    dataset: of (record, seed).
+    example: (record, seed) -> (image, labels).
+    batch_size: slices a batch; the last, incomplete one is dropped.
+    deterministic: False lets a slice that is ready overtake one that is not.
+  """
+  return dataset.map(
+      example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=deterministic
+  ).batch(batch_size, drop_remainder=True).prefetch(2)

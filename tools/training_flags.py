@@ -1,0 +1,139 @@
+"""The flags that both trainings have, and what they do with them."""
+
+import pathlib
+import sys
+import time
+
+from absl import app
+from absl import flags
+import keras
+import tqdm
+
+from covid_tf import errors
+from covid_tf.training import devices
+from covid_tf.training import options as options_lib
+from covid_tf.training import run
+from covid_tf.training import shards as shards_lib
+from covid_tf.training import stages
+
+_OUTPUT = flags.DEFINE_string('output', None, 'Folder of the run.', required=True)
+_SHARDS = flags.DEFINE_multi_string(
+    'shards', None, 'TFRecord pattern; each gives an equal share of every batch.',
+    required=True)
+_VALIDATION = flags.DEFINE_multi_string('validation', [], 'TFRecord pattern, held out.')
+WEIGHTS = flags.DEFINE_string(
+    'weights', None, 'A previous run, or a .weights.h5 file, to begin from.')
+ENCODER = flags.DEFINE_string(
+    'encoder_weights', None,
+    "ImageNet weights of the backbone: 'imagenet' (downloaded by Keras) or a file "
+    'without the top; none by default.')
+COMPUTE_DTYPE = flags.DEFINE_enum(
+    'compute_dtype', 'float32', ['float32', 'bfloat16'],
+    'bfloat16: mixed precision; weights and losses stay float32.')
+_SEED = flags.DEFINE_integer('seed', 1, 'Order, augmentation and first weights.')
+_SHUFFLE = flags.DEFINE_integer(
+    'shuffle_buffer', 600, 'Slices in memory to be shuffled.', lower_bound=1)
+_CHECKPOINT = flags.DEFINE_integer(
+    'checkpoint_every', 100, 'Steps between checkpoints.', lower_bound=1)
+_VALIDATION_SLICES = flags.DEFINE_integer(
+    'validation_slices', 256, 'Slices of each pattern measured there.', lower_bound=1)
+_PATIENCE = flags.DEFINE_integer(
+    'patience', 0, 'Checkpoints without a better score that end a stage; 0: none do.',
+    lower_bound=0)
+_KEEP = flags.DEFINE_enum(
+    'keep', 'last', ['last', 'best'], "Which weights become the run's.")
+_DETERMINISTIC = flags.DEFINE_boolean(
+    'deterministic', True, 'Slices keep their order on the way to the batch.')
+_XLA = flags.DEFINE_boolean('xla', False, 'Compile the step with XLA.')
+_TENSORBOARD = flags.DEFINE_boolean(
+    'tensorboard', True, 'Write curves and pictures to OUTPUT/tensorboard.')
+_DEVICES = flags.DEFINE_enum(
+    'devices', devices.NONE, devices.CHOICES,
+    'mirrored: all devices of this machine; multi_worker: the processes of TF_CONFIG.')
+# What may differ when a run goes on: where it runs and what it shows, not what it does.
+_NOT_CONFIGURATION = ('output', 'devices', 'tensorboard')
+
+
+def define_plan(default_stages: list[str], default_batch: int, kinds: str):
+  """Defines --stage and --batch, whose defaults differ.
+
+  Args:
+    default_stages: of this network.
+    default_batch: likewise.
+    kinds: what a stage may end in, for the help.
+  """
+  flags.DEFINE_multi_string(
+      'stage', default_stages,
+      f'size:steps:learning rate:final learning rate[:kind]; stages run in turn. {kinds}')
+  flags.DEFINE_integer('batch', default_batch, 'Slices a step.', lower_bound=1)
+
+
+def main(make_task, require_classes: bool = False):
+  """Runs the script.
+
+  Args:
+    make_task: shards to train on -> the tasks.Task.
+    require_classes: whether both classes must be in the shards.
+  """
+  def run_with_flags(argv):
+    if len(argv) > 1:
+      raise app.UsageError(f'only flags are understood, found {argv[1:]}.')
+    try:
+      _train(make_task, require_classes)
+    except errors.CovidTFError as error:
+      print(f'{pathlib.Path(sys.argv[0]).stem}: {error}', file=sys.stderr)
+      sys.exit(error.exit_status)
+
+  app.run(run_with_flags)
+
+
+def _train(make_task, require_classes):
+  strategy = devices.strategy(_DEVICES.value)  # Before anything else of TensorFlow.
+  keras.utils.set_random_seed(_SEED.value)
+  options = _options()
+  sets = [shards_lib.look_through(pattern) for pattern in _SHARDS.value]
+  held_out = [shards_lib.look_through(pattern) for pattern in _VALIDATION.value]
+  if require_classes:
+    shards_lib.require_both_classes('--shards', sets)
+    for shards in held_out:
+      shards_lib.require_both_classes('--validation', [shards])
+  for shards in sets + held_out:
+    print(f'{shards.pattern}: {shards.count} slices, {shards.positives} positive, '
+          f'{shards.negatives} negative')
+  # Off where nobody watches: a log file needs no bar.
+  with tqdm.tqdm(total=sum(stage.steps for stage in options.stages), disable=None,
+                 unit='step') as bar:
+    run.train(
+        make_task(sets), options, sets, held_out, _configuration(), strategy=strategy,
+        report=_report, progress=lambda *now: _show(bar, options.stages, *now))
+
+
+def _options():
+  return options_lib.Options(
+      pathlib.Path(_OUTPUT.value),
+      tuple(stages.Stage.parse(text) for text in flags.FLAGS.stage),
+      flags.FLAGS.batch, _SEED.value, _SHUFFLE.value, _CHECKPOINT.value,
+      _VALIDATION_SLICES.value, _PATIENCE.value, _KEEP.value == 'best',
+      _DETERMINISTIC.value, _XLA.value, _TENSORBOARD.value)
+
+
+def _configuration():
+  """The training flags by name, in JSON's types."""
+  script, here = sys.modules['__main__'], sys.modules[__name__]
+  known = flags.FLAGS.flags_by_module_dict()
+  mine = [flag for module in (script, here)
+          for flag in known.get(getattr(module, '__file__', ''), [])
+          + known.get(module.__name__, []) + known.get(sys.argv[0], [])]
+  return {flag.name: flag.value for flag in mine
+          if flag.name not in _NOT_CONFIGURATION}
+
+
+def _report(line):
+  tqdm.tqdm.write(f'{time.strftime("%H:%M:%S")} {line}')
+  sys.stdout.flush()
+
+
+def _show(bar, plan, stage, step, steps, loss):
+  del steps
+  bar.n = sum(earlier.steps for earlier in plan[:stage]) + step
+  bar.set_postfix(stage=stage, loss=f'{loss:.4f}')
