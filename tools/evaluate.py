@@ -53,21 +53,20 @@ def _evaluate():
     shard_list.require_apart(
         {'--shards': shards, '--apart_from': _matches(_APART_FROM.value)})
   # Here: what is asked wrongly is refused before TensorFlow starts.
-  from covid_tf.training import records
+  from covid_tf.training.evaluation import cases
   from covid_tf.training.evaluation import networks
   from covid_tf.training.evaluation import report
   from covid_tf.training.evaluation import run
-  records.check(shards)
+  cases.check_shards(shards)
   lungs = _LUNGS.value and networks.load(contract.LUNGS_MODEL, _LUNGS.value)
   classifier = _CLASSIFIER.value and networks.load(
       contract.CLASSIFIER_MODEL, _CLASSIFIER.value)
-  found = run.evaluate(_cases(shards), lungs, classifier, _SEED.value)
+  found = run.evaluate(_cases(cases, shards), lungs, classifier, _SEED.value)
   report.write(found, _subject(shards), _OUTPUT.value)
   _print(found)
 
 
-def _cases(shards):
-  from covid_tf.training.evaluation import cases
+def _cases(cases, shards):
   if shards:
     return cases.from_shards(shards)
   if _SLICES.value:

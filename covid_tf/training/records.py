@@ -2,14 +2,12 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
 
-from covid_tf import errors
 from covid_tf import files
-from covid_tf.datasets import shard_list
 
 UNLABELLED = -1
 
@@ -82,35 +80,6 @@ def write_shard(path: pathlib.Path, records: Iterable[SliceRecord]) -> int:
         writer.write(serialize(record))
         count += 1
   return count
-
-
-def check(shards: Sequence[str]) -> int:
-  """Refuses damaged shards, before a training runs into them hours later.
-
-  Shards are held to the checksums of their shards.csv; those without one are read
-  through, since every TFRecord carries its own.
-
-  Returns:
-    How many had to be read through.
-
-  Raises:
-    errors.UsageError: a shard is missing, damaged, empty or no shard of slices.
-  """
-  unlisted = shard_list.check(shards)
-  for path in unlisted:
-    count = 0
-    try:
-      for example in tf.data.TFRecordDataset(str(path)):
-        if not count:
-          parse(example)
-        count += 1
-    except (tf.errors.OpError, ValueError) as error:
-      raise errors.UsageError(
-          f'{path}: an undamaged shard of slices is required, record {count} cannot '
-          f'be read ({type(error).__name__}); write it again.') from error
-    if not count:
-      raise errors.UsageError(f'{path}: a shard with slices is required, found none.')
-  return len(unlisted)
 
 
 def serialize(record: SliceRecord) -> bytes:

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import glob
 import itertools
 
 import numpy as np
 
+from covid_tf.datasets import shard_list
 from covid_tf.datasets import single_slices
 from covid_tf.datasets.collections import phantoms
 from covid_tf.datasets.collections import preparation
 from covid_tf.datasets.collections import study as study_lib
 from covid_tf.training import pipelines
 from covid_tf.training import records
+from covid_tf.training import shards as shards_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,24 @@ class Case:
   box: tuple[int, int, int, int] | None
   spacing_mm: tuple[float, float, float]
   window_hu: tuple[float, float] | None = None
+
+
+def check_shards(shards: Sequence[str]) -> int:
+  """Refuses damaged shards before a network is asked anything.
+
+  Shards are held to the checksums of their shards.csv; those without one are read
+  through, since every record carries its own.
+
+  Returns:
+    How many had to be read through.
+
+  Raises:
+    errors.UsageError: a shard is missing, damaged, empty or no shard of slices.
+  """
+  unlisted = shard_list.check(shards)
+  for path in unlisted:
+    shards_lib.look_through(glob.escape(str(path)))
+  return len(unlisted)
 
 
 def from_shards(shards: Sequence[str]) -> Iterator[Case]:

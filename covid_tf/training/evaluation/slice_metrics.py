@@ -50,7 +50,8 @@ class Discrimination:
   Attributes:
     n_positive, n_negative: how many.
     auc: area under the ROC curve; None where a class is empty.
-    auc_ci95_delong, auc_ci95_bootstrap: 95 % intervals over the units themselves.
+    auc_ci95_delong, auc_ci95_bootstrap: 95 % intervals over the units themselves;
+      None where a class has fewer than two.
     auc_ci95_patients: bootstrap over patients, all of whose units are drawn
       together: slices of one patient are alike. None for patients, and where a
       class is empty.
@@ -124,6 +125,7 @@ def patient_scores(
     known: their own, else 1 with a positive slice, else 0 with negative ones alone.
   """
   labels, case_labels = np.asarray(labels), np.asarray(case_labels)
+  probability = np.asarray(probability, np.float64)
   names, places = np.unique(np.asarray(patients), return_inverse=True)
   kept, known, scores = [], [], []
   for number, name in enumerate(names):
@@ -144,7 +146,9 @@ def _area(positive, negative, seed) -> dict:
   return {
       'auc': float(estimate.auc[0]),
       'auc_ci95_delong': None if interval is None else tuple(map(float, interval[0])),
-      'auc_ci95_bootstrap': roc.bootstrap_interval(positive, negative, seed=seed)}
+      'auc_ci95_bootstrap': (
+          None if interval is None else
+          roc.bootstrap_interval(positive, negative, seed=seed))}
 
 
 def _point(rule, threshold, positive, negative) -> Point:

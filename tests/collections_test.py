@@ -1,0 +1,325 @@
+"""Importers on small fakes of each layout (tests/fake_collections.py), not on the
+collections themselves: labels, masks, patients, and what is refused."""
+
+import numpy as np
+import nibabel
+import pytest
+
+import fake_collections as fakes
+from covid_tf import errors
+from covid_tf.datasets.collections import covid_ct_md
+from covid_tf.datasets.collections import covidx_ct
+from covid_tf.datasets.collections import ct_seg
+from covid_tf.datasets.collections import grey_values
+from covid_tf.datasets.collections import implanted
+from covid_tf.datasets.collections import mosmed
+from covid_tf.datasets.collections import own_layout
+from covid_tf.datasets.collections import phantoms
+from covid_tf.datasets.collections import preparation
+from covid_tf.datasets.collections import study as study_lib
+
+
+def _by_series(entries):
+  return {entry.series: entry for entry in entries}
+
+
+def test_own_layout_gives_labels_masks_and_patients(tmp_path):
+  entries = _by_series(own_layout.list_studies(fakes.own(tmp_path)))
+  assert entries['s0'].patient == entries['s1'].patient == 'own/p1'
+  negative, positive = entries['s2'].read(), entries['s3'].read()
+  assert negative.labels.tolist() == [0] * 8
+  assert positive.labels.tolist() == [0, 0, 0, 1, 1, 0, 0, 0]
+  np.testing.assert_array_equal(positive.lung_mask, fakes.lungs())
+  np.testing.assert_array_equal(positive.lesion_mask, fakes.lesion())
+  np.testing.assert_array_equal(positive.hu, fakes.chest(3))
+  assert positive.lung_mask_kind == 'drawn'
+
+
+def test_a_mask_stored_along_other_axes_is_turned_to_its_ct(tmp_path):
+  fakes.own(tmp_path)
+  flipped = np.ascontiguousarray(fakes.lesion((1, 2))[::-1, :, ::-1])
+  affine = fakes.AFFINE @ np.array(
+      [[-1, 0, 0, 39], [0, 1, 0, 0], [0, 0, -1, 7], [0, 0, 0, 1.0]])
+  fakes.save(tmp_path / 'lesion_masks' / 's3.nii.gz', flipped, affine)
+  read = _by_series(own_layout.list_studies(tmp_path))['s3'].read()
+  np.testing.assert_array_equal(read.lesion_mask, fakes.lesion((1, 2)))
+
+
+def test_rows_of_slices_label_them_and_leave_the_others_open(tmp_path):
+  fakes.own(tmp_path, 1)
+  (tmp_path / 'labels.csv').write_text(
+      'study,patient,slice,label\ns0,p1,2,1\ns0,p1,5,0\n')
+  (entry,) = own_layout.list_studies(tmp_path)
+  assert entry.read().labels.tolist() == [-1, -1, 1, -1, -1, 0, -1, -1]
+  assert entry.case_label == 1
+
+
+@pytest.mark.parametrize('row, message', [
+    ('s9,p9,,1', 'row 8: it names a study that is not in studies'),
+    ('s1,p1,,1', 'row 8: it repeats the row of the whole study'),
+    ('s1,p1,3,2', "row 8: label must be 0, 1 or blank, found '2'"),
+    ('s1,p7,3,1', 'row 8: it gives another patient'),
+    ('s1,p1,-3,1', 'row 8: slice must be a whole number'),
+    ('s1,,3,1', 'row 8: study and patient must not be blank'),
+])
+def test_rows_that_do_not_fit_are_refused(tmp_path, row, message):
+  table = fakes.own(tmp_path) / 'labels.csv'
+  table.write_text(table.read_text() + row + '\n')
+  with pytest.raises(errors.UsageError, match=message) as refused:
+    own_layout.list_studies(tmp_path)
+  assert 'p7' not in str(refused.value) and 'p9' not in str(refused.value)
+
+
+def test_a_missing_mask_is_refused_before_anything_is_read(tmp_path):
+  (fakes.own(tmp_path) / 'lung_masks' / 's2.nii.gz').unlink()
+  with pytest.raises(errors.UsageError, match='missing for 1 .first: s2.nii.gz'):
+    own_layout.list_studies(tmp_path)
+
+
+def test_a_study_without_a_row_is_refused(tmp_path):
+  fakes.save(fakes.own(tmp_path) / 'studies' / 's9.nii.gz', fakes.chest())
+  with pytest.raises(errors.UsageError, match='found none for 1 .*s9.nii.gz'):
+    own_layout.list_studies(tmp_path)
+
+
+@pytest.mark.parametrize('spoil, message', [
+    (lambda mask: mask[:, :-1], 'shape of its CT'),
+    (lambda mask: np.where(mask > 0, np.nan, 0).astype(np.float32), 'found NaN'),
+    (lambda mask: mask * 0.5, 'whole numbers'),
+])
+def test_masks_that_cannot_be_are_refused(tmp_path, spoil, message):
+  path = fakes.own(tmp_path) / 'lesion_masks' / 's3.nii.gz'
+  fakes.save(path, spoil(fakes.lesion()))
+  with pytest.raises(errors.UsageError, match=message) as refused:
+    _by_series(own_layout.list_studies(tmp_path))['s3'].read()
+  assert str(path) in str(refused.value)
+
+
+def test_a_mask_elsewhere_in_the_body_is_refused(tmp_path):
+  affine = fakes.AFFINE.copy()
+  affine[0, 3] = 60.0
+  fakes.save(
+      fakes.own(tmp_path) / 'lesion_masks' / 's3.nii.gz', fakes.lesion(), affine)
+  with pytest.raises(errors.UsageError, match='10.0 voxels away'):
+    _by_series(own_layout.list_studies(tmp_path))['s3'].read()
+
+
+def test_lesions_outside_all_lungs_are_refused(tmp_path):
+  mask = np.zeros(fakes.SHAPE, np.uint8)
+  mask[3, :4, :4] = 1
+  fakes.save(fakes.own(tmp_path) / 'lesion_masks' / 's3.nii.gz', mask)
+  with pytest.raises(errors.UsageError, match='masks of one study'):
+    _by_series(own_layout.list_studies(tmp_path))['s3'].read()
+
+
+def test_a_label_and_a_lesion_that_disagree_are_refused(tmp_path):
+  table = fakes.own(tmp_path) / 'labels.csv'
+  table.write_text(table.read_text() + 's3,p3,4,0\n')
+  with pytest.raises(errors.UsageError, match='slice 4 of s3.nii.gz has label 0'):
+    _by_series(own_layout.list_studies(tmp_path))['s3'].read()
+
+
+def test_ct_seg_restores_hu_and_keeps_a_radiopaedia_case_together(tmp_path):
+  entries = _by_series(ct_seg.list_studies(fakes.ct_seg(tmp_path)))
+  assert (entries['radiopaedia_10_85902_1'].patient
+          == entries['radiopaedia_10_85902_3'].patient)
+  exact = entries['coronacases_001'].read()
+  np.testing.assert_array_equal(exact.hu, fakes.chest(0))
+  assert exact.window_hu is None
+  restored = entries['radiopaedia_10_85902_1'].read()
+  assert restored.window_hu == (-1250.0, 250.0)
+  difference = restored.hu - np.maximum(fakes.chest(1), -1024)
+  assert np.abs(difference).max() <= 3  # Half a grey value is 2.94 HU.
+  assert restored.labels.tolist() == [0, 0, 0, 1, 1, 0, 0, 0]
+
+
+def test_ct_seg_reads_the_combined_masks_alone(tmp_path):
+  fakes.ct_seg(tmp_path)
+  for name in ('Lung_Mask', 'Infection_Mask'):
+    for path in (tmp_path / name).iterdir():
+      path.unlink()
+    (tmp_path / name).rmdir()
+  both = np.where(fakes.lesion() > 0, 3, fakes.lungs())
+  for path in (tmp_path / 'COVID-19-CT-Seg_20cases').iterdir():
+    fakes.save(tmp_path / 'Lung_and_Infection_Mask' / path.name, both)
+  read = ct_seg.list_studies(tmp_path)[0].read()
+  np.testing.assert_array_equal(read.lung_mask, fakes.lungs())
+  np.testing.assert_array_equal(read.lesion_mask, fakes.lesion())
+
+
+def test_ct_seg_masks_count_voxel_by_voxel_whatever_their_header_says(tmp_path):
+  fakes.ct_seg(tmp_path)
+  path = tmp_path / 'Infection_Mask' / 'coronacases_001.nii.gz'
+  fakes.save(path, fakes.lesion(), np.eye(4))
+  read = _by_series(ct_seg.list_studies(tmp_path))['coronacases_001'].read()
+  np.testing.assert_array_equal(read.lesion_mask, fakes.lesion())
+
+
+def test_mosmed_labels_only_what_is_known(tmp_path):
+  entries = _by_series(mosmed.list_studies(fakes.mosmed(tmp_path)))
+  assert entries['study_0001'].read().labels.tolist() == [0] * 8
+  assert entries['study_0255'].read().labels.tolist() == [0, 0, 0, 1, 1, 0, 0, 0]
+  graded = entries['study_0900']
+  assert graded.severity == 'CT-3' and graded.case_label == 1
+  assert graded.read().labels.tolist() == [-1] * 8
+
+
+def test_covidx_needs_a_window_and_marks_its_slices(tmp_path):
+  fakes.covidx(tmp_path)
+  window = grey_values.parse_window('-1350,150')
+  entries = _by_series(covidx_ct.list_studies(tmp_path, window))
+  assert set(entries) == {'NCP_96_1328', 'Normal_2_3'}  # No CP, no model's labels.
+  read = entries['NCP_96_1328'].read()
+  assert read.window_hu == (-1350.0, 150.0) and read.labels.tolist() == [1, 1, 1]
+  assert entries['NCP_96_1328'].patient == 'covidx-ct/NCP_96'
+  assert entries['Normal_2_3'].given_set == 'test'
+  inside = fakes.chest()[:3] < 150
+  assert np.abs(read.hu - np.maximum(fakes.chest()[:3], -1024))[inside].max() <= 6
+  with pytest.raises(errors.UsageError, match='state it with --window'):
+    grey_values.parse_window(None)
+  with pytest.raises(errors.UsageError, match='LOW below HIGH'):
+    grey_values.parse_window('150,-1350')
+
+
+def test_covidx_takes_the_others_when_asked(tmp_path):
+  entries = _by_series(covidx_ct.list_studies(
+      fakes.covidx(tmp_path), (-1350.0, 150.0), True, False))
+  assert entries['CP_5_7'].read().labels.tolist() == [0, 0, 0]
+  model_made = entries['137covid_patient1_SR_3']
+  assert model_made.labels_by == 'Automatic'
+  assert model_made.patient == 'covidx-ct/137covid_patient1'
+
+
+@pytest.mark.parametrize('line, message', [
+    ('NCP_96_1328_0099.png 2 4 6 36 42', 'line 10: its picture is required'),
+    ('NCP_96_1328_0001.png 2 4 6 36 42', 'line 10: each picture once'),
+    ('NCP_96_1328_0001.png 2 4 6', 'line 10: a file name, a class'),
+    ('NCP_96_1328_0001.png 7 4 6 36 42', 'line 10: a class from 0 to 2'),
+])
+def test_covidx_label_lines_that_do_not_fit_are_refused(tmp_path, line, message):
+  table = fakes.covidx(tmp_path) / 'train_COVIDx_CT-3A.txt'
+  table.write_text(table.read_text() + line + '\n')
+  with pytest.raises(errors.UsageError, match=message):
+    covidx_ct.list_studies(tmp_path, (-1350.0, 150.0))
+
+
+def test_covidx_slices_of_unknown_patients_are_refused(tmp_path):
+  table = fakes.covidx(tmp_path) / 'metadata.csv'
+  table.write_text('patient id,slice selection\nNCP_9,Expert\n')
+  with pytest.raises(errors.UsageError, match='metadata.csv: the patient of every'):
+    covidx_ct.list_studies(tmp_path, (-1350.0, 150.0))
+
+
+@pytest.fixture(name='ct_md', scope='module')
+def _ct_md(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('covid_ct_md')
+  return folder, fakes.covid_ct_md(folder)
+
+
+def test_covid_ct_md_labels_run_from_the_top_whatever_the_files_are_called(ct_md):
+  folder, counts = ct_md
+  entries = _by_series(covid_ct_md.list_studies(folder))
+  assert set(entries) == {'P001', 'P002', 'normal001'}
+  labels = entries['P001'].read().labels
+  assert len(labels) == counts['P001']
+  assert labels.tolist() == [0] * (len(labels) - 3) + [1] * 3  # Slice 0 is lowest.
+  assert set(entries['P002'].read().labels) == {-1}
+  assert set(entries['normal001'].read().labels) == {0}
+
+
+def test_covid_ct_md_takes_pneumonia_as_negative_when_asked(ct_md):
+  entry = _by_series(covid_ct_md.list_studies(ct_md[0], True))['cap001']
+  assert set(entry.read().labels) == {0} and entry.case_label == 0
+
+
+def test_covid_ct_md_with_labels_beyond_its_slices_is_refused(ct_md):
+  folder, counts = ct_md
+  labels = np.zeros((2, 200), np.int64)
+  labels[0, counts['P001']] = 1
+  newest = folder / 'Slice-level-labels-updated-2.npy'
+  np.save(newest, labels)
+  try:
+    entry = _by_series(covid_ct_md.list_studies(folder))['P001']
+    with pytest.raises(errors.UsageError, match='as many slices as labels'):
+      entry.read()
+  finally:
+    newest.unlink()
+
+
+def test_covid_ct_md_with_an_index_of_others_is_refused(ct_md, tmp_path):
+  folder, _ = ct_md
+  (tmp_path / 'P001').mkdir()
+  np.save(tmp_path / 'Slice-level-labels.npy', np.zeros((1, 200), np.int64))
+  index = tmp_path / 'Index.csv'
+  index.write_text('Label Index,Folder/ID\n1,P777\n')
+  with pytest.raises(errors.UsageError, match='row 2: it labels a patient whose'):
+    covid_ct_md.list_studies(tmp_path)
+  index.write_text('Label Index,Folder/ID\n1,P001\n')
+  np.save(tmp_path / 'Slice-level-labels.npy', np.full((1, 200), np.nan))
+  with pytest.raises(errors.UsageError, match='0 or 1 by patient and slice'):
+    covid_ct_md.list_studies(tmp_path)
+
+
+def test_phantoms_keep_their_exact_masks():
+  (entry,) = phantoms.list_studies(1, first_seed=5, matrix=32)
+  study = entry.read()
+  shown = study.lesion_mask.any(axis=(1, 2))
+  assert (study.labels[~shown] == 0).all() and (study.labels[shown] != 0).all()
+  assert entry.patient == 'phantom/5'
+
+
+def test_implanted_lesions_stay_in_masks_made_before_them(tmp_path):
+  fakes.save(tmp_path / 'a.nii.gz', fakes.chest(1))
+  entries = implanted.list_studies([tmp_path / 'a.nii.gz'], 301, seed=3, size=0)
+  assert len(entries) == 2 and len({entry.patient for entry in entries}) == 1
+  study = implanted.list_studies(
+      [tmp_path / 'a.nii.gz'], 24, seed=3, size=0)[0].read()
+  chest = preparation.prepared(study_lib.Study(
+      fakes.chest(1), np.zeros(8, np.int8), (8.0, 6.0, 6.0)), 0, 'a')
+  np.testing.assert_array_equal(
+      study.lung_mask, chest.lung_mask[study.slice_index])
+  assert not (study.lesion_mask & ~study.lung_mask).any()
+  assert {0, 1} <= set(study.labels) and study.lung_mask_kind == 'pseudo'
+  again = implanted.list_studies([tmp_path / 'a.nii.gz'], 24, seed=3, size=0)[0]
+  np.testing.assert_array_equal(again.read().hu, study.hu)
+
+
+def test_a_study_without_a_mask_gets_a_stated_pseudo_mask_and_its_box():
+  study = study_lib.Study(fakes.chest(), np.zeros(8, np.int8), (8.0, 6.0, 6.0))
+  prepared = preparation.prepared(study, 0, 'x')
+  assert prepared.lung_mask_kind == 'pseudo'
+  common = (prepared.lung_mask & fakes.lungs()).sum()
+  assert 2 * common / (prepared.lung_mask.sum() + fakes.lungs().sum()) > 0.95
+  assert prepared.box == (12, 8, 34, 32)
+
+
+def test_large_slices_are_stored_as_means_of_blocks():
+  study = study_lib.Study(
+      fakes.chest(), np.zeros(8, np.int8), (8.0, 6.0, 6.0), fakes.lungs(),
+      fakes.lesion(), 'drawn')
+  small = preparation.prepared(study, 24, 'x')
+  assert small.hu.shape == (8, 24, 20) and small.spacing_mm == (8.0, 12.0, 12.0)
+  assert small.box == (6, 4, 17, 16)
+  assert small.hu[0, 10, 5] == round(float(fakes.chest()[0, 20:22, 10:12].mean()))
+  uneven = preparation.prepared(study, 20, 'x')
+  assert uneven.hu.shape == (8, 16, 14) and uneven.hu.min() > -1100
+
+
+def test_a_chest_without_lungs_is_refused_in_words():
+  solid = np.full(fakes.SHAPE, 40, np.int16)
+  study = study_lib.Study(solid, np.zeros(8, np.int8), (8.0, 6.0, 6.0))
+  with pytest.raises(errors.NoLungsError, match='x: lungs are required'):
+    preparation.prepared(study, 0, 'x')
+
+
+def test_damaged_masks_are_refused(tmp_path):
+  path = fakes.own(tmp_path) / 'lung_masks' / 's3.nii.gz'
+  path.write_bytes(b'no NIfTI')
+  with pytest.raises(errors.UsageError, match='no readable NIfTI'):
+    _by_series(own_layout.list_studies(tmp_path))['s3'].read()
+  image = nibabel.Nifti1Image(fakes.lungs().transpose(2, 1, 0), fakes.AFFINE)
+  whole = image.to_bytes()
+  path.unlink()
+  path.with_suffix('').write_bytes(whole[:600])
+  with pytest.raises(errors.UsageError, match='truncated or damaged'):
+    _by_series(own_layout.list_studies(tmp_path))['s3'].read()

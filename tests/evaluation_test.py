@@ -1,0 +1,173 @@
+"""Evaluation: figures known by hand, cases of each kind, and what is written."""
+
+import json
+
+import numpy as np
+import pytest
+
+from covid_tf import contract
+from covid_tf import errors
+from covid_tf.training import records
+from covid_tf.training.evaluation import cases
+from covid_tf.training.evaluation import lung_metrics
+from covid_tf.training.evaluation import networks
+from covid_tf.training.evaluation import report
+from covid_tf.training.evaluation import run
+from covid_tf.training.evaluation import slice_metrics
+
+
+def _block(shape, *bounds):
+  mask = np.zeros(shape, np.uint8)
+  mask[tuple(slice(*pair) for pair in bounds)] = 1
+  return mask
+
+
+def test_overlap_of_shifted_blocks_is_known():
+  truth = _block((6, 20, 20), (1, 5), (4, 14), (4, 14))
+  found = _block((6, 20, 20), (1, 5), (4, 14), (6, 16))
+  agreement = lung_metrics.compare(found, truth, (8.0, 2.0, 3.0))
+  assert agreement.dice == pytest.approx(0.8)
+  assert agreement.iou == pytest.approx(8 / 12)
+  assert agreement.hausdorff95_mm == pytest.approx(6.0)  # Two columns of 3 mm.
+  assert agreement.in_3d
+
+
+def test_distance_counts_slices_in_millimetres_only_where_they_are_a_stack():
+  truth = _block((6, 20, 20), (1, 3), (4, 14), (4, 14))
+  found = _block((6, 20, 20), (1, 5), (4, 14), (4, 14))
+  assert lung_metrics.compare(found, truth, (8.0, 2.0, 2.0)).hausdorff95_mm == 16.0
+  flat = lung_metrics.compare(found, truth, (0.0, 2.0, 2.0))
+  assert flat.hausdorff95_mm == 0.0 and not flat.in_3d
+  assert lung_metrics.compare(found, truth, (8.0, 0.0, 0.0)).hausdorff95_mm is None
+
+
+def test_masks_without_lung_have_no_figure():
+  empty, full = np.zeros((2, 4, 4), np.uint8), np.ones((2, 4, 4), np.uint8)
+  assert lung_metrics.compare(empty, empty, (1.0, 1.0, 1.0)).dice is None
+  missed = lung_metrics.compare(empty, full, (1.0, 1.0, 1.0))
+  assert missed.dice == 0.0 and missed.hausdorff95_mm is None
+
+
+def test_slice_figures_of_a_small_set_are_those_counted_by_hand():
+  labels = [0, 0, 0, 1, 1, 1]
+  probability = [0.1, 0.2, 0.7, 0.4, 0.8, 0.9]
+  found = slice_metrics.discriminate(labels, probability, list('aabbcc'))
+  assert found.auc == pytest.approx(8 / 9)
+  at_half, youden = found.points
+  assert (at_half.sensitivity.count, at_half.specificity.count) == (2, 2)
+  assert at_half.ppv.value == pytest.approx(2 / 3)
+  assert youden.threshold == pytest.approx(0.3)
+  assert youden.sensitivity.value == 1.0
+  low, high = found.auc_ci95_delong
+  assert low < 8 / 9 <= high
+  assert found.brier == pytest.approx(np.mean(
+      [0.01, 0.04, 0.49, 0.36, 0.04, 0.01]))
+  assert sum(b.count for b in found.calibration) == 6
+
+
+def test_intervals_over_patients_are_wider_where_slices_are_alike():
+  random = np.random.default_rng(0)
+  patients = np.repeat(np.arange(20), 30)
+  level = np.repeat(random.normal(size=20), 30)
+  labels = patients % 2
+  probability = 1 / (1 + np.exp(-(labels - 0.5 + level)))
+  found = slice_metrics.discriminate(labels, probability, patients.astype(str))
+  wide, narrow = (high - low for low, high in
+                  (found.auc_ci95_patients, found.auc_ci95_bootstrap))
+  assert wide > 2 * narrow
+
+
+def test_one_class_alone_has_sensitivity_and_no_area():
+  found = slice_metrics.discriminate([1, 1], [0.9, 0.2], None)
+  assert found.auc is None and len(found.points) == 1
+  assert found.points[0].sensitivity.value == 0.5
+  assert found.points[0].specificity.value is None
+
+
+def test_a_patient_needs_more_than_one_stray_slice():
+  names, labels, scores = slice_metrics.patient_scores(
+      [0, 0, 0, -1, -1, 1, -1], [0.9, 0.0, 0.0, 0.6, 0.6, 0.9, 0.9],
+      ['a', 'a', 'a', 'b', 'b', 'c', 'd'], [-1, -1, -1, 1, 1, -1, -1])
+  assert names == ['a', 'b', 'c']  # Nobody knows about d.
+  assert labels.tolist() == [0, 1, 1]
+  np.testing.assert_allclose(scores, [0.3, 0.6, 0.9])
+
+
+def _lungs(hu):
+  return ((hu > -950) & (hu < -700)).astype(np.uint8)
+
+
+def _classifier(hu):
+  return np.clip((hu.max(axis=(1, 2)) + 1000) / 1000, 0, 1).astype(np.float32)
+
+
+def _records(patient, positive, **fields):
+  for index in range(4):
+    hu = np.full((20, 24), -1000, np.int16)
+    hu[4:16, 4:20] = -850
+    if positive and index:
+      hu[8:10, 8:12] = -300
+    mask = np.zeros((20, 24), np.uint8)
+    mask[4:16, 4:20] = 1
+    yield records.SliceRecord(
+        hu, mask, None, (4, 4, 16, 20), int(positive and index > 0), 2.0, patient,
+        f's-{patient}', index, 'test', **fields)
+
+
+@pytest.fixture(name='shards')
+def _shards(tmp_path):
+  paths = []
+  for number in range(6):
+    path = tmp_path / f'{number}.tfrecord'
+    records.write_shard(path, _records(
+        f'p{number}', number % 2, lung_mask_kind='pseudo', slice_mm=8.0,
+        case_label=number % 2))
+    paths.append(str(path))
+  return paths
+
+
+def test_shards_are_evaluated_case_by_case(shards):
+  found = run.evaluate(cases.from_shards(shards), _lungs, _classifier)
+  assert [case.series for case in found.lungs] == [f's-p{i}' for i in range(6)]
+  assert found.lungs[0].agreement.dice == 1.0
+  assert found.lungs[1].agreement.dice < 1.0
+  assert found.by_slice.auc == 1.0 and found.by_slice.n_positive == 9
+  assert found.by_patient.n_positive == 3 and found.by_patient.auc == 1.0
+  assert any('pseudo-labels' in note for note in found.notes)
+
+
+def test_both_files_say_the_same_and_quote_the_paper(shards, tmp_path):
+  found = run.evaluate(cases.from_shards(shards), _lungs, _classifier)
+  report.write(found, {'Classifier': 'a <b>'}, tmp_path / 'out')
+  stored = json.loads((tmp_path / 'out' / report.JSON_NAME).read_text())
+  page = (tmp_path / 'out' / report.PAGE_NAME).read_text()
+  assert stored['slices']['auc'] == 1.0 and len(stored['slice_probability']) == 24
+  assert stored['paper']['slices']['auc'] == 0.994
+  assert '0.994' in page and 'a &lt;b&gt;' in page and page.count('<svg') == 5
+  assert '<b>' not in page.split('<main>')[1].split('svg')[0]
+
+
+def test_slices_without_a_box_take_the_lung_network_or_a_pseudo_mask():
+  (case, *_) = [record for record in _records('p', True)]
+  hu = np.full((100, 100), 40, np.int16)
+  hu[:8] = hu[-8:] = hu[:, :8] = hu[:, -8:] = -1000
+  hu[30:70, 30:70] = -850
+  single = cases.Case(
+      'x', 'p', hu[np.newaxis], np.array([1]), -1, None, 'none', None, (0.0, 2.0, 2.0))
+  assert case.label == 0
+  by_network = run.evaluate([single], _lungs, _classifier)
+  assert by_network.slices[0].crop == 'lung network' and not by_network.lungs
+  assert by_network.slices[0].probability == pytest.approx(0.15)  # The crop is lung.
+  by_mask = run.evaluate([single], None, _classifier)
+  assert by_mask.slices[0].crop == 'pseudo lung mask'
+  nothing = np.zeros((1, 100, 100), np.int16)
+  empty = cases.Case('y', 'p', nothing, np.array([1]), -1, None, 'none', None, (0.,) * 3)
+  both = run.evaluate([single, empty], _lungs, _classifier)
+  assert [series for series, _ in both.left_out] == ['y']
+  with pytest.raises(errors.UsageError, match='found none'):
+    run.evaluate([empty], _lungs, _classifier)
+
+
+def test_a_network_that_is_not_there_is_refused(tmp_path):
+  with pytest.raises(errors.UsageError, match='found no such file'):
+    networks.load(contract.CLASSIFIER_MODEL, tmp_path / 'none.weights.h5')
