@@ -1,0 +1,105 @@
+"""The base install: everything outside the TensorFlow rooms, where there is none."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+_TESTS = pathlib.Path(__file__).resolve().parent
+
+# A fresh interpreter in which TensorFlow and its kin cannot be found.
+_BLOCKED = '''
+import importlib, importlib.abc, pkgutil, sys
+
+class Block(importlib.abc.MetaPathFinder):
+  def find_spec(self, name, path=None, target=None):
+    if name.split('.')[0] in (
+        'tensorflow', 'keras', 'tf_keras', 'segmentation_models'):
+      raise ModuleNotFoundError(f'{name} is blocked', name=name)
+
+sys.meta_path.insert(0, Block())
+'''
+
+_IMPORT_ALL = _BLOCKED + '''
+import covid_tf
+
+ROOMS = ('covid_tf.models', 'covid_tf.training', 'covid_tf.server')
+# Dask is an extra of its own; its module is imported when a scheduler is named.
+EXTRAS = ('dask', 'distributed')
+seen = []
+
+def walk(package):
+  for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):
+    if module.name in ROOMS:
+      continue
+    try:
+      found = importlib.import_module(module.name)
+    except ModuleNotFoundError as error:
+      if error.name.split('.')[0] not in EXTRAS:
+        raise
+      continue
+    seen.append(module.name)
+    if module.ispkg:
+      walk(found)
+
+walk(covid_tf)
+for name in covid_tf.__all__:
+  getattr(covid_tf, name)
+print('\\n'.join(seen))
+'''
+
+_SCORE = _BLOCKED + '''
+import pathlib
+import covid_tf
+from covid_tf.reports import study_files
+import fake_models, synthetic_case
+
+shape = (17, 42, 64)
+affine = synthetic_case.axial_affine((16.0, 6.0, 6.0), shape)
+volume = synthetic_case.make_volume(affine, shape)
+with fake_models.FakeModels() as models:
+  result = covid_tf.analyze(volume, models)
+folder = pathlib.Path(sys.argv[1])
+study_files.write_all(folder, result, volume, demo_models=False)
+print(result.corona_score_cm3)
+'''
+
+
+def _run(code, *arguments):
+  done = subprocess.run(
+      [sys.executable, '-c', code, *arguments], capture_output=True, text=True,
+      check=False, env=os.environ | {
+          'PYTHONPATH': os.pathsep.join([str(_TESTS), *sys.path])})
+  assert done.returncode == 0, done.stderr
+  return done.stdout
+
+
+def test_the_block_blocks():
+  assert 'blocked' in _run(_BLOCKED + '''
+try:
+  import tensorflow
+except ModuleNotFoundError as error:
+  print(error)
+''')
+
+
+def test_every_other_room_can_be_imported():
+  seen = _run(_IMPORT_ALL).split()
+  package = _TESTS.parent / 'covid_tf'
+  expected = {
+      path.name.removesuffix('.py') for path in package.iterdir()
+      if path.suffix == '.py' or (path / '__init__.py').exists()}
+  expected -= {'__init__', 'models', 'training', 'server'}
+  assert {name.split('.')[1] for name in seen} == expected
+  assert len(seen) == len(set(seen)) and 'covid_tf.commands.score' in seen
+
+
+def test_a_study_is_scored_and_reported(tmp_path):
+  score = float(_run(_SCORE, str(tmp_path)))
+  assert score > 1
+  result = json.loads((tmp_path / 'result.json').read_text())
+  assert result['corona_score_cm3'] == score
+  assert f'{score:.1f}' in (tmp_path / 'report.html').read_text()
+  assert (tmp_path / 'localization.nii.gz').stat().st_size > 100
+  assert (tmp_path / 'lung_mask.nii.gz').stat().st_size > 100
