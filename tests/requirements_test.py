@@ -1,0 +1,119 @@
+"""What the code imports is what setup.cfg asks for, each in the room's own extra."""
+
+import ast
+import functools
+import importlib.metadata
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+# Decoders that pydicom finds by itself once they are installed.
+_PLUGINS = {'pyjpegls', 'pylibjpeg', 'pylibjpeg-openjpeg'}
+# Imported by tools alone: the flags of scripts that the README tells users to run.
+_OF_TOOLS = {'absl-py'}
+# tools/test.sh installs it by hand, for it insists on `tensorflow`.
+_BY_HAND = {'tensorflow-serving-api'}
+# Part of covid_tf to the extras that it may need.
+_ROOMS = {
+    'batch': ('dask',), 'models': ('models',), 'server': ('models',),
+    'training': ('models', 'training')}
+
+
+def _required(*extras: str) -> dict[str, str]:
+  """Distribution to its bound, as tools/requirements.py prints the base and extras."""
+  done = subprocess.run(
+      [sys.executable, _ROOT / 'tools' / 'requirements.py', *extras], check=True,
+      capture_output=True, text=True)
+  return {_canonical(name): bound for name, bound in re.findall(
+      r'^([\w.-]+)(.*)$', done.stdout, re.MULTILINE)}
+
+
+def _canonical(name: str) -> str:
+  return re.sub(r'[-_.]+', '-', name).lower()
+
+
+def _imported(folder: pathlib.Path, pattern: str = '**/*.py') -> set[str]:
+  """First parts of what a folder's files import from elsewhere."""
+  own = {path.stem for path in _ROOT.glob('t*/**/*.py')} | {'covid_tf'}
+  names = set()
+  for path in folder.glob(pattern):
+    for node in ast.walk(ast.parse(path.read_text('utf-8'))):
+      if isinstance(node, ast.Import):
+        names |= {alias.name.split('.')[0] for alias in node.names}
+      elif isinstance(node, ast.ImportFrom):
+        names.add(node.module.split('.')[0])
+  return names - own - set(sys.stdlib_module_names)
+
+
+@functools.cache
+def _distributions() -> dict[str, list[str]]:
+  return importlib.metadata.packages_distributions()
+
+
+def _missing(imported: set[str], required) -> set[str]:
+  """Modules that none of the required distributions brings."""
+  # Of both builds of TensorFlow either may be installed here.
+  required = set(required) | ({'tensorflow', 'tensorflow-cpu'}
+                              if 'tensorflow' in required else set())
+  return {
+      name for name in imported
+      if not required & set(map(_canonical, _distributions().get(name, ())))}
+
+
+@pytest.mark.parametrize('room', sorted(
+    path.stem for path in (_ROOT / 'covid_tf').iterdir()
+    if path.suffix == '.py' or (path / '__init__.py').exists()))
+def test_a_room_imports_what_its_extras_bring(room):
+  path = _ROOT / 'covid_tf' / room
+  imported = (_imported(path) if path.is_dir()
+              else _imported(path.parent, f'{room}.py'))
+  assert not _missing(imported, _required(*_ROOMS.get(room, ())))
+
+
+def test_only_the_engine_of_dask_needs_dask():
+  path = _ROOT / 'covid_tf' / 'batch'
+  others = {name for file in path.glob('*.py') if file.stem != 'dask_engine'
+            for name in _imported(path, file.name)}
+  assert not _missing(others, _required())
+  assert _missing(_imported(path), _required()) == {'distributed'}
+
+
+def test_nothing_is_required_in_vain():
+  imported = {
+      _canonical(distribution) for name in _imported(_ROOT / 'covid_tf')
+      for distribution in _distributions().get(name, ())}
+  assert set(_required()) - imported == _PLUGINS | _OF_TOOLS
+
+
+def test_tests_need_no_more_than_test_sh_installs():
+  script = (_ROOT / 'tools' / 'test.sh').read_text('utf-8')
+  extras = re.search(r'requirements\.py ([\w -]+?) *\\?\n', script).group(1).split()
+  assert all(name in script for name in _BY_HAND)
+  required = set(_required(*extras)) | _BY_HAND
+  if 'tensorflow-cpu' in required:
+    required.add('tensorflow')
+  assert not _missing(_imported(_ROOT / 'tests', '*.py'), required)
+
+
+def test_both_builds_of_tensorflow_come_with_the_same():
+  full, cpu = _required('models'), _required('models-cpu')
+  assert full.pop('tensorflow') == cpu.pop('tensorflow-cpu')
+  assert full == cpu
+
+
+def test_every_requirement_has_a_lower_bound_that_is_met_here():
+  required = _required('models', 'training', 'dask', 'dev')
+  for name, bound in required.items():
+    assert re.fullmatch(r'>=[\d.]+', bound), name
+    if name == 'tensorflow':  # Here may be tensorflow-cpu.
+      continue
+    installed = importlib.metadata.version(name)
+    assert _numbers(installed) >= _numbers(bound), name
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+  return tuple(map(int, re.findall(r'\d+', version)))[:3]
