@@ -161,7 +161,8 @@ def test_slices_without_a_box_take_the_lung_network_or_a_pseudo_mask():
   by_mask = run.evaluate([single], None, _classifier)
   assert by_mask.slices[0].crop == 'pseudo lung mask'
   nothing = np.zeros((1, 100, 100), np.int16)
-  empty = cases.Case('y', 'p', nothing, np.array([1]), -1, None, 'none', None, (0.,) * 3)
+  empty = cases.Case(
+      'y', 'p', nothing, np.array([1]), -1, None, 'none', None, (0.0, 2.0, 2.0))
   both = run.evaluate([single, empty], _lungs, _classifier)
   assert [series for series, _ in both.left_out] == ['y']
   with pytest.raises(errors.UsageError, match='found none'):
