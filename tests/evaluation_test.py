@@ -133,6 +133,7 @@ def test_shards_are_evaluated_case_by_case(shards):
   assert found.lungs[1].agreement.dice < 1.0
   assert found.by_slice.auc == 1.0 and found.by_slice.n_positive == 9
   assert found.by_patient.n_positive == 3 and found.by_patient.auc == 1.0
+  assert found.by_patient.auc_ci95_newcombe[0] < 0.8  # Six patients prove little.
   assert any('pseudo-labels' in note for note in found.notes)
 
 

@@ -28,7 +28,7 @@ def roc_figure(
       axes.plot(
           1 - point.specificity.value, point.sensitivity.value, mark, color=colour,
           ms=5.5, mec='white', mew=0.6, ls='', clip_on=False, zorder=4,
-          label=f'probability > {point.threshold:.2g}')
+          label=f'probability > {point.threshold:.3g}')
     if with_paper:
       axes.plot(
           1 - paper.SLICE_SPECIFICITY, paper.SLICE_SENSITIVITY, '*',
@@ -72,7 +72,7 @@ def calibration_figure(
 def lung_figure(cases: tuple[run.LungCase, ...]) -> matplotlib.figure.Figure:
   """Dice and 95 % Hausdorff distance of every case."""
   with figure_style.styled():
-    figure = figure_style.new_figure(height_inch=3.2, width_inch=5.2)
+    figure = figure_style.new_figure(height_inch=3.2)
     left, right = figure.subplots(1, 2)
     dice, distance = lung_values(cases)
     for axes, values, label in ((left, dice, 'Dice'),
@@ -87,7 +87,7 @@ def lung_figure(cases: tuple[run.LungCase, ...]) -> matplotlib.figure.Figure:
       axes.set(ylabel=label, xticks=[])
     figure_style.put_caption(figure, (
         f'Lung masks of {len(cases)} cases against the true ones. Boxes: quartiles; '
-        'points: cases, in order.'), line_characters=100)
+        'points: cases, in order.'))
     return figure
 
 

@@ -52,6 +52,8 @@ class Discrimination:
     auc: area under the ROC curve; None where a class is empty.
     auc_ci95_delong, auc_ci95_bootstrap: 95 % intervals over the units themselves;
       None where a class has fewer than two.
+    auc_ci95_newcombe: 95 % interval that stays one where the classes separate wholly,
+      when the other two say "no uncertainty".
     auc_ci95_patients: bootstrap over patients, all of whose units are drawn
       together: slices of one patient are alike. None for patients, and where a
       class is empty.
@@ -67,6 +69,7 @@ class Discrimination:
   auc: float | None
   auc_ci95_delong: tuple[float, float] | None
   auc_ci95_bootstrap: tuple[float, float] | None
+  auc_ci95_newcombe: tuple[float, float] | None
   auc_ci95_patients: tuple[float, float] | None
   points: tuple[Point, ...]
   calibration: tuple[CalibrationBin, ...]
@@ -95,7 +98,7 @@ def discriminate(
   bins, error = _calibration(labels, probability)
   points = [_point('the paper\'s threshold', DECISION_THRESHOLD, positive, negative)]
   area = dict.fromkeys(('auc', 'auc_ci95_delong', 'auc_ci95_bootstrap',
-                        'auc_ci95_patients', 'curve'))
+                        'auc_ci95_newcombe', 'auc_ci95_patients', 'curve'))
   if len(positive) and len(negative):
     curve = roc.curve(positive, negative)
     youden = operating_points.youden_threshold(curve)
@@ -143,8 +146,10 @@ def patient_scores(
 def _area(positive, negative, seed) -> dict:
   estimate = delong.estimate(positive, negative)
   interval = estimate.interval()
+  auc = float(estimate.auc[0])
   return {
-      'auc': float(estimate.auc[0]),
+      'auc': auc,
+      'auc_ci95_newcombe': roc.newcombe_interval(auc, len(positive), len(negative)),
       'auc_ci95_delong': None if interval is None else tuple(map(float, interval[0])),
       'auc_ci95_bootstrap': (
           None if interval is None else
