@@ -20,7 +20,7 @@ training_flags.define_plan(
     'drawn lesions.')
 _CLASS_WEIGHTS = flags.DEFINE_enum(
     'class_weights', 'equal', ['equal', 'balanced'],
-    'balanced: a slice of the rarer class counts for more, so that classes count alike.')
+    'balanced: a slice of the rarer class counts for more, so that both count alike.')
 
 
 def _task(sets):

@@ -6,10 +6,10 @@ import time
 
 from absl import app
 from absl import flags
-import keras
 import tqdm
 
 from covid_tf import errors
+from covid_tf.datasets import shard_list
 from covid_tf.training import devices
 from covid_tf.training import options as options_lib
 from covid_tf.training import run
@@ -64,7 +64,8 @@ def define_plan(default_stages: list[str], default_batch: int, kinds: str):
   """
   flags.DEFINE_multi_string(
       'stage', default_stages,
-      f'size:steps:learning rate:final learning rate[:kind]; stages run in turn. {kinds}')
+      'size:steps:learning rate:final learning rate[:kind]; stages run in turn. '
+      + kinds)
   flags.DEFINE_integer('batch', default_batch, 'Slices a step.', lower_bound=1)
 
 
@@ -89,14 +90,10 @@ def main(make_task, require_classes: bool = False):
 
 def _train(make_task, require_classes):
   strategy = devices.strategy(_DEVICES.value)  # Before anything else of TensorFlow.
-  keras.utils.set_random_seed(_SEED.value)
   options = _options()
   sets = [shards_lib.look_through(pattern) for pattern in _SHARDS.value]
   held_out = [shards_lib.look_through(pattern) for pattern in _VALIDATION.value]
-  if require_classes:
-    shards_lib.require_both_classes('--shards', sets)
-    for shards in held_out:
-      shards_lib.require_both_classes('--validation', [shards])
+  _check(sets, held_out, require_classes)
   for shards in sets + held_out:
     print(f'{shards.pattern}: {shards.count} slices, {shards.positives} positive, '
           f'{shards.negatives} negative')
@@ -106,6 +103,18 @@ def _train(make_task, require_classes):
     run.train(
         make_task(sets), options, sets, held_out, _configuration(), strategy=strategy,
         report=_report, progress=lambda *now: _show(bar, options.stages, *now))
+
+
+def _check(sets, held_out, require_classes):
+  """Before the first step: lists of shards agree, patients are apart."""
+  paths = {name: [path for shards in group for path in shards.paths]
+           for name, group in (('--shards', sets), ('--validation', held_out))}
+  shard_list.check([path for group in paths.values() for path in group])
+  shard_list.require_apart(paths)
+  if require_classes:
+    shards_lib.require_both_classes('--shards', sets)
+    for shards in held_out:
+      shards_lib.require_both_classes('--validation', [shards])
 
 
 def _options():

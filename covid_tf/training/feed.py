@@ -51,7 +51,7 @@ def held_out(
   """Slices to measure on, unchanged, spread over all patients of a pattern."""
   count = shards.labelled if task.labelled_only else shards.count
   records = record_order.in_order(shards.paths, task.labelled_only)
-  few = record_order.every_nth(records, count, options.validation_slices)
+  few = record_order.some(records, count, options.validation_slices)
   return few.map(
       lambda record, seed: task.example(record, seed, augmentation.NONE, size),
       num_parallel_calls=tf.data.AUTOTUNE).batch(options.batch).prefetch(1)

@@ -62,9 +62,10 @@ class Trainer:
     with self.strategy.scope():
       self.optimizer = keras.optimizers.Adam()
       self.optimizer.build(self.model.trainable_variables)
-      self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
-      self.best = tf.Variable(-math.inf, trainable=False)
-      self.worse = tf.Variable(0, dtype=tf.int64, trainable=False)
+    # Outside the scope: every process counts for itself, and alike.
+    self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+    self.best = tf.Variable(-math.inf, trainable=False)
+    self.worse = tf.Variable(0, dtype=tf.int64, trainable=False)
     self.is_chief = devices.worker_number(self.strategy) == 0
     checkpoint = tf.train.Checkpoint(
         model=self.model, optimizer=self.optimizer, step=self.step, best=self.best,
@@ -92,7 +93,7 @@ class Trainer:
     """
     if self._is_done(stage, patience):
       return
-    train_step = self._train_step()
+    train_step = self.train_step()
     done = int(self.step)
     batches = iter(self.strategy.distribute_datasets_from_function(
         lambda context: dataset(context, done)))
@@ -121,7 +122,7 @@ class Trainer:
   def _judge(self, score: float | None) -> None:
     if score is None:
       return
-    if score <= float(self.best):
+    if not score > float(self.best):  # Nor is what cannot be measured.
       self.worse.assign_add(1)
       return
     self.best.assign(score)
@@ -130,7 +131,8 @@ class Trainer:
       with files.replacing(self.directory / BEST_WEIGHTS) as temporary:
         self.model.save_weights(temporary)
 
-  def _train_step(self):
+  def train_step(self) -> Callable:
+    """Makes the function (images, labels) -> loss that takes one optimizer step."""
     variables = self.model.trainable_variables
     replicas = self.strategy.num_replicas_in_sync
 

@@ -103,9 +103,18 @@ def for_worker(
       lambda *columns: [column[first:first + part] for column in columns]).unbatch()
 
 
-def every_nth(dataset: tf.data.Dataset, count: int, wanted: int) -> tf.data.Dataset:
-  """About `wanted` of `count` elements, spread evenly."""
-  return dataset.shard(max(1, round(count / wanted)), 0)
+def some(dataset: tf.data.Dataset, count: int, wanted: int) -> tf.data.Dataset:
+  """About `wanted` of `count` elements, always the same ones, from everywhere.
+
+  Drawn, since every n-th would be of one kind where kinds take turns.
+  """
+  if wanted >= count:
+    return dataset
+  share = wanted / count
+  return dataset.enumerate().filter(
+      lambda place, _: tf.random.stateless_uniform(
+          [], tf.stack([place, tf.constant(0, tf.int64)])) < share
+  ).map(lambda _, element: element)
 
 
 def _is_labelled(example: tf.Tensor) -> tf.Tensor:

@@ -72,6 +72,8 @@ def train(
   log = logs.RunLog(options.output, options.tensorboard) if is_chief else None
   model, taken, before = None, 0, 0
   for number, stage in enumerate(options.stages):
+    # Also when it goes on: tf.data mixes the global seed into its orders.
+    keras.utils.set_random_seed(options.seed + number)
     model = _prepared(task, stage, model, strategy)
     trainer = loop.Trainer(
         model, task.objective(model, stage), options.output / f'stage{number}',

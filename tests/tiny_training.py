@@ -1,0 +1,126 @@
+"""A whole training that takes seconds, in this process or as one of several."""
+
+import dataclasses
+import os
+import pathlib
+import signal
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from covid_tf.models import preprocessing
+from covid_tf.training import augmentation
+from covid_tf.training import classifier_task
+from covid_tf.training import devices
+from covid_tf.training import options as options_lib
+from covid_tf.training import pipelines
+from covid_tf.training import records
+from covid_tf.training import run
+from covid_tf.training import shards
+from covid_tf.training import stages
+from covid_tf.training import tasks
+
+_CONSTANTS = preprocessing.Preprocessing((-1350.0, 150.0), 16, 0.5)
+ASKED = {'network': 'tiny'}
+
+
+def record(index: int, label: int) -> records.SliceRecord:
+  """A chest of 48 x 60 pixels, with an opacity where the label is 1."""
+  random = np.random.default_rng(index)
+  hu = np.full((48, 60), -850, np.int16)
+  if label:
+    hu[20:30, 20:40] = -200
+  hu += random.integers(-20, 20, hu.shape).astype(np.int16)
+  mask = np.zeros((48, 60), np.uint8)
+  mask[8:40, 10:50] = 1
+  return records.SliceRecord(
+      hu, mask, (hu > -500).astype(np.uint8) if index % 3 else None, (8, 10, 40, 50),
+      label, 1.5, f'p{index // 4}', 's', index, 'test')
+
+
+def write_shard(path: pathlib.Path, count: int = 24, first: int = 0) -> str:
+  """Writes slices of both classes; returns the path as a pattern."""
+  records.write_shard(
+      path, [record(i, i % 2) for i in range(first, first + count)])
+  return str(path)
+
+
+def task(**changes) -> tasks.Task:
+  """A convolution that tells the two kinds of slice apart."""
+  parts = {
+      'build': _build, 'served': lambda model: model, 'freeze': _freeze,
+      'objective': _objective, 'example': _example, 'measure': _measure,
+      'picture': lambda model, images, labels: tf.clip_by_value(images, 0.0, 1.0),
+      'kinds': (stages.PLAIN, stages.FROZEN), 'labelled_only': True,
+      'augmentation': augmentation.Augmentation(hu_offset=20.0, noise_hu=20.0)}
+  return tasks.Task(**parts | changes)
+
+
+def options(folder: pathlib.Path, *plan: str, **changes) -> options_lib.Options:
+  """Checkpoints every 5 steps of 8 slices."""
+  given = {'batch': 8, 'shuffle_buffer': 12, 'checkpoint_every': 5,
+           'tensorboard': False} | changes
+  return options_lib.Options(
+      pathlib.Path(folder), tuple(map(stages.Stage.parse, plan)), **given)
+
+
+def train(options_: options_lib.Options, pattern: str, task_: tasks.Task, **given):
+  """Trains on one pattern and measures on it."""
+  sets = [shards.look_through(pattern)]
+  return run.train(task_, options_, sets, sets, ASKED, **given)
+
+
+def _build(size):
+  keras.utils.set_random_seed(2)
+  images = keras.Input((size, size, 3))
+  x = keras.layers.Conv2D(4, 3, strides=4, activation='relu', name='body')(
+      images / 128.0)
+  return keras.Model(images, keras.layers.Dense(1, name='head')(
+      keras.layers.GlobalMaxPooling2D()(x)))
+
+
+def _freeze(model):
+  model.get_layer('body').trainable = False
+
+
+def _objective(model, stage):
+  del stage
+  loss = tf.nn.sigmoid_cross_entropy_with_logits
+  return lambda images, labels: tf.reduce_mean(
+      loss(labels['covid'], model(images, training=True)))
+
+
+def _example(record_, seed, how, size):
+  return pipelines.located_example(
+      record_, seed, how, dataclasses.replace(_CONSTANTS, size=size))
+
+
+def _measure(model, batches):
+  return classifier_task.slice_figures(model, batches)
+
+
+def main(folder: str, pattern: str, choice: str, plan: str, killed_at: str) -> None:
+  """As a process of its own; `killed_at` is a checkpoint, '0' for none.
+
+  The process kills itself between a checkpoint's measure and its writing.
+  """
+  if choice == devices.MIRRORED:
+    (cpu,) = tf.config.list_physical_devices('CPU')
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+  strategy = devices.strategy(choice)
+  measured = []
+
+  def measure(model, batches):
+    measured.append(_measure(model, batches))
+    if len(measured) == int(killed_at):
+      os.kill(os.getpid(), signal.SIGKILL)
+    return measured[-1]
+
+  train(options(folder, plan), pattern, task(measure=measure), strategy=strategy)
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

@@ -1,0 +1,116 @@
+"""Runs: they learn, go on after a kill, refuse what is wrong, end in time."""
+
+import csv
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny_training
+
+from covid_tf import errors
+from covid_tf.models import trained
+from covid_tf.training import loop
+
+_PLAN = '16:20:0.02:0.02'
+
+
+@pytest.fixture(name='pattern')
+def _pattern(tmp_path):
+  return tiny_training.write_shard(tmp_path / 'a.tfrecord')
+
+
+def _losses(folder):
+  with open(folder / 'log.csv', newline='') as log:
+    return [float(row['loss']) for row in csv.DictReader(log)]
+
+
+def _environment():
+  return os.environ | {
+      'PYTHONPATH': os.pathsep.join(filter(None, sys.path)),
+      'CUDA_VISIBLE_DEVICES': '-1', 'TF_CPP_MIN_LOG_LEVEL': '3'}
+
+
+def test_a_killed_run_ends_where_one_that_went_through_does(tmp_path, pattern):
+  command = [sys.executable, tiny_training.__file__, str(tmp_path / 'cut'), pattern,
+             'none', _PLAN, '3']
+  killed = subprocess.run(command, env=_environment(), capture_output=True)
+  assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+  assert not (tmp_path / 'cut' / trained.FINAL_WEIGHTS).exists()
+  seen = []
+  whole, resumed = (
+      tiny_training.train(
+          tiny_training.options(tmp_path / name, _PLAN), pattern, tiny_training.task(),
+          progress=lambda stage, step, *_, name=name: seen.append((name, step)))
+      for name in ('whole', 'cut'))
+  assert [step for name, step in seen if name == 'cut'] == [15, 20]
+  for one, two in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+    np.testing.assert_allclose(one, two, atol=1e-5)
+  losses = _losses(tmp_path / 'whole')
+  np.testing.assert_allclose(losses, _losses(tmp_path / 'cut'), atol=1e-5)
+  assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_folder_of_another_configuration_is_refused(tmp_path, pattern, monkeypatch):
+  tiny_training.train(
+      tiny_training.options(tmp_path, '16:1:0.02:0.02'), pattern, tiny_training.task())
+  monkeypatch.setattr(tiny_training, 'ASKED', {'network': 'tiny', 'seed': 4})
+  with pytest.raises(errors.UsageError, match='begun with seed null, found 4 now'):
+    tiny_training.train(
+        tiny_training.options(tmp_path, _PLAN), pattern, tiny_training.task())
+
+
+def test_stages_follow_one_another_and_a_frozen_one_keeps_the_body(tmp_path, pattern):
+  first = tiny_training._build(16).get_layer('body').get_weights()
+  plan = ('16:5:0.02:0.02:frozen', '32:5:0.02:0.002')
+  frozen = tiny_training.train(
+      tiny_training.options(tmp_path / 'a', plan[0]), pattern, tiny_training.task())
+  both = tiny_training.train(
+      tiny_training.options(tmp_path / 'b', *plan), pattern, tiny_training.task())
+  np.testing.assert_array_equal(frozen.get_layer('body').get_weights()[0], first[0])
+  assert np.abs(both.get_layer('body').get_weights()[0] - first[0]).max() > 1e-3
+  assert both.input_shape == (None, 32, 32, 3)
+
+
+def test_a_stage_that_the_network_does_not_know_is_refused(tmp_path, pattern):
+  with pytest.raises(errors.UsageError, match='plain or frozen, found guided'):
+    tiny_training.train(
+        tiny_training.options(tmp_path, f'{_PLAN}:guided'), pattern,
+        tiny_training.task())
+  assert not (tmp_path / trained.CONFIGURATION).exists()
+
+
+def test_early_stopping_ends_a_stage_and_the_best_weights_are_kept(tmp_path, pattern):
+  scores = iter([0.5, 0.9, 0.8, 0.7, 1.0])
+  weights = []
+
+  def measure(model, batches):
+    del batches
+    weights.append(model.get_weights())
+    return {'score': next(scores)}
+
+  model = tiny_training.train(
+      tiny_training.options(
+          tmp_path, '16:40:0.02:0.02', patience=2, keep_best=True),
+      pattern, tiny_training.task(measure=measure))
+  assert len(weights) == 4
+  for one, two in zip(model.get_weights(), weights[1], strict=True):
+    np.testing.assert_array_equal(one, two)
+  assert (tmp_path / 'stage0' / loop.BEST_WEIGHTS).exists()
+  rows = (tmp_path / 'validation.csv').read_text().splitlines()
+  assert rows[2] == f'0,10,score {pattern},0.90000'
+
+
+def test_xla_gives_the_same_run(tmp_path, pattern):
+  plan = '16:5:0.02:0.02'
+  for name, xla in (('plain', False), ('xla', True)):
+    tiny_training.train(
+        tiny_training.options(tmp_path / name, plan, xla=xla, tensorboard=xla), pattern,
+        tiny_training.task())
+  np.testing.assert_allclose(
+      _losses(tmp_path / 'plain'), _losses(tmp_path / 'xla'), atol=1e-4)
+  assert list((tmp_path / 'xla' / 'tensorboard').iterdir())
+  assert pathlib.Path(tmp_path / 'plain' / trained.LATEST_WEIGHTS).exists()
