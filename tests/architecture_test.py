@@ -1,4 +1,4 @@
-"""Who may enter which room, as the table of CONTRIBUTING.md says; read from the code."""
+"""Who may enter which room, as the table of CONTRIBUTING.md says, by the code."""
 
 import ast
 import collections
