@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import collections
+import csv
 import dataclasses
 import os
 import pathlib
@@ -67,9 +68,9 @@ def write_shards(
     _require_classes(imported, allow_empty_class)
     shard_list.write_shards(folder, shards)
     splits.write(split, folder, imported.slices)
-    with open(folder / LEFT_OUT_NAME, 'w', encoding='utf-8') as file:
-      file.writelines(f'{series},"{reason}"\n' for series, reason in (
-          ('series', 'reason'), *imported.left_out))
+    with open(folder / LEFT_OUT_NAME, 'w', encoding='utf-8', newline='') as file:
+      writer = csv.writer(file, lineterminator='\n')
+      writer.writerows((('series', 'reason'), *imported.left_out))
   return imported
 
 
@@ -82,7 +83,7 @@ def _write_all(entries, split, folder, size, progress):
       try:
         study = preparation.prepared(entry.read(), size, entry.series)
       except errors.StudyRefusedError as error:
-        left_out.append((entry.series, str(error).replace('"', "'")))
+        left_out.append((entry.series, str(error)))
         continue
       shard = f'{name}/{_file_name(number, entry)}'
       (folder / name).mkdir(exist_ok=True)
