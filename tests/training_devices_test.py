@@ -26,7 +26,8 @@ def _losses(folder):
 def _start(folder, pattern, choice, **environment):
   paths = os.pathsep.join(filter(None, sys.path))
   return subprocess.Popen(
-      [sys.executable, tiny_training.__file__, str(folder), pattern, choice, _PLAN, '0'],
+      [sys.executable, tiny_training.__file__, str(folder), pattern, choice, _PLAN,
+       '0'],
       env=os.environ | environment | {
           'PYTHONPATH': paths, 'CUDA_VISIBLE_DEVICES': '-1',
           'TF_CPP_MIN_LOG_LEVEL': '3'},
