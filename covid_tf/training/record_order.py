@@ -6,6 +6,7 @@ of slices it has seen, and goes on with the next one.
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from covid_tf.training import records
@@ -104,17 +105,16 @@ def for_worker(
 
 
 def some(dataset: tf.data.Dataset, count: int, wanted: int) -> tf.data.Dataset:
-  """About `wanted` of `count` elements, always the same ones, from everywhere.
+  """At most `wanted` of `count` elements, always the same ones, from everywhere.
 
   Drawn, since every n-th would be of one kind where kinds take turns.
   """
   if wanted >= count:
     return dataset
-  share = wanted / count
+  is_chosen = np.zeros(count, bool)
+  is_chosen[np.random.default_rng(0).choice(count, wanted, replace=False)] = True
   return dataset.enumerate().filter(
-      lambda place, _: tf.random.stateless_uniform(
-          [], tf.stack([place, tf.constant(0, tf.int64)])) < share
-  ).map(lambda _, element: element)
+      lambda place, _: tf.gather(is_chosen, place)).map(lambda _, element: element)
 
 
 def _is_labelled(example: tf.Tensor) -> tf.Tensor:
