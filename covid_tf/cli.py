@@ -22,7 +22,7 @@ _COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Runs one command; returns its exit status (0, 2 use, 3 study, 4 model, 5 output)."""
+  """Runs one command; returns its status (0, 2 use, 3 study, 4 model, 5 output)."""
   argv = sys.argv[1:] if argv is None else argv
   parser = _parser()
   if not argv or argv[0] not in _COMMANDS:

@@ -56,7 +56,7 @@ class ModelIdentity:
 
 @dataclasses.dataclass(frozen=True)
 class LungBox:
-  """In-plane box around the lungs, half open: rows [row0, row1), columns [column0, column1)."""
+  """In-plane box around the lungs: rows [row0, row1), columns [column0, column1)."""
 
   row0: int
   column0: int

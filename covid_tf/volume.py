@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-AIR_HU = -1024  # Lowest value of a 12-bit CT with intercept -1024; padding becomes this.
+AIR_HU = -1024  # Lowest of a 12-bit CT with intercept -1024; padding becomes this.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,15 +12,16 @@ import sys
 import threading
 import time
 
+import fake_models
+import odd_series
+import synthetic_case
+
 from covid_tf import results
 from covid_tf.batch import archive
 from covid_tf.batch import configuration
 from covid_tf.batch import engine
 from covid_tf.batch import run
 from covid_tf.batch import scoring
-import fake_models
-import odd_series
-import synthetic_case
 
 _SHAPE = (14, 50, 76)
 _SPACING_MM = (20.0, 5.0, 5.0)

@@ -2,6 +2,7 @@ import csv
 import os
 import shutil
 
+import odd_series
 import pydicom
 from pydicom import fileset
 import pytest
@@ -11,7 +12,6 @@ from covid_tf.batch import archive
 from covid_tf.batch import index
 from covid_tf.batch import studies as studies_lib
 from covid_tf.readers import identification
-import odd_series
 
 _ROOT = '1.2.826.0.1.3680043.10.511'
 

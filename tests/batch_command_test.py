@@ -2,6 +2,9 @@ import dataclasses
 import os
 import signal
 
+import batch_archive
+import fake_models
+import odd_series
 import pytest
 
 from covid_tf import cli
@@ -9,9 +12,6 @@ from covid_tf import predictors
 from covid_tf import results
 from covid_tf.batch import engine
 from covid_tf.reports import stored_result
-import batch_archive
-import fake_models
-import odd_series
 
 
 @pytest.fixture(name='source', scope='module')

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import time
 
+import batch_archive
 import psutil
 
 from covid_tf.batch import manifest
 from covid_tf.batch import records
 from covid_tf.reports import study_files
-import batch_archive
 
 _STUDIES = 6
 _NAMES = sorted({*study_files.NAMES, records.FILE_NAME} - {'report.html'})

@@ -6,6 +6,8 @@ import pathlib
 import shutil
 import threading
 
+import batch_archive
+import odd_series
 import pytest
 
 from covid_tf import errors
@@ -19,8 +21,6 @@ from covid_tf.batch import scoring
 from covid_tf.batch import summary
 from covid_tf.cohort import load_results
 from covid_tf.reports import stored_result
-import batch_archive
-import odd_series
 
 
 @pytest.fixture(name='source', scope='module')

@@ -1,10 +1,10 @@
 import json
 
+import fake_models
 import pytest
 
 from covid_tf import case_threshold
 from covid_tf import errors
-import fake_models
 
 _DIGESTS = {model.name: model.card_sha256 for model in fake_models.IDENTITIES}
 _CONTENT = {

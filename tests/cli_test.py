@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import odd_series
 import pytest
 
 from covid_tf import cli
@@ -11,7 +12,6 @@ from covid_tf import predictors
 from covid_tf import study_scoring
 from covid_tf import version
 from covid_tf.commands import inspect as inspect_command
-import odd_series
 
 # Command to a flag that only its own help can know.
 _COMMANDS = {

@@ -3,12 +3,11 @@
 import json
 import re
 
+import cohort_files
 import numpy as np
 import pytest
 
 from covid_tf import cli
-
-import cohort_files
 
 POSITIVE = (5, 40, 80, 120, 33, 61, 250, 9, 300, 75, 18, 140)
 NEGATIVE = (0, 0, 0, 2, 0, 7, 1, 0, 12, 0)

@@ -1,13 +1,12 @@
 import json
 import os
 
+import cohort_files
 import pytest
 
 from covid_tf import errors
 from covid_tf.cohort import comparable
 from covid_tf.cohort import load_results
-
-import cohort_files
 
 
 def test_finds_results_at_any_depth(tmp_path):

@@ -4,9 +4,8 @@ import ast
 import json
 import pathlib
 
-import numpy as np
-
 import cohort_files
+import numpy as np
 
 NOTEBOOK = pathlib.Path(__file__).parents[1] / 'docs' / 'cohort_on_phantoms.ipynb'
 

@@ -1,11 +1,11 @@
 """Importers on small fakes of each layout (tests/fake_collections.py), not on the
 collections themselves: labels, masks, patients, and what is refused."""
 
-import numpy as np
+import fake_collections as fakes
 import nibabel
+import numpy as np
 import pytest
 
-import fake_collections as fakes
 from covid_tf import errors
 from covid_tf.datasets.collections import covid_ct_md
 from covid_tf.datasets.collections import covidx_ct

@@ -2,13 +2,13 @@ import json
 import re
 
 import pytest
+import report_page
+import scored_studies
 
 from covid_tf import cli
 from covid_tf.cohort import follow_up_report
 from covid_tf.reports import stored_result
 from covid_tf.reports import study_files
-import report_page
-import scored_studies
 
 _KEY = 'ab' * 32
 _SMALL = (((-85, 45, -70), (20, 18, 26)),)

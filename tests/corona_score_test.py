@@ -3,12 +3,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
+import synthetic_case
 
 from covid_tf import corona_score
 from covid_tf import lung_regions
 from covid_tf import lungs as lungs_lib
 from covid_tf import results
-import synthetic_case
 
 _SHAPE = (6, 20, 30)
 _BOX = results.LungBox(2, 3, 18, 27)

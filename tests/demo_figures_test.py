@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import numpy as np
+import pytest
+
 from covid_tf.datasets import phantom_truth
 from covid_tf.demo import agreement
 from covid_tf.demo import figures
 from covid_tf.demo import summary
-import numpy as np
-import pytest
 
 
 def _case(name, volume, score, *, truth_slices=(1, 2), found=(1, 2), hits=2,

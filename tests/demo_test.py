@@ -5,6 +5,9 @@ import csv
 import json
 import re
 
+import fake_serving
+import pytest
+
 from covid_tf import cli
 from covid_tf import contract
 from covid_tf import errors
@@ -18,8 +21,6 @@ from covid_tf.demo import running
 from covid_tf.demo import scoring
 from covid_tf.demo import server_process
 from covid_tf.predictors import grpc as grpc_predictor
-import fake_serving
-import pytest
 
 
 def _cases(count):

@@ -149,7 +149,7 @@ def test_both_files_say_the_same_and_quote_the_paper(shards, tmp_path):
 
 
 def test_slices_without_a_box_take_the_lung_network_or_a_pseudo_mask():
-  (case, *_) = [record for record in _records('p', True)]
+  case, *_ = _records('p', True)
   hu = np.full((100, 100), 40, np.int16)
   hu[:8] = hu[-8:] = hu[:, :8] = hu[:, -8:] = -1000
   hu[30:70, 30:70] = -850

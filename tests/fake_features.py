@@ -5,14 +5,13 @@ gradient of the logit is one vector for all slices, as under global average pool
 and one dense unit.
 """
 
+import fake_models
 import numpy as np
+import synthetic_case
 
 from covid_tf import contract
 from covid_tf import results
 from covid_tf import volume as volume_lib
-
-import fake_models
-import synthetic_case
 
 FOCAL = (((-85, 30, -40), (24, 22, 30)),)
 DIFFUSE = tuple(

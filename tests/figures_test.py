@@ -1,14 +1,14 @@
+import fake_models
 import numpy as np
 from PIL import Image
 import pytest
+import synthetic_case
 
 from covid_tf import localization
 from covid_tf import results
 from covid_tf.reports import case_figures
 from covid_tf.reports import figures
 from covid_tf.reports import pictures
-import fake_models
-import synthetic_case
 
 
 @pytest.fixture(scope='module', name='case')

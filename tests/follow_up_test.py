@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+import scored_studies
 
 from covid_tf import errors
 from covid_tf import results
@@ -9,7 +10,6 @@ from covid_tf.cohort import follow_up
 from covid_tf.cohort import follow_up_maps
 from covid_tf.reports import stored_maps
 from covid_tf.reports import stored_result
-import scored_studies
 
 _KEY = 'ab' * 32
 

@@ -89,7 +89,8 @@ def test_every_mode_takes_an_empty_batch(mode, tmp_path):
   assert fine.shape == (0, 12, 12) and coarse.shape == (0, 6, 6)
 
 
-@pytest.mark.parametrize('compute_dtype,error', [('float16', 0.005), ('bfloat16', 0.05)])
+@pytest.mark.parametrize(
+    'compute_dtype,error', [('float16', 0.005), ('bfloat16', 0.05)])
 def test_mixed_precision_gives_float32_maps_close_to_float32s(compute_dtype, error):
   model = small_networks.residual()
   images = small_networks.images(model)

@@ -6,11 +6,11 @@ The collection is a small fake of our own layout (tests/fake_collections.py).
 import csv
 import json
 
+import fake_collections as fakes
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import fake_collections as fakes
 from covid_tf import errors
 from covid_tf.datasets import shard_list
 from covid_tf.datasets import splits

@@ -2,10 +2,10 @@
 
 import json
 
+import odd_series
 import pytest
 
 from covid_tf import cli
-import odd_series
 
 
 def test_json_holds_geometry_and_statistics(tmp_path, capsys):

@@ -3,9 +3,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
+import synthetic_case
 
 from covid_tf import lung_regions
-import synthetic_case
 
 _SHAPE = (18, 42, 64)
 _SPACING = (15.0, 6.0, 6.0)

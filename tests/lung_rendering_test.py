@@ -2,10 +2,10 @@ import itertools
 
 import numpy as np
 import pytest
+import synthetic_case
 
 from covid_tf import results
 from covid_tf.reports import lung_rendering
-import synthetic_case
 
 # Patient's right, dorsal and basal.
 _LESION = (((-80, 45, -60), (24, 22, 24)),)

@@ -1,15 +1,14 @@
+import fake_features
 import numpy as np
 import pytest
 
+from covid_tf import errors
 from covid_tf import pipeline
 from covid_tf.cohort import feature_store
 from covid_tf.cohort import manifestation_reading
 from covid_tf.cohort import manifestation_slices
 from covid_tf.cohort import stored_study
 from covid_tf.reports import study_files
-from covid_tf import errors
-
-import fake_features
 
 
 @pytest.fixture(scope='module')

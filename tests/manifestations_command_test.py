@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 
+import fake_features
 import nibabel as nib
 import numpy as np
 import pytest
@@ -12,8 +13,6 @@ from covid_tf import cli
 from covid_tf.cohort import describe_studies
 from covid_tf.commands import model_options
 from covid_tf.reports import nifti
-
-import fake_features
 
 KINDS = ('none', 'focal', 'diffuse')
 STUDIES = 9

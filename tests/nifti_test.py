@@ -5,11 +5,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import synthetic_case
 
 from covid_tf import readers
 from covid_tf import results
 from covid_tf.reports import nifti
-import synthetic_case
 
 _SERIES = pathlib.Path(__file__).resolve().parent / 'data' / 'lung-pet-ct-dx' / 'series'
 

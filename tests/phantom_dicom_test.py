@@ -1,14 +1,15 @@
 """Phantoms on disk: DICOM that other readers take, truth that lines up."""
 
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
 from covid_tf import errors
 from covid_tf import readers
 from covid_tf.datasets import phantom
 from covid_tf.datasets import phantom_dicom
 from covid_tf.datasets import phantom_truth
-import numpy as np
-import pydicom
-import pytest
-import SimpleITK as sitk
 
 _CASE = phantom.draw_case(
     phantom.TRAINING_SEED_LIMIT + 3, 'diffuse', matrix=96, slice_spacing_mm=20.0)

@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import numpy as np
+import pytest
+from scipy import ndimage
+
 from covid_tf.datasets import phantom
 from covid_tf.datasets.phantom import generation
 from covid_tf.datasets.phantom import grid as grid_lib
 from covid_tf.datasets.phantom import trees
-import numpy as np
-import pytest
-from scipy import ndimage
 
 _SEED = phantom.TRAINING_SEED_LIMIT + 5
 

@@ -4,16 +4,16 @@ import io
 import sys
 import tracemalloc
 
+import fake_models
 import numpy as np
 import pytest
+import synthetic_case
 import tqdm
 
 from covid_tf import errors
 from covid_tf import localization
 from covid_tf import pipeline
 from covid_tf import results
-import fake_models
-import synthetic_case
 
 _SHAPE = (70, 42, 64)  # More than two calls of slices.
 _SPACING = (4.0, 6.0, 6.0)

@@ -40,7 +40,8 @@ def test_low_pass_takes_away_grain_and_keeps_the_mean():
 def test_window_ends_become_black_and_white():
   means = np.array([103.939, 116.779, 123.68])  # Blue, green, red of ImageNet.
   for network_input, low, high in (
-      (preprocessing.lung_input, -1000, 0), (preprocessing.classifier_input, -1350, 150)):
+      (preprocessing.lung_input, -1000, 0),
+      (preprocessing.classifier_input, -1350, 150)):
     black, white = network_input(
         np.stack([np.full((32, 40), low - 100), np.full((32, 40), high + 100)]))
     np.testing.assert_allclose(black, np.broadcast_to(-means, black.shape), atol=1e-3)

@@ -3,13 +3,13 @@
 import pathlib
 
 import numpy as np
+import odd_series
 import pydicom
-import pytest
 from pydicom import uid
+import pytest
+import reference_reader
 
 from covid_tf import readers
-import odd_series
-import reference_reader
 
 DATA = pathlib.Path(__file__).resolve().parent / 'data'
 SYNTAXES = (

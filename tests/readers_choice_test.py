@@ -4,12 +4,12 @@ import copy
 import struct
 
 import numpy as np
-import pytest
+import odd_series
 from pydicom import uid
+import pytest
 
 from covid_tf import errors
 from covid_tf import readers
-import odd_series
 
 OTHER_UID = '1.2.826.0.1.3680043.10.511.3.2'
 

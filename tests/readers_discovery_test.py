@@ -5,13 +5,13 @@ import pathlib
 import zipfile
 
 import numpy as np
+import odd_series
 import pydicom
-import pytest
 from pydicom import fileset
+import pytest
 
 from covid_tf import errors
 from covid_tf import readers
-import odd_series
 
 
 def _refusal(path) -> str:

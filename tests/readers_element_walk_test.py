@@ -2,13 +2,13 @@
 
 import pathlib
 
+import odd_series
 import pydicom
 import pytest
 
 from covid_tf.readers import data_sets
 from covid_tf.readers import element_walk
 from covid_tf.readers import sources
-import odd_series
 
 
 def _files():

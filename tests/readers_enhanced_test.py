@@ -1,15 +1,15 @@
 """Enhanced multi-frame CT: geometry and rescale of each frame."""
 
 import numpy as np
+import odd_series
 import pydicom
-import pytest
 from pydicom import encaps
 from pydicom import sequence
 from pydicom import uid
+import pytest
 
 from covid_tf import errors
 from covid_tf import readers
-import odd_series
 
 
 def _read(ds, folder, syntax=None):

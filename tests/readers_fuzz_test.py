@@ -12,15 +12,15 @@ import tempfile
 import zipfile
 
 import hypothesis
+from hypothesis import strategies as st
 import nibabel
 import numpy as np
+import odd_series
 import pydicom
-from hypothesis import strategies as st
 from pydicom import uid
 
 from covid_tf import errors
 from covid_tf import readers
-import odd_series
 
 _EXAMPLES = int(os.environ.get('COVID_TF_FUZZ_EXAMPLES', 60))
 _SYNTAXES = (

@@ -1,9 +1,10 @@
 """Geometry as one object: index to millimetres and back, for any orientation."""
 
 import hypothesis
-import numpy as np
-import pytest
 from hypothesis import strategies as st
+import numpy as np
+import odd_series
+import pytest
 from scipy.spatial import transform
 
 from covid_tf import errors
@@ -11,7 +12,6 @@ from covid_tf import readers
 from covid_tf import volume
 from covid_tf.readers import geometry
 from covid_tf.readers import images
-import odd_series
 
 hypothesis.settings.register_profile('geometry', deadline=None)
 hypothesis.settings.load_profile('geometry')  # Machines are busy at times.

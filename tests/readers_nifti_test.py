@@ -5,12 +5,12 @@ import itertools
 
 import nibabel
 import numpy as np
+import odd_series
 import pytest
+import reference_reader
 
 from covid_tf import errors
 from covid_tf import readers
-import odd_series
-import reference_reader
 
 _RAS = np.array([[-0.75, 0, 0, 90], [0, -0.75, 0, 80], [0, 0, 2.5, -40], [0, 0, 0, 1]])
 

@@ -4,15 +4,15 @@ import pathlib
 import struct
 
 import numpy as np
+import odd_series
 import pydicom
-import pytest
 from pydicom import encaps
 from pydicom import uid
+import pytest
 
 from covid_tf import errors
 from covid_tf import readers
 from covid_tf.readers import lossless_jpeg
-import odd_series
 
 _COMPRESSED = (uid.RLELossless, uid.JPEGLossless, uid.JPEGLosslessSV1,
                uid.JPEGLSLossless, uid.JPEG2000Lossless)

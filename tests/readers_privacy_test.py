@@ -7,12 +7,12 @@ import json
 import logging
 import warnings
 
+import odd_series
 import pytest
 
 from covid_tf import cli
 from covid_tf import errors
 from covid_tf import readers
-import odd_series
 
 _KEY = b'0123456789abcdef-of-the-site'
 

@@ -4,12 +4,12 @@ import copy
 import re
 
 import numpy as np
-import pytest
+import odd_series
 from pydicom import uid
+import pytest
 
 from covid_tf import errors
 from covid_tf import readers
-import odd_series
 
 _AXIAL_TILTED = (1, 0, 0, 0, 0.966, 0.2588)
 

@@ -5,12 +5,12 @@ import re
 
 import numpy as np
 import pytest
+import report_page
+import synthetic_case
 
 from covid_tf import results
 from covid_tf.reports import html
 from covid_tf.reports import pictures
-import report_page
-import synthetic_case
 
 
 def _page(volume=None, result=None, demo_models=False, **changes):

@@ -2,17 +2,17 @@ import dataclasses
 import json
 import pathlib
 
+import fake_models
 import jsonschema
 import numpy as np
 import pytest
+import synthetic_case
 
 from covid_tf import errors
 from covid_tf import pipeline
 from covid_tf import results
 from covid_tf.reports import result_json
 from covid_tf.reports import stored_result
-import fake_models
-import synthetic_case
 
 _SCHEMA = pathlib.Path(result_json.__file__).with_name('result.schema.json')
 

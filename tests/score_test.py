@@ -2,9 +2,11 @@ import json
 import os
 import pathlib
 
+import fake_models
 import nibabel as nib
 import numpy as np
 import pytest
+import synthetic_case
 
 from covid_tf import cli
 from covid_tf import errors
@@ -12,8 +14,6 @@ from covid_tf import predictors
 from covid_tf.reports import nifti
 from covid_tf.reports import stored_result
 from covid_tf.reports import study_files
-import fake_models
-import synthetic_case
 
 _SHAPE = (24, 42, 64)
 

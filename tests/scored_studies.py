@@ -3,10 +3,10 @@
 import pathlib
 
 import numpy as np
+import synthetic_case
 
 from covid_tf.reports import nifti
 from covid_tf.reports import result_json
-import synthetic_case
 
 SHAPE = (17, 42, 64)
 SPACING_MM = (16.0, 6.0, 6.0)

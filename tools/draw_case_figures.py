@@ -13,7 +13,8 @@ from absl import flags
 import covid_tf
 from covid_tf.reports import case_figures
 
-_STUDY = flags.DEFINE_string('study', None, 'DICOM folder or NIfTI file.', required=True)
+_STUDY = flags.DEFINE_string(
+    'study', None, 'DICOM folder or NIfTI file.', required=True)
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the figures.', required=True)
 _MODELS = flags.DEFINE_string('models', None, 'Folder of exported models.')
 _SERVER = flags.DEFINE_string('server', None, 'HOST:PORT of a model server.')

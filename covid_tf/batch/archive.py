@@ -1,7 +1,7 @@
 """All studies of an archive, from headers only, each exactly once."""
 
-from collections.abc import Callable, Iterable, Iterator
 import collections
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import functools
 import itertools

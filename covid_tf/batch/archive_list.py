@@ -1,7 +1,7 @@
 """What a user calls an archive, as rows: a path each, and perhaps a series."""
 
-from collections.abc import Iterable, Iterator
 import collections
+from collections.abc import Iterable, Iterator
 import csv
 import dataclasses
 import io

@@ -1,7 +1,7 @@
 """The studies of one folder, by the headers of its files."""
 
-from collections.abc import Callable
 import collections
+from collections.abc import Callable
 import dataclasses
 import hashlib
 import os

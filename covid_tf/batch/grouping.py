@@ -1,7 +1,7 @@
 """From what folders hold to the studies of an archive, each exactly once."""
 
-from collections.abc import Iterable
 import collections
+from collections.abc import Iterable
 import hashlib
 import os
 

@@ -4,8 +4,8 @@ concurrent.futures gives up all work when one worker is killed; here the studies
 that a dead worker had in hand are known, and each is tried again, by itself.
 """
 
-from collections.abc import Callable, Iterable, Iterator
 import collections
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import multiprocessing
 from multiprocessing import connection as connection_lib

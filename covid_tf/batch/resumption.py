@@ -1,7 +1,7 @@
 """What an earlier run left: which studies are done, and which may not be touched."""
 
-from collections.abc import Iterable, Mapping
 import collections
+from collections.abc import Iterable, Mapping
 import dataclasses
 import os
 

@@ -1,7 +1,7 @@
 """An archive from its listing to its summary; may be killed and started again."""
 
-from collections.abc import Callable, Iterator
 import collections
+from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import fcntl

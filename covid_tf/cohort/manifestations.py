@@ -18,6 +18,7 @@ from covid_tf.cohort import manifestation_table
 from covid_tf.cohort import manifestation_weightings
 from covid_tf.cohort import paper
 
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
   """Clusters under one weighting.

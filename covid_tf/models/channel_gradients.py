@@ -7,14 +7,14 @@ gradient at the layer is the sum over space of the gradient at their outputs, ti
 their kernel: a vector by a matrix, in place of a convolution's backward pass.
 """
 
-import math
 from collections.abc import Callable, Sequence
+import math
 
 import keras
 import tensorflow as tf
 
-from covid_tf.models import layer_graph
 from covid_tf.models import layer_gradients
+from covid_tf.models import layer_graph
 from covid_tf.models import logits
 
 

@@ -1,7 +1,7 @@
 """Batches of no slices at all, which TensorFlow's CPU convolutions refuse."""
 
-import functools
 from collections.abc import Callable
+import functools
 
 import tensorflow as tf
 

@@ -10,7 +10,6 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from covid_tf import contract
 from covid_tf import errors
 from covid_tf import files
 from covid_tf.models import additions

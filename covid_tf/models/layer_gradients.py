@@ -5,8 +5,8 @@ layer, runs outside the tape, so nothing of it is kept for a backward pass; only
 the tail is differentiated, and only down to the chosen layers.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
+import dataclasses
 
 import keras
 import tensorflow as tf

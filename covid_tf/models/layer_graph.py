@@ -1,8 +1,8 @@
 """A Keras functional model as the list of its layer calls, nested models opened."""
 
 import collections
-import dataclasses
 from collections.abc import Callable, Mapping
+import dataclasses
 
 import keras
 

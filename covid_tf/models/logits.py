@@ -5,8 +5,8 @@ fades where the network is sure, and that of a softmax is mixed with the other
 classes'.
 """
 
-import dataclasses
 from collections.abc import Callable
+import dataclasses
 
 import keras
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""From raw Hounsfield units to what the networks see: one function for training and serving.
+"""From raw HU to what the networks see: one function for training and serving.
 
 A slice of any size is resized by two matrix products, rows then columns, whose
 matrices are built in the graph from the slice's own size. The classifier's

@@ -4,9 +4,9 @@ Every signature takes raw Hounsfield units. What the server does not check is
 checked here, in the graph: the number of axes, and that a slice has pixels.
 """
 
+from collections.abc import Callable, Mapping
 import functools
 import types
-from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf

@@ -33,7 +33,8 @@ def save(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> str:
   header = json.dumps(index, separators=(',', ':')).encode()
   coder = zlib.compressobj(level=9, strategy=zlib.Z_HUFFMAN_ONLY)
   body = [coder.compress(_encode(tensor)) for tensor in tensors.values()]
-  data = b''.join([_MAGIC, struct.pack('<I', len(header)), header, *body, coder.flush()])
+  data = b''.join(
+      [_MAGIC, struct.pack('<I', len(header)), header, *body, coder.flush()])
   files.write_atomically(path, data)
   return hashlib.sha256(data).hexdigest()
 

@@ -1,8 +1,7 @@
 """Whole studies in pieces: as many slices a request as fit in its bytes."""
 
 import collections
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np

@@ -1,7 +1,6 @@
 """Calls to one server: deadlines, patience, one failed batch halved."""
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import random
 import time

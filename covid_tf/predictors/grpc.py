@@ -1,7 +1,6 @@
 """The client: both networks behind a TF Serving gRPC port, without TensorFlow."""
 
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 
 from covid_tf import contract

@@ -10,8 +10,8 @@ import re
 import string
 import struct
 
-from pydicom import dataelem
 from pydicom import datadict
+from pydicom import dataelem
 
 # Python's float() also takes 'nan', 'inf' and '1_000'; a decimal string does not.
 _DECIMAL = re.compile(r'[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?')

@@ -141,4 +141,4 @@ def _judge_deviation(deviation, step: float, positions):
 
 
 def _place(position) -> str:
-  return 'z = %.2f mm' % position[2]
+  return f'z = {position[2]:.2f} mm'

@@ -1,1 +1,1 @@
-"""What is written of a result: JSON, NIfTI, HTML, figures. Reads results, never models."""
+"""What is written of a result: JSON, NIfTI, HTML, figures; never asks a model."""

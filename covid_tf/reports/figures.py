@@ -1,8 +1,8 @@
 """Figures of one case as in a journal: the two scales (Fig. 2) and the 3D map."""
 
+from matplotlib import patheffects
 import matplotlib.colors
 import matplotlib.figure
-from matplotlib import patheffects
 import numpy as np
 
 from covid_tf import localization

@@ -1,8 +1,6 @@
 """One version of one model in a TF1 session, as TF Serving runs it."""
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import functools
 import logging

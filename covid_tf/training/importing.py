@@ -1,7 +1,7 @@
 """A list of studies to shards with their lists, one study in memory at a time."""
 
-from collections.abc import Callable, Sequence
 import collections
+from collections.abc import Callable, Sequence
 import csv
 import dataclasses
 import os

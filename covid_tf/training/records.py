@@ -1,8 +1,8 @@
 """TFRecord shards of CT slices: what both networks train on."""
 
+from collections.abc import Iterable
 import dataclasses
 import pathlib
-from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf

@@ -6,12 +6,12 @@ import subprocess
 import sys
 import time
 
+from covid_tf import results
 from covid_tf.batch import archive
 from covid_tf.batch import configuration
 from covid_tf.batch import manifest
 from covid_tf.batch import records
 from covid_tf.batch import resumption
-from covid_tf import results
 from covid_tf.readers import identification
 
 _FILES_A_STUDY = 3

@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 
+import localization_quality
 import numpy as np
 import scipy.ndimage
 
@@ -23,7 +24,6 @@ from covid_tf import lungs as lungs_lib
 from covid_tf import results
 from covid_tf.commands import model_options
 from covid_tf.datasets import phantom
-import localization_quality
 
 _SLICES, _SIDE = 300, 512
 _ROUNDS = 5

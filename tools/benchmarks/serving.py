@@ -27,7 +27,6 @@ import sys
 import time
 
 import numpy as np
-
 import serving_load
 import serving_processes
 

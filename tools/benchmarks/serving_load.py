@@ -7,7 +7,6 @@ import threading
 import time
 
 import numpy as np
-
 import serving_processes
 
 _SLICES, _SHAPE = 8, (256, 320)  # Of one request; a small lung box.

@@ -8,13 +8,13 @@ training, those at or above it for evaluation.
   drawn.volume.hu, drawn.lung_mask, drawn.lesion_mask
 """
 
+from covid_tf.datasets.phantom.case import KINDS
+from covid_tf.datasets.phantom.case import TRAINING_SEED_LIMIT
+from covid_tf.datasets.phantom.case import PhantomCase
 from covid_tf.datasets.phantom.case import cohort
 from covid_tf.datasets.phantom.case import draw_case
-from covid_tf.datasets.phantom.case import KINDS
-from covid_tf.datasets.phantom.case import PhantomCase
-from covid_tf.datasets.phantom.case import TRAINING_SEED_LIMIT
-from covid_tf.datasets.phantom.generation import generate
 from covid_tf.datasets.phantom.generation import Phantom
+from covid_tf.datasets.phantom.generation import generate
 
 __all__ = ('KINDS', 'TRAINING_SEED_LIMIT', 'Phantom', 'PhantomCase', 'cohort',
            'draw_case', 'generate')
