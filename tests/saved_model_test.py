@@ -1,6 +1,7 @@
 """Models in process: found, held to the contract, exported once for the demo."""
 
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from covid_tf import contract
 from covid_tf import errors
 from covid_tf import predictors
 from covid_tf.predictors import demo_cache
+from covid_tf.server import servable
 
 _HU = np.random.default_rng(1).integers(-1000, 300, (5, 30, 20)).astype(np.int16)
 
@@ -118,3 +120,13 @@ def test_an_export_that_fails_leaves_nothing(monkeypatch, tmp_path):
   with pytest.raises(errors.ModelError, match='damaged'):
     demo_cache.demo_models()
   assert not list((tmp_path / 'covid-tf').glob('*demo-models*'))
+
+
+def test_an_unloaded_version_frees_its_session(exported):
+  loaded = servable.Servable(exported / 'classifier' / '3')
+  session = weakref.ref(loaded._session)
+  loaded.run({loaded.signatures['serving_default'].inputs['hu'].name: np.zeros(
+      (1, 4, 4), np.int16)}, [
+          loaded.signatures['serving_default'].outputs['covid_probability'].name])
+  loaded.close()
+  assert session() is None

@@ -4,7 +4,7 @@ r"""Draws docs/images/grad_cam.png: maps over phantom lesions, truth outlined.
 
 One held-out phantom a row: the slice with most lesion, or of one without disease the
 slice with most lung; both scales, and their product. The true lesion is green; in the
-product, what would count for the score is outlined in red. Without --models the demo
+product, what would count for the score is outlined in white. Without --models the demo
 models that come with the package answer.
 """
 
@@ -33,9 +33,9 @@ _CASES = (
     ('diffuse, severe', 'diffuse', {'severe': True}),
     ('no disease', 'none', {}))
 _LUNG_WINDOW = (-1350, 150)
-_TRUTH, _COUNTED = '#35d04c', '#ff3b30'
+_TRUTH, _COUNTED = '#35d04c', '#ffffff'
 _DOTS_PER_INCH = 80
-_COLORS = 128  # Of the PNG: a third of the bytes, and no difference to the eye.
+_COLORS = 256  # Of the PNG: a third of the bytes, and no difference to the eye.
 
 
 def main(argv):
@@ -49,7 +49,7 @@ def main(argv):
       _draw_row(row, name, phantom.generate(case), models)
   for column, title in zip(axes[0], (
       'phantom, lesion in green', '28 × 28', '14 × 14',
-      f'product, above {results.Thresholds.map} in red')):
+      f'product, above {results.Thresholds.map} in white')):
     column.set_title(title, fontsize=9)
   with files.replacing(_OUTPUT.value) as temporary:
     _save(page, temporary)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import functools
+import gc
 import logging
 import os
 import pathlib
@@ -72,7 +73,10 @@ class Servable:
     """Frees the session and its variables."""
     self._callable.cache_clear()
     self._session.close()
-    self._graph = None
+    # A closed session frees its variables when it is deleted, and a graph is full of
+    # cycles: left to themselves, both would outlive many versions.
+    self._session = self._graph = None
+    gc.collect()
 
   def _make_callable(self, feeds, fetches):
     options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
