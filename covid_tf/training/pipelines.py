@@ -9,29 +9,6 @@ from covid_tf.training import augmentation
 from covid_tf.training import records
 
 
-def shuffled_records(
-    shards: Sequence[str], seed: int, shuffle_buffer: int) -> tf.data.Dataset:
-  """Endless records in a seeded order, interleaved from the shards.
-
-  Args:
-    shards: TFRecord files.
-    seed: fixes the order.
-    shuffle_buffer: records held at once: the bound of its memory.
-
-  Returns:
-    A dataset of (parsed record, int32 [2] seed).
-  """
-  files = tf.data.Dataset.from_tensor_slices(list(shards))
-  files = files.shuffle(len(shards), seed=seed).repeat()
-  serialized = files.interleave(
-      tf.data.TFRecordDataset, cycle_length=min(8, len(shards)))
-  serialized = serialized.shuffle(shuffle_buffer, seed=seed)
-  seeds = tf.data.Dataset.counter().map(
-      lambda step: tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]))
-  return tf.data.Dataset.zip(serialized, seeds).map(
-      lambda example, draw: (records.parse(example), draw))
-
-
 def records_in_order(shards: Sequence[str]) -> tf.data.Dataset:
   """Every record once, as written, with a constant seed: for evaluation."""
   return tf.data.TFRecordDataset(list(shards)).map(
