@@ -119,4 +119,7 @@ def test_a_case_threshold_does_not_change_a_score(tmp_path):
   content = json.loads(path.read_text())
   content['thresholds']['case_corona_score_cm3'] = 12.5
   path.write_text(json.dumps(content))
-  comparable.require_comparable(load_results.load_results(tmp_path)[0])
+  loaded = load_results.load_results(tmp_path)[0]
+  comparable.require_comparable(loaded)
+  one, other = loaded
+  assert (one.scores, one.cuts) == (other.scores, other.cuts)

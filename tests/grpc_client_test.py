@@ -224,7 +224,8 @@ def test_unknown_rank_is_left_to_the_graph(fake):
       'probability'].outputs['lung_probability'].tensor_shape
   shape.Clear()
   shape.unknown_rank = True
-  _connect(fake).close()
+  with _connect(fake) as models:
+    assert [known.name for known in models.identities()] == ['lungs', 'classifier']
 
 
 @pytest.mark.parametrize('card', [b'\xff', b'{', b'[1]'])

@@ -119,4 +119,6 @@ def test_thresholds_of_few_digits_decide_alike_before_and_after(result):
       result, shape=shape, slice_probability=probability, positive_slices=(),
       corona_score_by_slice_cm3=np.zeros(1), corona_score_cm3=0.0,
       thresholds=results.Thresholds(slice_probability=0.3))
-  stored_result.from_dict(json.loads(result_json.to_text(changed)))
+  stored = stored_result.from_dict(json.loads(result_json.to_text(changed)))
+  assert stored.positive_slices == ()
+  assert stored.thresholds == changed.thresholds
