@@ -1,5 +1,16 @@
-"""Marks absl's flags as parsed, so that its test helpers work under pytest."""
+"""What every test shares: parsed flags, and draws that repeat.
+
+Property tests draw the same examples at every run, so that one change is judged as
+another. To search for new failures, give pytest --hypothesis-profile=search.
+"""
 
 from absl import flags
+import hypothesis
 
-flags.FLAGS.mark_as_parsed()
+flags.FLAGS.mark_as_parsed()  # absl's test helpers ask for it.
+
+# No deadlines: machines are busy at times.
+hypothesis.settings.register_profile('repeatable', derandomize=True, deadline=None)
+hypothesis.settings.register_profile(
+    'search', derandomize=False, deadline=None, max_examples=1000)
+hypothesis.settings.load_profile('repeatable')

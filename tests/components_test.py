@@ -18,14 +18,13 @@ def _by_labels(mask, count):
   return np.isin(labels, np.argsort(-sizes, kind='stable')[:count] + 1)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(_MASKS, st.integers(1, 3))
 def test_same_as_labelling_the_volume(mask, count):
   np.testing.assert_array_equal(
       components.keep_largest(mask, count), _by_labels(mask, count))
 
 
-@settings(deadline=None)
 @given(_MASKS)
 def test_in_place_gives_the_same_and_a_copy_leaves_the_mask(mask):
   before = mask.copy()

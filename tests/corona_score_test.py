@@ -30,7 +30,7 @@ def _score(case, voxel_volume_mm3=32.0, threshold=0.6):
   return corona_score.corona_score(*case, voxel_volume_mm3, threshold)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 99), st.floats(0, 0.95), st.floats(0.01, 100))
 def test_equation_1_term_by_term(seed, threshold, voxel_volume_mm3):
   case = _case(seed)

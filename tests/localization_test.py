@@ -17,7 +17,6 @@ def _cams(seed, count=1):
   return [cam / cam.max(axis=(1, 2), keepdims=True) for cam in cams]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 200))
 def test_weights_are_a_mean_of_at_most_two_neighbours(source, size):
   matrix = localization.interpolation_matrix(source, size)
@@ -27,7 +26,6 @@ def test_weights_are_a_mean_of_at_most_two_neighbours(source, size):
   assert (np.count_nonzero(matrix, axis=1) <= 2).all()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 200))
 def test_pixel_centres_stay_where_they_are(source, size):
   """Enlarging the coordinate itself gives the coordinate, but for the rims."""
@@ -37,7 +35,7 @@ def test_pixel_centres_stay_where_they_are(source, size):
   np.testing.assert_allclose(matrix @ centres, wanted, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(_SIZES, st.integers(0, 9))
 def test_fused_is_in_unit_range_and_turns_with_its_input(size, seed):
   fine, coarse = _cams(seed)

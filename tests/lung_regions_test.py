@@ -27,7 +27,7 @@ def _regions_of_all(mask, affine):
   return found, index @ affine[:3, :3].T + affine[:3, 3]
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(reverse=st.sets(st.integers(0, 2)))
 def test_sides_and_thirds_follow_the_patient_not_the_index(reverse):
   affine = synthetic_case.axial_affine(_SPACING, _SHAPE, tuple(reverse))

@@ -1,6 +1,8 @@
 """Whatever the bytes: a volume of the written tissue, or CTReadError.
 
-Run longer by hand: COVID_TF_FUZZ_EXAMPLES=20000 pytest tests/readers_fuzz_test.py
+The same examples at every run; new and more ones by hand:
+COVID_TF_FUZZ_EXAMPLES=20000 pytest --hypothesis-profile=search \
+    tests/readers_fuzz_test.py
 """
 
 import functools
@@ -28,7 +30,7 @@ _SYNTAXES = (
     uid.DeflatedExplicitVRLittleEndian, uid.RLELossless, uid.JPEGLosslessSV1,
     uid.JPEGLSLossless, uid.JPEG2000Lossless)
 _settings = hypothesis.settings(
-    max_examples=_EXAMPLES, deadline=None,
+    max_examples=_EXAMPLES,
     suppress_health_check=list(hypothesis.HealthCheck))
 _HU = odd_series.chest_hu((3, 36, 40))
 

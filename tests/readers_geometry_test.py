@@ -13,8 +13,6 @@ from covid_tf import volume
 from covid_tf.readers import geometry
 from covid_tf.readers import images
 
-hypothesis.settings.register_profile('geometry', deadline=None)
-hypothesis.settings.load_profile('geometry')  # Machines are busy at times.
 _steps = st.floats(0.06, 4.9)
 _angles = st.tuples(*[st.floats(-180, 180)] * 3)
 _origins = st.tuples(*[st.floats(-900, 900)] * 3)
@@ -95,7 +93,7 @@ def test_tilt_is_measured(angle, step, count):
   assert geometry.grid(planes).tilt_deg == pytest.approx(angle, abs=1e-6)
 
 
-@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.settings(max_examples=15)
 @hypothesis.given(st.tuples(st.floats(-179, 179), st.floats(-15, 15),
                             st.floats(-15, 15)), _origins, st.permutations(range(8)))
 def test_files_of_any_orientation_give_back_their_positions(

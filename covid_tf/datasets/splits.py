@@ -114,9 +114,9 @@ def by_fractions(
   set_of = {}
   for stratum in sorted(set(stratum_of.values())):
     patients = sorted(p for p in stratum_of if stratum_of[p] == stratum)
-    wanted = shares * len(patients) + owed
-    quotas = _quotas(wanted, len(patients))
-    owed = wanted - quotas
+    wanted = shares * len(patients)
+    quotas = _quotas(wanted, owed, len(patients))
+    owed += wanted - quotas
     order = random.permutation(len(patients))
     drawn = np.repeat(np.arange(len(names)), quotas)
     for place, number in zip(order, drawn):
@@ -184,15 +184,18 @@ def write(split: Split, folder: str | os.PathLike, slice_counts: Mapping) -> Non
       folder / JSON_NAME, (json.dumps(content, indent=2) + '\n').encode())
 
 
-def _quotas(wanted: np.ndarray, total: int) -> np.ndarray:
-  """int64 [set]: whole numbers near `wanted` that sum to `total`, by largest rest."""
-  quotas = np.maximum(np.floor(wanted), 0).astype(np.int64)
-  while quotas.sum() > total:
-    quotas[np.argmax(quotas - wanted)] -= 1
-  while quotas.sum() < total:
-    quotas[np.argmax(wanted - quotas)] += 1
+def _quotas(wanted: np.ndarray, owed: np.ndarray, total: int) -> np.ndarray:
+  """int64 [set]: `wanted` in whole numbers that sum to `total`.
+
+  Within a stratum no set is off by a patient or more, but for the one that it must
+  have; whom rounding favours is decided by what earlier strata owe.
+  """
+  quotas = np.floor(wanted).astype(np.int64)
+  order = np.argsort(quotas - wanted - owed, kind='stable')
+  quotas[order[:total - quotas.sum()]] += 1
   if total >= len(wanted):
     for empty in np.flatnonzero(quotas == 0):
-      quotas[np.argmax(quotas)] -= 1
+      surplus = np.where(quotas > 1, quotas - wanted - owed, -np.inf)
+      quotas[np.argmax(surplus)] -= 1
       quotas[empty] += 1
   return quotas
