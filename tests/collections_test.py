@@ -188,6 +188,28 @@ def test_implanted_lesions_stay_in_masks_made_before_them(tmp_path):
   np.testing.assert_array_equal(again.read().hu, study.hu)
 
 
+def test_backgrounds_give_the_stated_shares_and_all_slices_asked_for(tmp_path):
+  paths = [tmp_path / name for name in ('a.nii.gz', 'b.nii.gz', 'c.nii.gz')]
+  for path in paths:
+    path.touch()
+
+  def counts(**options):
+    found = {}
+    for entry in implanted.list_studies(paths, 1000, **options):
+      found[entry.patient] = found.get(entry.patient, 0) + entry.read.args[1]
+    return list(found.values())
+
+  assert counts() == [333, 334, 333]
+  assert counts(shares=implanted.parse_shares(['7', '2', '1'])) == [700, 200, 100]
+  with pytest.raises(errors.UsageError, match='each of the 3 .* found 2'):
+    counts(shares=(0.5, 0.5))
+  with pytest.raises(errors.UsageError, match='one from every background'):
+    counts(shares=(1.0, 1.0, 1e-4))
+  for text in ('0', 'nan', 'x', '-1', 'inf'):
+    with pytest.raises(errors.UsageError, match='numbers above 0 are required'):
+      implanted.parse_shares(['1', text])
+
+
 def test_a_study_without_a_mask_gets_a_stated_pseudo_mask_and_its_box():
   study = study_lib.Study(fakes.chest(), np.zeros(8, np.int8), (8.0, 6.0, 6.0))
   prepared = preparation.prepared(study, 0, 'x')

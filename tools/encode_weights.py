@@ -2,7 +2,7 @@ r"""Encodes trained weights as the package ships them, and says what that costs.
 
   python tools/encode_weights.py --lungs=runs/lungs/final.weights.h5 \
       --classifier=runs/classifier/final.weights.h5 --card=runs/training.json \
-      --shards='runs/held_out/*'
+      --shards='runs/held_out/test/*'
 
 Prints the answers of the networks before and after on held-out slices.
 """
@@ -11,9 +11,9 @@ import glob
 import json
 import pathlib
 
-from absl import app
 from absl import flags
 import numpy as np
+import script
 from sklearn import metrics
 
 from covid_tf import files
@@ -35,8 +35,8 @@ _FOLDER = flags.DEFINE_string(
 _SLICES = 192
 
 
-def main(argv):
-  del argv
+def main():
+  """Encodes, as the flags say."""
   folder = pathlib.Path(_FOLDER.value)
   unet, slices = lung_unet.build(), classifier.build()
   unet.load_weights(_LUNGS.value)
@@ -84,4 +84,4 @@ def _dice(model, pattern):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  script.run(main)

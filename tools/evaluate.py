@@ -10,10 +10,9 @@ evaluation.json and evaluation.html. docs/training.md says what the figures mean
 """
 
 import glob
-import sys
 
-from absl import app
 from absl import flags
+import script
 
 from covid_tf import contract
 from covid_tf import errors
@@ -33,20 +32,12 @@ _OUTPUT = flags.DEFINE_string('output', None, 'Folder to make.', required=True)
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the bootstraps.')
 
 
-def main(argv):
-  del argv
-  try:
-    _evaluate()
-  except errors.CovidTFError as error:
-    print(error, file=sys.stderr)
-    sys.exit(error.exit_status)
-
-
-def _evaluate():
+def main():
+  """Evaluates, as the flags say."""
   sources = [bool(_SHARDS.value), _PHANTOMS.value is not None, bool(_SLICES.value)]
   if sum(sources) != 1 or not (_CLASSIFIER.value or _LUNGS.value):
     raise errors.UsageError(
-        'evaluate: --classifier or --lungs (or both), and one of --shards, --phantoms '
+        '--classifier or --lungs (or both), and one of --shards, --phantoms '
         f'and --slices are required, found {sum(sources)} of the latter.')
   shards = _matches(_SHARDS.value)
   if _APART_FROM.value:
@@ -104,10 +95,12 @@ def _matches(patterns):
   for pattern in patterns:
     matches = sorted(glob.glob(pattern))
     if not matches:
-      raise errors.UsageError(f'evaluate: no file matches {pattern!r}.')
+      raise errors.UsageError(
+          f'{pattern}: a shard is required, no file matches; quote the pattern and '
+          'check the folder.')
     found += matches
   return found
 
 
 if __name__ == '__main__':
-  app.run(main)
+  script.run(main)

@@ -10,10 +10,9 @@ it, before it gets its name; one that differs is not left.
 
 import json
 import pathlib
-import sys
 
-from absl import app
 from absl import flags
+import script
 
 from covid_tf import contract
 from covid_tf import errors
@@ -37,15 +36,10 @@ _COMPUTE_DTYPE = flags.DEFINE_enum(
     'it does to the answers.')
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'only flags are understood, found {argv[1:]}.')
-  try:
-    for path in export_all():
-      print(path)
-  except errors.CovidTFError as error:
-    print(f'export_models: {error}', file=sys.stderr)
-    sys.exit(error.exit_status)
+def main():
+  """Prints the folder of each export."""
+  for path in export_all():
+    print(path)
 
 
 def export_all():
@@ -79,4 +73,4 @@ def _read_card() -> dict:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  script.run(main)

@@ -2,7 +2,7 @@ r"""Imports a collection of CT into shards that the training scripts read.
 
   python tools/import_dataset.py --collection=own --folder=my_data --output=runs/data
   python tools/import_dataset.py --collection=phantom --output=runs/phantom
-  python tools/import_dataset.py --collection=implanted --slices=2400 \
+  python tools/import_dataset.py --collection=implanted --slices=2400 --sets=train=1 \
       --backgrounds=chest1 --backgrounds=chest2 --output=runs/implanted
 
 Writes a folder for every set (train, validation, test; or fold0, fold1, ... with
@@ -10,10 +10,8 @@ Writes a folder for every set (train, validation, test; or fold0, fold1, ... wit
 the layouts.
 """
 
-import sys
-
-from absl import app
 from absl import flags
+import script
 import tqdm
 
 from covid_tf import errors
@@ -55,19 +53,15 @@ _PHANTOMS = flags.DEFINE_integer('phantoms', 50, 'Phantom patients.')
 _FIRST_SEED = flags.DEFINE_integer('first_seed', 0, 'Seed of the first phantom.')
 _BACKGROUNDS = flags.DEFINE_multi_string(
     'backgrounds', [], 'CT series of a chest without disease (implanted).')
+_BACKGROUND_SHARES = flags.DEFINE_list(
+    'background_shares', [],
+    'Share of the slices that each of --backgrounds gives, in their order; equal ones '
+    'by default (implanted).')
 _SLICES = flags.DEFINE_integer('slices', 2400, 'Slices to draw (implanted).')
 
 
-def main(argv):
-  del argv
-  try:
-    _import()
-  except errors.CovidTFError as error:
-    print(error, file=sys.stderr)
-    sys.exit(error.exit_status)
-
-
-def _import():
+def main():
+  """Imports, as the flags say."""
   entries = _list_studies()
   split = _split(entries)
   # Here: lists that do not fit together are refused before TensorFlow starts.
@@ -90,7 +84,8 @@ def _list_studies():
         _PHANTOMS.value, _FIRST_SEED.value, _SIZE.value or 256)
   if name == implanted.NAME:
     return implanted.list_studies(
-        _BACKGROUNDS.value, _SLICES.value, _SEED.value, _SIZE.value)
+        _BACKGROUNDS.value, _SLICES.value, _SEED.value, _SIZE.value,
+        implanted.parse_shares(_BACKGROUND_SHARES.value))
   if not _FOLDER.value:
     raise errors.UsageError(f'--folder is required for {name}, found none.')
   negative = _PNEUMONIA.value == 'negative'
@@ -113,4 +108,4 @@ def _split(entries):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  script.run(main)

@@ -1,8 +1,8 @@
 r"""Trains the slice classifier on shards of slices, helped by drawn lesions.
 
   python tools/train_classifier.py --output=runs/classifier --encoder_weights=imagenet \
-      --shards='runs/slices/phantom_*' --shards='runs/slices/implanted_*' \
-      --validation='runs/held_out/*' --stage=224:100:1e-3:1e-3:frozen \
+      --shards='runs/phantoms/train/*' --shards='runs/implanted/train/*' \
+      --validation='runs/held_out/test/*' --stage=224:100:1e-3:1e-3:frozen \
       --stage=224:500:1e-4:1e-5 --stage=224:560:3e-4:1e-5:guided
 
 The same command goes on after an interruption, from the last checkpoint and with the
@@ -14,6 +14,7 @@ import training_flags
 
 from covid_tf.training import classifier_task
 
+flags.adopt_module_key_flags(training_flags)  # So that --help shows them.
 training_flags.define_plan(
     ['112:500:1e-3:2e-4', '224:160:3e-4:1e-5'], 16,
     "':frozen' trains the last layer alone, ':guided' draws the Grad-CAM maps to the "

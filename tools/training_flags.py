@@ -4,11 +4,10 @@ import pathlib
 import sys
 import time
 
-from absl import app
 from absl import flags
+import script
 import tqdm
 
-from covid_tf import errors
 from covid_tf.datasets import shard_list
 from covid_tf.training import devices
 from covid_tf.training import options as options_lib
@@ -76,16 +75,7 @@ def main(make_task, require_classes: bool = False):
     make_task: shards to train on -> the tasks.Task.
     require_classes: whether both classes must be in the shards.
   """
-  def run_with_flags(argv):
-    if len(argv) > 1:
-      raise app.UsageError(f'only flags are understood, found {argv[1:]}.')
-    try:
-      _train(make_task, require_classes)
-    except errors.CovidTFError as error:
-      print(f'{pathlib.Path(sys.argv[0]).stem}: {error}', file=sys.stderr)
-      sys.exit(error.exit_status)
-
-  app.run(run_with_flags)
+  script.run(lambda: _train(make_task, require_classes))
 
 
 def _train(make_task, require_classes):
@@ -128,9 +118,9 @@ def _options():
 
 def _configuration():
   """The training flags by name, in JSON's types."""
-  script, here = sys.modules['__main__'], sys.modules[__name__]
+  started, here = sys.modules['__main__'], sys.modules[__name__]
   known = flags.FLAGS.flags_by_module_dict()
-  mine = [flag for module in (script, here)
+  mine = [flag for module in (started, here)
           for flag in known.get(getattr(module, '__file__', ''), [])
           + known.get(module.__name__, []) + known.get(sys.argv[0], [])]
   return {flag.name: flag.value for flag in mine

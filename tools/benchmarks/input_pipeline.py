@@ -33,7 +33,7 @@ from covid_tf.training import shards as shards_lib
 from covid_tf.training import stages
 
 _AHEAD = 16  # Batches; more than all its buffers hold.
-_SIZE = 256  # Rows and columns stored, as tools/draw_training_slices.py does.
+_SIZE = 256  # Rows and columns stored, as tools/import_dataset.py does.
 _TASKS = {'classifier': classifier_task.task, 'lungs': lung_task.task}
 
 

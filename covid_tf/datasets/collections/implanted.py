@@ -26,17 +26,20 @@ _SMALLEST_LUNG_MM2 = 1500.0  # Ours: less lung holds no lesion worth the name.
 
 def list_studies(
     backgrounds: Sequence[str | os.PathLike], slices: int, seed: int = 0,
-    size: int = 256) -> list[study_lib.StudyEntry]:
-  """Lists the draws: each background gives an equal share of the slices.
+    size: int = 256, shares: Sequence[float] = ()) -> list[study_lib.StudyEntry]:
+  """Lists the draws.
 
   Args:
     backgrounds: CT series of chests without disease, each of another patient.
     slices: to draw from all of them.
     seed: source of every draw.
     size: largest side of a slice.
+    shares: of the slices, one for each background, divided by their sum; none:
+      equal ones. A chest of many slices has more to show than one of two.
 
   Raises:
-    errors.UsageError: no background, one twice, or one that does not exist.
+    errors.UsageError: no background, one twice, or one that does not exist; another
+      number of shares; or a share that is not one slice.
   """
   paths = [pathlib.Path(path).resolve() for path in backgrounds]
   if not paths or len(set(paths)) < len(paths) or slices < 1:
@@ -45,16 +48,49 @@ def list_studies(
         f'required, found {len(paths)} and {slices}.')
   if names := [path.name for path in paths if not path.exists()]:
     raise errors.UsageError(f'--backgrounds: {names[0]}: no such file or folder.')
-  share = -(-slices // len(paths))
+  counts = _counts(len(paths), slices, shares)
   entries = []
-  for number, path in enumerate(paths):
-    for part, first in enumerate(range(0, share, _SLICES_A_STUDY)):
+  for number, (path, count) in enumerate(zip(paths, counts)):
+    for part, first in enumerate(range(0, count, _SLICES_A_STUDY)):
       entries.append(study_lib.StudyEntry(
           NAME, f'{NAME}/{number}-{path.name}', f'{number}-{path.name}-{part}', NAME,
           functools.partial(
-              _read_study, path, min(_SLICES_A_STUDY, share - first), size,
+              _read_study, path, min(_SLICES_A_STUDY, count - first), size,
               (seed, number, part)), labels_by='implanted lesions'))
   return entries
+
+
+def parse_shares(texts: Sequence[str]) -> tuple[float, ...]:
+  """Reads shares as a flag states them.
+
+  Raises:
+    errors.UsageError: one is no number above 0.
+  """
+  try:
+    shares = tuple(map(float, texts))
+  except ValueError:
+    shares = (0.0,)
+  if not all(0 < share < float('inf') for share in shares):
+    raise errors.UsageError(
+        '--background_shares: numbers above 0 are required, such as 0.7,0.3; found '
+        f'{",".join(texts)!r}.')
+  return shares
+
+
+def _counts(backgrounds, slices, shares):
+  """Slices of each background; they sum to `slices`."""
+  shares = np.array(shares or [1.0] * backgrounds)
+  if len(shares) != backgrounds:
+    raise errors.UsageError(
+        f'--background_shares: one for each of the {backgrounds} --backgrounds is '
+        f'required, found {len(shares)}.')
+  ends = np.rint(slices * shares.cumsum() / shares.sum()).astype(int)
+  counts = np.diff(ends, prepend=0)
+  if not counts.all():
+    raise errors.UsageError(
+        f'--slices: at least one from every background is required, found {slices} for '
+        f'{backgrounds} of them; ask for more.')
+  return counts.tolist()
 
 
 def _read_study(path, count, size, seeds) -> study_lib.Study:

@@ -1,0 +1,47 @@
+"""How every script here begins and ends: its flags, and the status it exits with."""
+
+from collections.abc import Callable
+import pathlib
+import sys
+
+from absl import app
+from absl import flags
+
+from covid_tf import errors
+
+_INTERRUPTED = 130  # The shell's convention: 128 + SIGINT.
+
+
+def run(main: Callable[[], None]) -> None:
+  """Parses the flags and runs a script; exits as `covid-tf` does.
+
+  Args:
+    main: does the work. Of an errors.CovidTFError the text is printed, in one line,
+      and its status is the script's.
+  """
+  app.run(lambda argv: _run(main, argv), flags_parser=_parse)
+
+
+def _parse(argv):
+  """Unlike absl's own, with the status of wrong use, and without a page of help."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    _exit(f'{error} --help lists the flags.', errors.UsageError.exit_status)
+
+
+def _run(main, argv):
+  if len(argv) > 1:
+    _exit(f'only flags are understood, found {argv[1]!r}; a flag that takes several '
+          'values is given once for each.', errors.UsageError.exit_status)
+  try:
+    main()
+  except errors.CovidTFError as error:
+    _exit(str(error), error.exit_status)
+  except KeyboardInterrupt:
+    _exit('interrupted', _INTERRUPTED)
+
+
+def _exit(text, status):
+  print(f'{pathlib.Path(sys.argv[0]).stem}: {text}', file=sys.stderr)
+  sys.exit(status)
