@@ -35,6 +35,23 @@ def test_reads_what_spreadsheets_write(tmp_path):
   assert (second.row, second.covid, second.severity) == (5, False, None)
 
 
+@pytest.mark.parametrize('separator', [';', '\t'])
+def test_reads_what_spreadsheets_write_where_a_comma_is_the_decimal_mark(
+    tmp_path, separator):
+  rows = (('study_uid', '"patient_id"', 'covid', 'note'),
+          ('1.2.3', 'P1', '1', '"a, b"'))
+  (label,) = read(tmp_path, '\ufeff' + ''.join(
+      separator.join(row) + '\r\n' for row in rows))
+  assert (label.row, label.study_uid, label.covid) == (2, '1.2.3', True)
+  assert label.patient_id == 'P1'
+
+
+def test_times_of_several_zones_are_in_their_true_order(tmp_path):
+  later, earlier = read(tmp_path, HEADER + (
+      '1.1,P1,1,,2020-03-15T23:00+00:00\n1.2,P1,1,,2020-03-16T00:30+05:00\n'))
+  assert earlier.time_point < later.time_point
+
+
 def test_optional_columns_may_be_missing(tmp_path):
   (label,) = read(tmp_path, 'patient_id,covid,study_uid\nP1,0,1.2.3\n')
   assert label.study_uid == '1.2.3' and label.severity is None
@@ -44,7 +61,10 @@ def test_optional_columns_may_be_missing(tmp_path):
 @pytest.mark.parametrize('text, words', [
     ('', 'header'),
     ('study_uid,covid\n1.2,1\n', 'missing: patient_id'),
-    ('study_uid;patient_id;covid\n1.2;P1;1\n', "separated by ';'"),
+    ('study_uid;patient_id\n1.2;P1\n', 'missing: study_uid, patient_id, covid'),
+    ('study_uid;patient_id;covid\n1.2;P1;1;2\n', 'row 2: 3 cells are required'),
+    (HEADER + '1.2,P1,1,,2020-03-15T10:00Z\n1.3,P2,1,,2020-03-15\n',
+     'row 2: time_point has a time zone here and none elsewhere'),
     ('study_uid,patient_id,covid,covid\n1.2,P1,1,1\n', 'twice: covid'),
     (HEADER, 'at least one row'),
     (HEADER + '1.2,P1,1\n', 'row 2: 5 cells are required'),

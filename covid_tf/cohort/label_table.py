@@ -6,6 +6,8 @@ import pathlib
 
 from covid_tf import errors
 
+_SEPARATORS = (',', ';', '\t')
+
 
 @dataclasses.dataclass(frozen=True)
 class TableRow:
@@ -26,7 +28,8 @@ def read_table(
   """Reads a comma-separated file with a header.
 
   A byte order mark, Windows line ends, spaces around a cell, wholly blank rows
-  and columns of other names are all taken as they come from spreadsheets.
+  and columns of other names are all taken as they come from spreadsheets. So are
+  semicolons or tabs between the cells, where they alone make the header's names.
 
   Args:
     path: the CSV file, in UTF-8.
@@ -40,7 +43,7 @@ def read_table(
     errors.UsageError: no such file, not UTF-8 text, not comma-separated, a
       required column missing or there twice, a row of another length, no rows.
   """
-  records = _records(path)
+  records = _records(path, required)
   header = [name.strip().casefold() for name in records[0]] if records else []
   _check_header(path, header, required, optional)
   rows = []
@@ -51,7 +54,8 @@ def read_table(
     if len(cells) != len(header):
       raise errors.UsageError(
           f'{path}, row {number}: {len(header)} cells are required, as in the '
-          f'header, found {len(cells)}; put quotes around a cell that holds a comma.')
+          f'header, found {len(cells)}; put quotes around a cell that holds what '
+          'parts the cells.')
     named = dict(zip(header, cells))
     rows.append(TableRow(
         number, {name: named.get(name, '') for name in required + optional}))
@@ -60,11 +64,14 @@ def read_table(
   return tuple(rows)
 
 
-def _records(path: pathlib.Path | str) -> list[list[str]]:
+def _records(
+    path: pathlib.Path | str, required: tuple[str, ...]) -> list[list[str]]:
   try:
     # utf-8-sig: Excel puts a byte order mark before the first column's name.
     with open(path, encoding='utf-8-sig', newline='') as file:
-      return list(csv.reader(file, strict=True))
+      separator = _separator(file.readline(), required)
+      file.seek(0)
+      return list(csv.reader(file, delimiter=separator, strict=True))
   except OSError as error:
     raise errors.UsageError(
         f'{path}: a readable CSV file is required: {error.strerror}.') from error
@@ -77,18 +84,24 @@ def _records(path: pathlib.Path | str) -> list[list[str]]:
         f'{path}: comma-separated text is required: {error}.') from error
 
 
+def _separator(first_line: str, required: tuple[str, ...]) -> str:
+  """What parts the cells: Excel writes semicolons where a comma is the decimal mark."""
+  def names(separator: str) -> set[str]:
+    cells = next(csv.reader([first_line], delimiter=separator), ())
+    return {cell.strip().casefold() for cell in cells}
+
+  return next((separator for separator in _SEPARATORS
+               if names(separator).issuperset(required)), _SEPARATORS[0])
+
+
 def _check_header(
     path: pathlib.Path | str, header: list[str], required: tuple[str, ...],
     optional: tuple[str, ...]) -> None:
   missing = [name for name in required if name not in header]
   if missing:
-    other = next((mark for mark in (';', '\t') if mark in ''.join(header)), None)
-    remedy = (
-        f'; its header is separated by {other!r}, save it with commas' if other else
-        '')
     raise errors.UsageError(
         f'{path}: a header with the columns {", ".join(required)} is required, '
-        f'missing: {", ".join(missing)}{remedy}.')
+        f'missing: {", ".join(missing)}.')
   twice = [name for name in required + optional if header.count(name) > 1]
   if twice:
     raise errors.UsageError(

@@ -110,7 +110,9 @@ def _time_point(text: str) -> float | datetime.datetime | None:
     raise ValueError(
         'time_point must be a number or an ISO date such as 2020-03-15, '
         f'found {text!r}') from None
-  return moment.replace(tzinfo=None)  # With and without a zone do not compare.
+  if moment.tzinfo:  # In one zone, since their order is what counts.
+    moment = moment.astimezone(datetime.UTC)
+  return moment
 
 
 def _repeated_studies(labels: Iterable[Label]) -> Iterable[tuple[int, str]]:
@@ -143,6 +145,12 @@ def _unordered_times(labels: Sequence[Label]) -> Iterable[tuple[int, str]]:
     row = next(label.row for label in labels
                if isinstance(label.time_point, datetime.datetime))
     yield row, 'time_point is a date here and a number elsewhere; use one of them'
+    return
+  zoned = [label for label in labels if getattr(label.time_point, 'tzinfo', None)]
+  if zoned and len(zoned) < sum(time is not None for time in times):
+    yield zoned[0].row, (
+        'time_point has a time zone here and none elsewhere; give all of them one, '
+        'or none')
     return
   by_patient = {}
   for label in labels:
