@@ -93,9 +93,11 @@ def _bounds(row_ends, affine, axis) -> tuple[float, float]:
 
 def _midline(mask, affine, bounds) -> float:
   begin, width = bounds[0], bounds[1] - bounds[0]
-  # Two voxels wide: bins as narrow as one would be empty by rounding.
-  bins = max(3, int(width / (2 * np.abs(affine[_X, 1:3]).max())))
   stride = max(1, mask.shape[1] // _SAMPLED_ROWS)
+  # Two samples wide: bins as narrow as one would be empty by rounding. Where rows
+  # run from side to side, a sample is a stride.
+  sample = np.abs(affine[_X, 1:3] * (stride, 1)).max()
+  bins = max(3, int(width / (2 * sample)))
   histogram = np.zeros(bins, np.int64)
   for slice_, plane in enumerate(mask):
     rows, columns = np.divmod(np.flatnonzero(plane[::stride]), mask.shape[2])

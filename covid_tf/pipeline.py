@@ -13,6 +13,7 @@ from covid_tf import localization
 from covid_tf import lung_regions
 from covid_tf import lungs as lungs_lib
 from covid_tf import model_answers
+from covid_tf import orientation
 from covid_tf import results
 from covid_tf import version
 from covid_tf import volume as volume_lib
@@ -63,30 +64,34 @@ def analyze(
 def segment(
     volume: volume_lib.CTVolume, models: base.Models,
     progress: Callable[..., tqdm.tqdm] = _BAR) -> np.ndarray:
-  """uint8 [slice, row, column]: the network's lung masks of every slice."""
+  """uint8 [slice, row, column]: the network's lung masks of every slice, as stored."""
   mask = np.empty(volume.shape, np.uint8)
+  turn = orientation.plane_turn(volume.affine)
   for part in _parts(volume.shape[0], progress, 'lungs'):
-    hu = volume.hu[part]
+    hu = turn.to_usual(volume.hu[part])
     with _counted_from(part.start):
       answer = models.segment_lungs(hu)
-    mask[part] = model_answers.lung_mask(answer, hu.shape, part.start)
+    mask[part] = turn.to_stored(
+        model_answers.lung_mask(answer, hu.shape, part.start))
   return mask
 
 
 def explain(
     volume: volume_lib.CTVolume, box: results.LungBox, models: base.Models,
     progress: Callable[..., tqdm.tqdm] = _BAR) -> results.SliceExplanation:
-  """The classifier's answer for the lung crop of every slice.
+  """The classifier's answer for the lung crop of every slice, maps as stored.
 
   Slices without lung are asked too: the paper's score is over all slices.
   """
+  turn = orientation.plane_turn(volume.affine)
   answers = []
   for part in _parts(volume.shape[0], progress, 'opacities'):
-    crop = np.ascontiguousarray(volume.hu[part, box.rows, box.columns])
+    crop = turn.to_usual(volume.hu[part, box.rows, box.columns])
     with _counted_from(part.start):
       answer = models.grad_cam(crop)
     answers.append(model_answers.explanation(answer, len(crop), part.start))
-  return results.SliceExplanation(*map(np.concatenate, zip(*answers)))
+  probability, *cams = map(np.concatenate, zip(*answers))
+  return results.SliceExplanation(probability, *map(turn.to_stored, cams))
 
 
 def _analyze_once(volume, models, thresholds, progress) -> results.CaseResult:

@@ -70,3 +70,15 @@ def test_a_single_voxel_has_a_region():
   index = regions.index(1, np.array([1]), np.array([1]))
   assert index[0] % len(lung_regions.LEVELS) == lung_regions.LEVELS.index('middle')
   assert regions.level_z_mm == pytest.approx((0.5 + 1 / 3, 0.5 + 2 / 3))
+
+
+def test_many_rows_from_side_to_side_are_parted_where_least_lung_is():
+  shape = (6, 512, 40)
+  affine = synthetic_case.axial_affine((15.0, 0.7, 6.0), shape)[:, [0, 2, 1, 3]]
+  affine = affine @ np.diag((1, 0.7 / 6, 6 / 0.7, 1))  # Rows along x, 0.7 mm.
+  mask = np.zeros(shape, np.uint8)
+  mask[1:5, 60:300, 5:35] = 1
+  mask[1:5, 310:450, 5:35] = 1
+  regions = lung_regions.find_regions(mask, affine)
+  side = regions.index(2, np.arange(512), np.full(512, 10)) // len(lung_regions.LEVELS)
+  assert 300 <= np.flatnonzero(side)[0] <= 310

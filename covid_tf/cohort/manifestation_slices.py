@@ -11,6 +11,7 @@ import dataclasses
 
 import numpy as np
 
+from covid_tf import orientation
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.cohort import manifestation_pictures
@@ -127,13 +128,14 @@ def describe(
   crops = volume.hu[slices, study.box.rows, study.box.columns]
   lungs = study.lung_mask[slices, study.box.rows, study.box.columns] > 0
   maps = _maps(study, slices)
-  asked = _features(crops, models)
+  turn = orientation.plane_turn(volume.affine)
+  asked = _features(crops, turn, models)
   erased = asked.features.copy()
   if positive.any():
     healthy = _healthy_hu(volume.hu, study)
     erased[positive] = _features(
         erase(crops[positive], maps[positive], lungs[positive],
-              study.thresholds.map, healthy), models).features
+              study.thresholds.map, healthy), turn, models).features
   involved = (maps > study.thresholds.map) & lungs
   return StudySlices(
       study.study_uid, slices, study.slice_probability[slices].astype(np.float32),
@@ -173,9 +175,11 @@ def _maps(study: ScoredStudy, slices: np.ndarray) -> np.ndarray:
   return maps
 
 
-def _features(crops: np.ndarray, models: base.Models) -> results.SliceFeatures:
+def _features(
+    crops: np.ndarray, turn: orientation.PlaneTurn,
+    models: base.Models) -> results.SliceFeatures:
   # A study may give no slice: then one call with none, for the shapes.
-  parts = [models.features(np.ascontiguousarray(crops[start:start + _CALL_SLICES]))
+  parts = [models.features(turn.to_usual(crops[start:start + _CALL_SLICES]))
            for start in range(0, max(len(crops), 1), _CALL_SLICES)]
   return results.SliceFeatures(*map(np.concatenate, zip(*parts)))
 

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 
+from covid_tf import orientation
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.predictors import base
@@ -30,8 +31,10 @@ def write_figures(
   if index is None:
     index = int(np.argmax(result.corona_score_by_slice_cm3))
   box = result.lung_box
-  explanation = models.grad_cam(
-      np.ascontiguousarray(volume.hu[index:index + 1, box.rows, box.columns]))
+  turn = orientation.plane_turn(volume.affine)
+  probability, *cams = models.grad_cam(
+      turn.to_usual(volume.hu[index:index + 1, box.rows, box.columns]))
+  explanation = results.SliceExplanation(probability, *map(turn.to_stored, cams))
   figure_style.save(
       figures.scales_figure(volume, result, index, explanation), folder / 'scales')
   figure_style.save(

@@ -117,7 +117,7 @@ def _read_study(path, kind, row) -> study_lib.Study:
     labels = np.full(count, study_lib.UNLABELLED, np.int8)
   else:
     labels = _in_slice_order(path, files, volume, row)
-  return study_lib.Study(volume.hu, labels, volume.spacing_mm)
+  return study_lib.of_volume(volume, labels)
 
 
 def _in_slice_order(path, files, volume, row) -> np.ndarray:

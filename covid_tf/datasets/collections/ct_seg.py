@@ -76,9 +76,9 @@ def _read_study(image, folder, names) -> study_lib.Study:
     lung = np.minimum(masks[0], 1)
     lesion = (masks[0] == _INFECTION).astype(np.uint8)
   lung = mask_files.require_inside(folder / names[-1] / image.name, lesion, lung)
-  return study_lib.Study(
-      volume.hu, study_lib.labels_from_lesions(lesion, volume.spacing_mm[1]),
-      volume.spacing_mm, lung, lesion, study_lib.DRAWN, window_hu=window_hu)
+  return study_lib.of_volume(
+      volume, study_lib.labels_from_lesions(lesion, volume.spacing_mm[1]), lung,
+      lesion, study_lib.DRAWN, window_hu)
 
 
 def _read_volume(path) -> tuple[ct_volume.CTVolume, tuple | None, np.ndarray]:

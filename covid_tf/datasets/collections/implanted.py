@@ -97,8 +97,7 @@ def _read_study(path, count, size, seeds) -> study_lib.Study:
   random = np.random.default_rng(seeds)
   volume = readers.read_ct(path)
   chest = preparation.prepared(
-      study_lib.Study(
-          volume.hu, np.zeros(volume.shape[0], np.int8), volume.spacing_mm),
+      study_lib.of_volume(volume, np.zeros(volume.shape[0], np.int8)),
       size, path.name)
   pixel_mm = chest.spacing_mm[1]
   chosen = np.sort(random.integers(0, len(chest.hu), count))

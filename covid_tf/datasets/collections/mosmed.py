@@ -60,7 +60,7 @@ def _read_study(path, severity, mask_path) -> study_lib.Study:
   else:
     label = 0 if severity == _NORMAL else study_lib.UNLABELLED
     labels = np.full(volume.shape[0], label, np.int8)
-  return study_lib.Study(volume.hu, labels, volume.spacing_mm, lesion_mask=lesion)
+  return study_lib.of_volume(volume, labels, lesion_mask=lesion)
 
 
 def _name(path: pathlib.Path) -> str:

@@ -152,7 +152,7 @@ def _read_study(path, table, said, lung_path, lesion_path) -> study_lib.Study:
           f'{lesion_path.name} shows a lesion there; correct one of them.')
     labels[number] = label
   kind = study_lib.NO_MASK if lung is None else study_lib.DRAWN
-  return study_lib.Study(volume.hu, labels, volume.spacing_mm, lung, lesion, kind)
+  return study_lib.of_volume(volume, labels, lung, lesion, kind)
 
 
 def _entries(folder):

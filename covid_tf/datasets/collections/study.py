@@ -5,6 +5,9 @@ import dataclasses
 
 import numpy as np
 
+from covid_tf import orientation
+from covid_tf import volume as volume_lib
+
 UNLABELLED = -1
 
 DRAWN = 'drawn'
@@ -54,6 +57,30 @@ class Study:
     if self.labels.shape != self.hu.shape[:1] or not np.isin(
         self.labels, (UNLABELLED, 0, 1)).all():
       raise ValueError(f'labels must be {len(self.hu)} of -1, 0 and 1.')
+
+
+def of_volume(
+    volume: volume_lib.CTVolume, labels: np.ndarray,
+    lung_mask: np.ndarray | None = None, lesion_mask: np.ndarray | None = None,
+    lung_mask_kind: str = NO_MASK,
+    window_hu: tuple[float, float] | None = None) -> Study:
+  """A study from a volume, its planes turned as networks are asked about them.
+
+  Args:
+    volume: the CT.
+    labels: int8 [slice], in the volume's order.
+    lung_mask, lesion_mask: uint8 [slice, row, column] on the volume's grid, or None.
+    lung_mask_kind, window_hu: as in Study.
+  """
+  turn = orientation.plane_turn(volume.affine)
+  through, *in_plane = volume.spacing_mm
+  if turn.swapped:
+    in_plane.reverse()
+  hu, lung_mask, lesion_mask = (
+      None if planes is None else turn.to_usual(planes)
+      for planes in (volume.hu, lung_mask, lesion_mask))
+  return Study(hu, labels, (through, *in_plane), lung_mask, lesion_mask,
+               lung_mask_kind, window_hu=window_hu)
 
 
 @dataclasses.dataclass(frozen=True)
