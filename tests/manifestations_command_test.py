@@ -86,6 +86,9 @@ def test_clusters_and_their_comparison(fitted):
   assert [row['study'] for row in found['refused']] == ['broken.nii.gz']
   assert {cluster['name'] for cluster in found['clusters']} == {
       'normal', 'focal', 'diffuse'}
+  normal = next(c for c in found['clusters'] if c['name'] == 'normal')
+  assert normal['known_kinds']['none'] > 0
+  assert sum(normal['known_kinds'].values()) == normal['slices']
   assert all(len(cluster['key_slices']) == 4 for cluster in found['clusters'])
 
 

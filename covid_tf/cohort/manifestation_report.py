@@ -153,6 +153,7 @@ def _slices(fitted: manifestations.Fitted) -> dict:
 
 def _clusters(fitted: manifestations.Fitted) -> list[dict]:
   table, labels = fitted.table, fitted.outcome.clustering.labels
+  agreement = fitted.outcome.agreement
   found = []
   for cluster, name in enumerate(fitted.model.names):
     own = labels == cluster
@@ -160,6 +161,8 @@ def _clusters(fitted: manifestations.Fitted) -> list[dict]:
         'name': name, 'slices': int(own.sum()),
         'positive_fraction': float(table.positive[own].mean()),
         'mean_involved_fraction': float(table.involved_fraction[own].mean()),
+        'known_kinds': None if agreement is None else dict(
+            zip(agreement.kinds, agreement.counts[cluster].tolist())),
         'key_slices': [
             {'study_uid': table.study_uids[table.study[index]],
              'slice': int(table.slice_index[index])}
@@ -175,4 +178,5 @@ def _outcome(outcome: manifestations.Outcome) -> dict:
                'silhouette': outcome.scan.silhouette},
       'restart_agreement': outcome.clustering.stability,
       'lowest_restart_agreement': outcome.clustering.lowest_stability,
-      'truth_agreement': outcome.truth_agreement}
+      'truth_agreement': (
+          None if outcome.agreement is None else outcome.agreement.rand_index)}

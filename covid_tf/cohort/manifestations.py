@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 
 import numpy as np
-import sklearn.metrics
 
 from covid_tf import errors
 from covid_tf.cohort import clustering
 from covid_tf.cohort import feature_store
+from covid_tf.cohort import known_kinds
 from covid_tf.cohort import manifestation_model
 from covid_tf.cohort import manifestation_reading
 from covid_tf.cohort import manifestation_table
@@ -29,7 +29,7 @@ class Outcome:
     k: the number of clusters taken.
     clustering: the solution for it.
     names: of its clusters.
-    truth_agreement: adjusted Rand index against known kinds, or None.
+    agreement: with known kinds, or None.
   """
 
   weighting: str
@@ -37,7 +37,7 @@ class Outcome:
   k: int
   clustering: clustering.Clustering
   names: tuple[str, ...]
-  truth_agreement: float | None
+  agreement: known_kinds.Agreement | None
 
   @property
   def silhouette(self) -> float | None:
@@ -73,7 +73,7 @@ def fit(
     weighting: str = manifestation_weightings.DEFAULT,
     compared: Sequence[str] = tuple(manifestation_weightings.WEIGHTINGS),
     k: int | None = None, most_clusters: int = 10, seed: int = 0,
-    kinds: Mapping[str, str] | None = None) -> Fitted:
+    kinds: known_kinds.KnownKinds = known_kinds.NOTHING) -> Fitted:
   """Fits clusters on the described slices of a cohort.
 
   Args:
@@ -86,7 +86,7 @@ def fit(
     k: number of clusters; None: the elbow.
     most_clusters: the largest k tried.
     seed: of the starts.
-    kinds: study UID to its known kind, to compare with; None: unknown.
+    kinds: what is known of the slices' kinds, to compare with.
 
   Returns:
     The fitted cohort.
@@ -149,7 +149,7 @@ def apply(
 def _outcome(
     name: str, points: np.ndarray, table: manifestation_table.SliceTable,
     k: int | None, most_clusters: int, seed: int,
-    kinds: Mapping[str, str] | None) -> Outcome:
+    kinds: known_kinds.KnownKinds) -> Outcome:
   scan = clustering.scan(points, most_clusters, seed)
   if k is not None and k > len(np.unique(points, axis=0)):
     raise errors.UsageError(
@@ -160,15 +160,5 @@ def _outcome(
   names = manifestation_reading.name_clusters(
       found.labels, taken, table.positive, table.involved_fraction)
   return Outcome(
-      name, scan, taken, found, names, _agreement(found.labels, table, kinds or {}))
-
-
-def _agreement(
-    labels: np.ndarray, table: manifestation_table.SliceTable,
-    kinds: Mapping[str, str]) -> float | None:
-  """Adjusted Rand index over the slices of studies whose kind is known."""
-  known = np.array([uid in kinds for uid in table.study_uids])[table.study]
-  if not known.any():
-    return None
-  truth = [kinds[table.study_uids[number]] for number in table.study[known]]
-  return float(sklearn.metrics.adjusted_rand_score(truth, labels[known]))
+      name, scan, taken, found, names,
+      known_kinds.agreement(kinds, table, found.labels, taken))

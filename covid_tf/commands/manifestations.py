@@ -6,7 +6,7 @@ import sys
 
 from covid_tf import errors
 from covid_tf.cohort import describe_studies
-from covid_tf.cohort import label_table
+from covid_tf.cohort import known_kinds
 from covid_tf.cohort import labels as labels_lib
 from covid_tf.cohort import load_results
 from covid_tf.cohort import manifestation_model
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       'the others; without it a study with a positive slice counts as ill')
   parser.add_argument(
       '--kinds', type=pathlib.Path, metavar='CSV',
-      help='known kinds, study_uid,kind: agreement with them is reported')
+      help='known kinds, study_uid,kind[,slice]: agreement with them is reported')
   parser.add_argument(
       '--weighting', choices=tuple(manifestation_weightings.WEIGHTINGS),
       default=manifestation_weightings.DEFAULT,
@@ -61,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
   _check(arguments)
   studies = describe_studies.find_studies(arguments.studies)
   options = _options(arguments)
-  kinds = _kinds(arguments.kinds) if arguments.kinds else None
+  kinds = (known_kinds.read(arguments.kinds) if arguments.kinds else
+           known_kinds.NOTHING)
   model = manifestation_model.load(arguments.apply) if arguments.apply else None
   with model_options.open_models(arguments) as models:
     identities = models.identities()
@@ -107,7 +108,7 @@ def summary_text(fitted: manifestations.Fitted) -> str:
       f'Clusters: {outcome.k} (elbow: {outcome.scan.elbow_k}): {counts}',
       'weighting     k  elbow  restarts ARI  known kinds ARI']
   for row in (outcome, *fitted.others):
-    truth = '–' if row.truth_agreement is None else f'{row.truth_agreement:.2f}'
+    truth = '–' if row.agreement is None else f'{row.agreement.rand_index:.2f}'
     lines.append(f'{row.weighting:12} {row.k:2} {row.scan.elbow_k:6} '
                  f'{row.clustering.stability:13.2f} {truth:>16}')
   return '\n'.join(lines)
@@ -138,18 +139,6 @@ def _options(arguments: argparse.Namespace) -> describe_studies.DescribeOptions:
   return describe_studies.DescribeOptions(
       arguments.negative_slices, covid,
       {result.study_uid: result.path for result in found})
-
-
-def _kinds(path: pathlib.Path) -> dict[str, str]:
-  kinds = {}
-  for row in label_table.read_table(path, ('study_uid', 'kind')):
-    uid, kind = row.cells['study_uid'], row.cells['kind']
-    if not uid or not kind or uid in kinds:
-      raise errors.UsageError(
-          f'{path}, row {row.number}: each study needs one study_uid and one kind, '
-          f'found {"a blank" if uid not in kinds else "the study a second time"}.')
-    kinds[uid] = kind
-  return kinds
 
 
 def _check(arguments: argparse.Namespace) -> None:

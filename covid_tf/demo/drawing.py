@@ -9,6 +9,7 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 
 from covid_tf import errors
 from covid_tf import files
@@ -28,10 +29,8 @@ def workers() -> Iterator[concurrent.futures.Executor]:
     errors.CovidTFError: one of them was killed.
   """
   count = min(os.cpu_count() or 1, _MOST_PROCESSES)
-  # Ctrl-C is the parent's business: it cancels what has not begun.
   with concurrent.futures.ProcessPoolExecutor(
-      count, multiprocessing.get_context('spawn'), signal.signal,
-      (signal.SIGINT, signal.SIG_IGN)) as pool:
+      count, multiprocessing.get_context('spawn'), _begin_worker) as pool:
     try:
       yield pool
     except process.BrokenProcessPool as error:
@@ -42,6 +41,18 @@ def workers() -> Iterator[concurrent.futures.Executor]:
     except BaseException:
       pool.shutdown(wait=False, cancel_futures=True)
       raise
+
+
+def _begin_worker() -> None:
+  # Ctrl-C is the parent's business: it cancels what has not begun.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  # A parent killed outright cannot end its workers, who would wait for ever.
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+  multiprocessing.parent_process().join()
+  os._exit(1)
 
 
 def case_name(case: phantom.PhantomCase) -> str:

@@ -1,0 +1,112 @@
+"""Kinds of disease that are known beforehand, to hold clusters against."""
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+
+import numpy as np
+import sklearn.metrics
+
+from covid_tf import errors
+from covid_tf.cohort import label_table
+from covid_tf.cohort import manifestation_table
+
+_REQUIRED = ('study_uid', 'kind')
+_SLICE = 'slice'
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownKinds:
+  """What is known.
+
+  Attributes:
+    of_studies: study UID to the kind of all its slices that have none of their own.
+    of_slices: (study UID, slice index from 0, the lowest) to the slice's kind.
+  """
+
+  of_studies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  of_slices: Mapping[tuple[str, int], str] = dataclasses.field(default_factory=dict)
+
+  def of(self, study_uid: str, slice_index: int) -> str | None:
+    """The kind of a slice, or None where nobody knows it."""
+    return self.of_slices.get(
+        (study_uid, slice_index), self.of_studies.get(study_uid))
+
+
+NOTHING = KnownKinds()
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+  """Clusters beside known kinds, over the slices whose kind is known.
+
+  Attributes:
+    rand_index: adjusted Rand index; 1 the same, 0 chance.
+    kinds: the known kinds, in order of name.
+    counts: int [cluster, kind], slices.
+  """
+
+  rand_index: float
+  kinds: tuple[str, ...]
+  counts: np.ndarray
+
+
+def read(path: pathlib.Path | str) -> KnownKinds:
+  """Reads known kinds.
+
+  Args:
+    path: CSV with `study_uid,kind` and, where kinds differ within a study, `slice`
+      (an index from 0; blank: all slices without a row of their own).
+
+  Raises:
+    errors.UsageError: no such table, a blank cell, or a study or slice twice; names
+      the row.
+  """
+  of_studies, of_slices = {}, {}
+  for row in label_table.read_table(path, _REQUIRED, (_SLICE,)):
+    uid, kind, index = (row.cells[name] for name in (*_REQUIRED, _SLICE))
+    known, key = (of_slices, (uid, _index(path, row, index))) if index else (
+        of_studies, uid)
+    if not uid or not kind or key in known:
+      found = 'a blank' if not uid or not kind else 'it a second time'
+      raise errors.UsageError(
+          f'{path}, row {row.number}: each study or slice needs one study_uid and one '
+          f'kind, found {found}.')
+    known[key] = kind
+  return KnownKinds(of_studies, of_slices)
+
+
+def agreement(
+    kinds: KnownKinds, table: manifestation_table.SliceTable, labels: np.ndarray,
+    clusters: int) -> Agreement | None:
+  """Holds clusters against known kinds.
+
+  Args:
+    kinds: what is known.
+    table: the slices, N of them.
+    labels: int [N], in [0, clusters).
+    clusters: how many.
+
+  Returns:
+    How far they agree; None where no slice's kind is known.
+  """
+  found = [kinds.of(table.study_uids[study], index) for study, index in zip(
+      table.study.tolist(), table.slice_index.tolist())]
+  known = np.array([kind is not None for kind in found])
+  if not known.any():
+    return None
+  names, truth = np.unique([kind for kind in found if kind is not None],
+                           return_inverse=True)
+  counts = np.zeros((clusters, len(names)), int)
+  np.add.at(counts, (labels[known], truth), 1)
+  return Agreement(
+      float(sklearn.metrics.adjusted_rand_score(truth, labels[known])),
+      tuple(names.tolist()), counts)
+
+
+def _index(path: pathlib.Path | str, row: label_table.TableRow, text: str) -> int:
+  if not text.isdecimal():
+    raise errors.UsageError(
+        f'{path}, row {row.number}: slice must be an index from 0 or blank, found '
+        f'{text!r}.')
+  return int(text)

@@ -1,0 +1,57 @@
+"""Known kinds: read by study and by slice, and held against clusters."""
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from covid_tf import errors
+from covid_tf.cohort import known_kinds
+from covid_tf.cohort import manifestation_table
+
+
+def read(tmp_path, text):
+  path = tmp_path / 'kinds.csv'
+  path.write_text(text)
+  return known_kinds.read(path)
+
+
+def table(study, slice_index):
+  return manifestation_table.SliceTable(
+      ('1.1', '1.2', '1.3'), np.array(study), np.array(slice_index),
+      np.ones(len(study), bool), np.zeros(len(study)), 0.0)
+
+
+def test_a_slice_of_its_own_kind_comes_before_its_study(tmp_path):
+  kinds = read(tmp_path, (
+      'study_uid,kind,slice\n1.1,focal,\n1.1,none,4\n1.2,diffuse,0\n'))
+  assert kinds.of('1.1', 3) == 'focal' and kinds.of('1.1', 4) == 'none'
+  assert kinds.of('1.2', 0) == 'diffuse' and kinds.of('1.2', 1) is None
+  assert kinds.of('1.3', 0) is None
+
+
+def test_the_slice_column_may_be_missing(tmp_path):
+  assert read(tmp_path, 'kind,study_uid\nfocal,1.1\n').of('1.1', 9) == 'focal'
+
+
+@pytest.mark.parametrize('rows, words', [
+    ('1.1,focal,\n1.1,diffuse,\n', 'row 3: .* a second time'),
+    ('1.1,focal,2\n1.1,diffuse,02\n', 'row 3: .* a second time'),
+    ('1.1,,2\n', 'row 2: .* a blank'), (',focal,\n', 'row 2: .* a blank'),
+    ('1.1,focal,-1\n', "row 2: slice must be an index .* found '-1'"),
+    ('1.1,focal,1.0\n', "found '1.0'")])
+def test_refuses_by_row(tmp_path, rows, words):
+  with pytest.raises(errors.UsageError, match=words):
+    read(tmp_path, f'study_uid,kind,slice\n{rows}')
+
+
+def test_agreement_is_over_the_slices_whose_kind_is_known():
+  kinds = known_kinds.KnownKinds(
+      {'1.1': 'focal', '1.2': 'diffuse'}, {('1.1', 0): 'none'})
+  slices = table([0, 0, 0, 1, 1, 2], [0, 1, 2, 0, 1, 0])
+  labels = np.array([0, 1, 1, 1, 2, 0])
+  found = known_kinds.agreement(kinds, slices, labels, 3)
+  assert found.kinds == ('diffuse', 'focal', 'none')
+  assert found.counts.tolist() == [[0, 0, 1], [1, 2, 0], [1, 0, 0]]
+  assert found.rand_index == pytest.approx(sklearn.metrics.adjusted_rand_score(
+      [0, 1, 1, 2, 2], labels[:5]))
+  assert known_kinds.agreement(known_kinds.KnownKinds(), slices, labels, 3) is None
