@@ -228,7 +228,8 @@ def test_unknown_rank_is_left_to_the_graph(fake):
     assert [known.name for known in models.identities()] == ['lungs', 'classifier']
 
 
-@pytest.mark.parametrize('card', [b'\xff', b'{', b'[1]'])
+@pytest.mark.parametrize('card', [
+    b'\xff', b'{', b'[1]', b'{"x": NaN}', b'[' * 100_000])
 def test_cards_that_are_no_json_object(fake, card):
   fake.models['lungs'].card = card
   with pytest.raises(errors.ModelError, match='lungs version 1: card: required'):

@@ -42,11 +42,11 @@ def _same(found, array):
 
 @pytest.mark.parametrize('array', _ARRAYS, ids=_IDS)
 def test_raw_and_typed_tensors_are_read_back(array):
-  for fill in (tensors.fill, tensors.fill_typed):
+  for fill in (tensors.fill, tensors.fill_content, tensors.fill_typed):
     proto = protocol.TensorProto.FromString(
         fill(protocol.TensorProto(), array).SerializeToString())
     _same(tensors.read(proto), array)
-    _same(tensors.read_broadcast(proto), array)
+    _same(tensors.read_request(proto), array)
 
 
 @pytest.mark.parametrize('array', _ARRAYS, ids=_IDS)
@@ -84,7 +84,7 @@ def test_bfloat16_is_read_as_float32():
   tensors.set_shape(proto, (2,))
   proto.half_val.extend([0x3FC0, 0xC000])
   _same(tensors.read(proto), np.array([1.5, -2], np.float32))
-  _same(tensors.read_broadcast(proto), np.array([1.5, -2], np.float32))
+  _same(tensors.read_request(proto), np.array([1.5, -2], np.float32))
 
 
 @pytest.mark.parametrize('dtype, field, stated, whole', [
@@ -99,7 +99,7 @@ def test_short_lists_repeat_their_last_value(dtype, field, stated, whole):
   proto = protocol.TensorProto(dtype=dtype)
   tensors.set_shape(proto, (4,))
   getattr(proto, field).extend(stated)
-  assert tensors.read_broadcast(proto).tolist() == whole
+  assert tensors.read_request(proto).tolist() == whole
   with pytest.raises(tensors.TensorError, match='elements for shape'):
     tensors.read(proto)  # A whole answer never is so short.
 
@@ -113,13 +113,34 @@ def _proto(dtype, shape, content=b'', **fields):
 @pytest.mark.parametrize('proto', [
     _proto(1, (2,), b'\0' * 7), _proto(1, (2,), b'\0' * 4), _proto(1, (1,), b'\0' * 8),
     _proto(0, (1,)), _proto(20, (1,)), _proto(1, (-1,)),
-    _proto(3, (1,), int_val=[1, 2]),
     _proto(8, (1,), scomplex_val=[1, 2, 3]),
+    _proto(1, (1,) * 65, float_val=[1]), _proto(1, (2**40, 2**40), float_val=[1]),
+    _proto(1, (2**45,), float_val=[1]),
+    _proto(7, (2,), b'\1\1a'), _proto(7, (2,), b'\1\1abc'), _proto(7, (2,), b'\1\x81'),
 ])
 def test_tensors_that_do_not_hold_what_they_promise(proto):
-  for read in (tensors.read, tensors.read_broadcast):
+  for read in (tensors.read, tensors.read_request):
     with pytest.raises(tensors.TensorError):
       read(proto)
+
+
+@pytest.mark.parametrize('proto, found', [
+    (_proto(3, (1,), int_val=[1, 2]), [1]),
+    (_proto(1, (0,), b'\0' * 4), []),
+    (protocol.TensorProto(
+        dtype=1, float_val=[2], tensor_shape={'unknown_rank': True}), 2),
+])
+def test_requests_are_read_more_generously_than_answers(proto, found):
+  assert tensors.read_request(proto).tolist() == found
+  with pytest.raises(tensors.TensorError):
+    tensors.read(proto)
+
+
+def test_strings_of_any_length_are_packed():
+  strings = np.array([b'', b'a' * 127, b'b' * 128, b'c' * 20_000], object)
+  proto = tensors.fill_content(protocol.TensorProto(), strings)
+  assert not proto.string_val
+  _same(tensors.read(proto), strings)
 
 
 # Against TensorFlow and the package that the descriptors come from.
@@ -133,7 +154,20 @@ def test_tensorflow_reads_and_writes_the_same(array):
         fill(protocol.TensorProto(), array).SerializeToString()))
     _same(theirs.astype(array.dtype), array)
   proto = tf.make_tensor_proto(array).SerializeToString()
-  _same(tensors.read_broadcast(protocol.TensorProto.FromString(proto)), array)
+  _same(tensors.read_request(protocol.TensorProto.FromString(proto)), array)
+
+
+@pytest.mark.parametrize('proto', [
+    _proto(1, (2, 2), float_val=[1, 2, 3, 4, 5]), _proto(5, (3,), int_val=[70_000, -1]),
+    _proto(4, (1,), int_val=[-1]), _proto(19, (1,), half_val=[70_000]),
+    _proto(8, (3,), scomplex_val=[1, 2]), _proto(1, (0, 3), b'abcd'),
+    _proto(3, (2,), float_val=[1]), _proto(7, (3,), b'\x02\x00\x81\x01' + b'x' * 131),
+    _proto(7, (2,), string_val=[b'a', b'b', b'c']), _proto(10, (2,), bool_val=[True]),
+])
+def test_tensorflow_reads_odd_requests_the_same(proto):
+  tf = pytest.importorskip('tensorflow')
+  theirs = tf.io.parse_tensor(proto.SerializeToString(), tf.as_dtype(proto.dtype))
+  _same(tensors.read_request(proto), theirs.numpy())
 
 
 def test_descriptors_are_what_the_generator_makes():

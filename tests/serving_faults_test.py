@@ -277,6 +277,12 @@ def _cut_content(request, response):
   return response
 
 
+def _too_many_axes(request, response):
+  for _ in range(65):
+    response.outputs['cam_28'].tensor_shape.dim.add(size=1)
+  return response
+
+
 def _cut_field(request, response):
   del response.outputs['cam_28'].float_val[-1:]
   return response
@@ -303,6 +309,7 @@ _UNSOUND = [
      'found inf'),
     (_cut_content, 'required a whole PredictResponse'),
     (_cut_field, 'required a whole PredictResponse'),
+    (_too_many_axes, 'required a whole PredictResponse'),
     (lambda request, response: response.SerializeToString()[:-20],
      'required a whole PredictResponse'),
     (lambda request, response: b'\xff\xff\xff', 'required a whole PredictResponse'),

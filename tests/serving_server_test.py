@@ -14,11 +14,15 @@ import grpc
 import numpy as np
 import pytest
 import serving_stub
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 import tiny_models
 import trustme
 
 from covid_tf import errors
+from covid_tf import predictors
 from covid_tf.predictors import protocol
+from covid_tf.predictors import tensors
 from covid_tf.server import options as options_lib
 from covid_tf.server import predict
 from covid_tf.server import serving
@@ -203,6 +207,29 @@ def test_a_failed_load_is_tried_again(serve, tmp_path, models):
   assert _predict(server.addresses[0]).model_spec.version.value == 1
 
 
+def test_a_version_that_failed_is_tried_again_when_its_files_change(
+    serve, tmp_path, models):
+  shutil.copytree(models / 'classifier' / '1', tmp_path / 'm' / '1')
+  server = serve(model_base_path=str(tmp_path / 'm'), load_retries=0)
+  shutil.copytree(models / 'classifier' / '2', tmp_path / 'whole')
+  (tmp_path / 'whole' / 'variables').rename(tmp_path / 'variables')
+  (tmp_path / 'whole').rename(tmp_path / 'm' / '2')
+  with serving_stub.connected(server.addresses[0]) as stub:
+    serving_stub.wait_until(lambda: stub.versions('classifier')[0] == (2, 'END'))
+    assert _predict(server.addresses[0]).model_spec.version.value == 1
+    (tmp_path / 'variables').rename(tmp_path / 'm' / '2' / 'variables')
+    serving_stub.wait_until(
+        lambda: stub.versions('classifier') == [(2, 'AVAILABLE'), (1, 'END')])
+
+
+def test_health_names_the_services_with_and_without_their_package(serve):
+  with serving_stub.connected(serve().addresses[0]) as stub:
+    for service in ('', protocol.PREDICTION_SERVICE, protocol.MODEL_SERVICE,
+                    'PredictionService', 'ModelService'):
+      answer = stub.health(protocol.HealthCheckRequest(service=service))
+      assert answer.status == protocol.HealthCheckResponse.SERVING
+
+
 def test_relative_path_is_refused(serve):
   with pytest.raises(errors.ModelError, match='to have an absolute path or URI'):
     serve(model_base_path='models/classifier')
@@ -215,10 +242,55 @@ def test_every_model_of_a_folder(serve, models, tmp_path):
     serve(models=str(tmp_path), model_base_path=None)
 
 
-def test_outputs_as_raw_bytes(serve):
-  response = _predict(serve(as_content=True).addresses[0])
-  proto = response.outputs['covid_probability']
+def test_outputs_as_raw_bytes(serve, tmp_path):
+  models = tiny_models.export_both(tmp_path)
+  server = serve(as_content=True, models=str(models), model_base_path=None)
+  proto = _predict(server.addresses[0]).outputs['covid_probability']
   assert proto.tensor_content and not proto.float_val
+  with serving_stub.connected(server.addresses[0]) as stub:
+    card = stub.predict(serving_stub.predict_request('lungs', 'card')).outputs['card']
+  assert card.tensor_content and not card.string_val
+  with predictors.connect(server.addresses[0]) as client:
+    assert client.identities()[0].card['name'] == 'lungs'
+    assert client.segment_lungs(_HU).all()
+
+
+def test_inputs_may_have_defaults(serve, tmp_path):
+  tiny_models.export(tmp_path, 'classifier', signature_names=('serving_default',))
+  path = tmp_path / 'classifier' / '1' / 'saved_model.pb'
+  saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+  signature = saved.meta_graphs[0].signature_def['serving_default']
+  signature.defaults['hu'].CopyFrom(tf.make_tensor_proto(_HU))
+  path.write_bytes(saved.SerializeToString())
+  server = serve(model_base_path=str(tmp_path / 'classifier'))
+  with serving_stub.connected(server.addresses[0]) as stub:
+    stated = stub.outputs('classifier', hu=_HU)['covid_probability']
+    assert stub.outputs('classifier')['covid_probability'] == stated
+    assert serving_stub.refusal(stub.predict, serving_stub.predict_request(
+        'classifier', q=_HU)) == ('INVALID_ARGUMENT', (
+            'Inputs contains invalid name. Used request inputs: , request input: q'))
+
+
+def test_an_input_of_another_name_is_told(serve):
+  with serving_stub.connected(serve().addresses[0]) as stub:
+    code, text = serving_stub.refusal(
+        stub.predict, serving_stub.predict_request('classifier', q=_HU))
+  assert code == 'INVALID_ARGUMENT'
+  assert re.fullmatch(
+      r'Signature input alias: hu\(feed name: \w+:0\) not found in request and no '
+      r'default value provided. Inputs expected to be in the request \{q\}, or default '
+      'input alias set: ', text)
+
+
+@pytest.mark.parametrize('shape', [(1,) * 65, (2**40, 2**40, 1), (2**45, 1, 1)])
+def test_shapes_that_no_memory_holds_are_refused(serve, shape):
+  request = serving_stub.predict_request('classifier')
+  request.inputs['hu'].dtype = 5
+  request.inputs['hu'].int_val.append(1)
+  tensors.set_shape(request.inputs['hu'], shape)
+  with serving_stub.connected(serve().addresses[0]) as stub:
+    assert serving_stub.refusal(stub.predict, request) == (
+        'INVALID_ARGUMENT', 'tensor parsing error: hu')
 
 
 # Load and end.

@@ -34,8 +34,8 @@ def read_card(source: str, model: str, version: int,
         'a model exported by covid-tf.')
   text = bytes(card.flat[0])
   try:
-    decoded = json.loads(text)
-  except ValueError as error:
+    decoded = json.loads(text, parse_constant=_refuse_constant)
+  except (ValueError, RecursionError) as error:
     raise errors.ModelError(
         f'{where}: required JSON, found {len(text)} bytes that are none; serve a '
         'model exported by covid-tf.') from error
@@ -45,6 +45,10 @@ def read_card(source: str, model: str, version: int,
         'model exported by covid-tf.')
   return results.ModelIdentity(
       model, version, hashlib.sha256(text).hexdigest(), decoded)
+
+
+def _refuse_constant(name: str):
+  raise ValueError(f'{name} is no JSON')  # NaN and the infinities, to Python they are.
 
 
 def check_signatures(source: str, model: str, served) -> None:

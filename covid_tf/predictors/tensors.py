@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from covid_tf.predictors import string_content
+
 # TensorFlow's DataType numbers (types.proto): NumPy type and the typed field that
 # carries it. Types narrower than 32 bits share int_val, as varints.
 _TYPES = {
@@ -25,6 +27,8 @@ _TYPES = {
 }
 BFLOAT16 = 14  # No NumPy type; read as float32, which holds it exactly.
 STRING = 7
+_MOST_AXES = 64  # Of a NumPy array; TensorFlow goes to 254.
+_MOST_ELEMENTS = 2**63 - 1  # TensorFlow counts them in an int64.
 
 DTYPE_NUMBERS = {np.dtype(kind): number for number, (kind, _) in _TYPES.items()}
 
@@ -36,7 +40,7 @@ class TensorError(ValueError):
 def fill(proto, array: np.ndarray):
   """Writes `array` into `proto` as raw bytes (`tensor_content`).
 
-  Strings, which have no such form, go to `string_val`.
+  Strings go to `string_val`, which is how clients send them.
 
   Args:
     proto: an empty TensorProto.
@@ -46,13 +50,17 @@ def fill(proto, array: np.ndarray):
     `proto`.
   """
   array = np.asarray(array)
+  return (fill_typed if array.dtype.hasobject else fill_content)(proto, array)
+
+
+def fill_content(proto, array: np.ndarray):
+  """Writes `array`, strings too, into `tensor_content`; see `fill`."""
+  array = np.asarray(array)
   proto.dtype = DTYPE_NUMBERS[array.dtype]
   set_shape(proto, array.shape)
-  if proto.dtype == STRING:
-    proto.string_val.extend(array.ravel().tolist())
-  else:
-    proto.tensor_content = array.astype(
-        array.dtype.newbyteorder('<'), copy=False).tobytes()
+  proto.tensor_content = (
+      string_content.pack(array.ravel()) if proto.dtype == STRING
+      else array.astype(array.dtype.newbyteorder('<'), copy=False).tobytes())
   return proto
 
 
@@ -83,6 +91,9 @@ def shape_of(proto) -> tuple[int, ...]:
   shape = tuple(dim.size for dim in proto.tensor_shape.dim)
   if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
     raise TensorError(f'shape {shape} is not a full one')
+  if len(shape) > _MOST_AXES or math.prod(shape) > _MOST_ELEMENTS:
+    raise TensorError(
+        f'{math.prod(shape)} elements on {len(shape)} axes are more than an array holds')
   return shape
 
 
@@ -99,23 +110,19 @@ def read(proto) -> np.ndarray:
     TensorError: unknown dtype, or not exactly as many elements as the shape has.
   """
   shape = shape_of(proto)
-  dtype = dtype_of(proto)
-  if proto.dtype == BFLOAT16:
-    halves = _read_elements(proto, np.uint16, 'half_val')
-    values = (halves.astype(np.uint32) << 16).view(np.float32)
-  else:
-    values = _read_elements(proto, dtype, _TYPES[proto.dtype][1])
+  values = _elements(proto, math.prod(shape))
   if values.size != math.prod(shape):
     raise TensorError(
         f'{values.size} elements for shape {list(shape)}: cut off on its way?')
   return values.reshape(shape)
 
 
-def read_broadcast(proto) -> np.ndarray:
-  """Reads `proto` as TensorFlow reads requests: short lists repeat their last.
+def read_request(proto) -> np.ndarray:
+  """Reads `proto` as TensorFlow reads requests, which is generous.
 
-  tensor.proto lets a sender state one value for a whole tensor; make_tensor_proto
-  does. No value at all stands for zeros.
+  tensor.proto lets a sender state one value for a whole tensor: a short list
+  repeats its last value, and no value at all stands for zeros. Of a list that is
+  too long the surplus is dropped, and a tensor that states no rank is a scalar.
 
   Args:
     proto: a TensorProto.
@@ -124,27 +131,27 @@ def read_broadcast(proto) -> np.ndarray:
     An array of the stated shape, maybe read-only; bfloat16 becomes float32.
 
   Raises:
-    TensorError: unknown dtype, or more elements than the shape has.
+    TensorError: unknown dtype, no full shape, `tensor_content` of another size, or
+      more elements than there is memory for.
   """
-  shape = shape_of(proto)
+  no_rank = proto.tensor_shape.unknown_rank and not proto.tensor_shape.dim
+  shape = () if no_rank else shape_of(proto)
   count = math.prod(shape)
-  field = 'half_val' if proto.dtype == BFLOAT16 else (
-      dtype_of(proto) and _TYPES[proto.dtype][1])
-  stated = len(getattr(proto, field))
-  if field.endswith('complex_val'):
-    stated //= 2
-  if proto.tensor_content or stated >= count:
-    return read(proto)
-  if not stated:
-    empty = b'' if proto.dtype == STRING else 0
-    return np.full(shape, empty, dtype_of(proto))
-  some = type(proto)()
-  some.CopyFrom(proto)
-  some.ClearField('tensor_shape')
-  set_shape(some, (stated,))
-  values = read(some)
-  return np.concatenate(
-      (values, np.repeat(values[-1:], count - stated))).reshape(shape)
+  dtype = dtype_of(proto)
+  if not count:
+    return np.empty(shape, dtype)
+  values = _elements(proto, count)
+  if proto.tensor_content and values.size != count:
+    raise TensorError(f'{values.size} elements for shape {list(shape)}')
+  if values.size >= count:
+    return values[:count].reshape(shape)
+  fill_with = values[-1] if values.size else (b'' if proto.dtype == STRING else 0)
+  try:
+    whole = np.full(count, fill_with, dtype)
+  except (MemoryError, ValueError) as error:
+    raise TensorError(f'no memory for shape {list(shape)}') from error
+  whole[:values.size] = values
+  return whole.reshape(shape)
 
 
 def dtype_of(proto) -> np.dtype:
@@ -156,19 +163,25 @@ def dtype_of(proto) -> np.dtype:
   return np.dtype(_TYPES[proto.dtype][0])
 
 
-def _read_elements(proto, dtype, field: str) -> np.ndarray:
+def _elements(proto, count: int) -> np.ndarray:
+  """The elements that `proto` states; `count` are expected."""
+  if proto.dtype == BFLOAT16:
+    halves = _stored(proto, np.dtype(np.uint16), 'half_val', count)
+    return (halves.astype(np.uint32) << 16).view(np.float32)
+  dtype = dtype_of(proto)
+  return _stored(proto, dtype, _TYPES[proto.dtype][1], count)
+
+
+def _stored(proto, dtype: np.dtype, field: str, count: int) -> np.ndarray:
   if proto.tensor_content:
-    wide = np.dtype(dtype).newbyteorder('<')
-    if len(proto.tensor_content) % wide.itemsize:
-      raise TensorError('a part of an element: cut off on its way?')
-    return np.frombuffer(proto.tensor_content, wide)
+    return _from_content(proto.tensor_content, dtype, count)
   values = getattr(proto, field)
   if field == 'string_val':
     array = np.empty(len(values), np.object_)
     array[:] = list(values)
     return array
   if field == 'half_val':
-    return np.asarray(values, np.uint16).view(dtype)
+    return np.asarray(values, np.int32).astype(np.uint16).view(dtype)
   if field.endswith('complex_val'):
     parts = np.asarray(values, np.float32 if field[0] == 's' else np.float64)
     if parts.size % 2:
@@ -177,3 +190,15 @@ def _read_elements(proto, dtype, field: str) -> np.ndarray:
   # Straight from the repeated field: a hundred times faster than an iteration.
   return np.asarray(values, np.int32).astype(dtype) if (
       field == 'int_val') else np.asarray(values, dtype)
+
+
+def _from_content(content: bytes, dtype: np.dtype, count: int) -> np.ndarray:
+  if dtype.hasobject:
+    try:
+      return string_content.unpack(content, count)
+    except ValueError as error:
+      raise TensorError(f'{error}: cut off on its way?') from error
+  wide = dtype.newbyteorder('<')
+  if len(content) % wide.itemsize:
+    raise TensorError('a part of an element: cut off on its way?')
+  return np.frombuffer(content, wide)

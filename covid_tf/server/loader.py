@@ -40,7 +40,11 @@ class Loader:
       for name, folders in wanted.items():
         self._registry.models.setdefault(
             name, model_versions.ModelVersions(name)).want(folders)
+      failed = [version for model in self._registry.models.values()
+                for version in model.versions.values()
+                if version.has_failed or version.waits_to_try_again]
       self._registry.changed.notify_all()
+    self._begin_again_if_mended(failed)
 
   def load_due(self) -> None:
     """Loads what is wanted and due, highest version first."""
@@ -82,7 +86,16 @@ class Loader:
     wanted = version_folders.wanted_versions(on_disk, model.model_version_policy)
     return {number: on_disk[number] for number in wanted}
 
+  def _begin_again_if_mended(self, failed) -> None:
+    # A folder that is copied in place may be seen half there, and fails. TF Serving
+    # tries again after a minute; when its files have changed there is no need to wait.
+    for version in failed:
+      if version_folders.fingerprint(version.path) != version.files:
+        with self._registry.changed:
+          version.begin_again()
+
   def _load(self, model, version) -> None:
+    version.files = version_folders.fingerprint(version.path)
     with self._registry.changed:
       version.state = _State.LOADING
       self._registry.changed.notify_all()

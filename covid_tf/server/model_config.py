@@ -111,7 +111,11 @@ def check(config) -> None:
     if not model.model_platform and model.model_type != _TENSORFLOW_TYPE:
       raise refusal.invalid_argument(
           'Illegal setting neither ModelServerConfig::model_type (deprecated) nor '
-          'ModelServerConfig::model_platform')
+          'ModelServerConfig::model_platform.')
+    if model.model_platform and model.model_type:
+      raise refusal.invalid_argument(
+          'Illegal setting both ModelServerConfig::model_type (deprecated) and '
+          'ModelServerConfig::model_platform.')
     if model.model_platform and model.model_platform != _PLATFORM:
       raise refusal.invalid_argument(
           f'Model {model.name} requests unsupported platform {model.model_platform}')

@@ -33,6 +33,7 @@ class Version:
     users: requests that are running on it.
     attempts: how often loading failed.
     next_attempt: time.monotonic() of the next try.
+    files: `version_folders.fingerprint` before the last try.
   """
 
   number: int
@@ -43,11 +44,22 @@ class Version:
   users: int = 0
   attempts: int = 0
   next_attempt: float = 0.0
+  files: frozenset = frozenset()
 
   @property
   def has_failed(self) -> bool:
     """Every attempt failed; it is not tried again while it lies there."""
     return self.state is State.END and self.error is not None
+
+  @property
+  def waits_to_try_again(self) -> bool:
+    """An attempt failed, another one will be made."""
+    return self.state is State.LOADING and self.attempts > 0
+
+  def begin_again(self) -> None:
+    """Forgets that tries failed: its files are others now."""
+    self.state, self.error = State.START, None
+    self.attempts, self.next_attempt = 0, 0.0
 
   @property
   def is_due(self) -> bool:

@@ -49,24 +49,35 @@ def predict(servable: servable_lib.Servable, version: int, request, *,
 
 
 def _input_values(signature, request) -> dict[str, np.ndarray]:
-  """Reads the inputs, in the order of their aliases."""
+  """Reads the inputs, in the order of their aliases; defaults fill the gaps."""
   _check_input_count(signature, request)
   values = {}
-  for alias in sorted(request.inputs):
-    if alias not in signature.inputs:
+  for alias in sorted(signature.inputs):
+    if alias in request.inputs:
+      proto = request.inputs[alias]
+    elif alias in signature.defaults:
+      proto = signature.defaults[alias]
+    else:
       raise refusal.invalid_argument(
-          f'input tensor alias not found in signature: {alias}. Inputs expected to '
-          f'be in the set {_braces(signature.inputs)}.')
+          f'Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) '
+          'not found in request and no default value provided. Inputs expected to be '
+          f'in the request {_braces(request.inputs)}, or default input alias set: '
+          f'{",".join(sorted(signature.defaults))}')
     try:
-      values[alias] = _read(request.inputs[alias])
+      values[alias] = _read(proto)
     except tensors.TensorError as error:
       raise refusal.invalid_argument(f'tensor parsing error: {alias}') from error
+  used = set(values) & set(request.inputs)
+  if used != set(request.inputs):
+    raise refusal.invalid_argument(
+        f'Inputs contains invalid name. Used request inputs: {",".join(sorted(used))}, '
+        f'request input: {",".join(sorted(request.inputs))}')
   return values
 
 
 def _check_input_count(signature, request) -> None:
   sent, wanted = set(request.inputs), set(signature.inputs)
-  if len(sent) == len(wanted):
+  if len(sent) == len(wanted) or (len(sent) < len(wanted) and signature.defaults):
     return
   raise refusal.invalid_argument(
       f'input size does not match signature: {len(sent)}!={len(wanted)} '
@@ -98,24 +109,27 @@ def _check_dtypes(signature, values: dict[str, np.ndarray]) -> None:
 
 
 def _read(proto) -> np.ndarray:
-  value = tensors.read_broadcast(proto)
+  value = tensors.read_request(proto)
   if proto.dtype == tensors.BFLOAT16:
     return value.astype(tf.bfloat16.as_numpy_dtype)
   return value
 
 
 def _fill(proto, array: np.ndarray, as_content: bool) -> None:
+  if array.dtype.kind in 'SU':  # A scalar string comes as bytes.
+    array = array.astype(object)
   if array.dtype == tf.bfloat16.as_numpy_dtype:
     proto.dtype = tensors.BFLOAT16
     tensors.set_shape(proto, array.shape)
-    proto.half_val.extend(array.view(np.uint16).ravel().tolist())
-  elif array.dtype.kind in 'SU':  # A scalar string comes as bytes.
-    wire.fill_typed(proto, array.astype(object))
+    if as_content:
+      proto.tensor_content = array.tobytes()
+    else:
+      proto.half_val.extend(array.view(np.uint16).ravel().tolist())
   elif array.dtype not in tensors.DTYPE_NUMBERS:
     raise refusal.Refusal(
         refusal.UNIMPLEMENTED, f'outputs of type {array.dtype} are not carried')
   elif as_content:
-    tensors.fill(proto, array)
+    tensors.fill_content(proto, array)
   else:
     wire.fill_typed(proto, array)
 

@@ -100,8 +100,10 @@ class Server:
     server.add_generic_rpc_handlers(self._services.handlers())
     servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    for name in ('', protocol.PREDICTION_SERVICE, protocol.MODEL_SERVICE):
-      servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    for service in (protocol.PREDICTION_SERVICE, protocol.MODEL_SERVICE):
+      # Probes in use name them with and without their package.
+      for name in ('', service, service.rpartition('.')[2]):
+        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     return server, servicer
 
   def _listen(self, secure) -> list[str]:

@@ -28,6 +28,26 @@ def versions_on_disk(base_path: str) -> dict[int, pathlib.Path]:
   return found
 
 
+def fingerprint(folder: pathlib.Path) -> frozenset[tuple[str, int, int]]:
+  """Tells whether the files of a version have changed.
+
+  Args:
+    folder: the version's.
+
+  Returns:
+    (path, bytes, time of the last change in ns) of every file; what cannot be
+    looked at is left out.
+  """
+  found = set()
+  for path in folder.rglob('*'):
+    try:
+      status = path.stat()
+    except OSError:
+      continue
+    found.add((str(path), status.st_size, status.st_mtime_ns))
+  return frozenset(found)
+
+
 def wanted_versions(on_disk: dict[int, pathlib.Path], policy) -> set[int]:
   """Chooses by a ServableVersionPolicy; an empty one means the newest.
 
