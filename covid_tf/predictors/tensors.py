@@ -93,7 +93,7 @@ def shape_of(proto) -> tuple[int, ...]:
     raise TensorError(f'shape {shape} is not a full one')
   if len(shape) > _MOST_AXES or math.prod(shape) > _MOST_ELEMENTS:
     raise TensorError(
-        f'{math.prod(shape)} elements on {len(shape)} axes are more than an array holds')
+        f'{math.prod(shape)} elements on {len(shape)} axes: more than fits an array')
   return shape
 
 
