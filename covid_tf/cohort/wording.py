@@ -22,12 +22,18 @@ def cubic_centimetres(value: float) -> str:
 
 
 def percent(value: float | None) -> str:
-  """'94 %', or 'not defined'."""
-  return 'not defined' if value is None else f'{100 * value:.0f} %'
+  """'94 %', '99.7 %' where all would be said of some, or 'not defined'."""
+  return 'not defined' if value is None else f'{_hundredths(value)} %'
 
 
 def percent_interval(limits: tuple[float, float] | None) -> str:
   """'88–98 %', or 'not defined'."""
   if limits is None:
     return 'not defined'
-  return f'{100 * limits[0]:.0f}–{100 * limits[1]:.0f} %'
+  return f'{_hundredths(limits[0])}–{_hundredths(limits[1])} %'
+
+
+def _hundredths(share: float) -> str:
+  whole = f'{100 * share:.0f}'
+  # Neither none nor all may be said of a share that is neither.
+  return f'{100 * share:.1f}' if whole in ('0', '100') and share % 1 else whole
