@@ -4,7 +4,8 @@
 #   serving/ssl_config.sh KEY CERTIFICATE [CLIENT_CA] > ssl.config
 #
 # With CLIENT_CA, only clients with a certificate of that authority are let in
-# (mutual TLS). The output holds the private key: keep it as you keep that.
+# (mutual TLS). The output holds the private key: a file is made readable by its
+# owner alone before anything is written, and no other program sees the key.
 set -euo pipefail
 
 if [ $# -lt 2 ] || [ $# -gt 3 ]; then
@@ -21,8 +22,13 @@ quoted() {
 key=$(quoted "$1")
 certificate=$(quoted "$2")
 ca=$([ $# -lt 3 ] || quoted "$3")
-umask 077
-sed -e "/^#/d" -e "s|@SERVER_KEY@|${key//\\/\\\\}|" \
-  -e "s|@SERVER_CERT@|${certificate//\\/\\\\}|" -e "s|@CUSTOM_CA@|${ca//\\/\\\\}|" \
-  -e "s|@CLIENT_VERIFY@|$([ $# -lt 3 ] && echo false || echo true)|" \
-  "$(dirname "$0")/ssl.config.template"
+config=$(grep -v '^#' "$(dirname "$0")/ssl.config.template")
+# By the shell itself: arguments of sed could be read by every user of the machine.
+config=${config//@SERVER_KEY@/"$key"}
+config=${config//@SERVER_CERT@/"$certificate"}
+config=${config//@CUSTOM_CA@/"$ca"}
+config=${config//@CLIENT_VERIFY@/$([ $# -lt 3 ] && echo false || echo true)}
+if [ -f /dev/stdout ]; then
+  chmod 600 /dev/stdout
+fi
+printf '%s\n' "$config"

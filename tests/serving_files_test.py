@@ -1,6 +1,7 @@
 """The operator's files: each parsed, and held against what reads it."""
 
 import argparse
+import os
 import pathlib
 import subprocess
 import sys
@@ -80,6 +81,29 @@ def test_ssl_config_script_makes_what_a_server_reads(tmp_path):
   fake.stop()
 
 
+def test_ssl_config_script_shows_the_key_to_nobody_else(tmp_path):
+  certificate = trustme.CA().issue_cert('127.0.0.1')
+  certificate.private_key_pem.write_to_path(str(tmp_path / 'key'))
+  certificate.cert_chain_pems[0].write_to_path(str(tmp_path / 'cert'))
+  # In place of every program that the script could hand the key to.
+  spy = tmp_path / 'spy'
+  spy.mkdir()
+  for name in ('sed', 'awk', 'grep', 'chmod', 'cat'):
+    (spy / name).write_text(
+        f'#!/bin/bash\nprintf "%s\\n" "$@" >> {tmp_path}/seen\n'
+        f'PATH=${{PATH#*:}} exec {name} "$@"\n')
+    (spy / name).chmod(0o755)
+  with open(tmp_path / 'ssl.config', 'w') as output:
+    (tmp_path / 'ssl.config').chmod(0o644)
+    subprocess.run(
+        [_SERVING / 'ssl_config.sh', 'key', 'cert'], cwd=tmp_path, check=True,
+        stdout=output, env=os.environ | {'PATH': f'{spy}:{os.environ["PATH"]}'})
+  key_line = (tmp_path / 'key').read_text().splitlines()[1]
+  assert key_line in (tmp_path / 'ssl.config').read_text()
+  assert key_line not in (tmp_path / 'seen').read_text()
+  assert (tmp_path / 'ssl.config').stat().st_mode & 0o777 == 0o600
+
+
 def test_ssl_config_script_refuses_what_is_no_pem(tmp_path):
   (tmp_path / 'der').write_bytes(b'\x30\x82')
   done = subprocess.run([_SERVING / 'ssl_config.sh', 'der', 'der'], cwd=tmp_path,
@@ -126,6 +150,16 @@ def test_images_pin_their_base_and_run_as_nobody(tmp_path, name):
     if line['instruction'] == 'COPY':
       for source in line['value'].split()[:-1]:
         assert source.startswith('${') or (root / source).exists(), source
+
+
+def test_the_scorer_image_is_built_of_the_package_alone():
+  lines = [line for line in (
+      _SERVING / 'scorer.Dockerfile.dockerignore').read_text().splitlines()
+           if not line.startswith('#')]
+  assert lines[0] == '*'  # Everything is left out but what follows.
+  let_in = {line[1:] for line in lines if line.startswith('!')}
+  assert let_in == {'pyproject.toml', 'setup.cfg', 'README.md', 'LICENSE', 'covid_tf'}
+  assert all((_SERVING.parent / name).exists() for name in let_in)
 
 
 def test_compose_file_keeps_its_schema():
@@ -204,5 +238,5 @@ def test_pods_are_locked_down(name):
 def test_probes_ask_grpc_health():
   container = _pods()['deployment.yaml']['containers'][0]
   for probe in ('startupProbe', 'readinessProbe', 'livenessProbe'):
-    assert container[probe]['grpc']['port'] == 8500
-  assert container['readinessProbe']['grpc']['service'] == protocol.PREDICTION_SERVICE
+    # Without a service: the server as a whole, which every health service knows.
+    assert container[probe]['grpc'] == {'port': 8500}
