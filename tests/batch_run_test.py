@@ -1,4 +1,6 @@
+import contextlib
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -7,6 +9,7 @@ import shutil
 import threading
 
 import batch_archive
+import fake_models
 import odd_series
 import pytest
 
@@ -180,6 +183,24 @@ def test_a_full_disk_stops_the_run_with_everything_whole(source, output, monkeyp
   assert sorted(os.listdir(output / 'studies')) == [batch_archive.study_uid(1)]
   assert [row['status'] for row in _rows(output)] == ['scored']
   assert batch_archive.score_in_process(source, output).already == {'scored': 1}
+
+
+def test_models_stay_open_from_study_to_study(source, output):
+  opened = []
+
+  @contextlib.contextmanager
+  def open_models(server):
+    models = fake_models.FakeModels()
+    opened.append(server)
+    try:
+      yield models
+    finally:
+      models.segment_lungs = None  # Closed.
+
+  scorer = dataclasses.replace(
+      batch_archive.make_scorer(output), open_models=open_models)
+  ends = [scorer(study) for study in archive.find_studies(source).studies]
+  assert [end.status for end in ends] == ['scored', 'scored'] and opened == ['']
 
 
 def test_failures_in_a_row_end_a_run(source, output):

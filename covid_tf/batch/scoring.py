@@ -4,6 +4,7 @@ Runs in worker processes, on two threads each: while one study has the models, t
 next one is read and the last one written.
 """
 
+import atexit
 from collections.abc import Callable
 import contextlib
 import dataclasses
@@ -164,8 +165,12 @@ def store(output: str | os.PathLike, record: records.Record) -> records.Record:
 @functools.cache
 def _models(open_models: OpenModels, server: str) -> base.Models:
   """Models of this process, opened by the first study that asks (in its turn)."""
-  # Never closed: they live as long as the worker does.
-  return contextlib.ExitStack().enter_context(open_models(server))
+  kept = contextlib.ExitStack()
+  models = kept.enter_context(open_models(server))
+  # They live as long as the worker does. So must their context: where it is a
+  # generator, forgetting it would close the models.
+  atexit.register(kept.close)
+  return models
 
 
 def _read(study: studies.Study, **options):
