@@ -38,10 +38,11 @@ def test_flags_without_effect_warn(flag, caplog):
 
 
 @pytest.mark.parametrize('flag', [
-    '--saved_model_tags=other', '--ssl_client_verify=true', '--prefer_tflite_model',
+    '--saved_model_tags=other', '--ssl_client_verify=true', '--client_verify=true',
+    '--use_alts_credentials=true', '--auth_token=x', '--prefer_tflite_model',
     '--mixed_precision=bfloat16', '--max_batch_size=4', '--platform_config_file=f',
-    '--auth_token=x', 'stray', '-x', '--Model=3', '--batching_parameters_file=f',
-    '--port=70000', '--running_requests=0', '--grpc_channel_arguments=a'])
+    'stray', '-x', '--Model=3', '--batching_parameters_file=f', '--port=70000',
+    '--running_requests=0', '--grpc_channel_arguments=a'])
 def test_flags_that_cannot_be_ignored_are_refused(flag):
   with pytest.raises(errors.UsageError, match='required'):
     _parse('--models', 'm', flag)

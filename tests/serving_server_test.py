@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 from google.protobuf import text_format
 import grpc
@@ -334,6 +335,32 @@ def test_a_full_queue_refuses_and_recovers(serve, held):
     held.release.set()
     assert all(call.result() for call in calls if call not in refused)
     assert stub.predict(serving_stub.predict_request('classifier', hu=_HU))
+
+
+def test_a_third_version_waits_until_the_first_is_let_go(
+    serve, held, tmp_path, models):
+  def add(source, version):
+    shutil.copytree(models / 'classifier' / source, tmp_path / f'.{version}')
+    (tmp_path / f'.{version}').rename(tmp_path / 'm' / version)
+
+  (tmp_path / 'm').mkdir()
+  add('1', '1')
+  server = serve(model_base_path=str(tmp_path / 'm'))
+  with serving_stub.connected(server.addresses[0]) as stub:
+    (call,) = _futures(stub, 1)
+    assert held.entered.acquire(timeout=60)
+    add('2', '2')
+    serving_stub.wait_until(lambda: stub.versions('classifier') == [
+        (2, 'AVAILABLE'), (1, 'UNLOADING')])
+    add('2', '3')
+    serving_stub.wait_until(lambda: (3, 'START') in stub.versions('classifier'))
+    time.sleep(0.5)  # Several looks at the disk.
+    assert stub.versions('classifier') == [
+        (3, 'START'), (2, 'AVAILABLE'), (1, 'UNLOADING')]
+    held.release.set()
+    assert call.result().model_spec.version.value == 1
+    serving_stub.wait_until(lambda: stub.versions('classifier') == [
+        (3, 'AVAILABLE'), (2, 'END'), (1, 'END')])
 
 
 def test_stopping_lets_running_requests_end(serve, held):

@@ -14,8 +14,9 @@ _FLAG = re.compile(r'--([a-z][a-z0-9_]*)(?:=.*)?', re.DOTALL)
 # Parts of names whose flags would change who may talk to the server, which model
 # answers or what it says: ignoring one of them would be a lie.
 _NEVER_IGNORED = re.compile(
-    r'ssl|tls|cert|auth|secur|batch|model|platform|tflite|precision|signature|'
-    r'session_config|tensor_content')
+    r'ssl|tls|alts|cert|cred|auth|secur|key|token|verify|trust|password|'
+    r'batch|model|prefix|platform|tflite|precision|signature|session_config|'
+    r'tensor_content')
 # Change none of that, for all their names.
 _HARMLESS = frozenset(('enable_model_warmup', 'num_request_iterations_for_warmup'))
 

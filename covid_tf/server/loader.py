@@ -47,10 +47,15 @@ class Loader:
     self._begin_again_if_mended(failed)
 
   def load_due(self) -> None:
-    """Loads what is wanted and due, highest version first."""
+    """Loads what is wanted and due, highest version first.
+
+    Not while requests still hold an old version of that model: as in TF Serving, so
+    that two of them at most are in memory, however fast new ones come.
+    """
     with self._registry.changed:
       due = [(model, model.versions[number])
              for model in self._registry.models.values()
+             if not model.is_letting_go
              for number in sorted(model.versions, reverse=True)
              if model.versions[number].is_due]
     for model, version in due:

@@ -96,6 +96,11 @@ class ModelVersions:
       return []
     return [self.versions[number] for number in sorted(available - wanted)]
 
+  @property
+  def is_letting_go(self) -> bool:
+    """A version is being unloaded; maybe requests still run on it."""
+    return any(version.state is State.UNLOADING for version in self.versions.values())
+
   def newest(self) -> Version | None:
     """The available version of the highest number."""
     return max(

@@ -73,10 +73,11 @@ class Server:
   def stop(self) -> None:
     """Takes no new requests, lets the running ones end, frees the models."""
     self._stopping.set()
-    self._health.enter_graceful_shutdown()
     if self._socket is not None:
       listening.withdraw_socket(self._options.socket_path, self._socket)
     stopped = self._server.stop(self._options.drain_s)
+    # After it: who is told NOT_SERVING finds that nothing more is taken.
+    self._health.enter_graceful_shutdown()
     quiet = 0
     while not stopped.wait(_DRAIN_TICK_S):
       # More than once: a call that came last may not have reached its handler yet.

@@ -16,7 +16,9 @@ and with --load
   requests, failed      of all clients; restarted: asked again by a newer version
   wrong                 answers that no version would give
   throughput_ratio      slices a second, all clients together / in process
-  memory_growth_mb      of the server, from the third swap to the last
+  memory_mb             of the server, median over the last third of the time
+  memory_growth_mb      by how much it is above the median over the middle third
+  memory_highest_mb     with the versions that requests still held
 """
 
 import argparse

@@ -12,6 +12,7 @@ import serving_processes
 _SLICES, _SHAPE = 8, (256, 320)  # Of one request; a small lung box.
 _TOLERANCE = 1e-5  # Of the design, for answers of another process.
 _ALONE_S = 10.0
+_LOOK_S = 0.5  # At the memory: versions come and go within seconds.
 
 
 def run(models_dir, clients: int, seconds: float, swap_s: float) -> dict[str, float]:
@@ -32,9 +33,13 @@ def run(models_dir, clients: int, seconds: float, swap_s: float) -> dict[str, fl
       'swaps': counts['swaps'],
       'slices_a_second': throughput, 'slices_a_second_in_process': np.mean(alone),
       'throughput_ratio': throughput / np.mean(alone),
-      'memory_mb': memory[-1], 'memory_growth_mb': memory[-1] - memory[2]
-      if len(memory) > 3 else 0.0,
+      'memory_mb': np.median(_third(memory, 2)), 'memory_highest_mb': max(memory),
+      'memory_growth_mb': np.median(_third(memory, 2)) - np.median(_third(memory, 1)),
   }
+
+
+def _third(memory: list[float], index: int) -> list[float]:
+  return memory[index * len(memory) // 3:(index + 1) * len(memory) // 3]
 
 
 class _Store:
@@ -118,12 +123,14 @@ def _load(server, store, expected, clients, seconds, swap_s):
       server.address, expected, counts, lock, stop)) for _ in range(clients)]
   for thread in threads:
     thread.start()
-  start = time.perf_counter()
-  while time.perf_counter() - start < seconds:
-    time.sleep(swap_s)
-    store.swap()
+  start, swapped = time.perf_counter(), 0.0
+  while (elapsed := time.perf_counter() - start) < seconds:
+    if elapsed - swapped >= swap_s:
+      store.swap()
+      swapped += swap_s
+      counts['swaps'] += 1
     memory.append(server.memory_mb())
-    counts['swaps'] += 1
+    time.sleep(_LOOK_S)
   stop.set()
   for thread in threads:
     thread.join()
