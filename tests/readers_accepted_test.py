@@ -257,3 +257,14 @@ def test_pydicoms_own_ct_files(tmp_path):
   hu, affine = reference_reader.read_series(tmp_path)
   np.testing.assert_array_equal(volume.hu, np.maximum(hu, -1024))
   np.testing.assert_allclose(volume.affine, affine, atol=1e-6)
+
+
+@pytest.mark.parametrize('thickness, told', ((2.5, False), (2.0, False), (1.25, True)))
+def test_gaps_between_thin_slices_are_told(tmp_path, thickness, told):
+  slices = odd_series.series()
+  for ds in slices:
+    ds.SliceThickness = thickness
+  warnings = readers.read_ct(odd_series.save(slices, tmp_path)).warnings
+  assert warnings == (
+      'slices of 1.25 mm lie 2.5 mm apart: what is between them was not imaged, or is '
+      'missing',) * told

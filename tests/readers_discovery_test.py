@@ -96,6 +96,41 @@ def test_a_damaged_zip_is_refused(tmp_path, place):
   archive.write_bytes(data)
   _refusal(archive)
 
+def test_a_zip_inside_a_zip_is_told(tmp_path):
+  folder = odd_series.save(odd_series.series(), tmp_path / 'x')
+  archive = tmp_path / 'study.zip'
+  with zipfile.ZipFile(archive, 'w') as target:
+    target.writestr('rest.zip', 'more slices?')
+    for path in folder.iterdir():
+      target.write(path, path.name)
+  volume = readers.read_ct(archive)
+  assert volume.warnings == ('1 zip file(s) inside the zip were not opened',)
+
+
+def test_a_zip_that_is_cut_off_is_called_damaged(tmp_path):
+  folder = odd_series.save(odd_series.series(), tmp_path / 'x')
+  archive = tmp_path / 'study.zip'
+  with zipfile.ZipFile(archive, 'w') as target:
+    for path in folder.iterdir():
+      target.write(path, path.name)
+  archive.write_bytes(archive.read_bytes()[:-500])
+  assert 'the zip is damaged' in _refusal(archive)
+
+
+def test_a_changed_pixel_in_a_zip_is_found_by_the_checksum(tmp_path):
+  slices = odd_series.series()
+  for ds in slices:
+    ds.add_new(0xFFFCFFFC, 'OB', bytes(9000))  # More than zipfile reads ahead.
+  folder = odd_series.save(slices, tmp_path / 'x')
+  archive = tmp_path / 'study.zip'
+  with zipfile.ZipFile(archive, 'w') as target:
+    for path in folder.iterdir():
+      target.write(path, path.name)
+  data = bytearray(archive.read_bytes())
+  data[data.index(slices[3].PixelData) + 1000] ^= 1
+  archive.write_bytes(data)
+  assert 'the zip is damaged' in _refusal(archive)
+
 
 def test_a_zip_with_a_password_is_refused(tmp_path):
   archive = tmp_path / 'study.zip'

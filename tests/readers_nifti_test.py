@@ -120,7 +120,7 @@ def _nan():
     ({'data': np.zeros((20, 20, 8, 3), np.int16)}, 'three axes'),
     ({'data': np.zeros((20, 20, 1), np.int16)}, 'three axes'),
     ({'data': _nan()}, 'not finite'),
-    ({'data': np.ones((20, 20, 8), np.uint8)}, 'no voxel is below 0'),
+    ({'data': np.ones((20, 20, 8), np.uint8)}, 'voxels of air, .* found is 1'),
     ({'data': np.full((20, 20, 8), 40000, np.int32)}, 'found 40000'),
     ({'data': np.zeros((20, 20, 8), np.complex64)}, 'one number a voxel'),
     ({'affine': np.diag([0.01, 0.7, 2.0, 1])}, 'spacings'),
@@ -166,3 +166,49 @@ def test_a_header_that_asks_for_all_memory(tmp_path):
   for name in ('ct.nii', 'ct.nii.gz'):
     with pytest.raises(errors.CTReadError, match='cannot hold'):
       readers.read_ct(tmp_path / name)
+
+
+@pytest.mark.parametrize('place', (0.5, 0.9))
+def test_a_changed_bit_is_found_by_the_checksum(tmp_path, place):
+  # Voxels as they are, not coded, so that a changed bit breaks nothing else.
+  path = _write(tmp_path / 'ct.nii')
+  packed = bytearray(gzip.compress(path.read_bytes(), compresslevel=0))
+  packed[int(len(packed) * place)] ^= 4
+  (tmp_path / 'ct.nii.gz').write_bytes(packed)
+  with pytest.raises(errors.CTReadError, match='checksum'):
+    readers.read_ct(tmp_path / 'ct.nii.gz')
+
+
+@pytest.mark.parametrize('lost', (1, 4, 8))
+def test_a_checksum_that_is_cut_off(tmp_path, lost):
+  path = _write(tmp_path / 'ct.nii.gz')
+  path.write_bytes(path.read_bytes()[:-lost])
+  with pytest.raises(errors.CTReadError, match='its end is missing'):
+    readers.read_ct(path)
+
+
+@pytest.mark.parametrize('kind', (nibabel.Nifti1Image, nibabel.Nifti2Image))
+@pytest.mark.parametrize('order', ('<', '>'))
+@pytest.mark.parametrize('suffix', ('.nii', '.nii.gz'))
+def test_both_versions_in_both_byte_orders(tmp_path, kind, order, suffix):
+  header = kind.header_class(endianness=order)
+  header.set_data_dtype(np.dtype(np.int16).newbyteorder(order))
+  nibabel.save(kind(_ijk(odd_series.chest_hu()), _RAS, header), tmp_path / f'a{suffix}')
+  volume = readers.read_ct(tmp_path / f'a{suffix}')
+  np.testing.assert_array_equal(volume.hu, odd_series.chest_hu())
+
+
+@pytest.mark.parametrize('change', (
+    lambda hu: hu / 1000.0,  # Scaled to about -1 to 1.
+    lambda hu: np.clip(hu, -160, 240),  # A window of soft tissue.
+    lambda hu: np.where(np.arange(hu.size).reshape(hu.shape), hu + 1024, -1)))
+def test_values_that_were_scaled_cut_or_shifted(tmp_path, change):
+  path = _write(tmp_path / 'ct.nii', data=_ijk(change(odd_series.chest_hu())))
+  with pytest.raises(errors.CTReadError, match='no Hounsfield units of a chest'):
+    readers.read_ct(path)
+
+
+def test_a_sidecar_of_text_beside_a_nifti(tmp_path):
+  _write(tmp_path / 'ct.nii.gz')
+  (tmp_path / 'ct.json').write_text('{"ConversionSoftware": "dcm2niix"}')
+  assert readers.read_ct(tmp_path).shape == odd_series.SHAPE

@@ -53,7 +53,7 @@ def find(path: pathlib.Path):
         'a pipe, socket or device is not read; give a file or a folder.')
   elif is_nifti(path.name):
     yield Found((), (path,))
-  elif zipfile.is_zipfile(path) and not _has_dicom_prefix(path):
+  elif _is_zip(path):
     with _opened(path) as archive:
       yield _in_zip(archive)
   else:
@@ -70,10 +70,12 @@ def is_nifti(name: str) -> bool:
   return name.lower().endswith(_NIFTI_SUFFIXES)
 
 
-def _has_dicom_prefix(path: pathlib.Path) -> bool:
-  """A DICOM file may hold a zip at its end (an encapsulated one, an attack)."""
+def _is_zip(path: pathlib.Path) -> bool:
+  """Also one that is cut off, but not a DICOM file with a zip at its end."""
   with open(path, 'rb') as file:
-    return file.read(132)[128:] == b'DICM'
+    start = file.read(132)
+  return start[128:] != b'DICM' and (
+      start.startswith(b'PK\3\4') or zipfile.is_zipfile(path))
 
 
 def _walk(root: pathlib.Path) -> Found:
@@ -99,14 +101,22 @@ def _walk(root: pathlib.Path) -> Found:
       elif is_nifti(entry.name):
         niftis.append(pathlib.Path(entry.path))
       else:
-        archives += entry.name.lower().endswith('.zip')
+        archives += _names_zip(entry.name)
         files.append(sources.FileSource(pathlib.Path(entry.path)))
   notes = []
   if links:
     notes.append(f'{links} symbolic link(s) were not followed')
-  if archives:
-    notes.append(f'{archives} zip file(s) inside the folder were not opened')
-  return Found(tuple(files), tuple(niftis), tuple(notes))
+  return Found(tuple(files), tuple(niftis), (*notes, *_unopened(archives, 'folder')))
+
+
+def _names_zip(name: str) -> bool:
+  return name.lower().endswith('.zip')
+
+
+def _unopened(archives: int, place: str) -> tuple[str, ...]:
+  if not archives:
+    return ()
+  return (f'{archives} zip file(s) inside the {place} were not opened',)
 
 
 def _opened(path: pathlib.Path) -> zipfile.ZipFile:
@@ -122,4 +132,6 @@ def _in_zip(archive: zipfile.ZipFile) -> Found:
     raise errors.CTReadError(
         'the zip is protected by a password; unpack it and give the folder.')
   members.sort(key=lambda info: info.filename)
-  return Found(tuple(sources.ZipSource(archive, info) for info in members))
+  return Found(
+      tuple(sources.ZipSource(archive, info) for info in members),
+      notes=_unopened(sum(_names_zip(info.filename) for info in members), 'zip'))

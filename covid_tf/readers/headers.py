@@ -128,9 +128,8 @@ def _kind_problems(common: dict, elements) -> list[str]:
   if not sop_class and not modality:
     problems.append('neither SOP Class UID nor Modality says that it is CT')
   elif sop_class and sop_class not in sop_classes.CT:
-    name = pydicom_uid.UID(sop_class).name if uids.legal(sop_class) else 'no legal UID'
-    problems.append(f'CT images are required, its SOP class is '
-                    f'{elements_lib.printable(name)}')
+    problems.append(
+        f'CT images are required, its SOP class is {sop_classes.name(sop_class)}')
   elif modality not in ('', 'CT'):
     problems.append(f"Modality CT is required, found '{modality}'")
   photometric = elements_lib.text(elements, tags.PHOTOMETRIC_INTERPRETATION)

@@ -1,5 +1,6 @@
 """NIfTI volumes of Hounsfield units, with their place in the patient."""
 
+import gzip
 import pathlib
 
 import nibabel
@@ -9,6 +10,7 @@ from covid_tf import errors
 from covid_tf import volume
 
 _RAS_TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
+_PIECE = 1 << 20
 _MOST_DEFLATED = 1100  # gzip makes at most 1032 bytes of one.
 _MILLIMETRES = {'mm': 1.0, 'unknown': 1.0, 'micron': 1e-3, 'meter': 1e3}
 _SPACING_RANGE_MM = (0.05, 50.0)
@@ -23,13 +25,43 @@ def read(path: pathlib.Path) -> volume.CTVolume:
     CTReadError: no valid sform or qform, the two disagree, not 3D, not HU, or
       damaged.
   """
+  # Opened here, a gzip file is unpacked once and not again for each plane.
+  with (gzip.open if _is_packed(path) else open)(path, 'rb') as file:
+    image = _image(file)
+    volume_ = _volume(image, path)
+    _require_end(file)
+  return volume_
+
+
+def _image(file) -> nibabel.Nifti1Image:
   try:
-    # Kept open, a gzip file is unpacked once and not again for each plane.
-    image = nibabel.load(path, keep_file_open=True)
+    kind = (nibabel.Nifti2Image if nibabel.Nifti2Header.may_contain_header(
+        file.read(nibabel.Nifti2Header.sizeof_hdr)) else nibabel.Nifti1Image)
+    file.seek(0)
+    return kind.from_stream(file)
   except Exception:  # nibabel raises what it meets in damaged bytes.
     raise errors.CTReadError('it is no readable NIfTI file.') from None
-  if not isinstance(image, nibabel.Nifti1Image):
-    raise errors.CTReadError('NIfTI-1 or NIfTI-2 is required.')
+
+
+def _require_end(file):
+  """Reads what is left: the checksum of gzip is the last thing in a file.
+
+  A changed bit makes other voxels, and no error before it.
+  """
+  try:
+    while file.read(_PIECE):
+      pass
+  except Exception:  # zlib and gzip raise many kinds.
+    raise errors.CTReadError(
+        'damaged: its checksum does not match, or its end is missing; copy the file '
+        'again.') from None
+
+
+def _is_packed(path) -> bool:
+  return path.name.lower().endswith('.gz')
+
+
+def _volume(image, path) -> volume.CTVolume:
   try:
     shape = _shape(image, path)
     affine, warnings = _affine(image.header, shape)
@@ -43,9 +75,6 @@ def read(path: pathlib.Path) -> volume.CTVolume:
   hu, affine = _lowest_first(hu, affine)
   if below:
     warnings.append(f'{below} voxels below -1024 HU were set to -1024 HU')
-  if not (hu < 0).any():
-    raise errors.CTReadError(
-        'no voxel is below 0, so these are no Hounsfield units of a chest.')
   return volume.CTVolume(hu=hu, affine=affine, warnings=tuple(warnings))
 
 
@@ -62,7 +91,7 @@ def _shape(image, path) -> tuple[int, int, int]:
     raise errors.CTReadError(f'one number a voxel is required, found {dtype}.')
   needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
   held = path.stat().st_size * (
-      _MOST_DEFLATED if path.name.lower().endswith('.gz') else 1)
+      _MOST_DEFLATED if _is_packed(path) else 1)
   if needed > held:
     raise errors.CTReadError(
         f'truncated: {needed} bytes of voxels are required, the file cannot hold '

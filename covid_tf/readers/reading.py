@@ -3,6 +3,8 @@
 import contextlib
 import pathlib
 
+import numpy as np
+
 from covid_tf import errors
 from covid_tf import volume
 from covid_tf.readers import choice
@@ -19,6 +21,11 @@ from covid_tf.readers import sources
 from covid_tf.readers import stacking
 from covid_tf.readers import tilt
 
+# Ours: lungs, airways and the room lie far below, soft tissue and fat above.
+_LEAST_AIR_HU = -500
+# Steps of so many thicknesses: more than rounding of nominal values, less than the 2
+# of a series that lost every second slice.
+_GAP = 1.5
 
 def read_ct(
     path,
@@ -50,9 +57,7 @@ def read_ct(
   hasher = _hasher(patient_key_file)
   path = pathlib.Path(path)
   with _refusing(path.name or str(path)), discovery.find(path) as found:
-    if nifti_path := _nifti_of(found):
-      return nifti.read(nifti_path)
-    return _read_dicom(found, series_uid, hasher, resample_tilt)
+    return _with_air(_read(found, series_uid, hasher, resample_tilt))
 
 
 def read_files(
@@ -80,7 +85,7 @@ def read_files(
   with _refusing(name):
     found = discovery.Found(
         tuple(sources.FileSource(pathlib.Path(file)) for file in sorted(files)))
-    return _read_dicom(found, series_uid, hasher, resample_tilt)
+    return _with_air(_read(found, series_uid, hasher, resample_tilt))
 
 
 def list_series(path) -> tuple[series_lib.SeriesSummary, ...]:
@@ -100,10 +105,12 @@ def _hasher(patient_key_file) -> privacy.PatientHasher:
   return privacy.PatientHasher(key)
 
 
-def _read_dicom(
+def _read(
     found: discovery.Found, series_uid: str | None, hasher,
     resample_tilt: bool) -> volume.CTVolume:
   all_series, notes = _all_series(found, hasher)
+  if not all_series and len(found.niftis) == 1:
+    return nifti.read(found.niftis[0])
   if not all_series:
     raise errors.CTReadError(_nothing(found))
   series, choice_notes = choice.choose(all_series, series_uid)
@@ -135,14 +142,15 @@ def _refusing(name: str):
         f'({type(error).__name__}).') from None
 
 
-def _nifti_of(found: discovery.Found) -> pathlib.Path | None:
-  """The NIfTI file of a place that holds nothing else to read."""
-  if len(found.niftis) == 1 and not found.sources:
-    return found.niftis[0]
-  if len(found.niftis) > 1 and not found.sources:
+def _with_air(ct: volume.CTVolume) -> volume.CTVolume:
+  """The volume, if it shows air: what has none is no chest, or not in HU."""
+  lowest = int(ct.hu.min())
+  if lowest > _LEAST_AIR_HU:
     raise errors.CTReadError(
-        f'{len(found.niftis)} NIfTI files in one place; give one of them.')
-  return None
+        f'no Hounsfield units of a chest: voxels of air, below {_LEAST_AIR_HU} HU, are '
+        f'required, the lowest found is {lowest}; give the CT as it was measured, '
+        'not scaled, shifted or cut to a window.')
+  return ct
 
 
 def _all_series(found: discovery.Found, hasher):
@@ -162,6 +170,8 @@ def _all_series(found: discovery.Found, hasher):
 
 
 def _nothing(found: discovery.Found) -> str:
+  if found.niftis:
+    return f'{len(found.niftis)} NIfTI files in one place; give one of them.'
   return (f'no CT images among {len(found.sources)} file(s); give a folder of DICOM '
           'CT slices, a DICOMDIR, a zip of them, or a NIfTI file.'
           + ''.join(f' ({note})' for note in found.notes))
@@ -179,11 +189,23 @@ def _require_no_stray(all_series, chosen):
           'series that has one; they may be its slices.')
 
 
+def _gaps(images, grid) -> tuple[str, ...]:
+  """Says where slices are thinner than their steps: every second one may be lost."""
+  thicknesses = [image.thickness_mm for image in images if image.thickness_mm]
+  step = float(np.linalg.norm(grid.affine[:3, 0]))
+  thickest = max(thicknesses, default=step)
+  if step <= _GAP * thickest:
+    return ()
+  return (f'slices of {thickest:g} mm lie {step:.4g} mm apart: what is between them '
+          'was not imaged, or is missing',)
+
+
 def _volume(series, stack: stacking.Stack, notes, with_key: bool) -> volume.CTVolume:
   hu, changes = loading.load(stack)
   images = series.images
   oddities = dict.fromkeys(note for image in images for note in image.notes)
-  warnings = [*notes, *oddities, *stack.grid.warnings, *changes]
+  warnings = [
+      *notes, *oddities, *stack.grid.warnings, *_gaps(images, stack.grid), *changes]
   if series.localizers:
     warnings.append(f'{len(series.localizers)} localizer(s) in the series set aside')
   first = stack.places[0][0]

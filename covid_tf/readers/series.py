@@ -130,8 +130,7 @@ def refusal(series: Series) -> str | None:
   if not any(image.sop_class in sop_classes.CT
              or not image.sop_class and image.modality in ('CT', '')
              for image in images):
-    kinds = '/'.join(sorted({image.modality or '?' for image in images}))
-    return f'not CT: {kinds}'
+    return f'not CT: {"/".join(sorted(set(map(_kind, images))))}'
   good = [image for image in images if image.plane]
   if not good:
     return _problem(images)
@@ -148,6 +147,13 @@ def refusal(series: Series) -> str | None:
   if all(image.problems for image in images):
     return _problem(images)
   return None
+
+
+def _kind(image) -> str:
+  """What an image is: by its modality, or by its class where that says CT too."""
+  if image.modality != 'CT':
+    return image.modality or '?'
+  return sop_classes.name(image.sop_class)
 
 
 def _problem(images) -> str:
