@@ -92,7 +92,7 @@ def replacing_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   target = pathlib.Path(os.path.realpath(path))
   temporary = temporary_name(target)
   with explained(path, temporary):
-    if target.exists() and not target.is_dir():
+    if os.path.exists(target) and not target.is_dir():
       raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     temporary.mkdir(parents=True)
     try:
@@ -141,10 +141,11 @@ def explained(
     yield
   except OSError as error:
     # A block may also read other files; what fails there is not our output.
-    if error.errno not in _REASONS or not _concerns(error, temporary):
+    if not _concerns(error, temporary):
       raise
-    raise errors.OutputError(
-        f'{path}: cannot be written: {_REASONS[error.errno]}.') from error
+    reason = _REASONS.get(
+        error.errno, f'{error.strerror}; choose another place')
+    raise errors.OutputError(f'{path}: cannot be written: {reason}.') from error
 
 
 def _swap_in(temporary: pathlib.Path, target: pathlib.Path) -> None:
@@ -166,7 +167,7 @@ def _swap_in(temporary: pathlib.Path, target: pathlib.Path) -> None:
 
 def _concerns(error: OSError, temporary: pathlib.Path) -> bool:
   if error.filename is None:  # A full disk: write() and fsync() name no file.
-    return True
+    return error.errno in _REASONS
   name = pathlib.Path(os.fsdecode(error.filename))
   return name == temporary or temporary in name.parents or (
       name in temporary.parents)

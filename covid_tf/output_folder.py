@@ -32,7 +32,7 @@ def filling(
     errors.OutputError: it cannot be written; names the path and the reason.
   """
   target = pathlib.Path(os.path.realpath(path))
-  existed = target.exists()
+  existed = os.path.exists(target)  # False too where nobody may look.
   # Inside a folder that is there: the one above it may be another disk.
   temporary = files.temporary_name(target / 'partial' if existed else target)
   with files.explained(path, temporary):

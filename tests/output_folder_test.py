@@ -98,3 +98,24 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
     with output_folder.filling(tmp_path, _NAMES):
       pytest.fail('must not get here')
   assert str(tmp_path) in str(caught.value)
+
+
+def test_a_folder_below_one_that_nobody_may_enter(tmp_path, monkeypatch):
+  def denied(path, *_, **__):
+    raise PermissionError(errno.EACCES, 'denied', str(path))
+
+  for name in ('stat', 'mkdir'):
+    monkeypatch.setattr(os, name, denied)
+  with pytest.raises(errors.OutputError, match='permission denied'):
+    with output_folder.filling(tmp_path / 'private' / 'out', _NAMES):
+      pytest.fail('must not get here')
+
+
+def test_a_place_that_takes_no_folders(monkeypatch, tmp_path):
+  def failing(path, *_, **__):  # As /proc does.
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+  monkeypatch.setattr(os, 'mkdir', failing)
+  with pytest.raises(errors.OutputError, match='No such file or directory; choose'):
+    with output_folder.filling(tmp_path / 'out', _NAMES):
+      pytest.fail('must not get here')
