@@ -3,6 +3,7 @@
 import contextlib
 import io
 import pathlib
+import re
 import textwrap
 
 import matplotlib
@@ -24,6 +25,8 @@ CATEGORIES = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY)
 COLUMN_WIDTH_INCH = 3.5  # 89 mm, one column of most journals.
 _CAPTION_POINTS = 6.5
 _PNG_DOTS_PER_INCH = 300
+# A number stays with its unit and its sign: no line begins with '< 0.0001' or 'cm³'.
+_KEPT_TOGETHER = re.compile(r'(?<=[=<×−]) | (?=[=<×−] )|(?<=\d) (?=%|cm³|HU\b)')
 _STYLE = {
     'font.family': 'DejaVu Sans',  # Comes with matplotlib: the same everywhere.
     'font.size': 8,
@@ -55,7 +58,9 @@ def put_caption(
     figure: matplotlib.figure.Figure, caption: str, line_characters: int = 72,
     tight: bool = True) -> None:
   """Writes `caption` at the foot and, where `tight`, fits the axes above it."""
-  lines = textwrap.wrap(caption, line_characters, break_on_hyphens=False)
+  lines = textwrap.wrap(
+      _KEPT_TOGETHER.sub('\N{NO-BREAK SPACE}', caption), line_characters,
+      break_on_hyphens=False)
   height = figure.get_figheight()
   line_inch = _CAPTION_POINTS * 1.35 / 72
   figure.text(

@@ -116,7 +116,7 @@ def _scales_caption(result, index, explanation) -> str:
       '14 × 14 layer, each divided by its maximum; their product, the localization '
       f'map. White: voxels above {result.thresholds.map:g}, which count in the Corona '
       f'score ({wording.cm3(score_cm3)} cm³ here). Lung window '
-      f'{pictures.WINDOW_HU[0]} to {pictures.WINDOW_HU[1]} HU; '
+      f'−{-pictures.WINDOW_HU[0]} to {pictures.WINDOW_HU[1]} HU; '
       "patient's right on the left. Research use only.")
 
 
