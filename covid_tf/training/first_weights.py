@@ -20,7 +20,10 @@ def downloaded(build: Callable[[], keras.Model]) -> keras.Model:
   """
   try:
     return build()
-  except OSError as error:
+  except Exception as error:
+    # Keras raises a bare Exception where a download fails; others are no download's.
+    if not isinstance(error, OSError) and type(error) is not Exception:
+      raise
     raise errors.UsageError(
         'encoder_weights: imagenet needs the internet once, and the download failed; '
         'give a file of weights instead.') from error
