@@ -57,7 +57,7 @@ def test_papers_weighting_counts_where_gradients_differ():
       distances(slices, 'paper'), distances(slices, 'features'), rtol=0.05)
 
 
-@pytest.mark.parametrize('name', ['probability', 'relevance', 'focus'])
+@pytest.mark.parametrize('name', ['probability', 'relevance', 'profile', 'focus'])
 def test_the_other_weightings_are_not_void(same_gradient, name):
   plain, weighted = distances(same_gradient, 'features'), distances(
       same_gradient, name)
@@ -80,6 +80,23 @@ def test_relevance_ignores_channels_that_mean_nothing(same_gradient):
   assert np.corrcoef(
       distances(slices, 'relevance'), scipy.spatial.distance.pdist(first)
   )[0, 1] == pytest.approx(1)
+
+
+def test_profile_is_of_what_the_evidence_consists_not_how_much_there_is(same_gradient):
+  more = np.arange(1, SLICES + 1, dtype=np.float32)[:, np.newaxis]
+  slices = dataclasses.replace(same_gradient, features=more * same_gradient.features)
+  np.testing.assert_allclose(
+      distances(slices, 'profile'), distances(same_gradient, 'profile'), rtol=1e-4)
+  weighted = manifestation_weightings.WEIGHTINGS['profile'].weigh(slices)
+  np.testing.assert_allclose(np.linalg.norm(weighted, axis=1), 1, rtol=1e-5)
+
+
+def test_a_slice_without_evidence_has_no_profile_and_no_nan(same_gradient):
+  features = same_gradient.features.copy()
+  features[3] = 0
+  slices = dataclasses.replace(same_gradient, features=features)
+  assert not manifestation_weightings.WEIGHTINGS['profile'].weigh(slices)[3].any()
+  distances(slices, 'profile')
 
 
 def test_focus_sees_only_what_erasing_takes_away(same_gradient):

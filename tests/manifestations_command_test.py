@@ -76,13 +76,15 @@ def test_clusters_and_their_comparison(fitted):
   output, printed, complained = fitted
   assert 'broken.nii.gz refused' in complained and 'known kinds ARI' in printed
   found = content(output)
-  assert found['weighting'] == 'focus'
+  assert found['weighting'] == 'profile'
   by_name = {row['weighting']: row for row in found['weightings']}
-  assert set(by_name) == {'paper', 'features', 'probability', 'relevance', 'focus'}
+  assert set(by_name) == {
+      'paper', 'features', 'probability', 'relevance', 'profile', 'focus'}
   # One gradient for all slices: the paper's form is the plain features.
   assert by_name['paper']['truth_agreement'] == by_name['features']['truth_agreement']
   assert found['slices']['gradient_spread'] < 1e-3
   assert by_name['focus']['truth_agreement'] > 0.2
+  assert by_name['profile']['truth_agreement'] > 0.2
   assert [row['study'] for row in found['refused']] == ['broken.nii.gz']
   assert {cluster['name'] for cluster in found['clusters']} == {
       'normal', 'focal', 'diffuse'}

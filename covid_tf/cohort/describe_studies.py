@@ -14,6 +14,7 @@ from covid_tf import errors
 from covid_tf import pipeline
 from covid_tf import readers
 from covid_tf import results
+from covid_tf import version
 from covid_tf.cohort import feature_store
 from covid_tf.cohort import manifestation_slices
 from covid_tf.cohort import stored_study
@@ -103,6 +104,7 @@ def describe_studies(
   store = feature_store.FeatureStore(folder, {
       'models': digests, 'negative_slices': options.negative_slices,
       'thresholds': dataclasses.asdict(options.thresholds),
+      'software': version.__version__,
       'covid': _digest(options.covid)})
   sources, refused = [], {}
   for name, path in tqdm.tqdm(studies.items(), 'studies', disable=None, leave=False):

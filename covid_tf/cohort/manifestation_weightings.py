@@ -43,6 +43,12 @@ def _probability(slices: manifestation_slices.StudySlices) -> np.ndarray:
   return slices.features * (p * (1 - p) * slices.gradients)
 
 
+def _profile(slices: manifestation_slices.StudySlices) -> np.ndarray:
+  evidence = _paper(slices)
+  length = np.linalg.norm(evidence, axis=1, keepdims=True)
+  return evidence / np.where(length > 0, length, 1)  # No evidence: no direction.
+
+
 def _focus(slices: manifestation_slices.StudySlices) -> np.ndarray:
   return (slices.features - slices.erased_features) * slices.gradients
 
@@ -62,9 +68,12 @@ WEIGHTINGS = {weighting.name: weighting for weighting in (
         'relevance', 'features × gradients of the logit, one scale for all: features '
         'count by what they mean for the answer', _paper, per_feature=False),
     Weighting(
+        'profile', 'features × gradients of the logit, every slice brought to length '
+        'one, one scale for all: what the evidence consists of, not how much there is',
+        _profile, per_feature=False),
+    Weighting(
         'focus', 'features that go when the opacities under the fused map are erased, '
         '× gradients, one scale for all', _focus, per_feature=False),
 )}
 
-PAPER = 'paper'
-DEFAULT = 'focus'
+DEFAULT = 'profile'  # docs/adr/0063.

@@ -90,6 +90,9 @@ def _parse() -> argparse.Namespace:
   size.add_argument('--cases', type=int, default=36, help='default %(default)s')
   size.add_argument('--paper-size', action='store_true', help='199 patients')
   parser.add_argument(
+      '--first-seed', type=int, default=_FIRST_SEED, metavar='N',
+      help='of the phantoms (default %(default)s)')
+  parser.add_argument(
       '--matrix', type=int, default=256, help='rows and columns (default %(default)s)')
   parser.add_argument(
       '--slice-spacing', type=float, metavar='MM',
@@ -113,8 +116,9 @@ def _cases(arguments):
   if arguments.slice_spacing is not None:
     grid['slice_spacing_mm'] = arguments.slice_spacing
   if not arguments.paper_size:
-    return phantom.cohort(arguments.cases, _FIRST_SEED, **grid), frozenset()
-  cases, seed = [], _FIRST_SEED
+    return phantom.cohort(
+        arguments.cases, arguments.first_seed, **grid), frozenset()
+  cases, seed = [], arguments.first_seed
   for kind, severe, count in _GRADED:
     cases += phantom.cohort({kind: count}, seed, severe=severe, **grid)
     seed += count
