@@ -22,6 +22,16 @@ def test_finds_results_at_any_depth(tmp_path):
   assert results[0].scores['highest_slice_probability'] == 0.9
 
 
+def test_finds_results_below_a_result(tmp_path):
+  cohort_files.write_result(tmp_path, '1.1', 1, folder='.')
+  cohort_files.write_result(tmp_path, '1.2', 2, folder='first')
+  cohort_files.write_result(tmp_path, '1.3', 3, folder='first/later')
+  (tmp_path / 'figures').mkdir()  # Of the study above, not a failed one.
+  results, failed = load_results.load_results(tmp_path)
+  assert [result.study_uid for result in results] == ['1.1', '1.2', '1.3']
+  assert not failed
+
+
 def test_lists_every_failed_study_with_its_reason(tmp_path):
   cohort_files.write_result(tmp_path, '1.1', 3)
   cohort_files.write_result(tmp_path, '1.2', 3, corona_score_cm3=None)

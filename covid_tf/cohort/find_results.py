@@ -55,10 +55,10 @@ def _search(
     failed.append(FailedStudy(folder, f'cannot be listed: {error.strerror}'))
     return
   names = {entry.name for entry in entries}
-  if RESULT_NAME in names:
+  is_result = RESULT_NAME in names
+  if is_result:
     yield folder / RESULT_NAME
-    return
-  if _OWN_OUTPUT in names:
+  elif _OWN_OUTPUT in names:
     return
   # A name with a dot in front is a result that is still being written.
   folders = [folder / entry.name for entry in entries
@@ -67,7 +67,8 @@ def _search(
   for inner in folders:
     if os.path.realpath(inner) in seen:  # A link may lead back up.
       continue
-    if among_results or _was_a_study(inner):
+    # What else lies in a result's folder is of that study, unless it has a result.
+    if not is_result and (among_results or _was_a_study(inner)):
       _add_failure(inner, failed)
     yield from _search(inner, failed, seen)
 
