@@ -4,6 +4,7 @@ import pytest
 
 from covid_tf import errors
 from covid_tf import pipeline
+from covid_tf.cohort import clustering
 from covid_tf.cohort import feature_store
 from covid_tf.cohort import manifestation_reading
 from covid_tf.cohort import manifestation_slices
@@ -125,17 +126,26 @@ def test_store_keeps_studies_and_knows_damaged_ones(tmp_path, models, focal):
   assert not store.holds('study')
 
 
-def test_clusters_are_named_by_what_they_show():
-  labels = np.repeat([0, 1, 2], 10)
+def _read(labels, positive, involved):
+  """(reading order, names in that order)."""
+  found = clustering.Clustering(labels, np.arange(3.0)[:, np.newaxis], 1.0, 1.0)
+  order = manifestation_reading.reading_order(labels, 3, positive, involved)
+  found = found.renumbered(order)
+  assert found.centres[:, 0].tolist() == order
+  for new, old in enumerate(order):
+    np.testing.assert_array_equal(found.labels == new, labels == old)
+  return order, manifestation_reading.name_clusters(found.labels, 3, positive)
+
+
+def test_clusters_are_ordered_and_named_by_what_they_show():
+  labels = np.repeat([0, 1, 2], 10).astype(np.int32)
   positive = np.repeat([True, False, True], 10)
   involved = np.repeat([0.4, 0.0, 0.1], 10)
-  names = manifestation_reading.name_clusters(labels, 3, positive, involved)
-  assert names == ('diffuse', 'normal', 'focal')
-  names = manifestation_reading.name_clusters(labels, 3, positive, involved[::-1])
-  assert names == ('focal', 'normal', 'diffuse')
-  all_ill = manifestation_reading.name_clusters(
-      labels, 3, np.ones(30, bool), involved)
-  assert all_ill == ('ill 3', 'ill 1', 'ill 2')
+  names = ('normal', 'focal', 'diffuse')
+  assert _read(labels, positive, involved) == ([1, 2, 0], names)
+  assert _read(labels, positive, involved[::-1]) == ([1, 0, 2], names)
+  assert _read(labels, np.ones(30, bool), involved) == (
+      [1, 2, 0], ('ill 1', 'ill 2', 'ill 3'))
 
 
 def test_key_slices_are_nearest_and_of_different_studies_where_equal():

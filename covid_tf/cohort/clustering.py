@@ -46,6 +46,12 @@ class Clustering:
   stability: float
   lowest_stability: float
 
+  def renumbered(self, order: Sequence[int]) -> 'Clustering':
+    """The same clusters, `order[i]` called i."""
+    return dataclasses.replace(
+        self, labels=np.argsort(order).astype(np.int32)[self.labels],
+        centres=self.centres[np.asarray(order)])
+
 
 def scan(points: np.ndarray, most_clusters: int = 10, seed: int = 0) -> KScan:
   """Clusters with k = 1, 2, … and finds the elbow.

@@ -7,15 +7,10 @@ import numpy as np
 NORMAL, FOCAL, DIFFUSE = 'normal', 'focal', 'diffuse'
 
 
-def name_clusters(
+def reading_order(
     labels: np.ndarray, count: int, positive: np.ndarray,
-    involved_fraction: np.ndarray) -> tuple[str, ...]:
-  """Names clusters by what their slices show, not by eye.
-
-  The paper reads its three as normal, focal and diffuse (section 3.3). Here: a
-  cluster with fewer positive slices than negative ones is normal; the others are
-  ordered by the mean involved fraction of their slices, and when they are two the
-  lower one is focal and the higher one diffuse.
+    involved_fraction: np.ndarray) -> list[int]:
+  """Clusters from the clear to the most involved, as tables and legends list them.
 
   Args:
     labels: int [N], in [0, count).
@@ -24,17 +19,33 @@ def name_clusters(
     involved_fraction: float [N], in [0, 1].
 
   Returns:
+    The clusters: those with fewer positive than negative slices first, and within
+    each kind by the mean involved fraction of their slices.
+  """
+  return sorted(range(count), key=lambda i: (
+      not _is_normal(labels == i, positive), _mean(involved_fraction, labels == i)))
+
+
+def name_clusters(
+    labels: np.ndarray, count: int, positive: np.ndarray) -> tuple[str, ...]:
+  """Names clusters by what their slices show, not by eye.
+
+  The paper reads its three as normal, focal and diffuse (section 3.3). Here: a
+  cluster with fewer positive slices than negative ones is normal; when the others
+  are two, the less involved one is focal and the other diffuse.
+
+  Args:
+    labels: int [N], in [0, count), numbered in `reading_order`.
+    count: number of clusters.
+    positive: bool [N].
+
+  Returns:
     A name for each cluster, all different.
   """
-  def mean(values: np.ndarray, cluster: int) -> float:
-    own = values[labels == cluster]
-    return float(own.mean()) if own.size else 0.0
-
-  normal = [i for i in range(count) if mean(positive, i) < 0.5]
+  normal = [i for i in range(count) if _is_normal(labels == i, positive)]
   ill = [i for i in range(count) if i not in normal]
   names = {}
   for group, whole, parts in ((normal, NORMAL, None), (ill, 'ill', (FOCAL, DIFFUSE))):
-    group.sort(key=lambda i: mean(involved_fraction, i))
     for rank, cluster in enumerate(group):
       if len(group) == 1:
         names[cluster] = whole
@@ -43,6 +54,14 @@ def name_clusters(
       else:
         names[cluster] = f'{whole} {rank + 1}'
   return tuple(names[i] for i in range(count))
+
+
+def _is_normal(own: np.ndarray, positive: np.ndarray) -> bool:
+  return _mean(positive, own) < 0.5
+
+
+def _mean(values: np.ndarray, own: np.ndarray) -> float:
+  return float(values[own].mean()) if own.any() else 0.0
 
 
 def key_slices(

@@ -157,8 +157,9 @@ def _outcome(
         f'weighting {name!r}; ask for fewer clusters or add studies.')
   taken = scan.elbow_k if k is None else k
   found = clustering.cluster(points, taken, seed)
-  names = manifestation_reading.name_clusters(
-      found.labels, taken, table.positive, table.involved_fraction)
+  found = found.renumbered(manifestation_reading.reading_order(
+      found.labels, taken, table.positive, table.involved_fraction))
+  names = manifestation_reading.name_clusters(found.labels, taken, table.positive)
   return Outcome(
       name, scan, taken, found, names,
       known_kinds.agreement(kinds, table, found.labels, taken))
