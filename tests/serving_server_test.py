@@ -363,6 +363,26 @@ def test_a_third_version_waits_until_the_first_is_let_go(
         (3, 'AVAILABLE'), (2, 'END'), (1, 'END')])
 
 
+def test_a_model_asked_for_again_while_it_is_let_go_comes_back(serve, held, models):
+  server = serve(poll_s=0)
+  request = protocol.ReloadConfigRequest()
+  request.config.model_config_list.SetInParent()
+  with serving_stub.connected(server.addresses[0]) as stub:
+    (call,) = _futures(stub, 1)
+    assert held.entered.acquire(timeout=60)
+    stub.reload(request, timeout=60)
+    serving_stub.wait_until(
+        lambda: stub.versions('classifier') == [(2, 'UNLOADING')])
+    request.config.model_config_list.config.add(
+        name='classifier', base_path=f'{models}/classifier',
+        model_platform='tensorflow')
+    reloaded = stub.reload.future(request, timeout=60)
+    time.sleep(0.5)  # It is looked for, and still there.
+    held.release.set()
+    assert call.result() and reloaded.result()
+    assert stub.predict(serving_stub.predict_request('classifier', hu=_HU))
+
+
 def test_stopping_lets_running_requests_end(serve, held):
   server = serve()
   with serving_stub.connected(server.addresses[0]) as stub:

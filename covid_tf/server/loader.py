@@ -68,13 +68,15 @@ class Loader:
         wanted = set() if everything else set(self._wanted.get(name, ()))
         for version in model.superfluous(wanted):
           version.state = _State.UNLOADING
-      idle = [version for model in self._registry.models.values()
+      idle = [(model, version) for model in self._registry.models.values()
               for version in model.versions.values()
               if version.state is _State.UNLOADING and not version.users]
-    for version in idle:
+    for model, version in idle:
       version.servable.close()
       with self._registry.changed:
         version.servable, version.state = None, _State.END
+        if not everything:  # It may have been asked for again meanwhile.
+          model.want(self._wanted.get(model.name, {}))
         self._registry.changed.notify_all()
     if idle:
       gc.collect()  # A graph refers to itself; its memory is wanted back now.
