@@ -46,6 +46,11 @@ def test_reads_what_spreadsheets_write_where_a_comma_is_the_decimal_mark(
   assert label.patient_id == 'P1'
 
 
+def test_quotes_may_follow_a_space(tmp_path):
+  (label,) = read(tmp_path, 'study_uid, "patient_id", "covid"\n1.2, "a, b", "1"\n')
+  assert label.patient_id == 'a, b' and label.covid
+
+
 def test_times_of_several_zones_are_in_their_true_order(tmp_path):
   later, earlier = read(tmp_path, HEADER + (
       '1.1,P1,1,,2020-03-15T23:00+00:00\n1.2,P1,1,,2020-03-16T00:30+05:00\n'))

@@ -71,7 +71,8 @@ def _records(
     with open(path, encoding='utf-8-sig', newline='') as file:
       separator = _separator(file.readline(), required)
       file.seek(0)
-      return list(csv.reader(file, delimiter=separator, strict=True))
+      return list(csv.reader(
+          file, delimiter=separator, skipinitialspace=True, strict=True))
   except OSError as error:
     raise errors.UsageError(
         f'{path}: a readable CSV file is required: {error.strerror}.') from error
@@ -87,7 +88,8 @@ def _records(
 def _separator(first_line: str, required: tuple[str, ...]) -> str:
   """What parts the cells: Excel writes semicolons where a comma is the decimal mark."""
   def names(separator: str) -> set[str]:
-    cells = next(csv.reader([first_line], delimiter=separator), ())
+    cells = next(csv.reader(
+        [first_line], delimiter=separator, skipinitialspace=True), ())
     return {cell.strip().casefold() for cell in cells}
 
   return next((separator for separator in _SEPARATORS
