@@ -190,6 +190,28 @@ def test_configuration_file_is_read_again(serve, tmp_path, models):
       server.addresses[0], label='stable').model_spec.version.value == 2)
 
 
+def test_a_misspelled_folder_in_a_polled_file_can_be_corrected(
+    serve, tmp_path, models):
+  path = tmp_path / 'models.config'
+  config = protocol.ModelServerConfig()
+
+  def write(**folders):
+    del config.model_config_list.config[:]
+    for name, folder in folders.items():
+      config.model_config_list.config.add(
+          name=name, base_path=str(folder), model_platform='tensorflow')
+    path.write_text(text_format.MessageToString(config))
+
+  write(classifier=models / 'classifier')
+  server = serve(model_config_file=str(path), config_poll_s=0.05)
+  write(classifier=models / 'classifier', other=tmp_path / 'nowhere')
+  serving_stub.wait_until(lambda: server._manager.registry.config == config)
+  write(classifier=models / 'classifier', other=models / 'classifier')
+  with serving_stub.connected(server.addresses[0]) as stub:
+    serving_stub.wait_until(lambda: stub.outputs('other', hu=_HU) if (
+        'other', 2) in server.models() else None)
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_start(serve, tmp_path):
   (tmp_path / 'm' / '1').mkdir(parents=True)
   (tmp_path / 'm' / '1' / 'saved_model.pb').write_bytes(b'no model')

@@ -124,6 +124,8 @@ class Server:
         config = model_config.configuration(self._options)
         # Also what was set by a call meanwhile: the file has the last word.
         if config != self._manager.registry.config:
-          self._manager.reload(config, lambda: not self._stopping.is_set())
+          # Without waiting for new models: one whose folder is misspelled would keep
+          # the corrected file from being read.
+          self._manager.reload(config, lambda: False)
       except (errors.UsageError, refusal.Refusal) as error:
         _log.warning('the configuration stays as it was: %s', error)
