@@ -1,5 +1,6 @@
 import csv
 import os
+import pathlib
 import shutil
 
 import odd_series
@@ -157,6 +158,42 @@ def test_nifti_and_zip_files_are_studies_without_their_names(tmp_path):
   found = archive.find_studies(tmp_path).studies
   assert [study.key.split('-')[0] for study in found] == ['nifti', 'zip']
   assert 'SMITH' not in ' '.join(study.key for study in found)
+
+
+def test_keys_stay_when_a_list_grows(tmp_path):
+  (tmp_path / 'in' / 'deep').mkdir(parents=True)
+  for name in ('in/deep/a.nii', 'in/b.nii'):
+    (tmp_path / name).write_bytes(b'')
+  (tmp_path / 'list.txt').write_text('in/deep/a.nii\n')
+  (first,) = _keys(archive.find_studies(tmp_path / 'list.txt'))
+  (tmp_path / 'list.txt').write_text('in/deep/a.nii\nin/b.nii\n')
+  both = _keys(archive.find_studies(tmp_path / 'list.txt'))
+  assert first in both and len(both) == 2
+
+
+def test_a_relative_path_is_whole_for_workers_elsewhere(tmp_path, monkeypatch):
+  _write(tmp_path / 'in' / 'a', 1)
+  monkeypatch.chdir(tmp_path)
+  (study,) = archive.find_studies('in').studies
+  assert [place.folder for place in study.places] == [str(tmp_path / 'in' / 'a')]
+
+
+def test_a_pipe_in_a_list_does_not_wait(tmp_path):
+  _write(tmp_path / 'a', 1)
+  os.mkfifo(tmp_path / 'pipe')
+  (tmp_path / 'list.txt').write_text('a\npipe\n')
+  found = archive.find_studies(tmp_path / 'list.txt')
+  assert _keys(found) == [f'{_ROOT}.2.1']
+  assert 'pipe' in found.problems[0]
+
+
+def test_an_unreadable_place_is_said_in_words(tmp_path, monkeypatch):
+  def refusing(path, **options):  # Root may look anywhere.
+    raise PermissionError(13, 'Permission denied')
+
+  monkeypatch.setattr(pathlib.Path, 'stat', refusing)
+  with pytest.raises(errors.UsageError, match='Permission denied'):
+    archive.find_studies(tmp_path / 'closed' / 'list.txt')
 
 
 def test_a_second_listing_reads_only_what_is_new(tmp_path):

@@ -112,10 +112,15 @@ def test_servers_with_different_models_are_refused(
 def test_wrong_use_is_said_in_one_line(source, tmp_path, capsys):
   (tmp_path / 'empty').mkdir()
   (tmp_path / 'file').write_text('')
+  (tmp_path / 'links').mkdir()
+  (tmp_path / 'links' / 'a').symlink_to(source)
   for arguments, message, status in (
       ((tmp_path / 'empty', tmp_path / 'out'), 'at least one CT study', 2),
       ((tmp_path / 'gone', tmp_path / 'out'), 'found nothing', 2),
       ((source, tmp_path / 'out', '--processes', '0'), '--processes', 2),
+      ((source, tmp_path / 'out', '--server', 'a:1,'), 'an empty one', 2),
+      ((source, tmp_path / 'out', '--server', 'a:1, a:1'), 'one twice', 2),
+      ((tmp_path / 'links', tmp_path / 'out'), '1 symbolic link', 2),
       ((source, tmp_path / 'file' / 'out'), 'cannot be written', 5)):
     assert _batch(*arguments) == status
     assert message in capsys.readouterr().err.splitlines()[-1]

@@ -25,6 +25,10 @@ from covid_tf.batch import summary
 from covid_tf.cohort import load_results
 from covid_tf.reports import stored_result
 
+_RECORD = records.Record(
+    '1.2', 'refused', 'no lungs', '1.2', '', None, None, None, None, None, 0, 1.0,
+    'host', '2020-03-01T00:00:00Z', 'c', 'f')
+
 
 @pytest.fixture(name='source', scope='module')
 def _source(tmp_path_factory):
@@ -222,6 +226,54 @@ def test_failures_in_a_row_end_a_run(source, output):
   assert outcome.progress.counts['failed'] == 20
 
 
+def test_studies_that_a_run_does_not_reach_keep_their_rows(source, output):
+  batch_archive.score_in_process(source, output)
+  rows = _rows(output)
+  stop = threading.Event()
+  stop.set()
+
+  def map_studies(function, studies):
+    if not stop.is_set():
+      yield from ((study, function(study)) for study in studies)
+
+  with run.exclusive(output):
+    run.run(archive.find_studies(source), batch_archive.make_scorer(output, map=0.7),
+            map_studies, stop, redo=True)
+  assert _rows(output) == rows
+
+
+def test_files_out_of_reach_are_a_failure_that_is_tried_again(tmp_path, output):
+  source = batch_archive.write_archive(tmp_path / 'in', 1)
+  scorer = batch_archive.make_scorer(output)
+  (study,) = archive.find_studies(source).studies
+  (source / 'case01').rename(tmp_path / 'unmounted')
+  end = scorer(study)
+  assert end.status == 'failed' and 'moved or unmounted' in end.reason
+  (tmp_path / 'unmounted').rename(source / 'case01')
+  assert scorer(study).status == 'scored'
+
+
+def test_several_series_are_refused_in_the_words_of_an_archive(tmp_path, output):
+  source = batch_archive.write_archive(tmp_path / 'in', 1)
+  hu = odd_series.chest_hu((20, 16, 16))
+  odd_series.save(odd_series.series(
+      hu, study_uid=batch_archive.study_uid(1), series_uid='1.2.3',
+      spacing_mm=(12.0, 5.0, 5.0)), source / 'case01b')
+  batch_archive.score_in_process(source, output)
+  (row,) = _rows(output)
+  assert row['status'] == 'refused' and '\n' not in row['reason']
+  assert 'a CSV with the columns path and series_uid' in row['reason']
+  assert '--series' not in row['reason'] and '1.2.3' in row['reason']
+
+
+def test_a_note_beside_a_copy_is_no_difference(tmp_path, output):
+  source = batch_archive.write_archive(tmp_path / 'in', 1)
+  shutil.copytree(source / 'case01', source / 'copy')
+  (source / 'copy' / 'notes.txt').write_text('from the second disc')
+  outcome = batch_archive.score_in_process(source, output)
+  assert outcome.count(records.SCORED) == 1
+
+
 def test_two_runs_do_not_share_an_output(output):
   with run.exclusive(output):
     with pytest.raises(errors.UsageError, match='another covid-tf batch'):
@@ -246,10 +298,31 @@ def test_records_that_cannot_be_trusted_are_none(tmp_path):
 
 
 def test_a_manifest_holds_no_formula(tmp_path):
-  record = records.Record(
-      '1.2', 'refused', '=cmd()', '1.2', '', None, None, None, None, None, 0, 1.0,
-      'host', '2020-03-01T00:00:00Z', 'c', 'f')
+  record = dataclasses.replace(_RECORD, reason='=cmd()')
   manifest.write(tmp_path / 'm.csv', [record])
   (row,) = csv.DictReader((tmp_path / 'm.csv').open(encoding='utf-8'))
   assert row['reason'] == ' =cmd()'
   assert pathlib.Path(tmp_path / 'm.csv').read_text().count('\n') == 2
+
+
+def test_a_row_that_does_not_fit_is_taken_back(tmp_path):
+  manifest.write(tmp_path / manifest.FILE_NAME, [_RECORD])
+  before = (tmp_path / manifest.FILE_NAME).read_bytes()
+  with manifest.Appender(tmp_path) as rows:
+    rows._file = _Full(rows._file)
+    with pytest.raises(errors.OutputError, match='No space'):
+      rows.append(_RECORD)
+  assert (tmp_path / manifest.FILE_NAME).read_bytes() == before
+
+
+class _Full:
+  """A file on a disk that takes ten more bytes."""
+
+  def __init__(self, file):
+    self._file = file
+
+  def write(self, data):
+    return self._file.write(data[:10])
+
+  def __getattr__(self, name):
+    return getattr(self._file, name)

@@ -44,7 +44,9 @@ def find_studies(
     errors.UsageError: there is no such file, or a list is not one.
     errors.OutputError: the index cannot be written.
   """
-  rows = tuple(dict.fromkeys(archive_list.rows(pathlib.Path(source))))
+  # Whole paths: workers may have another working directory than this process.
+  source = pathlib.Path(source).absolute()
+  rows = tuple(dict.fromkeys(archive_list.rows(source)))
   problems: list[str] = []
   notes: list[str] = []
   known = {} if index_path is None else index.load(index_path)
@@ -58,7 +60,8 @@ def find_studies(
     index.save(index_path, listing.complete())
   for folder in listing.folders.values():
     problems.extend(folder.problems)
-  root = os.path.commonpath([os.path.abspath(row.path) for row in rows])
+  # Not a folder that depends on the rows: a list may grow between two runs.
+  root = os.fspath(source if source.is_dir() else source.parent)
   found = []
   for series_uid, folders in listing.by_series().items():
     grouped = grouping.group(folders, root, identify=identify)

@@ -39,11 +39,15 @@ def rows(source: pathlib.Path) -> tuple[Row, ...]:
   Raises:
     errors.UsageError: nothing is there, or a list names nothing.
   """
-  if not source.exists():
-    raise errors.UsageError(
-        f'{source}: a folder, a list, a CSV or a DICOMDIR is required, found nothing.')
-  if source.is_dir() or _is_study_file(source):
-    return (Row(source),)
+  try:
+    if not source.exists():
+      raise errors.UsageError(
+          f'{source}: a folder, a list, a CSV or a DICOMDIR is required, found '
+          'nothing.')
+    if source.is_dir() or _is_study_file(source):
+      return (Row(source),)
+  except OSError as error:
+    raise _unreadable(source, error) from None
   if source.suffix.lower() == '.csv':
     found = tuple(_csv_rows(source))
   else:
@@ -69,6 +73,8 @@ def folders(
   try:
     if path.is_dir():
       yield from walk.walk(path, problems, notes, skip)
+    elif path.exists() and not path.is_file():
+      problems.append(f'{path}: a pipe, socket or device is not read.')
     elif not _is_study_file(path) or not _is_dicomdir(path):
       path.stat()
       yield from _chosen([path])
@@ -93,6 +99,9 @@ def _is_study_file(path: pathlib.Path) -> bool:
   """Whether a file is images itself, rather than a list of paths."""
   if folder_listing.is_nifti(path.name) or path.suffix.lower() == '.zip':
     return True
+  if not path.is_file():  # To look into a pipe would take from what it holds.
+    path.stat()
+    return False
   with open(path, 'rb') as file:
     return file.read(132)[128:] == b'DICM'
 
@@ -123,9 +132,13 @@ def _text(source: pathlib.Path) -> str:
       raise ValueError
     return source.read_text('utf-8-sig')
   except OSError as error:
-    raise errors.UsageError(
-        f'{source}: cannot be read ({error.strerror}); make it readable.') from None
+    raise _unreadable(source, error) from None
   except ValueError:  # Or UnicodeDecodeError, which is one.
     raise errors.UsageError(
         f'{source}: a list of paths in UTF-8 is required, found something else; give '
         'a folder, a list, a CSV, a DICOMDIR, a zip or a NIfTI file.') from None
+
+
+def _unreadable(source: pathlib.Path, error: OSError) -> errors.UsageError:
+  return errors.UsageError(
+      f'{source}: cannot be read ({error.strerror}); make it readable.')

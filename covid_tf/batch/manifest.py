@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Set
 import csv
 import dataclasses
+import errno
 import io
 import os
 import pathlib
@@ -93,8 +94,12 @@ class Appender:
     """
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerow(_values(record))
+    row = text.getvalue().encode()
     try:
-      self._file.write(text.getvalue().encode())
+      written = self._file.write(row)
+      if written < len(row):  # A disk that fills up takes what fits, without an error.
+        self._file.truncate(self._file.tell() - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
       raise self._explained(error) from error
 

@@ -3,6 +3,7 @@
 import collections
 import re
 import sys
+import threading
 import time
 
 import tqdm
@@ -48,7 +49,7 @@ class Progress:
     self._stream = stream or sys.stderr
     self._total = total
     self._name = name
-    self._start = self._last_line = time.monotonic()
+    self._start = time.monotonic()
     self._bar = tqdm.tqdm(
         total=total, unit='study', file=self._stream, smoothing=0.1,
         disable=not self._stream.isatty(), bar_format=(
@@ -57,28 +58,44 @@ class Progress:
     self.counts: collections.Counter = collections.Counter()
     self.reasons: dict[str, Reason] = {}
     self.slowest: list[tuple[float, str]] = []
+    self._changing = threading.Lock()
+    self._ended = threading.Event()
+    self._teller = threading.Thread(target=self._tell, daemon=True)
 
   def __enter__(self) -> 'Progress':
+    self._teller.start()
     return self
 
   def __exit__(self, *exception) -> None:
+    self._ended.set()
+    self._teller.join()
     self._bar.close()
 
   def add(self, record: records.Record) -> None:
     """Counts one study that has come to its end."""
+    with self._changing:
+      self._count(record)
+      self._bar.set_postfix_str(self._state(), refresh=False)
+      self._bar.update()
+
+  def _count(self, record: records.Record) -> None:
     self.counts[record.status] += 1
     if record.reason:
       kind = re.sub(r'[\d.]+', '#', record.reason)
       self.reasons.setdefault(kind, Reason(record.reason)).add(record.key)
     self.slowest = sorted(
         [*self.slowest, (record.seconds, record.key)], reverse=True)[:_SLOWEST_KEPT]
-    self._bar.set_postfix_str(self._state(), refresh=False)
-    self._bar.update()
-    now = time.monotonic()
-    if self._bar.disable and now - self._last_line >= _LINE_EVERY_S:
-      self._last_line = now
-      print(f'{self._name}: {self.done} of {self._total} studies, {self._state()}, '
-            f'{_duration(self._seconds_left())} left', file=self._stream, flush=True)
+
+  def _tell(self) -> None:
+    """Says every minute how far it is, also while no study ends for long."""
+    while not self._ended.wait(_LINE_EVERY_S):
+      with self._changing:
+        if self._bar.disable:
+          print(f'{self._name}: {self.done} of {self._total} studies, '
+                f'{self._state()}, {self._time_left()} left', file=self._stream,
+                flush=True)
+        else:
+          self._bar.set_postfix_str(self._state())
 
   @property
   def done(self) -> int:
@@ -90,13 +107,15 @@ class Progress:
     """Since the start."""
     return 3600 * self.done / max(time.monotonic() - self._start, 1e-9)
 
-  def _seconds_left(self) -> float:
-    return 3600 * (self._total - self.done) / max(self.studies_per_hour, 1e-9)
+  def _time_left(self) -> str:
+    if not self.done:
+      return 'unknown time'
+    return _duration(3600 * (self._total - self.done) / self.studies_per_hour)
 
   def _state(self) -> str:
     counts = ', '.join(f'{count} {status}' for status, count in sorted(
         self.counts.items()))
-    return f'{self.studies_per_hour:.0f} studies/h: {counts}'
+    return f'{self.studies_per_hour:.0f} studies/h: {counts or "none yet"}'
 
 
 def _duration(seconds: float) -> str:

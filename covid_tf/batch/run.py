@@ -104,14 +104,20 @@ def run(
   manifest.start(output, stored, {study.key for study in plan.open})
   scorer.configuration.save(output)
   guard = _Guard(stop)
+  not_reached = {study.key for study in plan.open}
   with (manifest.Appender(output) as rows,
         progress_lib.Progress(len(plan.open)) as progress):
-    for study, value in map_studies(scorer, iter(plan.open)):
-      record = _record(scorer, study, value)
-      guard.see(record)
-      if record.status != records.UNWRITTEN:
-        rows.append(record)
-        progress.add(record)
+    try:
+      for study, value in map_studies(scorer, iter(plan.open)):
+        record = _record(scorer, study, value)
+        guard.see(record)
+        if record.status != records.UNWRITTEN:
+          not_reached.discard(study.key)
+          rows.append(record)
+          progress.add(record)
+    finally:
+      for key in sorted(not_reached & stored.keys()):
+        rows.append(stored[key])  # What an earlier run left is still there.
   return Outcome(progress, plan.already, len(archive.studies), guard.error)
 
 

@@ -28,6 +28,7 @@ from covid_tf.batch import configuration as configuration_lib
 from covid_tf.batch import records
 from covid_tf.batch import studies
 from covid_tf.predictors import base
+from covid_tf.readers import identification
 from covid_tf.reports import study_files
 
 # Opens the models of a server, or those of this process for ''. Hashable, so that
@@ -72,7 +73,10 @@ class Scorer:
     try:
       return self._scored(study, folder, started)
     except errors.StudyRefusedError as error:
-      end = (records.REFUSED, _without_name(str(error), study))
+      # A file that is out of reach today says nothing of the study.
+      away = _out_of_reach(study)
+      end = (records.FAILED, away) if away else (
+          records.REFUSED, _for_a_manifest(str(error), study))
     except errors.OutputError as error:
       return self._record(study, records.UNWRITTEN, str(error), started)
     except errors.CovidTFError as error:
@@ -179,22 +183,38 @@ def _read(study: studies.Study, **options):
   if study.path:
     return readers.read_ct(
         study.path, series_uid=study.series_uid, **options)
-  _require_equal_copies(study)
   try:
+    _require_equal_copies(study)
     paths = [path for place in study.places for path in place.files()]
-    return readers.read_files(
-        paths, study.series_uid, name=study.key, **options)
   except OSError as error:
     raise errors.CTReadError(
-        f'a file of the study cannot be read ({error.strerror}); was the archive '
-        'moved or unmounted meanwhile?') from None
+        f'a file cannot be read ({error.strerror}).') from None
+  return readers.read_files(paths, study.series_uid, name=study.key, **options)
 
 
-def _without_name(reason: str, study: studies.Study) -> str:
-  """A reader's message without its subject, which may be a file named for a patient."""
+def _out_of_reach(study: studies.Study) -> str | None:
+  """Why the files of a study cannot be opened; None if they can."""
+  try:
+    paths = [path for place in (*study.places, *study.copies)
+             for path in place.files()]
+    for path in (*paths, study.path) if study.path else paths:
+      with open(path, 'rb'):
+        pass
+  except OSError as error:
+    return (f'a file of the study cannot be read ({error.strerror}); was the archive '
+            'moved or unmounted meanwhile?')
+  return None
+
+
+def _for_a_manifest(reason: str, study: studies.Study) -> str:
+  """A reader's message on one line, in the words of an archive.
+
+  Without its subject, which may be a file named for a patient.
+  """
   for name in (study.key, os.path.basename(study.path)):
     reason = reason.removeprefix(f'{name}: ')
-  return reason
+  reason = reason.replace('--series UID', 'a CSV with the columns path and series_uid')
+  return ' '.join(reason.split())
 
 
 def _require_equal_copies(study: studies.Study) -> None:
@@ -212,6 +232,9 @@ def _require_equal_copies(study: studies.Study) -> None:
 def _file_digests(place: studies.Place) -> set[bytes]:
   digests = set()
   for path in place.files():
+    identity = identification.identify(path)
+    if identity is None or identity.modality not in ('CT', ''):
+      continue  # A note, a viewer or a dose report beside the images is no difference.
     with open(path, 'rb') as file:
       digests.add(hashlib.file_digest(file, 'sha256').digest())
   return digests

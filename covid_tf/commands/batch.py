@@ -32,6 +32,8 @@ from covid_tf.commands import model_options
 
 _SOME = 1  # Exit status: some studies have a score, others have none.
 _NONE = 3  # No study has a score.
+_PATH_FLAGS = ('output', 'patient_key_file', 'tls_ca', 'tls_certificate', 'tls_key',
+               'token_file')
 # Of a few folders each: a small archive is listed before processes would start.
 _TASKS_WITHOUT_PROCESSES = 4
 
@@ -75,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
   if arguments.processes is not None and arguments.processes < 1:
     raise errors.UsageError(
         f'--processes: at least 1 is required, found {arguments.processes}.')
+  _servers(arguments.server)  # A slip is found before an hour of listing.
   stop = threading.Event()
   with run_lib.exclusive(arguments.output), _signals(stop) as caught:
     workers = _workers(arguments, stop)
@@ -134,7 +137,8 @@ def _listed(arguments, stop: threading.Event) -> studies_lib.Archive:
   if not archive.studies:
     raise errors.UsageError(
         f'{arguments.studies}: at least one CT study is required, found none'
-        + ''.join(f' ({problem})' for problem in archive.problems[:3]) + '.')
+        + ''.join(f' ({line})' for line in (*archive.problems, *archive.notes)[:3])
+        + '.')
   return archive
 
 
@@ -169,8 +173,10 @@ class _Identify:
 
 def _scorer(arguments, workers: run_lib.MapStudies) -> scoring.Scorer:
   """What workers apply to each study; asks a worker which models answer."""
+  # Workers, above all those of a cluster, have working directories of their own.
+  arguments = _with_whole_paths(arguments)
   open_models = _OpenModels(tuple(sorted(vars(arguments).items())))
-  servers = tuple((arguments.server or '').split(','))
+  servers = _servers(arguments.server)
   threshold = arguments.case_threshold and case_threshold.parse(
       arguments.case_threshold)
   key_digest = configuration.key_digest(arguments.patient_key_file)
@@ -178,7 +184,7 @@ def _scorer(arguments, workers: run_lib.MapStudies) -> scoring.Scorer:
   if threshold:
     threshold.require_same_models(identities)
   return scoring.Scorer(
-      os.path.abspath(arguments.output), open_models, servers,
+      arguments.output, open_models, servers,
       configuration.Configuration(
           configuration.model_triples(identities),
           results.Thresholds(
@@ -186,6 +192,28 @@ def _scorer(arguments, workers: run_lib.MapStudies) -> scoring.Scorer:
           key_digest, arguments.resample_tilt),
       model_options.are_demo(arguments, identities), arguments.patient_key_file,
       not arguments.no_reports)
+
+
+def _with_whole_paths(arguments: argparse.Namespace) -> argparse.Namespace:
+  """Flags whose paths mean the same in every process."""
+  paths = {name: os.path.abspath(path) for name in _PATH_FLAGS
+           if (path := getattr(arguments, name)) is not None}
+  if arguments.models is not None:
+    paths['models'] = arguments.models.absolute()
+  return argparse.Namespace(**vars(arguments) | paths)
+
+
+def _servers(text: str | None) -> tuple[str, ...]:
+  """Addresses of --server; ('',) for models in the workers themselves."""
+  if text is None:
+    return ('',)
+  servers = tuple(part.strip() for part in text.split(','))
+  if not all(servers) or len(set(servers)) < len(servers):
+    # '' would be the demo models; one named twice would get twice the studies.
+    raise errors.UsageError(
+        f'--server {text}: addresses parted by commas, each once, are required, found '
+        f'{"an empty one" if not all(servers) else "one twice"}; correct the list.')
+  return servers
 
 
 def _identities(workers, open_models, servers) -> tuple[results.ModelIdentity, ...]:
