@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from covid_tf import errors
+from covid_tf.datasets import splits
 from covid_tf.datasets.collections import covid_ct_md
 from covid_tf.datasets.collections import covidx_ct
 from covid_tf.datasets.collections import ct_seg
@@ -105,6 +106,19 @@ def test_covidx_label_lines_that_do_not_fit_are_refused(tmp_path, line, message)
   table.write_text(table.read_text() + line + '\n')
   with pytest.raises(errors.UsageError, match=message):
     covidx_ct.list_studies(tmp_path, (-1350.0, 150.0))
+
+
+def test_covidx_scans_that_lie_in_two_sets_are_refused_as_given(tmp_path):
+  fakes.covidx(tmp_path)
+  train, test = (tmp_path / f'{name}_COVIDx_CT-3A.txt' for name in ('train', 'test'))
+  moved, *kept = train.read_text().splitlines(keepends=True)
+  train.write_text(''.join(kept))
+  test.write_text(test.read_text() + moved)
+  entries = covidx_ct.list_studies(tmp_path, (-1350.0, 150.0))
+  assert [e.given_set for e in entries if e.series == 'NCP_96_1328'] == [
+      'test', 'train']
+  with pytest.raises(errors.UsageError, match='found 1 in two or more'):
+    splits.given((e.patient, e.stratum, e.given_set) for e in entries)
 
 
 def test_covidx_slices_of_unknown_patients_are_refused(tmp_path):

@@ -70,9 +70,10 @@ def list_studies(
   scans, seen = {}, set()
   for path in label_files:
     for scan, line in _lines(path, images, seen):
-      scans.setdefault(scan, []).append(line)
+      # By set too: a scan in two of them must not pass for one of the first.
+      scans.setdefault((scan, line.given_set), []).append(line)
   entries = []
-  for scan, lines in sorted(scans.items()):
+  for (scan, given_set), lines in sorted(scans.items()):
     kind = max(line.kind for line in lines)
     patient = _patient(scan, selection, folder)
     labels_by = selection.get(patient, '')
@@ -83,7 +84,7 @@ def list_studies(
     entries.append(study_lib.StudyEntry(
         NAME, f'{NAME}/{patient}', scan, _STRATA[kind],
         functools.partial(_read_study, tuple(lines), window_hu), int(kind == _COVID),
-        labels_by=labels_by, given_set=lines[0].given_set))
+        labels_by=labels_by, given_set=given_set))
   return entries
 
 
