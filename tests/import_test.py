@@ -113,6 +113,13 @@ def test_a_folder_in_use_is_refused(shards, tmp_path):
     _import(tmp_path / 'again', shards)
 
 
+def test_a_file_at_the_output_is_told_and_kept(tmp_path):
+  (tmp_path / 'data').write_text('mine')
+  with pytest.raises(errors.OutputError, match='a file stands where a folder'):
+    _import(tmp_path / 'own', tmp_path / 'data')
+  assert (tmp_path / 'data').read_text() == 'mine'
+
+
 def test_a_contradiction_leaves_nothing_behind(tmp_path):
   fakes.own(tmp_path / 'own', 8)
   fakes.save(tmp_path / 'own' / 'lesion_masks' / 's7.nii.gz', fakes.lesion()[:, :-1])
@@ -134,7 +141,7 @@ def test_a_study_that_cannot_be_read_is_listed_and_left_out(tmp_path):
   imported = importing.write_shards(entries, split, tmp_path / 'data', 24)
   assert [series for series, _ in imported.left_out] == ['s2']
   (row,) = csv.DictReader((tmp_path / 'data' / importing.LEFT_OUT_NAME).open())
-  assert 'below 0' in row['reason']
+  assert 'no Hounsfield units of a chest' in row['reason']
 
 
 def test_a_set_without_positives_is_refused_unless_accepted(tmp_path):

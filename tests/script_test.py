@@ -22,6 +22,8 @@ def _run(*flags, script='import_dataset'):
     (['--collection=mine', '--output=x'], 'value should be one of <own'),
     (['--colection=own', '--output=x'], "Did you mean: collection"),
     (['--collection=own', '--output=x', 'more'], "found 'more'"),
+    (['--collection=own', '--output=x', '--size=-1'], '--size=-1'),
+    (['--collection=own', '--output=x', '--seed=-1'], '--seed=-1'),
     (['--collection=own', '--output=x'], '--folder is required for own'),
     (['--collection=phantom', '--output=x', '--phantoms=few'], "--phantoms=few"),
 ])

@@ -1,6 +1,7 @@
 """Runs: they learn, go on after a kill, refuse what is wrong, end in time."""
 
 import csv
+import dataclasses
 import os
 import pathlib
 import signal
@@ -14,6 +15,8 @@ import tiny_training
 from covid_tf import errors
 from covid_tf.models import trained
 from covid_tf.training import loop
+from covid_tf.training import records
+from covid_tf.training import shards
 
 _PLAN = '16:20:0.02:0.02'
 
@@ -81,6 +84,39 @@ def test_a_stage_that_the_network_does_not_know_is_refused(tmp_path, pattern):
         tiny_training.options(tmp_path, f'{_PLAN}:guided'), pattern,
         tiny_training.task())
   assert not (tmp_path / trained.CONFIGURATION).exists()
+
+
+@pytest.mark.parametrize('plan', ['16:1:0.02:0.02', '72:1:0.02:0.02'])
+def test_a_size_that_the_network_cannot_take_is_refused_before_any_stage(
+    tmp_path, pattern, plan):
+  task = tiny_training.task(least_size=32, size_step=32)
+  with pytest.raises(errors.UsageError, match='32 or more is required, a multiple of'):
+    tiny_training.train(
+        tiny_training.options(tmp_path, '32:1:0.02:0.02', plan), pattern, task)
+  assert not (tmp_path / trained.CONFIGURATION).exists()
+
+
+def test_weights_that_do_not_fit_leave_the_folder_free(tmp_path, pattern):
+  def build(size):
+    raise errors.UsageError('weights of another network')
+
+  with pytest.raises(errors.UsageError, match='of another network'):
+    tiny_training.train(
+        tiny_training.options(tmp_path / 'run', _PLAN), pattern,
+        tiny_training.task(build=build))
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_guided_stage_needs_drawn_lesions(pattern, tmp_path):
+  found = shards.look_through(pattern)
+  assert (found.positives, found.drawn) == (12, 8)
+  shards.require_drawn_lesions('--shards', [found])
+  records.write_shard(tmp_path / 'b.tfrecord', [
+      dataclasses.replace(tiny_training.record(i, 1), lesion_mask=None)
+      for i in range(3)])
+  undrawn = shards.look_through(str(tmp_path / 'b.tfrecord'))
+  with pytest.raises(errors.UsageError, match='required by a guided stage'):
+    shards.require_drawn_lesions('--shards', [undrawn])
 
 
 def test_early_stopping_ends_a_stage_and_the_best_weights_are_kept(tmp_path, pattern):

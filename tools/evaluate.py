@@ -26,10 +26,11 @@ _APART_FROM = flags.DEFINE_multi_string(
 _PHANTOMS = flags.DEFINE_integer('phantoms', None, 'How many phantoms to draw.')
 _FIRST_SEED = flags.DEFINE_integer(
     'first_seed', 1_000_000, 'Seed of the first phantom; training draws below this.')
-_SIZE = flags.DEFINE_integer('size', 256, 'Rows and columns of a phantom.')
+_SIZE = flags.DEFINE_integer(
+    'size', 256, 'Rows and columns of a phantom.', lower_bound=1)
 _SLICES = flags.DEFINE_string('slices', None, 'CSV: file,label[,patient].')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder to make.', required=True)
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the bootstraps.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the bootstraps.', lower_bound=0)
 
 
 def main():

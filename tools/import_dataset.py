@@ -37,9 +37,9 @@ _SETS = flags.DEFINE_list(
     'sets', ['train=0.7', 'validation=0.15', 'test=0.15'], 'Shares of the patients.')
 _FOLDS = flags.DEFINE_integer('folds', None, 'Folds instead of --sets.')
 _GIVEN_SETS = flags.DEFINE_bool('given_sets', False, "The collection's own sets.")
-_SEED = flags.DEFINE_integer('seed', 0, 'Source of every draw.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Source of every draw.', lower_bound=0)
 _SIZE = flags.DEFINE_integer(
-    'size', 256, 'Largest side stored; 0 keeps slices as they are.')
+    'size', 256, 'Largest side stored; 0 keeps slices as they are.', lower_bound=0)
 _ALLOW_EMPTY_CLASS = flags.DEFINE_bool(
     'allow_empty_class', False, 'Accept a set without positives or negatives.')
 _PNEUMONIA = flags.DEFINE_enum(

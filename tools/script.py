@@ -6,6 +6,7 @@ import sys
 
 from absl import app
 from absl import flags
+from absl import logging
 
 from covid_tf import errors
 
@@ -25,9 +26,12 @@ def run(main: Callable[[], None]) -> None:
 def _parse(argv):
   """Unlike absl's own, with the status of wrong use, and without a page of help."""
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
   except flags.Error as error:
     _exit(f'{error} --help lists the flags.', errors.UsageError.exit_status)
+  if flags.FLAGS['verbosity'].using_default_value:
+    flags.FLAGS.verbosity = logging.WARNING  # Else absl shows TensorFlow's notes.
+  return rest
 
 
 def _run(main, argv):

@@ -29,7 +29,8 @@ ENCODER = flags.DEFINE_string(
 COMPUTE_DTYPE = flags.DEFINE_enum(
     'compute_dtype', 'float32', ['float32', 'bfloat16'],
     'bfloat16: mixed precision; weights and losses stay float32.')
-_SEED = flags.DEFINE_integer('seed', 1, 'Order, augmentation and first weights.')
+_SEED = flags.DEFINE_integer(
+    'seed', 1, 'Order, augmentation and first weights.', lower_bound=0)
 _SHUFFLE = flags.DEFINE_integer(
     'shuffle_buffer', 600, 'Slices in memory to be shuffled.', lower_bound=1)
 _CHECKPOINT = flags.DEFINE_integer(
@@ -84,6 +85,8 @@ def _train(make_task, require_classes):
   sets = [shards_lib.look_through(pattern) for pattern in _SHARDS.value]
   held_out = [shards_lib.look_through(pattern) for pattern in _VALIDATION.value]
   _check(sets, held_out, require_classes)
+  if any(stage.kind == stages.GUIDED for stage in options.stages):
+    shards_lib.require_drawn_lesions('--shards', sets)
   for shards in sets + held_out:
     print(f'{shards.pattern}: {shards.count} slices, {shards.positives} positive, '
           f'{shards.negatives} negative')

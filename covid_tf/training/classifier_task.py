@@ -25,6 +25,7 @@ from covid_tf.training import tasks
 AUGMENTATION = augmentation.Augmentation(
     rotation_degrees=12.0, margin_fraction=0.1, hu_offset=15.0, noise_hu=15.0)
 _PICTURES = 4
+_LEAST_SIZE = 32  # keras.applications refuses less.
 
 
 def task(
@@ -48,7 +49,7 @@ def task(
       build=build, served=located_classifier.classifier_of, freeze=freeze_backbone,
       objective=_objective(positive_weight), example=_example, measure=slice_figures,
       picture=_picture, kinds=stages.KINDS, augmentation=AUGMENTATION,
-      labelled_only=True)
+      labelled_only=True, least_size=_LEAST_SIZE)
 
 
 def freeze_backbone(model: keras.Model) -> None:

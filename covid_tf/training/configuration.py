@@ -8,21 +8,18 @@ from covid_tf import files
 from covid_tf.models import trained
 
 
-def claim(folder: pathlib.Path, configuration: dict) -> None:
-  """Writes the configuration, or checks that it is the one that is there.
+def require_same(folder: pathlib.Path, configuration: dict) -> None:
+  """Refuses a folder of a run that was asked to do something else.
 
   Args:
-    folder: of the run; made if missing.
+    folder: of the run, perhaps not there yet.
     configuration: in JSON's types.
 
   Raises:
     errors.UsageError: the folder belongs to a run of another configuration.
-    errors.OutputError: it cannot be written.
   """
   path = folder / trained.CONFIGURATION
   if not path.exists():
-    text = json.dumps(configuration, indent=2, sort_keys=True) + '\n'
-    files.write_atomically(path, text.encode())
     return
   found = read(folder)
   differing = sorted(key for key in found.keys() | configuration.keys()
@@ -33,6 +30,20 @@ def claim(folder: pathlib.Path, configuration: dict) -> None:
         f'{path}: this run was begun with {key} {json.dumps(found.get(key))}, found '
         f'{json.dumps(configuration.get(key))} now; give the same flags to go on, or '
         'another --output for another run.')
+
+
+def claim(folder: pathlib.Path, configuration: dict) -> None:
+  """Makes the folder that of a run, unless it is already.
+
+  Raises:
+    errors.UsageError: as in `require_same`.
+    errors.OutputError: it cannot be written.
+  """
+  require_same(folder, configuration)
+  path = folder / trained.CONFIGURATION
+  if not path.exists():
+    text = json.dumps(configuration, indent=2, sort_keys=True) + '\n'
+    files.write_atomically(path, text.encode())
 
 
 def read(folder: pathlib.Path) -> dict:

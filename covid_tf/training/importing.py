@@ -59,7 +59,7 @@ def write_shards(
       or a set lacks a class that others have.
   """
   output = pathlib.Path(output)
-  if output.exists() and any(output.iterdir()):
+  if output.is_dir() and any(output.iterdir()):  # Of a file, `files` tells.
     raise errors.UsageError(
         f'{output}: a new or empty folder is required, found files in it; choose '
         'another, or remove it.')

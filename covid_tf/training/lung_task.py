@@ -25,6 +25,7 @@ AUGMENTATION = augmentation.Augmentation(
     density_hu=140.0, coarsening=6.0, coarsening_probability=0.5,
     blur_pixels=2.5, blur_probability=0.5)
 _PICTURES = 4
+_SIZE_STEP = 32  # The encoder halves its input five times, the decoder doubles it.
 
 
 def task(
@@ -47,7 +48,7 @@ def task(
       build=build, served=_itself, freeze=freeze_encoder, objective=_objective,
       example=_example, measure=dice, picture=_picture,
       kinds=(stages.PLAIN, stages.FROZEN), augmentation=AUGMENTATION,
-      labelled_only=False)
+      labelled_only=False, least_size=_SIZE_STEP, size_step=_SIZE_STEP)
 
 
 def freeze_encoder(model: keras.Model) -> None:

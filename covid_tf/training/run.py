@@ -25,14 +25,18 @@ def check(
   """Refuses what cannot be trained.
 
   Raises:
-    errors.UsageError: a stage that the network does not know, or a batch that the
-      devices cannot share equally.
+    errors.UsageError: a stage or a size that the network does not know, or a batch
+      that the devices cannot share equally.
   """
   for stage in options.stages:
     if stage.kind not in task.kinds:
       raise errors.UsageError(
           f"stage {stage}: this network's stages are {' or '.join(task.kinds)}, "
           f'found {stage.kind}.')
+    if stage.size < task.least_size or stage.size % task.size_step:
+      raise errors.UsageError(
+          f'stage {stage}: a size of {task.least_size} or more is required, a multiple '
+          f'of {task.size_step}, found {stage.size}.')
   replicas = strategy.num_replicas_in_sync
   if options.batch % replicas:
     raise errors.UsageError(
@@ -67,14 +71,16 @@ def train(
   """
   strategy = strategy or tf.distribute.get_strategy()
   check(task, options, strategy)
-  configuration.claim(options.output, asked)
+  configuration.require_same(options.output, asked)
   is_chief = devices.worker_number(strategy) == 0
-  log = logs.RunLog(options.output, options.tensorboard) if is_chief else None
-  model, taken, before = None, 0, 0
+  log, model, taken, before = None, None, 0, 0
   for number, stage in enumerate(options.stages):
     # Also when it goes on: tf.data mixes the global seed into its orders.
     keras.utils.set_random_seed(options.seed + number)
     model = _prepared(task, stage, model, strategy)
+    if number == 0:  # Not before: weights that do not fit must leave the folder free.
+      configuration.claim(options.output, asked)
+      log = logs.RunLog(options.output, options.tensorboard) if is_chief else None
     trainer = loop.Trainer(
         model, task.objective(model, stage), options.output / f'stage{number}',
         strategy, options.xla)

@@ -12,6 +12,7 @@ _ASKED = {
     'label': tf.io.FixedLenFeature([], tf.int64),
     'shape': tf.io.FixedLenFeature([2], tf.int64),
     'hu': tf.io.FixedLenFeature([], tf.string),
+    'lesion_mask': tf.io.FixedLenFeature([], tf.string),
 }
 
 
@@ -25,6 +26,7 @@ class Shards:
     count: slices.
     negatives: slices labelled 0.
     positives: slices labelled 1.
+    drawn: of them, those whose lesions are drawn.
   """
 
   pattern: str
@@ -32,6 +34,7 @@ class Shards:
   count: int
   negatives: int
   positives: int
+  drawn: int
 
   @property
   def labelled(self) -> int:
@@ -50,11 +53,13 @@ def look_through(pattern: str) -> Shards:
     raise errors.UsageError(
         f'{pattern}: TFRecord shards are required, no file matches; quote the '
         'pattern and check the folder.')
-  labels = [label for path in paths for label in _labels(path)]
-  if not labels:
+  slices = [found for path in paths for found in _slices(path)]
+  if not slices:
     raise errors.UsageError(f'{pattern}: slices are required, found none; '
                             'write the shards again.')
-  return Shards(pattern, paths, len(labels), labels.count(0), labels.count(1))
+  labels = [label for label, _ in slices]
+  return Shards(pattern, paths, len(labels), labels.count(0), labels.count(1),
+                slices.count((1, True)))
 
 
 def require_both_classes(which: str, sets: Sequence[Shards]) -> None:
@@ -76,25 +81,40 @@ def require_both_classes(which: str, sets: Sequence[Shards]) -> None:
         f'and {positives} positive in {patterns}; add shards of the other class.')
 
 
-def _labels(path: str) -> list[int]:
-  dataset = tf.data.TFRecordDataset(path).map(_label_and_soundness)
-  labels = []
+def require_drawn_lesions(which: str, sets: Sequence[Shards]) -> None:
+  """Refuses sets from which a guided stage could learn nothing.
+
+  Raises:
+    errors.UsageError: no positive slice has its lesions drawn.
+  """
+  if not any(shards.drawn for shards in sets):
+    raise errors.UsageError(
+        f'{which}: positive slices with drawn lesions are required by a guided stage, '
+        'found none; add phantoms, implanted lesions or lesion masks, or leave the '
+        'stage out.')
+
+
+def _slices(path: str) -> list[tuple[int, bool]]:
+  """(label, whether lesions are drawn) of every record."""
+  dataset = tf.data.TFRecordDataset(path).map(_asked_of)
+  slices = []
   try:
-    for label, sound in dataset.as_numpy_iterator():
+    for label, is_drawn, sound in dataset.as_numpy_iterator():
       if not sound:
         raise errors.UsageError(
-            f'{path}: record {len(labels)} must hold int16 HU of its stated shape, '
+            f'{path}: record {len(slices)} must hold int16 HU of its stated shape, '
             'found another length; write the shard again.')
-      labels.append(int(label))
+      slices.append((int(label), bool(is_drawn)))
   except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
     raise errors.UsageError(
         f'{path}: a shard of CT slices is required, found a damaged file or one of '
-        f'another kind at record {len(labels)}; write it again.') from error
-  return labels
+        f'another kind at record {len(slices)}; write it again.') from error
+  return slices
 
 
-def _label_and_soundness(example):
+def _asked_of(example):
   features = tf.io.parse_single_example(example, _ASKED)
   stated = 2 * tf.reduce_prod(features['shape'])
   length = tf.cast(tf.strings.length(features['hu']), tf.int64)
-  return features['label'], stated == length
+  is_drawn = tf.strings.length(features['lesion_mask']) > 0
+  return features['label'], is_drawn, stated == length

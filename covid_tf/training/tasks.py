@@ -24,6 +24,8 @@ class Task:
     kinds: the stages it knows.
     augmentation: how far training slices are changed.
     labelled_only: whether slices of unknown label are left out.
+    least_size: rows and columns that the network needs.
+    size_step: what rows and columns must be a multiple of.
   """
 
   build: Callable
@@ -36,3 +38,5 @@ class Task:
   kinds: Sequence[str]
   augmentation: augmentation.Augmentation
   labelled_only: bool
+  least_size: int = 1
+  size_step: int = 1
