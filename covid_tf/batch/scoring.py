@@ -25,6 +25,7 @@ from covid_tf import pipeline
 from covid_tf import readers
 from covid_tf import results
 from covid_tf.batch import configuration as configuration_lib
+from covid_tf.batch import pinning
 from covid_tf.batch import records
 from covid_tf.batch import studies
 from covid_tf.predictors import base
@@ -47,8 +48,8 @@ class Scorer:
   Attributes:
     output: the folder of the archive's results.
     open_models: opens the models.
-    servers: addresses; a study always asks the same one. ('',) for models in the
-      process itself.
+    servers: addresses; a study asks its own one, see `pinning`. ('',) for models
+      in the process itself.
     configuration: what every result must be made with.
     demo_models: whether the demo models answer.
     patient_key_file: a site's secret, or None.
@@ -98,9 +99,10 @@ class Scorer:
     read_end = time.monotonic()
     with _MODELS_TURN:
       waited = time.monotonic() - read_end
-      result = pipeline.analyze(
-          volume, _models(self.open_models, self._server(study)),
-          thresholds=self.configuration.thresholds, progress=_NO_BAR)
+      result = pinning.answered(
+          self.servers, study.key, lambda server: pipeline.analyze(
+              volume, _models(self.open_models, server),
+              thresholds=self.configuration.thresholds, progress=_NO_BAR))
     if configuration_lib.model_triples(result.models) != self.configuration.models:
       raise errors.ModelError(
           'the models changed while the archive was scored; start again to score the '
@@ -113,10 +115,6 @@ class Scorer:
       record = self._record(study, records.SCORED, '', started + waited, result)
       records.write(temporary, record)
     return record
-
-  def _server(self, study) -> str:
-    digest = hashlib.sha256(study.key.encode()).digest()
-    return self.servers[int.from_bytes(digest[:8], 'big') % len(self.servers)]
 
   def _record(
       self, study, status, reason, started,

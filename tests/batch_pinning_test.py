@@ -1,0 +1,65 @@
+import collections
+
+import pytest
+
+from covid_tf import errors
+from covid_tf.batch import pinning
+
+_SERVERS = ('one:1', 'two:2', 'three:3')
+
+
+@pytest.fixture(name='clock', autouse=True)
+def _clock(monkeypatch):
+  """Seconds, moved by hand; no server is away at the start."""
+  clock = [1000.0]
+  monkeypatch.setattr(pinning.time, 'monotonic', lambda: clock[0])
+  monkeypatch.setattr(pinning, '_away_until', {})
+  return clock
+
+
+class _Servers:
+  """Answers with the server's name; counts who was asked."""
+
+  def __init__(self, *dead):
+    self.dead = dead
+    self.asked = collections.Counter()
+
+  def __call__(self, server):
+    self.asked[server] += 1
+    if server in self.dead:
+      raise errors.ModelError(f'{server} is away')
+    return server
+
+
+def test_studies_are_spread_and_stay_with_their_server():
+  first = {str(key): pinning.answered(_SERVERS, str(key), _Servers())
+           for key in range(60)}
+  assert min(collections.Counter(first.values()).values()) > 10
+  assert first == {key: pinning.answered(_SERVERS, key, _Servers()) for key in first}
+
+
+def test_a_dead_server_costs_one_try_every_five_minutes(clock):
+  servers = _Servers('two:2')
+  for key in range(60):
+    assert pinning.answered(_SERVERS, str(key), servers) != 'two:2'
+  assert servers.asked['two:2'] == 1
+  servers.dead = ()
+  clock[0] += 301
+  assert 'two:2' in {pinning.answered(_SERVERS, str(key), servers)
+                     for key in range(60)}
+
+
+def test_a_study_that_fails_everywhere_blames_no_server():
+  with pytest.raises(errors.ModelError, match='is away'):
+    pinning.answered(_SERVERS, 'odd', _Servers(*_SERVERS))
+  healthy = _Servers()
+  for key in range(60):
+    pinning.answered(_SERVERS, str(key), healthy)
+  assert sorted(healthy.asked) == sorted(_SERVERS)
+
+
+def test_one_server_is_asked_once():
+  alone = _Servers('one:1')
+  with pytest.raises(errors.ModelError):
+    pinning.answered(('one:1',), 'a', alone)
+  assert alone.asked == {'one:1': 1}
