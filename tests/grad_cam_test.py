@@ -146,6 +146,41 @@ def test_starts_from_the_logit_whatever_the_head_ends_in(activation):
       np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+_PROBABILITIES = {
+    'operation': keras.ops.sigmoid,
+    'dtype behind': lambda z: keras.layers.Activation('linear', dtype='float32')(
+        keras.layers.Activation('sigmoid')(z)),
+    'identity behind': lambda z: keras.layers.Identity()(keras.ops.sigmoid(z)),
+}
+
+
+@pytest.mark.parametrize('name', _PROBABILITIES)
+def test_starts_from_the_logit_however_the_probability_is_made(name):
+  plain = small_networks.residual(units=1)
+  images = small_networks.images(plain)
+  model = keras.Model(plain.input, _PROBABILITIES[name](plain.output))
+  logit, maps = grad_cam.grad_cam(plain, LAYERS)(images)
+  found_logit, found = grad_cam.grad_cam(model, LAYERS)(images)
+  np.testing.assert_allclose(found_logit, logit, atol=1e-6)
+  for one, other in zip(found, maps):
+    assert np.mean(other) > 0.05
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize('behind', [
+    lambda p: keras.layers.Reshape(())(p), lambda p: p[:, 0], lambda p: 1 - p,
+    keras.layers.Rescaling(2.0)])
+def test_a_probability_is_not_taken_for_a_logit(behind):
+  inside = small_networks.residual(units=1, activation='sigmoid')
+  with pytest.raises(ValueError, match='behind the probability of'):
+    grad_cam.grad_cam(keras.Model(inside.input, behind(inside.output)), LAYERS)
+  plain = small_networks.residual(units=1)
+  model = keras.Model(plain.input, behind(plain.output))
+  np.testing.assert_allclose(
+      grad_cam.grad_cam(model, LAYERS)(small_networks.images(plain))[0],
+      np.ravel(model(small_networks.images(plain))), atol=1e-6)
+
+
 def test_a_head_with_classes_explains_the_one_asked_for_or_the_highest():
   model = small_networks.residual(units=3)
   images = small_networks.images(model, count=6)

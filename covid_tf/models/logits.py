@@ -61,12 +61,16 @@ def find_head(model: keras.Model, class_index: int | None = None) -> Head:
 def _without_activation(
     output: keras.KerasTensor, calls: tuple[layer_graph.Call, ...]):
   """(tensor, function from its value to all the logits) of a model's output."""
-  last = next(call for call in calls if any(t is output for t in call.outputs))
-  layer = last.layer
-  if isinstance(layer, keras.layers.Softmax):
+  last = _maker(output, calls)
+  while last and _keeps_values(last.layer):
+    output = last.inputs[0]
+    last = _maker(output, calls)
+  layer = last and last.layer
+  if _is_bare_probability(layer):
     return last.inputs[0], _identity
   activation = getattr(layer, 'activation', None)
   if activation in (None, keras.activations.linear):
+    _refuse_hidden_probability(last, calls)
     return output, _identity
   if activation not in (keras.activations.sigmoid, keras.activations.softmax):
     raise ValueError(
@@ -79,6 +83,43 @@ def _without_activation(
   raise ValueError(
       f'layer {layer.name!r} ({type(layer).__name__}) must have its sigmoid or '
       'softmax in a layer of its own, so that the logit can be had.')
+
+
+def _maker(tensor, calls) -> layer_graph.Call | None:
+  """The call that gives a tensor; None for an input of the model."""
+  return next(
+      (call for call in calls if any(t is tensor for t in call.outputs)), None)
+
+
+def _keeps_values(layer) -> bool:
+  """Whether it hands its input on, maybe in another dtype (training is over)."""
+  return isinstance(layer, (keras.layers.Identity, keras.layers.Dropout)) or (
+      isinstance(layer, keras.layers.Activation)
+      and layer.activation is keras.activations.linear)
+
+
+def _is_bare_probability(layer) -> bool:
+  """A sigmoid or softmax of its own: the Softmax layer, keras.ops.sigmoid, ..."""
+  return isinstance(layer, keras.layers.Softmax) or (
+      not isinstance(layer, keras.Layer)
+      and type(layer).__name__ in ('Sigmoid', 'Softmax'))
+
+
+def _refuse_hidden_probability(last: layer_graph.Call | None, calls) -> None:
+  """Raises ValueError where a sigmoid or softmax stands before the last layer.
+
+  A reshape, an index or a factor behind it would pass for a logit.
+  """
+  call = last
+  while call and len(call.inputs) == 1 and not getattr(call.layer, 'weights', ()):
+    call = _maker(call.inputs[0], calls)
+    layer = call and call.layer
+    if _is_bare_probability(layer) or getattr(layer, 'activation', None) in (
+        keras.activations.sigmoid, keras.activations.softmax):
+      raise ValueError(
+          'model must end in logits, a sigmoid or a softmax, found layer '
+          f'{last.layer.name!r} behind the probability of {layer.name!r}; make a '
+          'keras.Model that ends there.')
 
 
 def _linear(layer: keras.layers.Dense, features: tf.Tensor) -> tf.Tensor:
