@@ -1,4 +1,5 @@
 import io
+import pty
 import time
 
 import pytest
@@ -54,6 +55,17 @@ def test_a_terminal_gets_a_bar():
       shown.add(_record(number))
   assert '\r' in stream.getvalue() and '3/4' in stream.getvalue()
   assert 'studies/h: 3 scored' in stream.getvalue()
+
+
+def test_a_terminal_without_a_size_gets_a_bar():
+  ours, theirs = pty.openpty()
+  with open(ours, 'rb', buffering=0) as screen, open(theirs, 'w') as stream:
+    with progress.Progress(2, stream=stream) as shown:
+      shown.add(_record(1))
+      shown.add(_record(2))
+    stream.flush()
+    said = screen.read(4096).decode()
+  assert '2/2' in said and 'studies/h: 2 scored' in said
 
 
 def test_the_slowest_and_the_reasons_are_kept():

@@ -1,6 +1,7 @@
 """How far an archive is: a bar on a terminal, a line a minute elsewhere."""
 
 import collections
+import os
 import re
 import sys
 import threading
@@ -52,7 +53,7 @@ class Progress:
     self._start = time.monotonic()
     self._bar = tqdm.tqdm(
         total=total, unit='study', file=self._stream, smoothing=0.1,
-        disable=not self._stream.isatty(), bar_format=(
+        disable=not self._stream.isatty(), **_size(self._stream), bar_format=(
             '{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {remaining} left, '
             '{postfix}'))
     self.counts: collections.Counter = collections.Counter()
@@ -116,6 +117,15 @@ class Progress:
     counts = ', '.join(f'{count} {status}' for status, count in sorted(
         self.counts.items()))
     return f'{self.studies_per_hour:.0f} studies/h: {counts or "none yet"}'
+
+
+def _size(stream) -> dict[str, int]:
+  """A size for a terminal that says it has none, on which tqdm shows nothing."""
+  try:
+    known = all(os.get_terminal_size(stream.fileno()))
+  except OSError:  # No terminal.
+    known = True
+  return {} if known else {'ncols': 100, 'nrows': 24}
 
 
 def _duration(seconds: float) -> str:
