@@ -1,5 +1,7 @@
 import io
 import pty
+import select
+import sys
 import time
 
 import pytest
@@ -57,14 +59,18 @@ def test_a_terminal_gets_a_bar():
   assert 'studies/h: 3 scored' in stream.getvalue()
 
 
-def test_a_terminal_without_a_size_gets_a_bar():
+def test_a_terminal_without_a_size_gets_a_bar(monkeypatch):
   ours, theirs = pty.openpty()
   with open(ours, 'rb', buffering=0) as screen, open(theirs, 'w') as stream:
-    with progress.Progress(2, stream=stream) as shown:
+    monkeypatch.setattr(sys, 'stderr', stream)  # tqdm asks for the size of no other.
+    with progress.Progress(2) as shown:
       shown.add(_record(1))
       shown.add(_record(2))
+    monkeypatch.undo()
     stream.flush()
-    said = screen.read(4096).decode()
+    said = ''
+    while select.select([screen], [], [], 1)[0] and '2 scored' not in said:
+      said += screen.read(4096).decode()
   assert '2/2' in said and 'studies/h: 2 scored' in said
 
 

@@ -54,7 +54,7 @@ class Progress:
     self._bar = tqdm.tqdm(
         total=total, unit='study', file=self._stream, smoothing=0.1,
         disable=not self._stream.isatty(), **_size(self._stream), bar_format=(
-            '{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {remaining} left, '
+            '{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {remaining} left'
             '{postfix}'))
     self.counts: collections.Counter = collections.Counter()
     self.reasons: dict[str, Reason] = {}
