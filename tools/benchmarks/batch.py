@@ -4,7 +4,8 @@
   python tools/benchmarks/batch.py --parts speedup --json
 
 Models are a sleep of the time that a server takes (--lungs-ms, --grad-cam-ms a
-slice; the defaults were measured on two cores). The figures are
+slice). The defaults are a fifth of what batch_stages.py --networks measures on two
+cores: a longer sleep would make every ratio better. The figures are
 
   two_process_speedup      wall time of the archive with 1 worker / with 2
   engine_overhead          seconds a study that the engine adds / seconds of a study

@@ -132,8 +132,8 @@ def main() -> None:
   """Simulates every pair of sizes; prints a table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--studies', type=int, default=1_000_000)
-  parser.add_argument('--read-s', type=float, nargs=2, default=(0.0034, 0.00067))
-  parser.add_argument('--score-s', type=float, nargs=2, default=(0.0092, 0.0085))
+  parser.add_argument('--read-s', type=float, nargs=2, default=(0.0, 0.00053))
+  parser.add_argument('--score-s', type=float, nargs=2, default=(0.0044, 0.0053))
   parser.add_argument('--models-s', type=float, nargs=2, default=(0.0, 0.004))
   parser.add_argument('--slice-bytes', type=float, default=527_000)
   parser.add_argument('--storage-bytes-s', type=float, default=2e9)
