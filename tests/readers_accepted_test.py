@@ -268,3 +268,19 @@ def test_gaps_between_thin_slices_are_told(tmp_path, thickness, told):
   assert warnings == (
       'slices of 1.25 mm lie 2.5 mm apart: what is between them was not imaged, or is '
       'missing',) * told
+
+
+def test_dicom_without_air_is_read_and_told(tmp_path):
+  hu = np.maximum(odd_series.chest_hu(), -200)  # An abdomen, say: CT states its HU.
+  volume = readers.read_ct(odd_series.save(odd_series.series(hu), tmp_path))
+  np.testing.assert_array_equal(volume.hu, hu)
+  assert volume.warnings == (
+      'no voxel is air, below -500 HU; the lowest is -200: is this a chest?',)
+
+
+def test_stored_values_that_lost_their_intercept_are_told(tmp_path):
+  slices = odd_series.series()
+  for ds in slices:
+    ds.RescaleIntercept = 0  # As some anonymizers leave it.
+  (warning,) = readers.read_ct(odd_series.save(slices, tmp_path)).warnings
+  assert warning.endswith('is this a chest?')

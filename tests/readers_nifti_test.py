@@ -120,7 +120,7 @@ def _nan():
     ({'data': np.zeros((20, 20, 8, 3), np.int16)}, 'three axes'),
     ({'data': np.zeros((20, 20, 1), np.int16)}, 'three axes'),
     ({'data': _nan()}, 'not finite'),
-    ({'data': np.ones((20, 20, 8), np.uint8)}, 'voxels of air, .* found is 1'),
+    ({'data': np.ones((20, 20, 8), np.uint8)}, 'no voxel is air, .* lowest is 1'),
     ({'data': np.full((20, 20, 8), 40000, np.int32)}, 'found 40000'),
     ({'data': np.zeros((20, 20, 8), np.complex64)}, 'one number a voxel'),
     ({'affine': np.diag([0.01, 0.7, 2.0, 1])}, 'spacings'),

@@ -22,10 +22,11 @@ from covid_tf.readers import stacking
 from covid_tf.readers import tilt
 
 # Ours: lungs, airways and the room lie far below, soft tissue and fat above.
-_LEAST_AIR_HU = -500
+_HIGHEST_AIR_HU = -500
 # Steps of so many thicknesses: more than rounding of nominal values, less than the 2
 # of a series that lost every second slice.
 _GAP = 1.5
+
 
 def read_ct(
     path,
@@ -57,7 +58,7 @@ def read_ct(
   hasher = _hasher(patient_key_file)
   path = pathlib.Path(path)
   with _refusing(path.name or str(path)), discovery.find(path) as found:
-    return _with_air(_read(found, series_uid, hasher, resample_tilt))
+    return _read(found, series_uid, hasher, resample_tilt)
 
 
 def read_files(
@@ -85,7 +86,7 @@ def read_files(
   with _refusing(name):
     found = discovery.Found(
         tuple(sources.FileSource(pathlib.Path(file)) for file in sorted(files)))
-    return _with_air(_read(found, series_uid, hasher, resample_tilt))
+    return _read(found, series_uid, hasher, resample_tilt)
 
 
 def list_series(path) -> tuple[series_lib.SeriesSummary, ...]:
@@ -110,7 +111,7 @@ def _read(
     resample_tilt: bool) -> volume.CTVolume:
   all_series, notes = _all_series(found, hasher)
   if not all_series and len(found.niftis) == 1:
-    return nifti.read(found.niftis[0])
+    return _in_hu(nifti.read(found.niftis[0]))
   if not all_series:
     raise errors.CTReadError(_nothing(found))
   series, choice_notes = choice.choose(all_series, series_uid)
@@ -142,15 +143,21 @@ def _refusing(name: str):
         f'({type(error).__name__}).') from None
 
 
-def _with_air(ct: volume.CTVolume) -> volume.CTVolume:
-  """The volume, if it shows air: what has none is no chest, or not in HU."""
-  lowest = int(ct.hu.min())
-  if lowest > _LEAST_AIR_HU:
+def _in_hu(ct: volume.CTVolume) -> volume.CTVolume:
+  """A NIfTI volume, if it shows air: nothing in its header says that it is in HU."""
+  if note := _airless(ct.hu):
     raise errors.CTReadError(
-        f'no Hounsfield units of a chest: voxels of air, below {_LEAST_AIR_HU} HU, are '
-        f'required, the lowest found is {lowest}; give the CT as it was measured, '
-        'not scaled, shifted or cut to a window.')
+        f'no Hounsfield units of a chest: {note}; give the CT as it was measured, not '
+        'scaled, shifted or cut to a window.')
   return ct
+
+
+def _airless(hu: np.ndarray) -> str | None:
+  """What is odd about voxels that are no chest's, or None."""
+  lowest = int(hu.min())
+  if lowest <= _HIGHEST_AIR_HU:
+    return None
+  return f'no voxel is air, below {_HIGHEST_AIR_HU} HU; the lowest is {lowest}'
 
 
 def _all_series(found: discovery.Found, hasher):
@@ -206,6 +213,8 @@ def _volume(series, stack: stacking.Stack, notes, with_key: bool) -> volume.CTVo
   oddities = dict.fromkeys(note for image in images for note in image.notes)
   warnings = [
       *notes, *oddities, *stack.grid.warnings, *_gaps(images, stack.grid), *changes]
+  if note := _airless(hu):
+    warnings.append(f'{note}: is this a chest?')
   if series.localizers:
     warnings.append(f'{len(series.localizers)} localizer(s) in the series set aside')
   first = stack.places[0][0]
