@@ -1,11 +1,15 @@
-"""What every test shares: parsed flags, and draws that repeat.
+"""What every test shares: flags, TensorFlow's kernels, and draws that repeat.
 
 Property tests draw the same examples at every run, so that one change is judged as
 another. To search for new failures, give pytest --hypothesis-profile=search.
 """
 
+import os
+
 from absl import flags
 import hypothesis
+
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # As the commands set it.
 
 flags.FLAGS.mark_as_parsed()  # absl's test helpers ask for it.
 

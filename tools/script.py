@@ -9,6 +9,10 @@ from absl import flags
 from absl import logging
 
 from covid_tf import errors
+from covid_tf.predictors import tensorflow_defaults
+
+# Here: a script may import TensorFlow at its top, and it imports this module first.
+tensorflow_defaults.set_defaults()
 
 _INTERRUPTED = 130  # The shell's convention: 128 + SIGINT.
 

@@ -2,12 +2,12 @@
 
 import argparse
 import importlib.util
-import os
 import signal
 import threading
 
 from covid_tf import errors
 from covid_tf.commands import serve_flags
+from covid_tf.predictors import tensorflow_defaults
 from covid_tf.server import model_config
 
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         'serving models requires TensorFlow, found none; '
         'pip install covid-tf[models].')
   model_config.configuration(options)  # A wrong file is told before TensorFlow loads.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # Its greetings are no news.
+  tensorflow_defaults.set_defaults()
   # While models load there is nothing to drain: a stop ends the wait for them.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   from covid_tf.server import serving

@@ -17,6 +17,7 @@ from covid_tf.predictors import batches
 from covid_tf.predictors import demo_cache
 from covid_tf.predictors import identity
 from covid_tf.predictors import networks
+from covid_tf.predictors import tensorflow_defaults
 
 # Batches that run side by side, as many as a client keeps in flight: while one
 # waits for a step that cannot be spread over the processors, the other works.
@@ -48,7 +49,7 @@ def load_models(
         'covid-tf[models], or use a server: covid_tf.connect(...).')
   if batch_bytes <= 0:
     raise errors.UsageError(f'batch_bytes: required more than 0, found {batch_bytes}.')
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # Its greetings are no news.
+  tensorflow_defaults.set_defaults()
   folder = pathlib.Path(
       demo_cache.demo_models() if directory is None else directory)
   return LoadedModels(folder, batch_bytes)
