@@ -33,6 +33,7 @@ import json
 import tempfile
 import time
 
+import environment  # noqa: F401  Before TensorFlow.
 import grad_cam_cases
 import grad_cam_exactness
 import keras

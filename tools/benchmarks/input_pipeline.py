@@ -20,6 +20,7 @@ import statistics
 import tempfile
 import time
 
+import environment  # noqa: F401  Before TensorFlow.
 import tensorflow as tf
 
 from covid_tf.datasets import phantom
