@@ -28,6 +28,7 @@ import subprocess
 import sys
 import time
 
+import environment  # noqa: F401  Before TensorFlow.
 import numpy as np
 import serving_load
 import serving_processes
