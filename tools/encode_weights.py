@@ -1,10 +1,10 @@
 r"""Encodes trained weights as the package ships them, and says what that costs.
 
-  python tools/encode_weights.py --lungs=runs/lungs/final.weights.h5 \
-      --classifier=runs/classifier/final.weights.h5 --card=runs/training.json \
-      --shards='runs/held_out/test/*'
+  python tools/encode_weights.py --lungs=runs/lungs --classifier=runs/classifier \
+      --card=runs/training.json --shards='runs/held_out/test/*'
 
-Prints the answers of the networks before and after on held-out slices.
+One network alone leaves the other's file and card as they are. Prints what is reached
+on held-out slices before and after.
 """
 
 import glob
@@ -16,19 +16,18 @@ import numpy as np
 import script
 from sklearn import metrics
 
-from covid_tf import files
-from covid_tf.models import classifier
+from covid_tf import contract
+from covid_tf import errors
 from covid_tf.models import demo_weights
-from covid_tf.models import lung_unet
 from covid_tf.models import preprocessing
+from covid_tf.models import trained
 from covid_tf.training import augmentation
 from covid_tf.training import pipelines
 
-_LUNGS = flags.DEFINE_string('lungs', None, 'U-Net weights.', required=True)
-_CLASSIFIER = flags.DEFINE_string(
-    'classifier', None, 'Classifier weights.', required=True)
+_LUNGS = flags.DEFINE_string('lungs', None, "U-Net: a run's folder or a weights file.")
+_CLASSIFIER = flags.DEFINE_string('classifier', None, 'Classifier: likewise.')
 _CARD = flags.DEFINE_string(
-    'card', None, "JSON: what 'lungs' and 'classifier' were trained on.", required=True)
+    'card', None, "JSON: what 'lungs', 'classifier' were trained on.", required=True)
 _SHARDS = flags.DEFINE_multi_string('shards', None, 'Held-out slices.', required=True)
 _FOLDER = flags.DEFINE_string(
     'output', str(demo_weights.FOLDER), 'Where the encoded weights go.')
@@ -37,30 +36,36 @@ _SLICES = 192
 
 def main():
   """Encodes, as the flags say."""
+  sources = {name: source for name, source in (
+      (contract.LUNGS_MODEL, _LUNGS.value),
+      (contract.CLASSIFIER_MODEL, _CLASSIFIER.value)) if source}
+  if not sources:
+    raise errors.UsageError(
+        '--lungs or --classifier (or both) is required, found none.')
+  given = json.loads(pathlib.Path(_CARD.value).read_text())
+  for name in sources:
+    if name not in given:
+      raise errors.UsageError(
+          f'{_CARD.value}: an entry {name!r} is required, found {sorted(given)}; say '
+          'what the network was trained on.')
   folder = pathlib.Path(_FOLDER.value)
-  unet, slices = lung_unet.build(), classifier.build()
-  unet.load_weights(_LUNGS.value)
-  slices.load_weights(_CLASSIFIER.value)
-  before = _answers(unet, slices)
-  card = json.loads(pathlib.Path(_CARD.value).read_text())
-  card['lungs']['weights_sha256'] = demo_weights.save(unet, 'lungs', folder)
-  card['classifier']['weights_sha256'] = demo_weights.save(slices, 'classifier', folder)
-  text = json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False) + '\n'
-  files.write_atomically(folder / 'training.json', text.encode())
-  after = _answers(
-      demo_weights.load_lung_unet(folder), demo_weights.load_classifier(folder))
-  for pattern in _SHARDS.value:
-    for name, value in before[pattern].items():
-      print(f'{pattern} {name}: {value:.4f} before, {after[pattern][name]:.4f} after')
+  for name, source in sources.items():
+    _encode(name, source, given[name], folder)
 
 
-def _answers(unet, slices):
-  """{pattern: {'AUC': ..., 'Dice': ...}} on held-out slices."""
-  return {pattern: {'AUC': _auc(slices, pattern), 'Dice': _dice(unet, pattern)}
-          for pattern in _SHARDS.value}
+def _encode(name, source, card, folder):
+  reached, load_demo = _NETWORKS[name]
+  model, _ = trained.load(name, source)
+  before = {pattern: reached(model, pattern) for pattern in _SHARDS.value}
+  demo_weights.save(model, name, card, folder)
+  encoded = load_demo(folder)
+  for pattern, value in before.items():
+    after = reached(encoded, pattern)
+    print(f'{name} {pattern}: {value:.4f} before, {after:.4f} after')
 
 
 def _auc(model, pattern):
+  """Of slices, by a classifier."""
   records = pipelines.records_in_order(sorted(glob.glob(pattern)))
   batches = records.filter(lambda record, _: record['label'] >= 0).take(_SLICES).map(
       lambda record, seed: pipelines.classifier_example(
@@ -72,6 +77,7 @@ def _auc(model, pattern):
 
 
 def _dice(model, pattern):
+  """Of all slices together, by a lung network."""
   batches = pipelines.records_in_order(sorted(glob.glob(pattern))).take(_SLICES).map(
       lambda record, seed: pipelines.lung_example(
           record, seed, augmentation.NONE, preprocessing.LUNGS)).batch(8)
@@ -81,6 +87,13 @@ def _dice(model, pattern):
     common += (found & lung).sum()
     total += found.sum() + lung.sum()
   return 2 * common / total
+
+
+# Name -> (what it reached, how the package loads it).
+_NETWORKS = {
+    contract.LUNGS_MODEL: (_dice, demo_weights.load_lung_unet),
+    contract.CLASSIFIER_MODEL: (_auc, demo_weights.load_classifier),
+}
 
 
 if __name__ == '__main__':

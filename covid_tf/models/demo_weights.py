@@ -10,6 +10,7 @@ import pathlib
 import keras
 
 from covid_tf import errors
+from covid_tf import files
 from covid_tf.models import classifier
 from covid_tf.models import lung_unet
 from covid_tf.models import weights_file
@@ -17,6 +18,7 @@ from covid_tf.models import weights_file
 FOLDER = pathlib.Path(__file__).with_name('weights')
 _LUNGS = 'lungs'
 _CLASSIFIER = 'classifier'
+_CARDS = 'training.json'
 
 
 def load_lung_unet(folder: pathlib.Path = FOLDER) -> keras.Model:
@@ -40,16 +42,27 @@ def load_classifier(folder: pathlib.Path = FOLDER) -> keras.Model:
 def training_cards(folder: pathlib.Path = FOLDER) -> dict[str, dict]:
   """What each network ('lungs', 'classifier') was trained on and reached."""
   try:
-    return json.loads((folder / 'training.json').read_text())
+    return json.loads((folder / _CARDS).read_text())
   except OSError as error:
     raise errors.ModelError(
-        'training.json of the demo weights is required, found none; install the '
+        f'{_CARDS} of the demo weights is required, found none; install the '
         'package again.') from error
 
 
-def save(model: keras.Model, name: str, folder: pathlib.Path = FOLDER) -> str:
-  """Encodes a network's weights as `<name>.weights`; returns the SHA-256."""
-  return weights_file.save(folder / f'{name}.weights', _named_weights(model))
+def save(model: keras.Model, name: str, card: dict, folder: pathlib.Path) -> None:
+  """Encodes one network's weights as `<name>.weights`, and its entry in the card.
+
+  Args:
+    model: the network.
+    name: 'lungs' or 'classifier'.
+    card: what it was trained on; its SHA-256 is added.
+    folder: holds both networks, or will; the other's entry stays.
+  """
+  cards = training_cards(folder) if (folder / _CARDS).exists() else {}
+  sha256 = weights_file.save(folder / f'{name}.weights', _named_weights(model))
+  cards[name] = {**card, 'weights_sha256': sha256}
+  text = json.dumps(cards, indent=2, sort_keys=True, ensure_ascii=False) + '\n'
+  files.write_atomically(folder / _CARDS, text.encode())
 
 
 def _with_weights(

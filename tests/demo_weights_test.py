@@ -1,0 +1,56 @@
+"""The demo weights: one network is replaced without the other."""
+
+import keras
+import numpy as np
+import pytest
+
+from covid_tf import errors
+from covid_tf.models import classifier
+from covid_tf.models import demo_weights
+from covid_tf.models import lung_unet
+
+
+@pytest.fixture(name='small', autouse=True)
+def _small(monkeypatch):
+  """Both networks are one dense layer."""
+  def build():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name='logit')])
+  monkeypatch.setattr(classifier, 'build', build)
+  monkeypatch.setattr(lung_unet, 'build', build)
+  return build
+
+
+def _save(small, name, folder, value):
+  model = small()
+  # A vector is kept exactly; see weights_file.
+  model.layers[0].bias.assign([value])
+  demo_weights.save(model, name, {'data': f'{name} {value}'}, folder)
+
+
+def _bias(model):
+  return float(np.squeeze(model.layers[0].bias.numpy()))
+
+
+def test_one_network_is_replaced_and_the_other_stays(small, tmp_path):
+  _save(small, 'lungs', tmp_path, 1.0)
+  _save(small, 'classifier', tmp_path, 2.0)
+  _save(small, 'classifier', tmp_path, 3.0)
+  assert _bias(demo_weights.load_lung_unet(tmp_path)) == 1.0
+  assert _bias(demo_weights.load_classifier(tmp_path)) == 3.0
+  cards = demo_weights.training_cards(tmp_path)
+  assert cards['lungs']['data'] == 'lungs 1.0'
+  assert cards['classifier']['data'] == 'classifier 3.0'
+
+
+def test_weights_under_the_card_of_others_are_refused(small, tmp_path):
+  _save(small, 'lungs', tmp_path, 1.0)
+  old = (tmp_path / 'training.json').read_bytes()
+  _save(small, 'lungs', tmp_path, 2.0)
+  (tmp_path / 'training.json').write_bytes(old)
+  with pytest.raises(errors.ModelError, match='lungs.weights: SHA-256'):
+    demo_weights.load_lung_unet(tmp_path)
+
+
+def test_a_folder_without_its_card_is_refused(tmp_path):
+  with pytest.raises(errors.ModelError, match='training.json'):
+    demo_weights.load_classifier(tmp_path)
