@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 
 from covid_tf import errors
+from covid_tf.models import cards
 from covid_tf.models import classifier
 from covid_tf.models import demo_weights
 from covid_tf.models import lung_unet
+from covid_tf.models import trained
 
 
-@pytest.fixture(name='small', autouse=True)
+@pytest.fixture(name='small')
 def _small(monkeypatch):
   """Both networks are one dense layer."""
   def build():
@@ -51,6 +53,22 @@ def test_weights_under_the_card_of_others_are_refused(small, tmp_path):
     demo_weights.load_lung_unet(tmp_path)
 
 
+@pytest.mark.usefixtures('small')
 def test_a_folder_without_its_card_is_refused(tmp_path):
   with pytest.raises(errors.ModelError, match='training.json'):
     demo_weights.load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize(('name', 'build', 'load'), [
+    ('classifier', classifier.build, demo_weights.load_classifier),
+    ('lungs', lung_unet.build, demo_weights.load_lung_unet)])
+def test_training_begins_with_the_demo_weights_at_any_size(name, build, load):
+  smaller = build(size=64)
+  trained.load_weights(smaller, 'demo', name)
+  assert cards.weights_sha256(smaller) == cards.weights_sha256(load())
+
+
+def test_an_export_of_the_demo_weights_says_what_they_are():
+  _, card = trained.load('classifier', 'demo')
+  assert card['demo_weights'] is True
+  assert card['task'] == demo_weights.training_cards()['classifier']['task']

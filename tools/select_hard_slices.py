@@ -17,7 +17,7 @@ from covid_tf.training import hard_slices
 from covid_tf.training import shards as shards_lib
 
 _CLASSIFIER = flags.DEFINE_string(
-    'classifier', None, "A run's folder or a .weights.h5 file.", required=True)
+    'classifier', None, "A run's folder, a .weights.h5 file or 'demo'.", required=True)
 _SHARDS = flags.DEFINE_multi_string(
     'shards', None, 'TFRecord pattern of slices to train on.', required=True)
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder to make.', required=True)

@@ -21,7 +21,7 @@ _SHARDS = flags.DEFINE_multi_string(
     required=True)
 _VALIDATION = flags.DEFINE_multi_string('validation', [], 'TFRecord pattern, held out.')
 WEIGHTS = flags.DEFINE_string(
-    'weights', None, 'A previous run, or a .weights.h5 file, to begin from.')
+    'weights', None, "A previous run, a .weights.h5 file or 'demo' to begin from.")
 ENCODER = flags.DEFINE_string(
     'encoder_weights', None,
     "ImageNet weights of the backbone: 'imagenet' (downloaded by Keras) or a file "

@@ -4,8 +4,8 @@ import os
 import pathlib
 
 from covid_tf import contract
-from covid_tf.models import demo_weights
 from covid_tf.models import export
+from covid_tf.models import trained
 
 
 def export_demo_models(directory: str | os.PathLike) -> pathlib.Path:
@@ -23,11 +23,8 @@ def export_demo_models(directory: str | os.PathLike) -> pathlib.Path:
     errors.OutputError: the directory cannot be written.
   """
   directory = pathlib.Path(directory)
-  training = demo_weights.training_cards()
-  for name, load in ((contract.LUNGS_MODEL, demo_weights.load_lung_unet),
-                     (contract.CLASSIFIER_MODEL, demo_weights.load_classifier)):
+  for name in (contract.LUNGS_MODEL, contract.CLASSIFIER_MODEL):
     if not (directory / name / '1').exists():
-      # Said in the card, so that results from a server of these say so too.
-      export.export(name, load(), directory, training[name] | {'demo_weights': True},
-                    version=1)
+      model, training = trained.load(name, trained.DEMO)
+      export.export(name, model, directory, training, version=1)
   return directory

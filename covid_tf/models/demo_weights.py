@@ -27,7 +27,7 @@ def load_lung_unet(folder: pathlib.Path = FOLDER) -> keras.Model:
   Raises:
     errors.ModelError: the weights are absent or damaged.
   """
-  return _with_weights(lung_unet.build(), _LUNGS, folder)
+  return assign(lung_unet.build(), _LUNGS, folder)
 
 
 def load_classifier(folder: pathlib.Path = FOLDER) -> keras.Model:
@@ -36,7 +36,7 @@ def load_classifier(folder: pathlib.Path = FOLDER) -> keras.Model:
   Raises:
     errors.ModelError: the weights are absent or damaged.
   """
-  return _with_weights(classifier.build(), _CLASSIFIER, folder)
+  return assign(classifier.build(), _CLASSIFIER, folder)
 
 
 def training_cards(folder: pathlib.Path = FOLDER) -> dict[str, dict]:
@@ -65,8 +65,18 @@ def save(model: keras.Model, name: str, card: dict, folder: pathlib.Path) -> Non
   files.write_atomically(folder / _CARDS, text.encode())
 
 
-def _with_weights(
-    model: keras.Model, name: str, folder: pathlib.Path) -> keras.Model:
+def assign(
+    model: keras.Model, name: str, folder: pathlib.Path = FOLDER) -> keras.Model:
+  """Puts the demo weights into a network, of any input size; returns it.
+
+  Args:
+    model: a network of the architecture.
+    name: 'lungs' or 'classifier'.
+    folder: where they are.
+
+  Raises:
+    errors.ModelError: the weights are absent or damaged.
+  """
   sha256 = training_cards(folder)[name]['weights_sha256']
   tensors = weights_file.load(folder / f'{name}.weights', sha256)
   for key, variable in _variables(model):

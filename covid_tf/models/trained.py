@@ -1,4 +1,4 @@
-"""A trained network from a run's folder or from a weights file."""
+"""A trained network from a run's folder, a weights file, or the demo weights."""
 
 from collections.abc import Callable, Mapping
 import json
@@ -12,8 +12,11 @@ from covid_tf import contract
 from covid_tf import errors
 from covid_tf import files
 from covid_tf.models import classifier
+from covid_tf.models import demo_weights
 from covid_tf.models import lung_unet
 
+# The weights that come with the package. A folder of this name is './demo'.
+DEMO = 'demo'
 # As a training leaves them, when it has ended and at every checkpoint; and what it
 # was asked to do.
 FINAL_WEIGHTS = 'final.weights.h5'
@@ -31,18 +34,20 @@ def load(name: str, source: str | os.PathLike) -> tuple[keras.Model, dict]:
 
   Args:
     name: a model name of the contract.
-    source: the folder of a finished run, or a Keras weights file (.weights.h5).
+    source: the folder of a finished run, a Keras weights file (.weights.h5), or
+      'demo'.
 
   Returns:
-    (model, training): the network, and what the run's folder says of its
-    training; {} for a bare weights file.
+    (model, training): the network, and what the run's folder, or the demo weights'
+    card, says of its training; {} for a bare weights file.
 
   Raises:
     errors.UsageError: no weights there, or those of another network.
+    errors.ModelError: the demo weights are absent or damaged.
   """
   model = _BUILD[name]()
   load_weights(model, source, name)
-  return model, _training(pathlib.Path(source))
+  return model, _training(name, source)
 
 
 def load_weights(model: keras.Model, source: str | os.PathLike, name: str) -> None:
@@ -55,7 +60,11 @@ def load_weights(model: keras.Model, source: str | os.PathLike, name: str) -> No
 
   Raises:
     errors.UsageError: no weights there, or those of another network.
+    errors.ModelError: the demo weights are absent or damaged.
   """
+  if source == DEMO:
+    demo_weights.assign(model, name)
+    return
   source = pathlib.Path(source)
   weights = source / FINAL_WEIGHTS if source.is_dir() else source
   if not weights.is_file():
@@ -77,6 +86,9 @@ def save_weights(model: keras.Model, path: pathlib.Path) -> None:
     model.save_weights(temporary)
 
 
-def _training(source: pathlib.Path) -> dict:
-  path = source / CONFIGURATION
+def _training(name: str, source: str | os.PathLike) -> dict:
+  if source == DEMO:
+    # Said in the card of an export, so that results from it say so too.
+    return demo_weights.training_cards()[name] | {'demo_weights': True}
+  path = pathlib.Path(source) / CONFIGURATION
   return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}

@@ -13,7 +13,6 @@ from tf_keras_vis import gradcam as tf_keras_vis
 from covid_tf import contract
 from covid_tf.datasets import phantom
 from covid_tf.models import classifier
-from covid_tf.models import demo_weights
 from covid_tf.models import export
 from covid_tf.models import export_check
 from covid_tf.models import preprocessing
@@ -29,10 +28,9 @@ def networks(
     classifier_source: str | None, lungs_source: str | None
 ) -> tuple[keras.Model, keras.Model]:
   """(classifier, U-Net) from runs or weights files; the demo weights for None."""
-  slices = (trained.load(contract.CLASSIFIER_MODEL, classifier_source)[0]
-            if classifier_source else demo_weights.load_classifier())
-  unet = (trained.load(contract.LUNGS_MODEL, lungs_source)[0]
-          if lungs_source else demo_weights.load_lung_unet())
+  slices, _ = trained.load(
+      contract.CLASSIFIER_MODEL, classifier_source or trained.DEMO)
+  unet, _ = trained.load(contract.LUNGS_MODEL, lungs_source or trained.DEMO)
   return slices, unet
 
 

@@ -13,14 +13,10 @@ import tensorflow as tf
 
 from covid_tf import contract
 from covid_tf import errors
-from covid_tf.models import demo_weights
 from covid_tf.models import signatures
 from covid_tf.models import trained
 
-DEMO = 'demo'
 _BATCH = 16
-_DEMO_LOADERS = {contract.LUNGS_MODEL: demo_weights.load_lung_unet,
-                 contract.CLASSIFIER_MODEL: demo_weights.load_classifier}
 
 
 def load(name: str, source: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
@@ -42,7 +38,7 @@ def load(name: str, source: str | os.PathLike) -> Callable[[np.ndarray], np.ndar
   if (export := _version_folder(name, pathlib.Path(source))) is not None:
     ask = _exported(export)
   else:
-    model = _DEMO_LOADERS[name]() if source == DEMO else trained.load(name, source)[0]
+    model, _ = trained.load(name, source)
     # One trace for all sizes: studies differ in theirs.
     ask = tf.function(
         signatures.SIGNATURES[name](model, '')[contract.SERVING_DEFAULT],
