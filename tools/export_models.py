@@ -19,8 +19,8 @@ from covid_tf import errors
 from covid_tf.models import export
 from covid_tf.models import trained
 
-_LUNGS = flags.DEFINE_string('lungs', None, 'Run or weights of the lung U-Net.')
-_CLASSIFIER = flags.DEFINE_string('classifier', None, 'Run or weights.')
+_LUNGS = flags.DEFINE_string('lungs', None, "U-Net: run, weights or 'demo'.")
+_CLASSIFIER = flags.DEFINE_string('classifier', None, 'Classifier: likewise.')
 _OUTPUT = flags.DEFINE_string(
     'output', None, 'Gets lungs/VERSION and classifier/VERSION.', required=True)
 _VERSION = flags.DEFINE_integer(
