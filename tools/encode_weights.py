@@ -7,8 +7,6 @@ One network alone leaves the other's file and card as they are. Prints what is r
 on held-out slices before and after.
 """
 
-import glob
-import json
 import pathlib
 
 from absl import flags
@@ -18,11 +16,13 @@ from sklearn import metrics
 
 from covid_tf import contract
 from covid_tf import errors
+from covid_tf.models import cards
 from covid_tf.models import demo_weights
 from covid_tf.models import preprocessing
 from covid_tf.models import trained
 from covid_tf.training import augmentation
 from covid_tf.training import pipelines
+from covid_tf.training import shards as shards_lib
 
 _LUNGS = flags.DEFINE_string('lungs', None, "U-Net: a run's folder or a weights file.")
 _CLASSIFIER = flags.DEFINE_string('classifier', None, 'Classifier: likewise.')
@@ -42,31 +42,31 @@ def main():
   if not sources:
     raise errors.UsageError(
         '--lungs or --classifier (or both) is required, found none.')
-  given = json.loads(pathlib.Path(_CARD.value).read_text())
-  for name in sources:
-    if name not in given:
-      raise errors.UsageError(
-          f'{_CARD.value}: an entry {name!r} is required, found {sorted(given)}; say '
-          'what the network was trained on.')
+  given = cards.read_training(_CARD.value)
+  if missing := sources.keys() - given:
+    raise errors.UsageError(
+        f'{_CARD.value}: an entry for {min(missing)!r} is required, found '
+        f'{sorted(given)}; say what the network was trained on.')
+  patterns = [shards_lib.look_through(pattern) for pattern in _SHARDS.value]
   folder = pathlib.Path(_FOLDER.value)
   for name, source in sources.items():
-    _encode(name, source, given[name], folder)
+    _encode(name, source, given[name], folder, patterns)
 
 
-def _encode(name, source, card, folder):
-  reached, load_demo = _NETWORKS[name]
+def _encode(name, source, card, folder, patterns):
+  reached = _REACHED[name]
   model, _ = trained.load(name, source)
-  before = {pattern: reached(model, pattern) for pattern in _SHARDS.value}
+  before = [reached(model, shards.paths) for shards in patterns]
   demo_weights.save(model, name, card, folder)
-  encoded = load_demo(folder)
-  for pattern, value in before.items():
-    after = reached(encoded, pattern)
-    print(f'{name} {pattern}: {value:.4f} before, {after:.4f} after')
+  demo_weights.assign(model, name, folder)
+  for shards, value in zip(patterns, before, strict=True):
+    after = reached(model, shards.paths)
+    print(f'{name} {shards.pattern}: {value:.4f} before, {after:.4f} after')
 
 
-def _auc(model, pattern):
+def _auc(model, paths):
   """Of slices, by a classifier."""
-  records = pipelines.records_in_order(sorted(glob.glob(pattern)))
+  records = pipelines.records_in_order(paths)
   batches = records.filter(lambda record, _: record['label'] >= 0).take(_SLICES).map(
       lambda record, seed: pipelines.classifier_example(
           record, seed, augmentation.NONE, preprocessing.CLASSIFIER)).batch(16)
@@ -76,9 +76,9 @@ def _auc(model, pattern):
   return metrics.roc_auc_score(truth, logits)
 
 
-def _dice(model, pattern):
+def _dice(model, paths):
   """Of all slices together, by a lung network."""
-  batches = pipelines.records_in_order(sorted(glob.glob(pattern))).take(_SLICES).map(
+  batches = pipelines.records_in_order(paths).take(_SLICES).map(
       lambda record, seed: pipelines.lung_example(
           record, seed, augmentation.NONE, preprocessing.LUNGS)).batch(8)
   common = total = 0
@@ -89,11 +89,7 @@ def _dice(model, pattern):
   return 2 * common / total
 
 
-# Name -> (what it reached, how the package loads it).
-_NETWORKS = {
-    contract.LUNGS_MODEL: (_dice, demo_weights.load_lung_unet),
-    contract.CLASSIFIER_MODEL: (_auc, demo_weights.load_classifier),
-}
+_REACHED = {contract.LUNGS_MODEL: _dice, contract.CLASSIFIER_MODEL: _auc}
 
 
 if __name__ == '__main__':

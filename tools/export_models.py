@@ -8,14 +8,12 @@ next free version number. An export is compared with its source, as a server run
 it, before it gets its name; one that differs is not left.
 """
 
-import json
-import pathlib
-
 from absl import flags
 import script
 
 from covid_tf import contract
 from covid_tf import errors
+from covid_tf.models import cards
 from covid_tf.models import export
 from covid_tf.models import trained
 
@@ -29,7 +27,7 @@ _VERSION = flags.DEFINE_integer(
 _CARD = flags.DEFINE_string(
     'card', None,
     "JSON object: under 'lungs' and 'classifier', what each was trained on and "
-    "reached. The run's own flags by default.")
+    "reached; added to the run's own flags.")
 _COMPUTE_DTYPE = flags.DEFINE_enum(
     'compute_dtype', 'float32', ['float32', 'bfloat16'],
     'bfloat16 is faster on CPUs and GPUs that have it; docs/grad_cam.md says what '
@@ -48,28 +46,13 @@ def export_all():
              contract.CLASSIFIER_MODEL: _CLASSIFIER.value}
   if not any(sources.values()):
     raise errors.UsageError('--lungs or --classifier is required, found neither.')
-  card = _read_card()
+  card = cards.read_training(_CARD.value) if _CARD.value else {}
   for name, source in sources.items():
     if source:
       model, training = trained.load(name, source)
       yield export.export(
-          name, model, _OUTPUT.value, card.get(name, training), _VERSION.value,
+          name, model, _OUTPUT.value, training | card.get(name, {}), _VERSION.value,
           _COMPUTE_DTYPE.value)
-
-
-def _read_card() -> dict:
-  if _CARD.value is None:
-    return {}
-  try:
-    card = json.loads(pathlib.Path(_CARD.value).read_text(encoding='utf-8'))
-  except (OSError, ValueError) as error:
-    raise errors.UsageError(
-        f'{_CARD.value}: a JSON file is required, found {error}.') from error
-  if not isinstance(card, dict):
-    raise errors.UsageError(
-        f"{_CARD.value}: an object with 'lungs' and 'classifier' is required, found "
-        f'{type(card).__name__}.')
-  return card
 
 
 if __name__ == '__main__':

@@ -6,11 +6,14 @@ of the graph (signature `card`) for clients, byte by byte the same.
 
 import hashlib
 import json
+import os
+import pathlib
 
 import keras
 import numpy as np
 
 from covid_tf import contract
+from covid_tf import errors
 from covid_tf import results
 from covid_tf.models import preprocessing
 from covid_tf.models import signatures
@@ -55,6 +58,31 @@ def make_card(name: str, model: keras.Model, training: dict) -> dict:
 def to_json(card: dict) -> str:
   """The card as text: the same bytes for the same card."""
   return json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False) + '\n'
+
+
+def read_training(path: str | os.PathLike) -> dict[str, dict]:
+  """Reads what networks were trained on, as a person wrote it down.
+
+  Args:
+    path: JSON: an object, by the contract's names of models.
+
+  Returns:
+    An object for each network that the file names.
+
+  Raises:
+    errors.UsageError: there is no such file, or it holds something else.
+  """
+  try:
+    found = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
+    raise errors.UsageError(
+        f'{path}: a JSON file is required, found {error}.') from error
+  entries = found.values() if isinstance(found, dict) else [found]
+  if not isinstance(found, dict) or not all(isinstance(e, dict) for e in entries):
+    raise errors.UsageError(
+        f"{path}: an object with objects 'lungs' and 'classifier' in it is required, "
+        'found other JSON; say in each what the network was trained on.')
+  return found
 
 
 def weights_sha256(model: keras.Model) -> str:

@@ -11,32 +11,11 @@ import keras
 
 from covid_tf import errors
 from covid_tf import files
-from covid_tf.models import classifier
-from covid_tf.models import lung_unet
+from covid_tf.models import cards
 from covid_tf.models import weights_file
 
 FOLDER = pathlib.Path(__file__).with_name('weights')
-_LUNGS = 'lungs'
-_CLASSIFIER = 'classifier'
 _CARDS = 'training.json'
-
-
-def load_lung_unet(folder: pathlib.Path = FOLDER) -> keras.Model:
-  """The lung U-Net with demo weights.
-
-  Raises:
-    errors.ModelError: the weights are absent or damaged.
-  """
-  return assign(lung_unet.build(), _LUNGS, folder)
-
-
-def load_classifier(folder: pathlib.Path = FOLDER) -> keras.Model:
-  """The slice classifier with demo weights.
-
-  Raises:
-    errors.ModelError: the weights are absent or damaged.
-  """
-  return assign(classifier.build(), _CLASSIFIER, folder)
 
 
 def training_cards(folder: pathlib.Path = FOLDER) -> dict[str, dict]:
@@ -58,11 +37,10 @@ def save(model: keras.Model, name: str, card: dict, folder: pathlib.Path) -> Non
     card: what it was trained on; its SHA-256 is added.
     folder: holds both networks, or will; the other's entry stays.
   """
-  cards = training_cards(folder) if (folder / _CARDS).exists() else {}
+  found = training_cards(folder) if (folder / _CARDS).exists() else {}
   sha256 = weights_file.save(folder / f'{name}.weights', _named_weights(model))
-  cards[name] = {**card, 'weights_sha256': sha256}
-  text = json.dumps(cards, indent=2, sort_keys=True, ensure_ascii=False) + '\n'
-  files.write_atomically(folder / _CARDS, text.encode())
+  found[name] = card | {'weights_sha256': sha256}
+  files.write_atomically(folder / _CARDS, cards.to_json(found).encode())
 
 
 def assign(

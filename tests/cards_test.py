@@ -1,0 +1,25 @@
+"""What networks were trained on, as a person wrote it down."""
+
+import json
+
+import pytest
+
+from covid_tf import errors
+from covid_tf.models import cards
+
+
+def test_a_file_is_read_by_network(tmp_path):
+  said = {'lungs': {'data': 'Köln, 120 patients'}}
+  path = tmp_path / 'card.json'
+  path.write_text(json.dumps(said, ensure_ascii=False), encoding='utf-8')
+  assert cards.read_training(path) == said
+
+
+@pytest.mark.parametrize('text', [
+    None, '', '{"lungs": ', '[]', '"lungs"', '{"lungs": "120 patients"}', 'null'])
+def test_what_is_no_card_is_refused(tmp_path, text):
+  path = tmp_path / 'card.json'
+  if text is not None:
+    path.write_text(text)
+  with pytest.raises(errors.UsageError, match=r'card.json: an? .* is required, found'):
+    cards.read_training(path)
