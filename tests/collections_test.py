@@ -202,6 +202,17 @@ def test_implanted_lesions_stay_in_masks_made_before_them(tmp_path):
   np.testing.assert_array_equal(again.read().hu, study.hu)
 
 
+def test_slices_with_little_lung_are_negatives_like_their_chest(tmp_path):
+  hu = fakes.chest(1)
+  hu[:2] = 40  # Above the apices: soft tissue alone.
+  fakes.save(tmp_path / 'a.nii.gz', hu)
+  study = implanted.list_studies(
+      [tmp_path / 'a.nii.gz'], 40, seed=3, size=0)[0].read()
+  bare = study.slice_index < 2
+  assert bare.sum() >= 5 and not study.labels[bare].any()
+  assert not study.lesion_mask[bare].any() and (study.labels[~bare] == 1).any()
+
+
 def test_backgrounds_give_the_stated_shares_and_all_slices_asked_for(tmp_path):
   paths = [tmp_path / name for name in ('a.nii.gz', 'b.nii.gz', 'c.nii.gz')]
   for path in paths:

@@ -116,9 +116,8 @@ def _draw(hu, lung_mask, pixel_mm, random):
   """A slice with look-alikes, every second one with a lesion: hu, lesion, label."""
   hu = implantation.add_look_alikes(hu, lung_mask, pixel_mm, random)
   nothing = np.zeros_like(lung_mask)
-  if lung_mask.sum() * pixel_mm**2 < _SMALLEST_LUNG_MM2:
-    return hu, nothing, study_lib.UNLABELLED
-  if random.random() < 0.5:
+  # Apices and bases are negatives too: never shown, they are called positive.
+  if lung_mask.sum() * pixel_mm**2 < _SMALLEST_LUNG_MM2 or random.random() < 0.5:
     return hu, nothing, 0
   drawn = implantation.implant_lesions(hu, lung_mask, pixel_mm, random)
   labels = study_lib.labels_from_lesions(
