@@ -126,6 +126,21 @@ def test_training_crops_are_preprocessed_as_served_ones_are(shard):
       image, preprocessing.network_input(crop[tf.newaxis], _CONSTANTS)[0])
 
 
+def test_no_crop_leaves_a_drawn_lesion_out(shard):
+  record, _ = next(iter(pipelines.records_in_order([shard])))
+  row0, column0, row1, column1 = (int(side) for side in record['box'])
+  lesion = np.zeros(record['hu'].shape, np.uint8)
+  lesion[row1 - 6:row1, column1 - 2:column1] = 1  # A thin one in the box's corner.
+  how = augmentation.Augmentation(12.0, 0.5, 0.2)
+  for draw in range(30):
+    _, labels = pipelines.located_example(
+        record | {'lesion_mask': tf.constant(lesion)}, tf.constant([3, draw]), how,
+        _CONSTANTS)
+    # A crop is at most 1.4 times as wide and high as the box.
+    whole = 12 * _SIZE**2 / (1.4**2 * (row1 - row0) * (column1 - column0))
+    assert tf.reduce_sum(labels['lesion']) > 0.7 * whole  # Turning rounds pixels.
+
+
 def test_the_learning_rate_falls_as_a_cosine():
   stage = stages.Stage.parse('64:101:1e-3:1e-4')
   rates = [stage.learning_rate_at(step) for step in (0, 50, 100, 500)]

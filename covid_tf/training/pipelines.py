@@ -8,6 +8,8 @@ from covid_tf.models import preprocessing
 from covid_tf.training import augmentation
 from covid_tf.training import records
 
+_LESION = 2  # What a drawn lesion adds to a lung mask that carries it.
+
 
 def records_in_order(shards: Sequence[str]) -> tf.data.Dataset:
   """Every record once, as written, with a constant seed: for evaluation."""
@@ -36,12 +38,12 @@ def located_example(
     0 where nobody has drawn the lesions.
   """
   # Nearest-neighbour keeps whole numbers, so one mask can carry the other.
-  masks = record['lung_mask'] + 2 * record['lesion_mask']
+  masks = record['lung_mask'] + _LESION * record['lesion_mask']
   hu, masks = _augmented_crop(record | {'lung_mask': masks}, record['box'], seed, how)
   size = constants.size
   image = preprocessing.network_input(hu[tf.newaxis], constants)[0]
   lesion = preprocessing.resize(
-      tf.cast(masks >= 2, tf.float32)[tf.newaxis], size, size)[0]
+      tf.cast(masks >= _LESION, tf.float32)[tf.newaxis], size, size)[0]
   return tf.ensure_shape(image, (size, size, 3)), {
       'covid': tf.cast(record['label'], tf.float32)[tf.newaxis],
       'lesion': tf.ensure_shape(lesion, (size, size)),
@@ -69,8 +71,23 @@ def lung_example(
 def _augmented_crop(record, box, seed, how):
   hu, mask, box = augmentation.augment_slice(
       record['hu'], record['lung_mask'], box, seed, how)
+  if how.rotation_degrees or how.margin_fraction:  # Otherwise it is what is served.
+    box = _around_lesions(box, mask)
   rows, columns = slice(box[0], box[2]), slice(box[1], box[3])
   return hu[rows, columns], mask[rows, columns]
+
+
+def _around_lesions(box, mask):
+  """The box, grown to hold every drawn lesion.
+
+  A small opacity along the pleura lies at the crop's edge: turned or cropped away, it
+  would leave a positive slice with nothing to see.
+  """
+  places = tf.cast(tf.where(mask >= _LESION), tf.int32)
+  # The smallest of nothing is the largest number, and the other way round.
+  first, last = tf.reduce_min(places, axis=0), tf.reduce_max(places, axis=0)
+  # Compared before 1 is added, which the smallest and the largest number may not bear.
+  return tf.concat([tf.minimum(box[:2], first), tf.maximum(box[2:] - 1, last) + 1], 0)
 
 
 def batches(
