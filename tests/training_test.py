@@ -126,19 +126,23 @@ def test_training_crops_are_preprocessed_as_served_ones_are(shard):
       image, preprocessing.network_input(crop[tf.newaxis], _CONSTANTS)[0])
 
 
-def test_no_crop_leaves_a_drawn_lesion_out(shard):
+def test_no_training_crop_leaves_lung_out(shard):
   record, _ = next(iter(pipelines.records_in_order([shard])))
   row0, column0, row1, column1 = (int(side) for side in record['box'])
-  lesion = np.zeros(record['hu'].shape, np.uint8)
-  lesion[row1 - 6:row1, column1 - 2:column1] = 1  # A thin one in the box's corner.
+  thin = np.zeros(record['hu'].shape, np.uint8)
+  thin[row1 - 6:row1, column1 - 2:column1] = 1  # Along the pleura, in a corner.
+  drawn = {'lung_mask': tf.constant(thin), 'lesion_mask': tf.constant(thin)}
   how = augmentation.Augmentation(12.0, 0.5, 0.2)
   for draw in range(30):
-    _, labels = pipelines.located_example(
-        record | {'lesion_mask': tf.constant(lesion)}, tf.constant([3, draw]), how,
-        _CONSTANTS)
+    seed = tf.constant([3, draw])
+    image, labels = pipelines.located_example(record | drawn, seed, how, _CONSTANTS)
     # A crop is at most 1.4 times as wide and high as the box.
     whole = 12 * _SIZE**2 / (1.4**2 * (row1 - row0) * (column1 - column0))
     assert tf.reduce_sum(labels['lesion']) > 0.7 * whole  # Turning rounds pixels.
+    healthy, _ = pipelines.located_example(
+        record | drawn | {'lesion_mask': tf.zeros_like(thin), 'label': 0}, seed, how,
+        _CONSTANTS)
+    np.testing.assert_array_equal(image, healthy)  # The crop tells nothing.
 
 
 def test_the_learning_rate_falls_as_a_cosine():
