@@ -17,7 +17,7 @@ class Augmentation:
     rotation_degrees: largest rotation to either side.
     flip_probability: of a left-right flip.
     margin_fraction: largest shift of each side of the crop, in or out, as a
-      share of the box.
+      share of the box; no shift cuts into the slice's lungs.
     hu_offset: largest offset added to all HU.
     noise_hu: largest standard deviation of white noise.
     density_hu: largest change of aerated lung's HU, either way; room air and soft
@@ -55,14 +55,14 @@ def augment_slice(
 
   Args:
     hu: int16 [row, column], HU.
-    lung_mask: uint8 [row, column].
+    lung_mask: uint8 [row, column], above 0 inside the lungs.
     box: int32 [4], row0, column0, row1, column1.
     seed: int32 [2]; the same seed gives the same change.
     augmentation: how far.
 
   Returns:
     float32 HU and uint8 mask of the same shape, and the box, at least 8 pixels
-    a side and inside the slice.
+    a side and inside the slice. A box that was turned or moved holds all lung.
   """
   seeds = tf.unstack(tf.random.split(seed, 7))
   image = tf.cast(hu, tf.float32)
@@ -79,6 +79,8 @@ def augment_slice(
         flip, lambda: _flip(image, lung_mask, box), lambda: (image, lung_mask, box))
   if augmentation.margin_fraction:
     box = _jitter(box, tf.shape(image), seeds[2], augmentation.margin_fraction)
+  if augmentation.rotation_degrees or augmentation.margin_fraction:
+    box = _around_lungs(box, lung_mask)
   return _change_hu(image, seeds[3:], augmentation), lung_mask, box
 
 
@@ -168,3 +170,17 @@ def _jitter(box, shape, seed, fraction):
   first = tf.clip_by_value(moved[:2], 0, shape - 8)
   last = tf.clip_by_value(moved[2:], first + 8, shape)
   return tf.concat([first, last], 0)
+
+
+def _around_lungs(box, lung_mask):
+  """The box, grown to hold all lung of the slice.
+
+  A small opacity along the pleura lies at the crop's edge: turned or cropped away, it
+  would leave a positive slice with nothing to see. All lung, not lesions alone: else
+  the crop would give the answer away.
+  """
+  places = tf.cast(tf.where(lung_mask > 0), tf.int32)
+  # The smallest of nothing is the largest number, and the other way round.
+  first, last = tf.reduce_min(places, axis=0), tf.reduce_max(places, axis=0)
+  # Compared before 1 is added, which the smallest and the largest number may not bear.
+  return tf.concat([tf.minimum(box[:2], first), tf.maximum(box[2:] - 1, last) + 1], 0)

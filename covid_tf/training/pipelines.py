@@ -71,24 +71,8 @@ def lung_example(
 def _augmented_crop(record, box, seed, how):
   hu, mask, box = augmentation.augment_slice(
       record['hu'], record['lung_mask'], box, seed, how)
-  if how.rotation_degrees or how.margin_fraction:  # Otherwise it is what is served.
-    box = _around_lungs(box, mask)
   rows, columns = slice(box[0], box[2]), slice(box[1], box[3])
   return hu[rows, columns], mask[rows, columns]
-
-
-def _around_lungs(box, mask):
-  """The box, grown to hold all lung of the slice.
-
-  A small opacity along the pleura lies at the crop's edge: turned or cropped away, it
-  would leave a positive slice with nothing to see. All lung, not lesions alone: else
-  the crop would give the answer away.
-  """
-  places = tf.cast(tf.where(mask > 0), tf.int32)
-  # The smallest of nothing is the largest number, and the other way round.
-  first, last = tf.reduce_min(places, axis=0), tf.reduce_max(places, axis=0)
-  # Compared before 1 is added, which the smallest and the largest number may not bear.
-  return tf.concat([tf.minimum(box[:2], first), tf.maximum(box[2:] - 1, last) + 1], 0)
 
 
 def batches(
