@@ -179,8 +179,12 @@ def _around_lungs(box, lung_mask):
   would leave a positive slice with nothing to see. All lung, not lesions alone: else
   the crop would give the answer away.
   """
-  places = tf.cast(tf.where(lung_mask > 0), tf.int32)
+  inside = lung_mask > 0
+  # Two lines are searched, not the plane: this runs for every slice of every batch.
+  lines = [tf.cast(tf.where(tf.reduce_any(inside, axis=axis))[:, 0], tf.int32)
+           for axis in (1, 0)]
   # The smallest of nothing is the largest number, and the other way round.
-  first, last = tf.reduce_min(places, axis=0), tf.reduce_max(places, axis=0)
+  first = tf.stack([tf.reduce_min(line) for line in lines])
+  last = tf.stack([tf.reduce_max(line) for line in lines])
   # Compared before 1 is added, which the smallest and the largest number may not bear.
   return tf.concat([tf.minimum(box[:2], first), tf.maximum(box[2:] - 1, last) + 1], 0)
