@@ -104,6 +104,19 @@ def replacing_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     force_to_disk(target.parent)
 
 
+def require_unused(folder: str | os.PathLike) -> None:
+  """Refuses a folder that holds files; a new or empty one passes.
+
+  Raises:
+    errors.UsageError: it is in use.
+  """
+  # Of a file in its place, the writing tells.
+  if os.path.isdir(folder) and os.listdir(folder):
+    raise errors.UsageError(
+        f'{folder}: a new or empty folder is required, found files in it; choose '
+        'another, or remove it.')
+
+
 def temporary_name(target: pathlib.Path) -> pathlib.Path:
   """A name beside `target`, ending like it, where nothing is yet."""
   # Not tempfile: its files are readable by their owner only, and stay so.

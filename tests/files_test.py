@@ -107,3 +107,11 @@ def test_an_unreadable_input_is_not_called_an_output(tmp_path):
   with pytest.raises(PermissionError):
     with files.replacing(tmp_path / 'x'):
       raise PermissionError(errno.EACCES, 'denied', '/elsewhere/input.dcm')
+
+
+def test_a_folder_that_holds_files_is_in_use(tmp_path):
+  (tmp_path / 'empty').mkdir()
+  files.require_unused(tmp_path / 'empty')
+  files.require_unused(tmp_path / 'absent')
+  with pytest.raises(errors.UsageError, match='found files in it'):
+    files.require_unused(tmp_path)

@@ -95,11 +95,7 @@ def write(
   Raises:
     errors.UsageError: the folder is in use.
   """
-  output = pathlib.Path(output)
-  if output.is_dir() and any(output.iterdir()):
-    raise errors.UsageError(
-        f'{output}: a new or empty folder is required, found files in it; choose '
-        'another, or remove it.')
+  files.require_unused(output)
   with files.replacing_directory(output) as folder:
     path = folder / SHARD
     path.parent.mkdir()

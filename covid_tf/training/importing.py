@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import csv
 import dataclasses
 import os
-import pathlib
 import re
 
 from covid_tf import errors
@@ -58,11 +57,7 @@ def write_shards(
     errors.UsageError: the folder is in use, a study's files contradict each other,
       or a set lacks a class that others have.
   """
-  output = pathlib.Path(output)
-  if output.is_dir() and any(output.iterdir()):  # Of a file, `files` tells.
-    raise errors.UsageError(
-        f'{output}: a new or empty folder is required, found files in it; choose '
-        'another, or remove it.')
+  files.require_unused(output)
   with files.replacing_directory(output) as folder:
     imported, shards = _write_all(entries, split, folder, size, progress)
     _require_classes(imported, allow_empty_class)
