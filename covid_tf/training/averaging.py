@@ -35,26 +35,11 @@ def mean(name: str, sources: Sequence[str | os.PathLike]) -> keras.Model:
   if len(sources) < 2:
     raise errors.UsageError(
         f'{name}: at least two runs are required for a mean, found {len(sources)}.')
-  sums = 0
-  for source in sources:
-    model, _ = trained.load(name, source)
-    # One flat vector: a mean of it is the mean of every weight.
-    weights = np.concatenate(
-        [weight.ravel() for weight in model.get_weights()], dtype=np.float64)
-    if not np.isfinite(weights).all():
-      raise errors.UsageError(
-          f'{source}: finite weights of the {name} network are required, found NaN '
-          'or infinity; leave this run out.')
-    sums = sums + weights
-  _assign(model, sums / len(sources))
-  return model
-
-
-def _assign(model: keras.Model, flat: np.ndarray) -> None:
-  shapes = [weight.shape for weight in model.get_weights()]
-  parts = np.split(flat, np.cumsum([np.prod(shape, dtype=int) for shape in shapes])[:-1])
-  model.set_weights([
-      part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
+  models = [_finite(name, source) for source in sources]
+  weights = zip(*(model.get_weights() for model in models), strict=True)
+  models[0].set_weights(
+      [np.mean(each, axis=0, dtype=np.float64) for each in weights])
+  return models[0]
 
 
 def write(
@@ -76,3 +61,12 @@ def write(
   with files.replacing_directory(output) as folder:
     model.save_weights(folder / trained.FINAL_WEIGHTS)
     (folder / trained.CONFIGURATION).write_text(text, encoding='utf-8')
+
+
+def _finite(name: str, source: str | os.PathLike) -> keras.Model:
+  model, _ = trained.load(name, source)
+  if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+    raise errors.UsageError(
+        f'{source}: finite weights of the {name} network are required, found NaN '
+        'or infinity; leave this run out.')
+  return model
