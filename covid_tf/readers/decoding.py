@@ -62,8 +62,9 @@ def _compressed_frames(layout: images.PixelLayout) -> list[bytes]:
 
 def _decoded(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
   """Words of one compressed image, uint16 [row, column]."""
-  streams.check(stream, layout)
+  stream = streams.coded_image(stream, layout)
   if layout.syntax in pixel_layout.JPEG_LOSSLESS:
+    lossless_jpeg.require_lossless(stream, layout.columns)
     words = gdcm_jpeg.decode(stream, layout)
     lossless_jpeg.require_whole(stream, words)
   else:
@@ -86,18 +87,27 @@ def _require_bits(words: np.ndarray, layout: images.PixelLayout):
 def _decoded_by_pydicom(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
   decoder = pixels.get_decoder(layout.syntax)
   plugin = _plugin(decoder)
-  try:
-    words, _ = decoder.as_array(
-        encaps.encapsulate([stream], has_bot=False), raw=True, index=0,
-        decoding_plugin=plugin, rows=layout.rows, columns=layout.columns,
-        samples_per_pixel=1, number_of_frames=1,
-        photometric_interpretation='MONOCHROME2', bits_allocated=16,
-        bits_stored=layout.bits_stored, pixel_keyword='PixelData',
-        pixel_representation=int(layout.signed))
-  except Exception:  # Each decoder raises its own kind for damaged bytes.
+  attempts = [stream]
+  if layout.syntax in pixel_layout.JPEG_LS:
+    # CharLS refuses zero bytes before the end marker. Whether they are padding only
+    # its decoding tells, so they are left out where it has failed.
+    attempts.extend(streams.without_zeros_before_end(stream))
+  for attempt in attempts:
+    try:
+      words, _ = decoder.as_array(
+          encaps.encapsulate([attempt], has_bot=False), raw=True, index=0,
+          decoding_plugin=plugin, rows=layout.rows, columns=layout.columns,
+          samples_per_pixel=1, number_of_frames=1,
+          photometric_interpretation='MONOCHROME2', bits_allocated=16,
+          bits_stored=layout.bits_stored, pixel_keyword='PixelData',
+          pixel_representation=int(layout.signed))
+      break
+    except Exception:  # Each decoder raises its own kind for damaged bytes.
+      continue
+  else:
     raise errors.CTReadError(
         f'its pixels ({uid.UID(layout.syntax).name}) cannot be decoded: they are '
-        'damaged or truncated.') from None
+        'damaged or truncated.')
   if words.shape != (layout.rows, layout.columns) or words.dtype.itemsize != 2:
     raise errors.CTReadError(
         f'{layout.rows} x {layout.columns} pixels of 16 bits are required, its '

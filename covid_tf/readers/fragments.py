@@ -8,6 +8,9 @@ from covid_tf import errors
 
 _ITEM = 0xE000FFFE  # (fffe,e000), read as one little-endian word.
 _SEQUENCE_DELIMITER = 0xE0DDFFFE
+# These bytes begin an image of JPEG or JPEG-LS (SOI), of JPEG 2000 (SOC and SIZ), and
+# stand nowhere within one.
+_STARTS = (b'\xff\xd8\xff', b'\xff\x4f\xff\x51')
 
 
 def frames_of(data: bytes, count: int, frame_table) -> list[bytes]:
@@ -22,7 +25,15 @@ def frames_of(data: bytes, count: int, frame_table) -> list[bytes]:
     CTReadError: an item is cut off or damaged, or frames are missing.
   """
   items, end = _items(data)
-  fragments = items[1:]  # The first is the Basic Offset Table.
+  # The first is the Basic Offset Table; some writers end with empty ones.
+  fragments = [item for item in items[1:] if item]
+  images = _images(fragments)
+  if len(images) > count:
+    raise errors.CTReadError(
+        f'its header says {count} image(s), its compressed pixels hold '
+        f'{len(images)}.')
+  if len(images) == count and fragments[0].startswith(_STARTS):
+    return images
   if count == 1:
     return [b''.join(fragments)]
   if len(fragments) == count:
@@ -37,6 +48,17 @@ def frames_of(data: bytes, count: int, frame_table) -> list[bytes]:
         f'compressed pixels of {count} frames are required, found '
         f'{len(fragments)} pieces that cannot be told apart.')
   return frames
+
+
+def _images(fragments: list[bytes]) -> list[bytes]:
+  """Fragments joined from one start of an image to the next."""
+  pieces = []
+  for fragment in fragments:
+    if fragment.startswith(_STARTS):
+      pieces.append([])
+    if pieces:
+      pieces[-1].append(fragment)
+  return [b''.join(piece) for piece in pieces]
 
 
 def _items(data: bytes) -> tuple[list[bytes], int]:

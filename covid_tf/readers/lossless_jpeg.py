@@ -4,15 +4,17 @@ libjpeg fills what a cut or damaged stream lacks, says so on the terminal only, 
 a marker at the end proves nothing. But the pixels tell how many bits they cost:
 each difference to its prediction has one Huffman code (ITU-T T.81, annex H). Where
 the stream has fewer bits, the rest was invented; where it has more, pixels were
-skipped.
+skipped. Bits beyond the last code only fill its byte, with ones (T.81 F.1.2.3).
 """
 
 import dataclasses
+import re
 import struct
 
 import numpy as np
 
 from covid_tf import errors
+from covid_tf.readers import streams
 
 _START_OF_FRAME = 0xC3  # Lossless, sequential, Huffman.
 _HUFFMAN_TABLES = 0xC4
@@ -20,7 +22,8 @@ _START_OF_SCAN = 0xDA
 _RESTART_INTERVAL = 0xDD
 _CATEGORIES = 17  # Bits of a difference: 0 to 16.
 _NO_CODE = 1 << 20  # Bits of a difference that the table cannot express.
-_SLACK_BITS = 16 + 7  # Padding to a byte, and fill bytes that some writers add.
+_FEWEST_BITS = 2  # T.81 table B.2.
+_RESTART = re.compile(b'\xff+[\xd0-\xd7]')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Scan:
     shift: point transform, low bits left out.
     code_bits: length of the Huffman code of each category of difference.
     restart_rows: rows between restarts, 0 without.
-    payload_bits: bits of the entropy-coded data without stuffing and restarts.
+    intervals: the entropy-coded data of each restart interval, with stuffing.
   """
 
   precision: int
@@ -41,7 +44,23 @@ class Scan:
   shift: int
   code_bits: tuple[int, ...]
   restart_rows: int
-  payload_bits: int
+  intervals: tuple[bytes, ...]
+
+
+def require_lossless(stream: bytes, columns: int) -> None:
+  """Looks at the header of a stream before a decoder does.
+
+  libjpeg ends the process where a damaged header names another process or
+  precision, so what it is not made for never reaches it.
+
+  Args:
+    stream: SOI to EOI.
+    columns: of the image.
+
+  Raises:
+    CTReadError: not one Huffman-coded lossless scan of one component.
+  """
+  _scan(stream, columns)
 
 
 def require_whole(stream: bytes, words: np.ndarray) -> None:
@@ -54,16 +73,36 @@ def require_whole(stream: bytes, words: np.ndarray) -> None:
   Raises:
     CTReadError: the stream cannot have held these pixels.
   """
-  try:
-    scan = _parse(stream, words.shape[1])
-  except (struct.error, IndexError, ValueError):
-    raise errors.CTReadError('its compressed image is damaged.') from None
+  scan = _scan(stream, words.shape[1])
   needed = _needed_bits(words, scan)
-  intervals = -(-words.shape[0] // scan.restart_rows) if scan.restart_rows else 1
-  if not 0 <= scan.payload_bits - needed <= _SLACK_BITS + 7 * intervals:
+  if len(needed) != len(scan.intervals) or not all(
+      map(_holds, scan.intervals, needed)):
+    held = sum(len(data) - data.count(b'\xff\0') for data in scan.intervals)
     raise errors.CTReadError(
-        'truncated or damaged: its compressed image holds '
-        f'{scan.payload_bits // 8} bytes, its pixels need {needed // 8}.')
+        f'truncated or damaged: its compressed image holds {held} bytes, its pixels '
+        f'need {sum(-(-bits // 8) for bits in needed)}, or its last bits are no '
+        'padding.')
+
+
+def _holds(data: bytes, needed: int) -> bool:
+  """Whether an interval ends with the byte that its last pixel ends in."""
+  excess = len(data) - data.count(b'\xff\0') - -(-needed // 8)
+  if excess:
+    if not 0 < excess <= streams.MOST_ZERO_BYTES or data[-excess:].strip(b'\0'):
+      return False
+    return _holds(data[:-excess], needed)
+  padding = (1 << (-needed % 8)) - 1
+  last = 0xFF if data.endswith(b'\xff\0') else data[-1]
+  return last & padding == padding  # Zeros could be the code of a lost pixel.
+
+
+def _scan(stream: bytes, columns: int) -> Scan:
+  try:
+    return _parse(stream, columns)
+  except (struct.error, IndexError, ValueError):
+    raise errors.CTReadError(
+        'its compressed image is damaged, or is no lossless JPEG of grey '
+        'pixels.') from None
 
 
 def _parse(stream: bytes, columns: int) -> Scan:
@@ -77,8 +116,10 @@ def _parse(stream: bytes, columns: int) -> Scan:
     length, = struct.unpack_from('>H', stream, place + 2)
     body = stream[place + 4:place + 2 + length]
     place += 2 + length
-    if marker == _START_OF_FRAME:
+    if marker in streams.FRAME_MARKERS:
       precision = body[0]
+      if marker != _START_OF_FRAME or not _FEWEST_BITS <= precision <= 16:
+        raise ValueError('another process')
     elif marker == _HUFFMAN_TABLES:
       tables.update(_tables(body))
     elif marker == _RESTART_INTERVAL:
@@ -87,10 +128,16 @@ def _parse(stream: bytes, columns: int) -> Scan:
         raise ValueError('restarts within a row')
     elif marker == _START_OF_SCAN:
       code_bits = tables.get(body[2] >> 4)
-      if body[0] != 1 or code_bits is None or not 1 <= body[3] <= 7:
+      shift = body[5] & 0xF
+      if body[0] != 1 or code_bits is None or not 1 <= body[3] <= 7 or (
+          shift >= precision):
         raise ValueError('not one scan of one component')
-      return Scan(precision, body[3], body[5] & 0xF, code_bits, restart_rows,
-                  _payload_bits(stream[place:], restart_rows > 0))
+      return Scan(precision, body[3], shift, code_bits, restart_rows,
+                  _intervals(stream[place:streams.scan_end(stream, place)]))
+
+
+def _intervals(data: bytes) -> tuple[bytes, ...]:
+  return tuple(_RESTART.split(data.rstrip(b'\xff')))  # Fill bytes end it.
 
 
 def _tables(body: bytes):
@@ -106,22 +153,22 @@ def _tables(body: bytes):
     body = body[17 + len(symbols):]
 
 
-def _payload_bits(data: bytes, restarts: bool) -> int:
-  end = data.rstrip(b'\0').rindex(b'\xff\xd9')
-  data = data[:end].rstrip(b'\xff')
-  markers = restarts and sum(
-      data.count(bytes((0xFF, 0xD0 + number))) for number in range(8))
-  return 8 * (len(data) - data.count(b'\xff\0') - 2 * markers)
-
-
-def _needed_bits(words: np.ndarray, scan: Scan) -> int:
+def _needed_bits(words: np.ndarray, scan: Scan) -> list[int]:
+  """Bits of the codes of each restart interval."""
   samples = words
   if scan.precision < 16:
     samples = samples & np.uint16((1 << scan.precision) - 1)
   if scan.shift:
     samples = samples >> np.uint16(scan.shift)
+  differences = _differences(samples, scan).view(np.int16)
   # -32768 has no int16 opposite: its magnitude comes out as 32768, category 16.
-  magnitudes = np.abs(_differences(samples, scan).view(np.int16)).view(np.uint16)
+  magnitudes = np.abs(differences, out=differences).view(np.uint16)
+  rows = scan.restart_rows or len(words)
+  return [_code_bits(magnitudes[start:start + rows], scan.code_bits)
+          for start in range(0, len(words), rows)]
+
+
+def _code_bits(magnitudes: np.ndarray, code_bits: tuple[int, ...]) -> int:
   at_least = [magnitudes.size]  # Differences of at least this many bits.
   for bits in range(1, _CATEGORIES):
     at_least.append(at_least[-1] and int(
@@ -129,7 +176,7 @@ def _needed_bits(words: np.ndarray, scan: Scan) -> int:
   counts = -np.diff([*at_least, 0])
   # Category 16 is -32768 alone, so no bits follow its code.
   return sum(int(count) * (code + category % 16) for category, (count, code)
-             in enumerate(zip(counts, scan.code_bits)))
+             in enumerate(zip(counts, code_bits)))
 
 
 def _differences(samples: np.ndarray, scan: Scan) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Whether an RLE image (PS3.5 annex G) holds the bytes of its pixels, no more or less.
+"""Whether an RLE image (PS3.5 annex G) holds the bytes of its pixels, no fewer.
 
-Its decoder takes whatever a damaged stream gives: too many bytes are cut away in
+Its decoder takes whatever a damaged stream gives: too many bytes are left out in
 silence.
 """
 
@@ -11,21 +11,36 @@ from covid_tf import errors
 _HEADER_BYTES = 64
 
 
-def require_whole(stream: bytes, pixels: int) -> None:
-  """Raises CTReadError unless two segments give one byte each for every pixel."""
+def coded_image(stream: bytes, pixels: int, segments: int = 2) -> bytes:
+  """The stream up to the last byte that its pixels need.
+
+  Args:
+    stream: header and segments, and whatever a writer added.
+    pixels: of the image; each segment gives one byte for each.
+    segments: bytes of a pixel.
+
+  Raises:
+    CTReadError: a segment is missing, or gives fewer or more bytes.
+  """
   if len(stream) < _HEADER_BYTES:
     raise errors.CTReadError('truncated: its compressed image has no header.')
-  count, *starts = struct.unpack_from('<3L', stream)
-  ends = [starts[1], len(stream)]
-  if count != 2 or starts[0] != _HEADER_BYTES or not (
-      starts[0] < starts[1] < len(stream)):
+  count, *starts = struct.unpack_from(f'<{segments + 1}L', stream)
+  ends = [*starts[1:], len(stream)]
+  if count != segments or starts[0] != _HEADER_BYTES or not all(
+      start < end for start, end in zip(starts, ends)):
     raise errors.CTReadError(
-        'its compressed image must have 2 segments (16 bits a pixel).')
-  for start, end in zip(starts, ends):
-    _require_segment(stream[start:end], pixels)
+        f'its compressed image must have {segments} segments ({8 * segments} bits a '
+        'pixel).')
+  used = [_used_bytes(stream[start:end], pixels)
+          for start, end in zip(starts, ends)]
+  for start, end, length in zip(starts, ends[:-1], used):
+    if stream[start + length:end].strip(b'\0'):  # Padding (G.3.1).
+      raise _not_whole()
+  return stream[:starts[-1] + used[-1]]
 
 
-def _require_segment(segment: bytes, pixels: int):
+def _used_bytes(segment: bytes, pixels: int) -> int:
+  """Bytes that give exactly one byte for each pixel."""
   place = decoded = 0
   while decoded < pixels and place < len(segment):
     code = segment[place]
@@ -37,7 +52,12 @@ def _require_segment(segment: bytes, pixels: int):
       place += 2
     else:
       place += 1
-  if decoded != pixels or place > len(segment) or segment[place:].strip(b'\0'):
-    raise errors.CTReadError(
-        'truncated or damaged: its compressed image does not give one byte for '
-        'each pixel.')
+  if decoded != pixels or place > len(segment):
+    raise _not_whole()
+  return place
+
+
+def _not_whole() -> errors.CTReadError:
+  return errors.CTReadError(
+      'truncated or damaged: its compressed image does not give one byte for '
+      'each pixel.')

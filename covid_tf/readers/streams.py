@@ -1,10 +1,13 @@
-"""Checks on a compressed image before a decoder is trusted with it.
+"""The coded image within a compressed stream: found by its structure, or refused.
 
 A decoder that meets the end of a stream too early may return what it has, the
 rest filled with grey, without an error; and a stream that says another size than
-the header decides how much memory is taken.
+the header decides how much memory is taken. So the markers are followed from the
+first to the end of the image. What follows it is padding of the writer's (one 00
+or ff, or more) and is left out, since decoders differ in what they make of it.
 """
 
+import re
 import struct
 
 from pydicom import uid
@@ -14,53 +17,183 @@ from covid_tf.readers import images
 from covid_tf.readers import pixel_layout
 from covid_tf.readers import rle_stream
 
-_START_OF_IMAGE = b'\xff\xd8'
-_END_OF_IMAGE = b'\xff\xd9'  # JPEG and JPEG-LS; the same code ends JPEG 2000.
-_START_OF_CODESTREAM = b'\xff\x4f\xff\x51'
+START_OF_IMAGE = b'\xff\xd8'
+START_OF_CODESTREAM = b'\xff\x4f\xff\x51'  # JPEG 2000, SOC and SIZ.
+# Zero bytes that writers put before the end marker to make a length even, or a
+# multiple of four; they are no part of the entropy-coded data.
+MOST_ZERO_BYTES = 3
+_END = b'\xff\xd9'  # JPEG, JPEG-LS (EOI) and JPEG 2000 (EOC).
+_END_OF_IMAGE = 0xD9
+_START_OF_SCAN = 0xDA
 # SOF markers: C0-CF without DHT (C4), JPG (C8) and DAC (CC); F7 is JPEG-LS.
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+_JPEG_LS_FRAME = 0xF7
+# The marker that ends a scan. Within it ff is followed by 00 in JPEG (T.81 B.1.1.5),
+# by a byte below 80 in JPEG-LS (T.87 C.2.1); restarts (d0 to d7) belong to it.
+_SCAN_END = re.compile(b'\xff[\x01-\xcf\xd8-\xfe]')
+_JPEG_LS_SCAN_END = re.compile(b'\xff[\x80-\xcf\xd8-\xfe]')
+
+_TILE_PART, _START_OF_DATA, _SIZE = 0xFF90, 0xFF93, 0xFF51
+# The number in an SOP segment (T.800 A.8.1) is the one place where the bytes of the
+# end marker may stand within packets.
+_PACKET_OR_END = re.compile(b'\xff\x91\0\4..|\xff\xd9', re.DOTALL)
 
 
-def check(stream: bytes, layout: images.PixelLayout) -> None:
-  """Raises CTReadError for a stream that is cut off or contradicts the header."""
+def coded_image(stream: bytes, layout: images.PixelLayout) -> bytes:
+  """The stream from its first to its last marker, without what follows.
+
+  Args:
+    stream: the fragments of one image.
+    layout: what the header says of it.
+
+  Raises:
+    CTReadError: the stream is cut off, damaged or contradicts the header.
+  """
   if layout.syntax == uid.RLELossless:
-    rle_stream.require_whole(stream, layout.rows * layout.columns)
-    return
-  if not stream.rstrip(b'\0').endswith(_END_OF_IMAGE):
+    return rle_stream.coded_image(stream, layout.rows * layout.columns)
+  try:
+    if layout.syntax in pixel_layout.JPEG_2000:
+      image, found = _jpeg_2000(stream)
+    else:
+      image, found = _jpeg(stream)
+  except (struct.error, IndexError):  # Ran over the end of the stream.
     raise errors.CTReadError(
-        'truncated: its compressed image has no end marker.')
-  if layout.syntax in pixel_layout.JPEG_2000:
-    found = _jpeg_2000_size(stream)
-  else:
-    found = _jpeg_size(stream)
+        'truncated: its compressed image has no end marker.') from None
   if found != (layout.rows, layout.columns, 1):
     size = 'no size at all' if found is None else '%d x %d of %d values' % found
     raise errors.CTReadError(
         f'its header says {layout.rows} x {layout.columns} grey pixels, its '
         f'compressed image {size}.')
+  return image
 
 
-def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
-  """(rows, columns, components) of a JPEG or JPEG-LS stream."""
-  if not stream.startswith(_START_OF_IMAGE):
-    return None
-  place = 2
-  while place + 10 <= len(stream) and stream[place] == 0xFF:
+def without_zeros_before_end(stream: bytes):
+  """The stream with one, two, three of the zero bytes before its end left out."""
+  for zeros in range(1, MOST_ZERO_BYTES + 1):
+    if not stream.endswith(bytes(zeros) + _END):
+      return
+    yield stream[:-zeros - len(_END)] + _END
+
+
+def scan_end(stream: bytes, start: int) -> int:
+  """Byte of the marker that ends the entropy-coded data of a JPEG scan.
+
+  Raises:
+    IndexError: no marker follows.
+  """
+  return _next(_SCAN_END, stream, start).start()
+
+
+def _jpeg(stream: bytes):
+  """A JPEG or JPEG-LS image and its (rows, columns, components), or None."""
+  if not stream.startswith(START_OF_IMAGE):
+    return stream, None
+  size, pattern, scans, place = None, _SCAN_END, 0, 2
+  while True:
+    if stream[place] != 0xFF:
+      raise _damaged(place)
     marker = stream[place + 1]
     if marker == 0xFF:  # Fill byte.
       place += 1
-    elif marker in _FRAME_MARKERS:
-      return struct.unpack_from('>HHB', stream, place + 5)
-    else:
-      place += 2 + struct.unpack_from('>H', stream, place + 2)[0]
-  return None
+      continue
+    if marker == _END_OF_IMAGE:
+      if size and not scans:
+        raise errors.CTReadError('truncated: its compressed image has no pixels.')
+      return stream[:place + 2], size
+    start = place + 2
+    place = start + _segment_bytes(stream, start)
+    if marker in FRAME_MARKERS:
+      size = struct.unpack_from('>HHB', stream, start + 3)
+      pattern = _JPEG_LS_SCAN_END if marker == _JPEG_LS_FRAME else _SCAN_END
+    elif marker == _START_OF_SCAN:
+      scans += 1
+      place = _next(pattern, stream, place).start()
 
 
-def _jpeg_2000_size(stream: bytes) -> tuple[int, int, int] | None:
-  """(rows, columns, components) of a JPEG 2000 code stream, boxed or bare."""
-  start = stream.find(_START_OF_CODESTREAM, 0, 4096)
-  if start < 0 or len(stream) < start + 42:
-    return None
-  width, height, x, y = struct.unpack_from('>LLLL', stream, start + 8)
-  components, = struct.unpack_from('>H', stream, start + 40)
-  return height - y, width - x, components
+def _segment_bytes(stream: bytes, start: int) -> int:
+  length, = struct.unpack_from('>H', stream, start)
+  if length < 2:
+    raise _damaged(start)
+  return length
+
+
+def _next(pattern, stream: bytes, start: int):
+  found = pattern.search(stream, start)
+  if found is None:
+    raise IndexError
+  return found
+
+
+def _damaged(place: int) -> errors.CTReadError:
+  return errors.CTReadError(
+      f'truncated or damaged: its compressed image has no marker at byte {place}, '
+      'where one must be.')
+
+
+def _jpeg_2000(stream: bytes):
+  """A bare JPEG 2000 code stream and its (rows, columns, components), or None.
+
+  Whatever boxes of a file format stand around it are left out.
+  """
+  start = stream.find(START_OF_CODESTREAM, 0, 4096)
+  if start < 0:
+    return stream, None
+  _, width, height, x, y, tile_width, tile_height, tile_x, tile_y, components = (
+      struct.unpack_from('>H8LH', stream, start + 6))
+  if not (tile_width and tile_height and x < width and y < height):
+    raise _damaged(start + 2)
+  tiles = (-(-(width - tile_x) // tile_width) * -(-(height - tile_y) // tile_height))
+  end = _tile_parts_end(stream, _main_header_end(stream, start + 2), tiles)
+  # Psot has said that all tiles are whole: padding before the marker is left out.
+  rest = stream[end:].lstrip(b'\0')
+  padded = rest.lstrip(b'\xff')
+  if not (rest.startswith(b'\xff') and padded.startswith(_END[1:])):
+    raise IndexError
+  return stream[start:end] + _END, (height - y, width - x, components)
+
+
+def _main_header_end(stream: bytes, place: int) -> int:
+  """Byte of the first tile-part."""
+  while (marker := _word(stream, place)) != _TILE_PART:
+    if marker < 0xFF40:
+      raise _damaged(place)
+    place += 2 + _segment_bytes(stream, place + 2)
+  return place
+
+
+def _tile_parts_end(stream: bytes, place: int, tiles: int) -> int:
+  """The byte after the last tile-part (T.800 A.4.2); each tile must be whole."""
+  parts, promised = {}, {}
+  while _word(stream, place) == _TILE_PART:
+    tile, length, _, count = struct.unpack_from('>HLBB', stream, place + 4)
+    parts[tile] = parts.get(tile, 0) + 1
+    if count:
+      promised[tile] = count
+    if length == 0:  # To the end of the image; only in the last tile-part.
+      place = _packets_end(stream, place)
+      break
+    if length < 14 or place + length > len(stream):
+      raise IndexError
+    place += length
+  if len(parts) != tiles or any(parts[tile] != promised[tile] for tile in promised):
+    raise errors.CTReadError(
+        f'truncated or damaged: its compressed image has {tiles} tile(s), '
+        f'{len(parts)} of them were found, or not all of their parts.')
+  return place
+
+
+def _packets_end(stream: bytes, place: int) -> int:
+  """Byte of the end marker after a tile-part that does not say its length."""
+  place += 12
+  while (marker := _word(stream, place)) != _START_OF_DATA:
+    if marker < 0xFF40:
+      raise _damaged(place)
+    place += 2 + _segment_bytes(stream, place + 2)
+  place += 2
+  while (found := _next(_PACKET_OR_END, stream, place)).group() != _END:
+    place = found.end()
+  return found.start()
+
+
+def _word(stream: bytes, place: int) -> int:
+  return struct.unpack_from('>H', stream, place)[0]
