@@ -1,6 +1,7 @@
 """Pixels: padding, values below air, and compressed streams that are cut."""
 
 import pathlib
+import struct
 
 import lossless_jpeg_encoder
 import numpy as np
@@ -68,6 +69,143 @@ def test_padding_that_is_air_already_needs_no_warning(tmp_path):
   volume = readers.read_ct(tmp_path)
   np.testing.assert_array_equal(volume.hu, hu)
   assert volume.warnings == ()
+
+
+def _body(seed=0):
+  """Air around a body with a lung and metal, int16 [slice, row, column]."""
+  rng = np.random.default_rng(seed)
+  hu = rng.integers(-1020, -980, odd_series.SHAPE)
+  hu[:, 8:28, 5:36] = rng.integers(30, 51, (8, 20, 31))
+  hu[:, 12:24, 10:20] = rng.integers(-1010, -700, (8, 12, 10))
+  hu[:, 20:22, 25:27] = 3071
+  return hu.astype(np.int16)
+
+
+def _read_with_padding(tmp_path, hu, padding_hu, **options):
+  slices = odd_series.series(hu, **options)
+  for ds in slices:
+    ds.add_new(0x00280120, 'SS' if ds.PixelRepresentation else 'US',
+               padding_hu - int(ds.RescaleIntercept))
+  return readers.read_ct(odd_series.save(slices, tmp_path))
+
+
+@pytest.mark.parametrize('value', (-1000, -850, 0, 40, 300, 3071))
+@pytest.mark.parametrize('options', (
+    {}, {'signed': True, 'bits_stored': 16, 'intercept': 0}), ids=('12', '16'))
+def test_a_padding_value_that_tissue_has_stays_tissue(tmp_path, value, options):
+  hu = _body()
+  volume = _read_with_padding(tmp_path, hu, value, **options)
+  np.testing.assert_array_equal(volume.hu, hu)
+  kept = np.count_nonzero(hu == value)
+  assert volume.warnings == (
+      f'{kept} voxels hold the Pixel Padding Value where it may be a measured one; '
+      'they keep their HU',) * (bool(kept))
+
+
+@pytest.mark.parametrize('value', (0, 40, 3071))
+def test_padding_that_reaches_in_from_the_corners(tmp_path, value):
+  hu = _body()
+  y, x = np.mgrid[-1:1:36j, -1:1:40j]
+  outside = y * y + x * x > 1.1
+  hu[:, outside] = value
+  expected = np.where(outside, -1024, hu)
+  kept = np.count_nonzero(expected == value)
+  volume = _read_with_padding(
+      tmp_path, hu, value, signed=True, bits_stored=16, intercept=0)
+  np.testing.assert_array_equal(volume.hu, expected)
+  assert f'{8 * outside.sum()} padding voxels were set to -1024 HU' in volume.warnings
+  assert bool(kept) == any(text.startswith(f'{kept} voxels hold the Pixel')
+                           for text in volume.warnings)
+
+
+def test_a_body_that_reaches_the_edge_is_no_padding(tmp_path):
+  hu = _body()
+  hu[:, :, 30:] = np.random.default_rng(1).integers(30, 51, (8, 36, 10))
+  volume = _read_with_padding(tmp_path, hu, 40)
+  np.testing.assert_array_equal(volume.hu, hu)
+
+
+def test_each_slice_has_its_own_padding_value(tmp_path):
+  hu = _body()
+  slices = odd_series.series(hu, signed=True, bits_stored=16, intercept=0)
+  for index, ds in enumerate(slices):
+    value = (-2000, 40, -3000, 3000)[index % 4]
+    words = np.frombuffer(ds.PixelData, '<i2').copy().reshape(hu[0].shape)
+    words[:4] = value
+    hu[index, :4] = -1024
+    ds.PixelData = words.tobytes()
+    ds.add_new(0x00280120, 'SS', value)
+  np.testing.assert_array_equal(
+      readers.read_ct(odd_series.save(slices, tmp_path)).hu, hu)
+
+
+def _in_32_bits(slices, stored=None):
+  for ds in slices:
+    signed, bits = ds.PixelRepresentation, stored or ds.BitsStored
+    words = np.frombuffer(ds.PixelData, '<i2' if signed else '<u2')
+    ds.PixelData = words.astype('<i4' if signed else '<u4').tobytes()
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 32, bits, bits - 1
+  return slices
+
+
+@pytest.mark.parametrize('syntax', (
+    uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian),
+                         ids=lambda syntax: syntax.keyword)
+@pytest.mark.parametrize('signed, bits, slope, intercept', (
+    (False, 12, 1, -1024), (True, 32, 1, 0), (False, 32, 1, -1024),
+    (True, 16, 1, -24), (False, 32, 0.5, -1024.5), (True, 20, 1, 0)))
+def test_32_bits_allocated(tmp_path, syntax, signed, bits, slope, intercept):
+  hu = odd_series.chest_hu()
+  slices = _in_32_bits(odd_series.series(
+      hu, signed=signed, bits_stored=16, slope=slope, intercept=intercept), bits)
+  if syntax == uid.ExplicitVRBigEndian:
+    for ds in slices:
+      ds.PixelData = np.frombuffer(ds.PixelData, '<u4').astype('>u4').tobytes()
+      ds.PixelData = np.frombuffer(ds.PixelData, '<u2').astype('>u2').tobytes()
+  volume = readers.read_ct(odd_series.save(slices, tmp_path, syntax))
+  stored = np.rint((hu - float(intercept)) / slope)
+  np.testing.assert_array_equal(
+      volume.hu, np.maximum(np.rint(stored * slope + intercept), -1024))
+  assert volume.warnings == ()
+
+
+@pytest.mark.parametrize('signed', (False, True))
+def test_32_bits_allocated_in_rle(tmp_path, signed):
+  slices = _in_32_bits(odd_series.series(
+      signed=signed, bits_stored=16, intercept=-1024 * (not signed)), 32)
+  for ds in slices:
+    planes = np.frombuffer(ds.PixelData, np.uint8).reshape(36, 40, 4)
+    segments = [b''.join(b'\x27' + row.tobytes() for row in planes[..., byte])
+                for byte in (3, 2, 1, 0)]  # Each row is one run of 40 bytes.
+    starts = [64 + len(segments[0]) * index for index in range(4)]
+    ds.PixelData = encaps.encapsulate([
+        struct.pack('<16L', 4, *starts, *(0,) * 11) + b''.join(segments)])
+    ds['PixelData'].is_undefined_length = True
+    ds.file_meta.TransferSyntaxUID = uid.RLELossless
+  for index, ds in enumerate(slices):
+    ds.save_as(tmp_path / f'{index}.dcm', enforce_file_format=True)
+  np.testing.assert_array_equal(
+      readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+
+
+def test_32_bits_with_padding_and_values_that_are_no_hounsfield_units(tmp_path):
+  hu = odd_series.chest_hu()
+  slices = _in_32_bits(
+      odd_series.series(hu, signed=True, bits_stored=16, intercept=0), 32)
+  words = np.frombuffer(slices[2].PixelData, '<i4').copy()
+  words[:3], hu[2, 0, :3] = (-2000, -2000, -2**31), -1024
+  slices[2].PixelData = words.tobytes()
+  slices[2].add_new(0x00280120, 'SS', -2000)
+  volume = readers.read_ct(odd_series.save(slices, tmp_path))
+  np.testing.assert_array_equal(volume.hu, hu)
+  assert volume.warnings == ('2 padding voxels were set to -1024 HU',
+                             '1 voxels below -1024 HU were set to -1024 HU')
+  words[5] = 40000
+  slices[2].PixelData = words.tobytes()
+  odd_series.save(slices, tmp_path)
+  with pytest.raises(errors.CTReadError, match='found 40000'):
+    readers.read_ct(tmp_path)
 
 
 def test_values_below_air_are_raised_and_counted(tmp_path):

@@ -99,8 +99,8 @@ def _read_dicom(path):
     raise errors.CTReadError(f'{path.name}: an axial CT slice is required: {reason}.')
   words = np.empty((image.pixels.rows, image.pixels.columns), np.uint16)
   try:
-    decoding.PixelReader().read_into(image, words)
-    hounsfield.convert(words, image)
+    hounsfield.convert(
+        decoding.PixelReader().read_into(image, words), image, words)
   except errors.CTReadError as error:
     raise errors.CTReadError(f'{path.name}: {error}') from None
   return words.view(np.int16), float(image.plane.spacing_mm[0])

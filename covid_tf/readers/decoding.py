@@ -30,10 +30,17 @@ class PixelReader:
     self._layout = None
     self._frames = []
 
-  def read_into(self, image: images.Image, words: np.ndarray) -> None:
-    """Fills `words` (uint16 [row, column]) with the words of an image as stored.
+  def read_into(self, image: images.Image, words: np.ndarray) -> np.ndarray:
+    """The words of an image as stored.
 
     Bits above Bits Stored are as they are in the file.
+
+    Args:
+      image: what to read.
+      words: uint16 [row, column], to be filled.
+
+    Returns:
+      `words`; or uint32 [row, column] where the words of the file have 32 bits.
 
     Raises:
       CTReadError: the pixels are truncated, damaged or contradict the header.
@@ -43,8 +50,13 @@ class PixelReader:
       if layout is not self._layout:
         self._frames = _compressed_frames(layout)
         self._layout = layout
-      words[...] = _decoded(self._frames[image.frame], layout)
-      return
+      decoded = _decoded(self._frames[image.frame], layout)
+      if decoded.dtype != words.dtype:
+        return decoded
+      words[...] = decoded
+      return words
+    if layout.bits_allocated == 32:
+      words = np.empty(words.shape, np.uint32)
     offset = layout.offset + image.frame * layout.frame_bytes
     target = memoryview(words).cast('B')
     if not layout.source.read_into(offset, target):
@@ -53,6 +65,7 @@ class PixelReader:
           'were found.')
     if layout.little_endian != (sys.byteorder == 'little'):
       words.byteswap(inplace=True)
+    return words
 
 
 def _compressed_frames(layout: images.PixelLayout) -> list[bytes]:
@@ -61,7 +74,7 @@ def _compressed_frames(layout: images.PixelLayout) -> list[bytes]:
 
 
 def _decoded(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
-  """Words of one compressed image, uint16 [row, column]."""
+  """Words of one compressed image, uint16 (RLE: or uint32) [row, column]."""
   stream = streams.coded_image(stream, layout)
   if layout.syntax in pixel_layout.JPEG_LOSSLESS:
     lossless_jpeg.require_lossless(stream, layout.columns)
@@ -87,6 +100,7 @@ def _require_bits(words: np.ndarray, layout: images.PixelLayout):
 def _decoded_by_pydicom(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
   decoder = pixels.get_decoder(layout.syntax)
   plugin = _plugin(decoder)
+  allocated = layout.bits_allocated if layout.syntax == uid.RLELossless else 16
   attempts = [stream]
   if layout.syntax in pixel_layout.JPEG_LS:
     # CharLS refuses zero bytes before the end marker. Whether they are padding only
@@ -98,7 +112,7 @@ def _decoded_by_pydicom(stream: bytes, layout: images.PixelLayout) -> np.ndarray
           encaps.encapsulate([attempt], has_bot=False), raw=True, index=0,
           decoding_plugin=plugin, rows=layout.rows, columns=layout.columns,
           samples_per_pixel=1, number_of_frames=1,
-          photometric_interpretation='MONOCHROME2', bits_allocated=16,
+          photometric_interpretation='MONOCHROME2', bits_allocated=allocated,
           bits_stored=layout.bits_stored, pixel_keyword='PixelData',
           pixel_representation=int(layout.signed))
       break
@@ -108,11 +122,12 @@ def _decoded_by_pydicom(stream: bytes, layout: images.PixelLayout) -> np.ndarray
     raise errors.CTReadError(
         f'its pixels ({uid.UID(layout.syntax).name}) cannot be decoded: they are '
         'damaged or truncated.')
-  if words.shape != (layout.rows, layout.columns) or words.dtype.itemsize != 2:
+  if words.shape != (layout.rows, layout.columns) or (
+      8 * words.dtype.itemsize != allocated):
     raise errors.CTReadError(
-        f'{layout.rows} x {layout.columns} pixels of 16 bits are required, its '
-        f'compressed image has {words.shape} of {8 * words.dtype.itemsize}.')
-  return words.view(np.uint16)
+        f'{layout.rows} x {layout.columns} pixels of {allocated} bits are required, '
+        f'its compressed image has {words.shape} of {8 * words.dtype.itemsize}.')
+  return words.view(np.uint16 if allocated == 16 else np.uint32)
 
 
 def _plugin(decoder) -> str:

@@ -96,11 +96,13 @@ def _word(elements, tag: int, pixels) -> int | None:
   value = elements_lib.raw(elements, tag)
   if not value or pixels is None:
     return None
-  if len(value) != 2:
+  size = len(value)
+  if size != 2 and 8 * size != pixels.bits_allocated:
     raise elements_lib.ElementError(
-        f'{elements_lib.described(tag)} has {len(value)} bytes instead of 2')
+        f'{elements_lib.described(tag)} has {size} bytes instead of 2')
+  code = 'h' if size == 2 else 'i'
   order = '<' if elements[tag].is_little_endian else '>'
-  return struct.unpack(order + ('h' if pixels.signed else 'H'), value)[0]
+  return struct.unpack(order + (code if pixels.signed else code.upper()), value)[0]
 
 
 def angle_deg(first, second) -> float:

@@ -27,6 +27,7 @@ def decode(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
   Raises:
     CTReadError: GDCM gives another number of bytes than the header promises.
   """
+  size = 2 * layout.rows * layout.columns
   codec = gdcm.JPEGCodec()
   codec.SetNumberOfDimensions(2)
   codec.SetDimensions((layout.columns, layout.rows, 1))
@@ -38,11 +39,11 @@ def decode(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
   with _silent_c_library():
     done = codec.Decode(_element(stream), decoded)
   value = decoded.GetByteValue() if done else None
-  if value is None or str(value.GetLength()) != str(layout.frame_bytes):
+  if value is None or str(value.GetLength()) != str(size):
     raise errors.CTReadError(
         'its pixels (JPEG lossless) cannot be decoded: they are damaged or '
         'truncated.')
-  memory = (ctypes.c_char * layout.frame_bytes).from_address(
+  memory = (ctypes.c_char * size).from_address(
       int(value.GetVoidPointer()))
   words = np.frombuffer(memory, np.uint16).reshape(layout.rows, layout.columns)
   return words.copy()  # The memory goes with `decoded`.

@@ -3,38 +3,49 @@
 import dataclasses
 
 import numpy as np
+from scipy import ndimage
 
 from covid_tf import errors
 from covid_tf import volume
 from covid_tf.readers import images
 
 _INT16 = np.iinfo(np.int16)
+# Up to here a value is air, whether it was measured or filled in.
+_AIR_UP_TO_HU = -900
+# The highest value of 12 bits: metal, or what some scanners fill with.
+_SATURATED_HU = 3071
 
 
 @dataclasses.dataclass(frozen=True)
 class Corrections:
-  """How many voxels of an image were set to air.
+  """What was set to air in an image, and what was not.
 
   Attributes:
     padding: voxels outside the measurement, by the file's own padding value.
     below_air: measured voxels below -1024 HU.
+    kept: voxels that hold the padding value where it is one of the scanner's.
   """
 
   padding: int = 0
   below_air: int = 0
+  kept: int = 0
 
   def __add__(self, other: 'Corrections') -> 'Corrections':
     return Corrections(
-        self.padding + other.padding, self.below_air + other.below_air)
+        self.padding + other.padding, self.below_air + other.below_air,
+        self.kept + other.kept)
 
 
-def convert(words: np.ndarray, image: images.Image) -> Corrections:
-  """Turns the words of one image into HU in place.
+def convert(
+    words: np.ndarray, image: images.Image, target: np.ndarray | None = None
+) -> Corrections:
+  """Turns the words of one image into HU.
 
   Args:
-    words: uint16 [row, column] as stored; int16 HU when this returns (the same
-      memory, seen as int16).
+    words: uint16 or uint32 [row, column] as stored; overwritten.
     image: whose rescale, padding and bits hold.
+    target: uint16 [row, column] that holds int16 HU when this returns (the same
+      memory, seen as int16); None for `words` themselves.
 
   Returns:
     What was set to -1024.
@@ -42,8 +53,9 @@ def convert(words: np.ndarray, image: images.Image) -> Corrections:
   Raises:
     CTReadError: a value does not fit 16 bits, so it is no HU.
   """
+  target = words if target is None else target
   rescale = image.rescale
-  stored, outside = _stored_and_padding(words, image)
+  stored, outside, kept = _stored_and_padding(words, image)
   padding = 0
   if outside is not None:
     padded_hu = np.rint(stored[outside] * rescale.slope + rescale.intercept)
@@ -56,9 +68,10 @@ def convert(words: np.ndarray, image: images.Image) -> Corrections:
     raise errors.CTReadError(
         f'Hounsfield units up to {_INT16.max} are possible, found {highest}: '
         'its rescale or its padding value is wrong.')
-  hu = words.view(np.int16)
+  hu = target.view(np.int16)
   if rescale.slope == 1 and rescale.intercept.is_integer() and (
-      lowest >= _INT16.min and highest_stored <= _INT16.max
+      stored.itemsize == 2
+      and lowest >= _INT16.min and highest_stored <= _INT16.max
       and abs(rescale.intercept) <= _INT16.max):
     np.add(stored.view(np.int16), np.int16(rescale.intercept), out=hu)
   else:
@@ -70,14 +83,14 @@ def convert(words: np.ndarray, image: images.Image) -> Corrections:
   if lowest < volume.AIR_HU:
     below_air = int(np.count_nonzero(hu < volume.AIR_HU))
     np.maximum(hu, volume.AIR_HU, out=hu)
-  return Corrections(padding, below_air)
+  return Corrections(padding, below_air, kept)
 
 
 def _stored_and_padding(words, image: images.Image):
-  """Stored values (in the memory of `words`) and the mask of padding, or None."""
+  """Stored values (in the memory of `words`), mask of padding or None, voxels kept."""
   layout, padding = image.pixels, image.rescale.padding
   if padding is None:
-    return _stored_values(words, layout), None
+    return _stored_values(words, layout), None, 0
   # A padding value that needs more bits than are stored is looked for in whole
   # words: cut to its low bits it would be the value of some tissue.
   bits = layout.bits_stored - layout.signed
@@ -85,14 +98,58 @@ def _stored_and_padding(words, image: images.Image):
   if fits:
     stored = values = _stored_values(words, layout)
   else:
-    values = words.view(np.int16) if layout.signed else words
+    values = words.view(_signed_of(words)) if layout.signed else words
   if padding[0] == padding[1]:
     outside = values == padding[0]
   else:
     outside = (values >= padding[0]) & (values <= padding[1])
+  kept = 0
   if not fits:
     stored = _stored_values(words, layout)
-  return stored, outside if outside.any() else None
+  elif outside.any():
+    outside, kept = _not_measured(outside, stored, image.rescale)
+  return stored, outside if outside.any() else None, kept
+
+
+def _not_measured(padded: np.ndarray, stored: np.ndarray, rescale: images.Rescale):
+  """Which voxels with the padding value lie outside the measurement.
+
+  Below air and above 16 bits no scanner measures. Any other value may stand for
+  tissue as well: then only what reaches in from the edge of the image is padding,
+  and for a value that tissue has only from a corner that is filled with it, since
+  a body can reach the edge too. Air stays air, whatever it is.
+
+  Returns:
+    (bool [row, column], number of voxels that keep their value).
+  """
+  low, high = (value * rescale.slope + rescale.intercept
+               for value in rescale.padding)
+  if high <= volume.AIR_HU or low > _INT16.max:
+    return padded, 0
+  if low != high:
+    below = padded & (stored * rescale.slope + rescale.intercept <= volume.AIR_HU)
+  else:
+    below = np.zeros_like(padded)
+  if high <= _AIR_UP_TO_HU:
+    outside = below
+  else:
+    outside = below | _reaching_in(padded, only_corners=low < _SATURATED_HU)
+  return outside, int(np.count_nonzero(padded & ~outside))
+
+
+def _reaching_in(padded: np.ndarray, only_corners: bool) -> np.ndarray:
+  """The part of a mask that is connected with the edge, or with a filled corner."""
+  seeds = np.zeros_like(padded)
+  if only_corners:
+    for rows in (slice(0, 3), slice(-3, None)):
+      for columns in (slice(0, 3), slice(-3, None)):
+        seeds[rows, columns] = padded[rows, columns].all()
+  else:
+    seeds[[0, -1]], seeds[:, [0, -1]] = padded[[0, -1]], padded[:, [0, -1]]
+  if not seeds.any():
+    return seeds
+  labels, _ = ndimage.label(padded)
+  return np.isin(labels, np.unique(labels[seeds]))
 
 
 def _stored_air(image: images.Image) -> int:
@@ -105,13 +162,17 @@ def _stored_air(image: images.Image) -> int:
 
 def _stored_values(words, layout: images.PixelLayout) -> np.ndarray:
   """The words with the bits above Bits Stored cleared or filled by the sign."""
-  spare = 16 - layout.bits_stored
+  spare = 8 * words.itemsize - layout.bits_stored
   if not layout.signed:
     if spare:
-      words &= np.uint16((1 << layout.bits_stored) - 1)
+      words &= words.dtype.type((1 << layout.bits_stored) - 1)
     return words
-  values = words.view(np.int16)
+  values = words.view(_signed_of(words))
   if spare:
     values <<= spare
     values >>= spare
   return values
+
+
+def _signed_of(words) -> np.dtype:
+  return np.dtype(f'i{words.itemsize}')

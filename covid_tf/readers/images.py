@@ -21,9 +21,10 @@ class PixelLayout:
     little_endian: byte order of uncompressed pixels.
     rows, columns: size of an image.
     frames: images in the source.
-    bits_stored: 9 to 16, at the low end of 16 allocated bits.
+    bits_stored: from 9 on, at the low end of the allocated bits.
     signed: two's complement.
     frame_table: bytes of Extended Offset Table and its Lengths, or None.
+    bits_allocated: 16 or 32.
   """
 
   source: Any
@@ -37,11 +38,12 @@ class PixelLayout:
   bits_stored: int
   signed: bool
   frame_table: tuple[bytes, bytes] | None = None
+  bits_allocated: int = 16
 
   @property
   def frame_bytes(self) -> int:
-    """Bytes of one image as uncompressed 16-bit words."""
-    return 2 * self.rows * self.columns
+    """Bytes of one uncompressed image."""
+    return self.bits_allocated // 8 * self.rows * self.columns
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

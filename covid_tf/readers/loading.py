@@ -34,8 +34,7 @@ def load(stack: stacking.Stack) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _load_image(reader, image, target) -> hounsfield.Corrections:
   try:
-    reader.read_into(image, target)
-    return hounsfield.convert(target, image)
+    return hounsfield.convert(reader.read_into(image, target), image, target)
   except errors.CTReadError as error:
     raise errors.CTReadError(
         f'{image.name} (z = {image.plane.position[2]:.2f} mm): {error}') from None
@@ -51,6 +50,10 @@ def _warnings(stack, corrections) -> tuple[str, ...]:
   if corrections.padding:
     warnings.append(
         f'{corrections.padding} padding voxels were set to -1024 HU')
+  if corrections.kept:
+    warnings.append(
+        f'{corrections.kept} voxels hold the Pixel Padding Value where it may be a '
+        'measured one; they keep their HU')
   if corrections.below_air:
     warnings.append(
         f'{corrections.below_air} voxels below -1024 HU were set to -1024 HU')

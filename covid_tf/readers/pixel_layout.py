@@ -30,7 +30,7 @@ def of(data_set: data_sets.DataSet, frames: int) -> images.PixelLayout:
     frames: images that its functional groups describe, 1 without them.
 
   Raises:
-    ElementError: not 16-bit grey pixels, absurd or contradictory, a transfer
+    ElementError: not grey pixels of 9 bits or more, absurd or contradictory, a transfer
       syntax that is not read, or too few bytes.
   """
   elements = data_set.elements
@@ -45,12 +45,13 @@ def of(data_set: data_sets.DataSet, frames: int) -> images.PixelLayout:
         f'{rows} x {columns}')
   _require_one_value(elements)
   _require_frames(elements, frames)
+  allocated, stored = _bits(elements)
   layout = images.PixelLayout(
       source=data_set.source, offset=data_set.pixel_offset,
       length=data_set.pixel_length, syntax=data_set.syntax,
       little_endian=data_set.little_endian, rows=rows, columns=columns,
-      frames=frames, bits_stored=_bits_stored(elements),
-      signed=_signed(elements), frame_table=_frame_table(elements))
+      frames=frames, bits_stored=stored, signed=_signed(elements),
+      frame_table=_frame_table(elements), bits_allocated=allocated)
   _require_readable(layout)
   return layout
 
@@ -71,18 +72,19 @@ def _require_frames(elements, frames: int):
         f'Number of Frames is {count:g}, but its geometry is given for {frames}')
 
 
-def _bits_stored(elements) -> int:
+def _bits(elements) -> tuple[int, int]:
+  """Bits allocated and stored."""
   allocated = elements_lib.unsigned(elements, tags.BITS_ALLOCATED)
   stored = elements_lib.unsigned(elements, tags.BITS_STORED)
-  if allocated != 16 or not _FEWEST_BITS <= stored <= 16:
+  if allocated not in (16, 32) or not _FEWEST_BITS <= stored <= allocated:
     raise elements_lib.ElementError(
-        f'{_FEWEST_BITS} to 16 bits stored in 16 allocated are required, found '
-        f'{stored} in {allocated}')
+        f'{_FEWEST_BITS} to 16 bits stored in 16 allocated (or up to 32 in 32) are '
+        f'required, found {stored} in {allocated}')
   high = elements_lib.unsigned(elements, tags.HIGH_BIT, default=stored - 1)
   if high != stored - 1:
     raise elements_lib.ElementError(
         f'High Bit must be Bits Stored - 1 = {stored - 1}, found {high}')
-  return stored
+  return allocated, stored
 
 
 def _signed(elements) -> bool:
@@ -105,6 +107,10 @@ def _require_readable(layout: images.PixelLayout):
     if layout.length is not None:
       raise elements_lib.ElementError(
           'its transfer syntax says compressed, its pixels are not encapsulated')
+    if layout.bits_stored > 16 and layout.syntax != uid.RLELossless:
+      raise elements_lib.ElementError(
+          f'up to 16 bits stored are read from {uid.UID(layout.syntax).name}, found '
+          f'{layout.bits_stored}')
     return
   if layout.syntax not in NATIVE:
     name = uid.UID(layout.syntax).name if layout.syntax.startswith('1.2.') else '?'

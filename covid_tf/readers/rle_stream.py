@@ -11,7 +11,7 @@ from covid_tf import errors
 _HEADER_BYTES = 64
 
 
-def coded_image(stream: bytes, pixels: int, segments: int = 2) -> bytes:
+def coded_image(stream: bytes, pixels: int, segments: int) -> bytes:
   """The stream up to the last byte that its pixels need.
 
   Args:

@@ -50,7 +50,8 @@ def coded_image(stream: bytes, layout: images.PixelLayout) -> bytes:
     CTReadError: the stream is cut off, damaged or contradicts the header.
   """
   if layout.syntax == uid.RLELossless:
-    return rle_stream.coded_image(stream, layout.rows * layout.columns)
+    return rle_stream.coded_image(
+        stream, layout.rows * layout.columns, layout.bits_allocated // 8)
   try:
     if layout.syntax in pixel_layout.JPEG_2000:
       image, found = _jpeg_2000(stream)
