@@ -8,7 +8,7 @@ import numpy as np
 import sklearn.metrics
 
 from covid_tf import errors
-from covid_tf.cohort import label_table
+from covid_tf import tables
 from covid_tf.cohort import manifestation_table
 
 _REQUIRED = ('study_uid', 'kind')
@@ -63,7 +63,7 @@ def read(path: pathlib.Path | str) -> KnownKinds:
       the row.
   """
   of_studies, of_slices = {}, {}
-  for row in label_table.read_table(path, _REQUIRED, (_SLICE,)):
+  for row in tables.read_table(path, _REQUIRED, (_SLICE,)):
     uid, kind, index = (row.cells[name] for name in (*_REQUIRED, _SLICE))
     known, key = (of_slices, (uid, _index(path, row, index))) if index else (
         of_studies, uid)
@@ -104,7 +104,7 @@ def agreement(
       tuple(names.tolist()), counts)
 
 
-def _index(path: pathlib.Path | str, row: label_table.TableRow, text: str) -> int:
+def _index(path: pathlib.Path | str, row: tables.TableRow, text: str) -> int:
   if not text.isdecimal():
     raise errors.UsageError(
         f'{path}, row {row.number}: slice must be an index from 0 or blank, found '

@@ -12,7 +12,7 @@ import math
 import pathlib
 
 from covid_tf import errors
-from covid_tf.cohort import label_table
+from covid_tf import tables
 
 _REQUIRED = ('study_uid', 'patient_id', 'covid')
 _OPTIONAL = ('severity', 'time_point')
@@ -61,7 +61,7 @@ def read_labels(
   """
   problems = []
   labels = []
-  for row in label_table.read_table(path, _REQUIRED, _OPTIONAL):
+  for row in tables.read_table(path, _REQUIRED, _OPTIONAL):
     try:
       labels.append(_label(row, severity_order))
     except ValueError as error:
@@ -74,7 +74,7 @@ def read_labels(
   return tuple(labels)
 
 
-def _label(row: label_table.TableRow, severity_order: Sequence[str]) -> Label:
+def _label(row: tables.TableRow, severity_order: Sequence[str]) -> Label:
   cells = row.cells
   blank = [name for name in _REQUIRED if not cells[name]]
   if blank:

@@ -12,7 +12,7 @@ import os
 import pathlib
 
 from covid_tf import errors
-from covid_tf.cohort import label_table
+from covid_tf import tables
 
 MANIFEST_NAME = 'manifest.csv'
 SHARDS_NAME = 'shards.csv'
@@ -165,7 +165,7 @@ def _read(path, columns) -> dict[str, list[dict[str, str]]]:
   if not path.is_file():
     return {}
   rows = {}
-  for row in label_table.read_table(path, columns):
+  for row in tables.read_table(path, columns):
     rows.setdefault(row.cells['shard'], []).append(row.cells)
   return rows
 

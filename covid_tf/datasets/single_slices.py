@@ -12,8 +12,8 @@ import nibabel
 import numpy as np
 
 from covid_tf import errors
+from covid_tf import tables
 from covid_tf import volume as ct_volume
-from covid_tf.cohort import label_table
 from covid_tf.readers import decoding
 from covid_tf.readers import headers
 from covid_tf.readers import hounsfield
@@ -50,7 +50,7 @@ def list_slices(table: str | os.PathLike) -> list[SliceEntry]:
   """
   table = pathlib.Path(table)
   entries, seen = [], set()
-  for row in label_table.read_table(table, ('file', 'label'), ('patient',)):
+  for row in tables.read_table(table, ('file', 'label'), ('patient',)):
     path = (table.parent / row.cells['file']).resolve()
     problem = None
     if row.cells['label'] not in ('0', '1'):

@@ -14,7 +14,6 @@ import pydicom
 
 from covid_tf import errors
 from covid_tf import readers
-from covid_tf.cohort import label_table
 from covid_tf.datasets.collections import study as study_lib
 
 NAME = 'covid-ct-md'
@@ -62,30 +61,30 @@ def _label_rows(folder, patients) -> dict[str, np.ndarray]:
 
   Label Index leaves out a number, so it is no row: its rank among all is.
   """
-  tables, arrays = (sorted(folder.rglob(name))
-                    for name in ('Index.csv', 'Slice-level-labels*.npy'))
-  if not tables or not arrays:
+  indices, arrays = (sorted(folder.rglob(name))
+                     for name in ('Index.csv', 'Slice-level-labels*.npy'))
+  if not indices or not arrays:
     raise errors.UsageError(
         f'{folder}: Index.csv and Slice-level-labels.npy are required, found only '
-        f'{len(tables)} and {len(arrays)} of them.')
+        f'{len(indices)} and {len(arrays)} of them.')
   updated = [path for path in arrays if 'updated' in path.name]
   path = (updated or arrays)[-1]
   labels = _load(path)
   numbers = {}
-  for row in label_table.read_table(tables[0], _INDEX_COLUMNS):
+  for row in tables.read_table(indices[0], _INDEX_COLUMNS):
     index, name = (row.cells[column] for column in _INDEX_COLUMNS)
     name = pathlib.PurePosixPath(name).name
     if not index.isdecimal():
       raise errors.UsageError(
-          f'{tables[0]}, row {row.number}: a whole Label Index is required, found '
+          f'{indices[0]}, row {row.number}: a whole Label Index is required, found '
           f'{index!r}.')
     if int(index) in numbers or name in numbers.values():
       raise errors.UsageError(
-          f'{tables[0]}, row {row.number}: each index and patient once is required, '
+          f'{indices[0]}, row {row.number}: each index and patient once is required, '
           'found one again.')
     if name not in patients:
       raise errors.UsageError(
-          f'{tables[0]}, row {row.number}: it labels a patient whose folder is not '
+          f'{indices[0]}, row {row.number}: it labels a patient whose folder is not '
           'there; complete the download.')
     numbers[int(index)] = name
   if len(numbers) != len(labels):

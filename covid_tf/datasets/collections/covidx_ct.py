@@ -16,7 +16,7 @@ import matplotlib.image
 import numpy as np
 
 from covid_tf import errors
-from covid_tf.cohort import label_table
+from covid_tf import tables
 from covid_tf.datasets.collections import grey_values
 from covid_tf.datasets.collections import study as study_lib
 
@@ -130,7 +130,7 @@ def _read_metadata(path) -> dict[str, str]:
   if not path.is_file():
     return {}
   return {row.cells['patient id']: row.cells['slice selection']
-          for row in label_table.read_table(
+          for row in tables.read_table(
               path, ('patient id',), ('slice selection',))}
 
 

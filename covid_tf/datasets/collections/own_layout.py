@@ -20,7 +20,7 @@ import numpy as np
 
 from covid_tf import errors
 from covid_tf import readers
-from covid_tf.cohort import label_table
+from covid_tf import tables
 from covid_tf.datasets.collections import mask_files
 from covid_tf.datasets.collections import study as study_lib
 
@@ -85,7 +85,7 @@ def _stratum(said: _Rows, has_lesions: bool) -> str:
 
 def _read(table, found) -> dict[str, _Rows]:
   rows, problems = {}, []
-  for row in label_table.read_table(
+  for row in tables.read_table(
       table, ('study', 'patient'), ('slice', 'label', 'severity', 'set')):
     try:
       _add(rows, row.cells, found)
