@@ -137,12 +137,50 @@ def test_a_csv_chooses_series_and_a_wrong_one_is_refused(tmp_path):
   assert 'not among' in second.refusal
 
 
+@pytest.mark.parametrize('name, encoding', [
+    ('list.csv', 'utf-8'), ('list.CSV', 'utf-8-sig'), ('list.txt', 'utf-16'),
+    ('list.tsv', 'utf-16')])
+@pytest.mark.parametrize('separator', [',', ';', '\t'])
+def test_a_table_may_come_from_any_spreadsheet(
+    tmp_path, monkeypatch, name, encoding, separator):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  _write(tmp_path / 'a, x;y', 1)
+  _write(tmp_path / 'b', 2)
+  rows = (('Path', 'Series UID', ''), ('"a, x;y"', f'{_ROOT}.3.1', ''),
+          ('"""~/b"""', '', ''), ('', '', ''))
+  (tmp_path / name).write_bytes(
+      ''.join(separator.join(row) + '\r\n' for row in rows).encode(encoding))
+  first, second = archive.find_studies(tmp_path / name).studies
+  assert first.series_uid == f'{_ROOT}.3.1' and first.refusal is None
+  assert _files(second) == ['0000.dcm', '0001.dcm', '0002.dcm']
+
+
+def test_rows_of_a_table_may_end_before_the_series(tmp_path):
+  _write(tmp_path / 'a', 1)
+  (tmp_path / 'list.csv').write_text('path,series_uid\n\na\n')
+  assert _keys(archive.find_studies(tmp_path / 'list.csv')) == [f'{_ROOT}.2.1']
+
+
+def test_a_text_list_has_paths_in_quotes_and_from_home(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+  _write(tmp_path / 'home' / 'b', 2)
+  _write(tmp_path / 'path', 1)
+  listing = tmp_path / 'list.txt'
+  listing.write_bytes("path\r\n'~/b'\r\n".encode('utf-16'))
+  assert _keys(archive.find_studies(listing)) == [f'{_ROOT}.2.1', f'{_ROOT}.2.2']
+
+
 @pytest.mark.parametrize('name, text, message', [
     ('gone.txt', None, 'found nothing'),
     ('empty.txt', '\n', 'empty'),
     ('list.csv', 'folder\na\n', 'column named path'),
     ('list.csv', 'path,series_uid\na,x1\n', 'line 2'),
     ('list.bin', '\udcff', 'UTF-8'),
+    ('list.csv', 'path;series_uid\na;2,25E+38\n', 'line 2: .* the UID into a number'),
+    ('list.csv', 'path\na, b\n', 'row 2: 1 cells are required'),
+    ('list.csv', 'path\n', 'at least one row'),
+    ('list.xlsx', 'PK\x05\x06' + '\0' * 18, 'a zip archive'),
+    ('list.xls', '\udcd0\udccf\x11\udce0\udca1\udcb1\x1a\udce1', 'Excel workbook'),
 ])
 def test_what_is_no_archive_is_refused(tmp_path, name, text, message):
   if text is not None:

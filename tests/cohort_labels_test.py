@@ -77,7 +77,7 @@ def test_optional_columns_may_be_missing(tmp_path):
     (HEADER + '1.2,P1,,,\n', 'row 2: covid must not be blank'),
     (HEADER + ',P1,1,,\n', 'row 2: study_uid must not be blank'),
     (HEADER + '1.2,,1,,\n', 'row 2: patient_id must not be blank'),
-    (HEADER + '1.1,P0,0,,\n1.2,P1,yes,,\n', "row 3: covid must be 0 or 1, found 'yes'"),
+    (HEADER + '1.1,P0,0,,\n1.2,P1,ill,,\n', "row 3: covid must be 0 or 1, found 'ill'"),
     (HEADER + '1.2,P1,0,severe,\n', 'row 2: a study with covid 0'),
     (HEADER + '1.2,P1,1,,soon\n', "found 'soon'"),
     (HEADER + '1.2,P1,1,,nan\n', 'finite'),
@@ -123,6 +123,23 @@ def test_refuses_other_encodings_and_missing_files(tmp_path):
     labels.read_labels(tmp_path / 'absent.csv')
   with pytest.raises(errors.UsageError, match='readable CSV'):
     labels.read_labels(tmp_path)
+
+
+def test_a_spreadsheet_of_another_language_says_the_same(tmp_path):
+  text = ('sep=;\r\nStudy UID;Patient-ID;COVID;Severity;Time Point;\r\n'
+          '1.2.3;P1;TRUE;severe;1,5;\r\n1.2.4;P1;yes;mild;1,25;\r\n'
+          '1.2.5;P2;0,0;;;\r\n')
+  first, second, third = read(tmp_path, text.encode('utf-16'))
+  assert (first.row, first.covid, first.time_point) == (2, True, 1.5)
+  assert (second.covid, second.time_point, third.covid) == (True, 1.25, False)
+
+
+def test_ids_that_a_spreadsheet_made_numbers_are_refused_by_row(tmp_path):
+  message = refusal(tmp_path, HEADER.replace(',', ';') + (
+      '2,25E+38;P1;1;;\n1.2.3;1,23457E+11;1;;\n'))
+  assert 'row 2: study_uid is required as text, found 2,25E+38: a spread' in message
+  assert 'row 3: patient_id is required as text' in message
+  assert '1,23457E+11' not in message
 
 
 def test_a_label_does_not_show_the_patient(tmp_path):

@@ -44,6 +44,11 @@ def test_refuses_by_row(tmp_path, rows, words):
     read(tmp_path, f'study_uid,kind,slice\n{rows}')
 
 
+def test_a_uid_that_became_a_number_is_refused(tmp_path):
+  with pytest.raises(errors.UsageError, match='row 2: study_uid is required as text'):
+    read(tmp_path, 'study_uid;kind\n1.2E+55;focal\n')
+
+
 def test_agreement_is_over_the_slices_whose_kind_is_known():
   kinds = known_kinds.KnownKinds(
       {'1.1': 'focal', '1.2': 'diffuse'}, {('1.1', 0): 'none'})

@@ -43,6 +43,15 @@ def test_rows_of_slices_label_them_and_leave_the_others_open(tmp_path):
   assert entry.case_label == 1
 
 
+def test_labels_may_come_from_any_spreadsheet(tmp_path):
+  fakes.own(tmp_path, 1)
+  (tmp_path / 'labels.csv').write_bytes(
+      'Study\tPatient\tSlice\tLabel\r\ns0\tp1\t2\tTRUE\r\ns0\tp1\t5\t0.0\r\n'
+      .encode('utf-16'))
+  (entry,) = own_layout.list_studies(tmp_path)
+  assert entry.read().labels.tolist() == [-1, -1, 1, -1, -1, 0, -1, -1]
+
+
 @pytest.mark.parametrize('row, message', [
     ('s9,p9,,1', 'row 8: it names a study that is not in studies'),
     ('s1,p1,,1', 'row 8: it repeats the row of the whole study'),
@@ -50,6 +59,8 @@ def test_rows_of_slices_label_them_and_leave_the_others_open(tmp_path):
     ('s1,p7,3,1', 'row 8: it gives another patient'),
     ('s1,p1,-3,1', 'row 8: slice must be a whole number'),
     ('s1,,3,1', 'row 8: study and patient must not be blank'),
+    ('1.2E+55,p9,,1', 'row 8: study is required as text, found 1.2E.55: a spreadsheet'),
+    ('s1,2.5E+12,,1', 'row 8: patient is required as text'),
 ])
 def test_rows_that_do_not_fit_are_refused(tmp_path, row, message):
   table = fakes.own(tmp_path) / 'labels.csv'

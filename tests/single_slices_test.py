@@ -79,3 +79,13 @@ def test_rows_that_do_not_fit_are_refused(tmp_path, row, message):
   table.write_text(f'file,label,patient\na.npy,1,x\n{row}\n')
   with pytest.raises(errors.UsageError, match=message):
     single_slices.list_slices(table)
+
+def test_files_of_the_table_may_stand_in_quotes_or_at_home(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  np.save(tmp_path / 'a.npy', _plane())
+  np.save(tmp_path / 'b.npy', _plane())
+  table = tmp_path / 'slices.csv'
+  table.write_text('File;Label\n"""a.npy""";yes\n~/b.npy;FALSE\n')
+  first, second = single_slices.list_slices(table)
+  assert (first.path.name, first.label) == ('a.npy', 1)
+  assert (second.path.name, second.label) == ('b.npy', 0)

@@ -2,13 +2,12 @@
 
 import collections
 from collections.abc import Iterable, Iterator
-import csv
 import dataclasses
-import io
 import os
 import pathlib
 
 from covid_tf import errors
+from covid_tf import tables
 from covid_tf.batch import folder_listing
 from covid_tf.batch import walk
 from covid_tf.readers import dicomdir
@@ -16,6 +15,9 @@ from covid_tf.readers import sources
 from covid_tf.readers import uids
 
 _MOST_LIST_BYTES = 1 << 28
+_TABLE_SUFFIXES = ('.csv', '.tsv')
+_COLUMN = 'path'
+_REMEDY = 'give a folder, a list, a CSV, a DICOMDIR, a zip or a NIfTI file'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +36,12 @@ class Row:
 def rows(source: pathlib.Path) -> tuple[Row, ...]:
   """Reads what the user gave: the thing itself, or a list of paths.
 
-  Relative paths of a list are relative to the list's own folder.
+  Relative paths of a list are relative to the list's own folder. A list is a table
+  where its name ends so, or where its first row names the column `path`.
 
   Raises:
-    errors.UsageError: nothing is there, or a list names nothing.
+    errors.UsageError: nothing is there, a list names nothing or is no text, or a
+      row of a table is wrong; names the line.
   """
   try:
     if not source.exists():
@@ -48,11 +52,12 @@ def rows(source: pathlib.Path) -> tuple[Row, ...]:
       return (Row(source),)
   except OSError as error:
     raise _unreadable(source, error) from None
-  if source.suffix.lower() == '.csv':
-    found = tuple(_csv_rows(source))
+  text = _text(source)
+  lines = tables.read_lines(text)
+  if source.suffix.lower() in _TABLE_SUFFIXES or _is_table(source, text, lines):
+    found = tuple(_table_rows(source, text))
   else:
-    lines = map(str.strip, _text(source).splitlines())
-    found = tuple(Row(source.parent / line) for line in lines if line)
+    found = tuple(Row(tables.path_of(line, source.parent)) for line in lines)
   if not found:
     raise errors.UsageError(f'{source}: a list of paths is required, found it empty.')
   return found
@@ -110,33 +115,35 @@ def _is_dicomdir(path: pathlib.Path) -> bool:
   return dicomdir.is_dicomdir(sources.FileSource(path))
 
 
-def _csv_rows(source: pathlib.Path) -> Iterator[Row]:
-  reader = csv.DictReader(io.StringIO(_text(source)))
-  if 'path' not in (reader.fieldnames or ()):
-    raise errors.UsageError(
-        f'{source}: a column named path is required, found '
-        f'{", ".join(reader.fieldnames or ()) or "no columns"}.')
-  for number, fields in enumerate(reader, 2):
-    path = (fields['path'] or '').strip()
-    series_uid = (fields.get('series_uid') or '').strip()
+def _is_table(source: pathlib.Path, text: str, lines: list[str]) -> bool:
+  """Whether a text has a table's header, and no path of that name as its first line."""
+  return tables.has_header(text, (_COLUMN,)) and not os.path.lexists(
+      source.parent / lines[0])
+
+
+def _table_rows(source: pathlib.Path, text: str) -> Iterator[Row]:
+  for row in tables.parse(source, text, (_COLUMN,), ('series_uid',), is_list=True):
+    path, series_uid = row.cells[_COLUMN], row.cells['series_uid']
+    where = f'{source}, line {row.number}'
+    if problem := tables.uid_problem('series_uid', series_uid):
+      raise errors.UsageError(f'{where}: {problem}.')
     if not path or (series_uid and not uids.legal(series_uid)):
       raise errors.UsageError(
-          f'{source}, line {number}: a path, and a series_uid of digits and dots or '
-          'none, are required; correct the line.')
-    yield Row(source.parent / path, series_uid or None)
+          f'{where}: a path, and a series_uid of digits and dots or none, are '
+          'required; correct the line.')
+    yield Row(tables.path_of(path, source.parent), series_uid or None)
 
 
 def _text(source: pathlib.Path) -> str:
   try:
-    if source.stat().st_size > _MOST_LIST_BYTES:
-      raise ValueError
-    return source.read_text('utf-8-sig')
+    size = source.stat().st_size
   except OSError as error:
     raise _unreadable(source, error) from None
-  except ValueError:  # Or UnicodeDecodeError, which is one.
+  if size > _MOST_LIST_BYTES:
     raise errors.UsageError(
-        f'{source}: a list of paths in UTF-8 is required, found something else; give '
-        'a folder, a list, a CSV, a DICOMDIR, a zip or a NIfTI file.') from None
+        f'{source}: a list of paths in UTF-8 is required, found a file of {size} '
+        f'bytes; {_REMEDY}.')
+  return tables.read_text(source, _REMEDY)
 
 
 def _unreadable(source: pathlib.Path, error: OSError) -> errors.UsageError:

@@ -72,6 +72,8 @@ def read(path: pathlib.Path | str) -> KnownKinds:
       raise errors.UsageError(
           f'{path}, row {row.number}: each study or slice needs one study_uid and one '
           f'kind, found {found}.')
+    if problem := tables.uid_problem('study_uid', uid):
+      raise errors.UsageError(f'{path}, row {row.number}: {problem}.')
     known[key] = kind
   return KnownKinds(of_studies, of_slices)
 

@@ -16,7 +16,6 @@ from covid_tf import tables
 
 _REQUIRED = ('study_uid', 'patient_id', 'covid')
 _OPTIONAL = ('severity', 'time_point')
-_COVID = {'0': False, '1': True}
 _MOST_PROBLEMS_SHOWN = 10
 
 
@@ -48,8 +47,9 @@ def read_labels(
   """Reads the labels of a cohort.
 
   Args:
-    path: CSV with `study_uid,patient_id,covid` (0 or 1) and, where known,
-      `severity` (text; blank: not graded) and `time_point` (number or ISO date).
+    path: table with `study_uid,patient_id,covid` (0 or 1, or as `tables.truth`
+      takes them) and, where known, `severity` (text; blank: not graded) and
+      `time_point` (number or ISO date).
     severity_order: the grades from mild to severe; empty: any grade is taken.
 
   Returns:
@@ -79,9 +79,13 @@ def _label(row: tables.TableRow, severity_order: Sequence[str]) -> Label:
   blank = [name for name in _REQUIRED if not cells[name]]
   if blank:
     raise ValueError(f'{" and ".join(blank)} must not be blank')
-  if cells['covid'] not in _COVID:
+  problem = (tables.uid_problem('study_uid', cells['study_uid']) or
+             tables.patient_problem('patient_id', cells['patient_id']))
+  if problem:
+    raise ValueError(problem)
+  covid = tables.truth(cells['covid'])
+  if covid is None:
     raise ValueError(f'covid must be 0 or 1, found {cells["covid"]!r}')
-  covid = _COVID[cells['covid']]
   severity = cells['severity'] or None
   if severity and not covid:
     raise ValueError(
@@ -90,14 +94,15 @@ def _label(row: tables.TableRow, severity_order: Sequence[str]) -> Label:
     raise ValueError(
         f'severity must be one of {", ".join(severity_order)}, found {severity!r}')
   return Label(row.number, cells['study_uid'], cells['patient_id'], covid, severity,
-               _time_point(cells['time_point']))
+               _time_point(row))
 
 
-def _time_point(text: str) -> float | datetime.datetime | None:
+def _time_point(row: tables.TableRow) -> float | datetime.datetime | None:
+  text = row.cells['time_point']
   if not text:
     return None
   try:
-    number = float(text)
+    number = row.decimal('time_point')
   except ValueError:
     pass
   else:

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the command's flags."""
   parser.add_argument(
       'studies', metavar='STUDIES',
-      help='a folder to search, a file with a path a line, a CSV with a column path '
+      help='a folder to search, a file with a path a line, a table with a column path '
       'and perhaps series_uid, or a DICOMDIR')
   parser.add_argument(
       '--output', metavar='DIR', required=True,

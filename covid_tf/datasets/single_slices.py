@@ -51,19 +51,21 @@ def list_slices(table: str | os.PathLike) -> list[SliceEntry]:
   table = pathlib.Path(table)
   entries, seen = [], set()
   for row in tables.read_table(table, ('file', 'label'), ('patient',)):
-    path = (table.parent / row.cells['file']).resolve()
-    problem = None
-    if row.cells['label'] not in ('0', '1'):
+    path = tables.path_of(row.cells['file'], table.parent).resolve()
+    label = tables.truth(row.cells['label'])
+    if label is None:
       problem = f'label must be 0 or 1, found {row.cells["label"]!r}'
     elif not row.cells['file'] or not path.is_file():
       problem = f'file must name a file, found {row.cells["file"]!r}'
     elif path in seen:
       problem = 'it repeats the file of an earlier row'
+    else:
+      problem = tables.patient_problem('patient', row.cells['patient'])
     if problem:
       raise errors.UsageError(f'{table}, row {row.number}: {problem}.')
     seen.add(path)
     entries.append(SliceEntry(
-        path, int(row.cells['label']),
+        path, int(label),
         row.cells['patient'] or f'{table.stem}, row {row.number}'))
   return entries
 

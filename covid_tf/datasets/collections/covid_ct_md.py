@@ -14,6 +14,7 @@ import pydicom
 
 from covid_tf import errors
 from covid_tf import readers
+from covid_tf import tables
 from covid_tf.datasets.collections import study as study_lib
 
 NAME = 'covid-ct-md'

@@ -25,7 +25,6 @@ from covid_tf.datasets.collections import mask_files
 from covid_tf.datasets.collections import study as study_lib
 
 NAME = 'own'
-_LABELS = {'': study_lib.UNLABELLED, '0': 0, '1': 1}
 _SUFFIXES = ('.nii.gz', '.nii')
 
 
@@ -103,9 +102,14 @@ def _add(rows, cells, found):
   study, patient = cells['study'], cells['patient']
   if not study or not patient:
     raise ValueError('study and patient must not be blank')
+  if study not in found and (problem := tables.uid_problem('study', study)):
+    raise ValueError(problem)
+  if problem := tables.patient_problem('patient', patient):
+    raise ValueError(problem)
   if study not in found:
     raise ValueError('it names a study that is not in studies/')
-  if cells['label'] not in _LABELS:
+  truth = tables.truth(cells['label'])
+  if cells['label'] and truth is None:
     raise ValueError(f'label must be 0, 1 or blank, found {cells["label"]!r}')
   said = rows.setdefault(
       study, _Rows(patient, cells['severity'], cells['set']))
@@ -114,7 +118,7 @@ def _add(rows, cells, found):
   if (cells['severity'] or said.severity) != said.severity or (
       cells['set'] or said.given_set) != said.given_set:
     raise ValueError('severity and set must be the same in all rows of a study')
-  label = _LABELS[cells['label']]
+  label = study_lib.UNLABELLED if truth is None else int(truth)
   if not cells['slice']:
     if said.whole is not None:
       raise ValueError('it repeats the row of the whole study')
