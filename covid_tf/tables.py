@@ -1,6 +1,7 @@
 """Tables that people write, as rows of named cells, or a refusal that names the row.
 
-The one reader for labels, known kinds, lists of paths and label files of collections.
+The one reader for labels, known kinds, lists of paths and label files of collections,
+and for our own lists of shards. (A run reads its own log in `training/logs.py`.)
 Spreadsheets differ in separator, encoding, decimal mark and how they write a truth
 value; all of them give the same rows. What a spreadsheet has destroyed (a UID that
 became a number) is refused, and no message repeats a cell that may be a patient's ID.
@@ -13,6 +14,7 @@ import io
 import os
 import pathlib
 import re
+import textwrap
 import zipfile
 
 from covid_tf import errors
@@ -353,7 +355,9 @@ def _columns(
       twice.append(name)
   missing = [name for name in required if columns[name] is None]
   if missing:
-    found = ', '.join(filter(None, header)) if quotes else f'{len(header)} column(s)'
+    found = f'{len(header)} column(s)'
+    if quotes:
+      found = textwrap.shorten(', '.join(filter(None, header)), 200)
     word = 'a column' if len(required) == 1 else 'columns'
     raise errors.UsageError(
         f'{path}: a header with {word} named {", ".join(required)} is required, '
