@@ -85,6 +85,42 @@ def test_a_lost_slice_is_never_accepted(count, step, data):
     geometry.grid(planes[:lost] + planes[lost + 1:])
 
 
+def _at(heights):
+  return [images.Plane((-180.5, -170.25, float(height)), (1, 0, 0), (0, 1, 0),
+                       (0.7, 0.7)) for height in heights]
+
+
+@hypothesis.given(st.sampled_from((1.25, 1.5, 2.5, 3.3, 3.75)),
+                  st.sampled_from((np.rint, np.floor, np.ceil)),
+                  st.floats(-400, 400), st.integers(30, 300))
+def test_rounding_to_millimetres_is_named_as_that(step, rounding, start, count):
+  with pytest.raises(errors.CTReadError) as caught:
+    geometry.grid(_at(rounding(start + step * np.arange(count))))
+  text = str(caught.value)
+  assert 'rounded to 1 mm' in text and 'all decimals' in text
+  assert 'copy the series' not in text
+  low, high = (float(word) for word in text.split('even steps of ')[1].split()[:3:2])
+  assert low - 1e-3 <= step <= high + 1e-3
+
+
+@pytest.mark.parametrize('heights', (
+    [0, 5, 10, 20, 25, 30],  # Whole millimetres, but a step is lost.
+    [0, 2.5, 5, 10, 12.5, 15],
+    [0, 1.25, 2.5, 5, 6.25, 7.5, 10, 11.25, 12.5, 15],
+    [0, 1, 2, 4, 5, 6],  # May be either.
+))
+def test_lost_slices_are_not_called_rounding(heights):
+  with pytest.raises(errors.CTReadError, match='missing') as caught:
+    geometry.grid(_at(heights))
+  assert 'copy the series again' in str(caught.value)
+
+
+def test_two_spacings_are_not_called_rounding():
+  heights = [*range(0, 50, 5), *range(50, 100, 2)]
+  with pytest.raises(errors.CTReadError, match='two series were joined'):
+    geometry.grid(_at(heights))
+
+
 @hypothesis.given(st.floats(1, 24), st.floats(0.8, 6), st.integers(8, 40))
 def test_tilt_is_measured(angle, step, count):
   shear = np.tan(np.radians(angle)) * step

@@ -134,6 +134,24 @@ def test_rounding_has_a_floor_for_thin_slices(tmp_path):
   assert 'varying slice spacing' in _refusal(tmp_path / 'far')
 
 
+@pytest.mark.parametrize('step', (0.7, 1.25, 2.5, 3.75))
+def test_rounded_positions_are_named_as_the_cause(tmp_path, step):
+  hu = odd_series.chest_hu((24, 36, 40))
+  slices = odd_series.series(hu, spacing_mm=(step, 0.75, 0.75))
+  for ds in slices:
+    ds.ImagePositionPatient[2] = round(float(ds.ImagePositionPatient[2]))
+  odd_series.save(slices, tmp_path)
+  text = _refusal(tmp_path)
+  assert 'rounded to 1 mm' in text
+  assert 'export the series again with all decimals' in text
+
+
+def test_two_regions_in_one_series(tmp_path):
+  slices = odd_series.series(odd_series.chest_hu((30, 36, 40)))
+  odd_series.save(slices[:10] + slices[20:], tmp_path)
+  assert 'if two regions were scanned' in _refusal(tmp_path)
+
+
 def test_a_slice_shifted_sideways(tmp_path):
   odd_series.save(_moved(4, (3.0, 0, 0)), tmp_path)
   assert 'varying slice spacing' in _refusal(tmp_path)

@@ -19,6 +19,13 @@ _STEP_RANGE_MM = (0.05, 50.0)
 _TILT_LIMIT_DEG = 0.5
 _TILT_NOTE_DEG = 0.06
 _ALL_PAIRS_UP_TO = 400
+# Units that positions are rounded to by writers that keep few decimals.
+_ROUNDED_TO_MM = (1.0, 0.5, 0.1, 0.05, 0.01)
+# Fewer uneven steps than this may be lost slices as well as rounding.
+_SURELY_ROUNDED = 3
+_REMEDY = ('if two series were joined, export each as one of its own, else export '
+           'this one again with even steps')
+_MANY_LOST = 5  # In one gap; rather two regions than lost files.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +122,9 @@ def _require_no_gap(along: np.ndarray, positions: np.ndarray):
   wide = np.flatnonzero(steps > 1.5 * step)
   if not wide.size:
     return
+  rounded = rounding(positions)
+  if rounded and len(wide) >= _SURELY_ROUNDED:
+    raise errors.CTReadError(rounded)
   lost = np.rint(steps[wide] / step).astype(int) - 1
   whole = np.abs(steps[wide] - (lost + 1) * step) <= limit * (lost + 1)
   gap = int(wide[0])
@@ -122,22 +132,80 @@ def _require_no_gap(along: np.ndarray, positions: np.ndarray):
   if not whole.all() or lost.sum() > len(steps):
     raise errors.CTReadError(
         f'varying slice spacing: {steps.min():.2f} to {steps.max():.2f} mm, one '
-        f'step is required; the first wide one ({steps[gap]:.2f} mm) is {place}.')
+        f'step is required; the first wide one ({steps[gap]:.2f} mm) is {place}; '
+        f'{_REMEDY}.')
+  remedy = 'copy the series again'
+  if rounded:
+    remedy += f'. If none is missing: {rounded[:-1]}'
+  elif len(wide) == 1 and lost[0] >= _MANY_LOST:
+    remedy += '; if two regions were scanned, export each as a series of its own'
   raise errors.CTReadError(
       f'{lost.sum()} slice(s) missing in {len(wide)} gap(s): the slices are '
-      f'{step:.2f} mm apart, but {steps[gap]:.2f} mm {place}; copy the series again.')
+      f'{step:.2f} mm apart, but {steps[gap]:.2f} mm {place}; {remedy}.')
 
 
 def _judge_deviation(deviation, step: float, positions):
   worst = int(np.argmax(deviation))
   off, place = deviation[worst], _place(positions[worst])
-  if off > max(_VARYING[0] * step, _VARYING[1]):
+  limit = max(_VARYING[0] * step, _VARYING[1])
+  if off > limit:
+    rounded = rounding(positions)
+    if rounded and np.count_nonzero(deviation > limit) >= _SURELY_ROUNDED:
+      raise errors.CTReadError(rounded)
+    remedy = f'or {rounded[:-1]}' if rounded else _REMEDY
     raise errors.CTReadError(
         f'varying slice spacing: even steps of {step:.3f} mm are required, the '
-        f'slice at {place} is {off:.3f} mm off.')
+        f'slice at {place} is {off:.3f} mm off; {remedy}.')
   if off > max(_ROUNDING[0] * step, _ROUNDING[1]) * (1 + 1e-6):
     yield (f'slice positions are up to {off:.3f} mm off even steps of '
            f'{step:.3f} mm (at {place})')
+
+
+def rounding(positions: np.ndarray) -> str | None:
+  """Why uneven positions are even ones that were rounded, or None if they are not.
+
+  They are if all lie on a coarse grid, and an even step exists from which each
+  coordinate is nowhere further than rounding or truncation to that grid puts it.
+
+  Args:
+    positions: [slice, 3], sorted along the normal; several may be equal.
+  """
+  varying = [values for values in np.transpose(positions) if np.ptp(values) > 1e-6]
+  units = [_unit_mm(values) for values in varying]
+  if not varying or None in units:
+    return None
+  ranges = [_step_range_mm(values, unit) for values, unit in zip(varying, units)]
+  if not all(low <= high for low, high in ranges):
+    return None
+  longest = int(np.argmax([np.ptp(values) for values in varying]))
+  steps = np.abs(np.diff(varying[longest]))
+  low, high = sorted(np.abs(ranges[longest]))
+  return (f'slice positions are rounded to {units[longest]:g} mm: they lie '
+          f'{steps.min():.4g} to {steps.max():.4g} mm apart, as even steps of '
+          f'{low:.4g} to {high:.4g} mm do after rounding; export the series again '
+          'with all decimals of Image Position (Patient).')
+
+
+def _unit_mm(values: np.ndarray) -> float | None:
+  """The coarsest unit that all values are multiples of, if it is coarse at all."""
+  for unit in _ROUNDED_TO_MM:
+    if np.abs(values / unit - np.rint(values / unit)).max() * unit < 1e-6:
+      return unit
+  return None
+
+
+def _step_range_mm(values: np.ndarray, unit: float) -> tuple[float, float]:
+  """Lowest and highest even step that rounding to `unit` can turn into the values.
+
+  Two values may each be half a unit off their even place, so together they are at
+  most a unit off their distance. The lowest is above the highest if there is none.
+  """
+  low, high = -np.inf, np.inf
+  for distance in range(1, len(values)):
+    differences = values[distance:] - values[:-distance]
+    low = max(low, float(differences.max() - unit) / distance)
+    high = min(high, float(differences.min() + unit) / distance)
+  return low - 1e-6, high + 1e-6
 
 
 def _place(position) -> str:

@@ -9,6 +9,9 @@ from covid_tf import errors
 from covid_tf.readers import geometry
 from covid_tf.readers import images as images_lib
 
+# Fewer positions shared by different images than this are no sign of rounding.
+_SURELY_ROUNDED = 3
+
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
@@ -50,10 +53,23 @@ def stack(images, tilt_allowed: bool = False) -> Stack:
 def conflict(stacked: Stack, place) -> errors.CTReadError:
   """What to say of different images at one place: phases, most often."""
   several = sum(len(images) > 1 for images in stacked.places)
+  if rounded := _rounded(stacked, several):
+    return errors.CTReadError(rounded)
   return errors.CTReadError(
       f'{several} of {len(stacked.places)} slice positions hold different images '
       f'(first at z = {place[0].plane.position[2]:.2f} mm): {_phases(stacked)}; '
       'export each phase or reconstruction as a series of its own.')
+
+
+def _rounded(stacked: Stack, several: int) -> str | None:
+  """Why thin slices share a position now and then: rounding, or None.
+
+  Phases share all positions, or those of the range that was scanned twice.
+  """
+  if several < _SURELY_ROUNDED or several == len(stacked.places):
+    return None
+  return geometry.rounding(np.array([
+      image.plane.position for place in stacked.places for image in place]))
 
 
 def _phases(stacked: Stack) -> str:
