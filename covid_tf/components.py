@@ -1,4 +1,4 @@
-"""The largest connected pieces of a 3D mask, without a 3D label array.
+"""The connected pieces of a 3D mask, without a 3D label array.
 
 A labelled volume takes four bytes a voxel: twice the CT itself. Lungs are a few
 hundred thousand runs along the rows instead, joined as a sparse graph.
@@ -32,6 +32,80 @@ class _Runs:
   slice_stride: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+  """The connected components of a mask; voxels are connected across faces.
+
+  Attributes:
+    sizes: int64 [N], voxels of each piece; piece i is the i-th by its first voxel.
+    shape: (slices, rows, columns) of the mask.
+  """
+
+  sizes: np.ndarray
+  shape: tuple[int, int, int]
+  _runs: _Runs
+  _labels: np.ndarray
+
+  def largest(self, count: int) -> np.ndarray:
+    """int64 [<= count]: the largest pieces; of equal ones, the first."""
+    return np.argsort(-self.sizes, kind='stable')[:count]
+
+  def sampled(
+      self, chosen: np.ndarray, strides: tuple[int, int, int]) -> np.ndarray:
+    """uint8 [slice, row, column]: 1 + place in `chosen` of every n-th voxel, or 0.
+
+    Args:
+      chosen: int [<= 127], pieces.
+      strides: every how many slices, rows and columns.
+    """
+    places = np.zeros(len(self.sizes), np.int8)
+    places[chosen] = np.arange(1, len(chosen) + 1)
+    values, bounds = places[self._labels], self._slice_bounds()
+    return np.stack([
+        _draw(self._runs, np.arange(bounds[index], bounds[index + 1]),
+              index * self._runs.slice_stride, self.shape[1:], values)
+        [::strides[1], ::strides[2]].astype(np.uint8)
+        for index in range(0, self.shape[0], strides[0])])
+
+  def keep(self, chosen: np.ndarray, out: np.ndarray) -> None:
+    """Writes the mask of the chosen pieces.
+
+    Args:
+      chosen: int [K], pieces.
+      out: uint8 [slice, row, column], the mask that the pieces were found in, or a
+        copy; slices that lose nothing are left as they are.
+    """
+    kept = np.isin(self._labels, chosen)
+    slices = self._runs.starts // self._runs.slice_stride
+    bounds = self._slice_bounds()
+    for index in np.unique(slices[~kept]):
+      own = np.arange(bounds[index], bounds[index + 1])
+      out[index] = _draw(
+          self._runs, own[kept[own]], index * self._runs.slice_stride,
+          self.shape[1:], np.ones(len(kept), np.int8))
+
+  def _slice_bounds(self):
+    slices = self._runs.starts // self._runs.slice_stride
+    return np.searchsorted(slices, np.arange(self.shape[0] + 1))
+
+
+def find_pieces(mask: np.ndarray) -> Pieces:
+  """The connected components of a mask.
+
+  Args:
+    mask: uint8 [slice, row, column], 0 or 1.
+  """
+  if not mask.any():
+    none = np.zeros(0, np.int64)
+    runs = _Runs(none, none, mask.shape[2] + 2, (mask.shape[1] + 1) * (
+        mask.shape[2] + 2))
+    return Pieces(none, mask.shape, runs, none.astype(np.int32))
+  runs = _find_runs(mask)
+  labels = _label(runs)
+  sizes = np.bincount(labels, weights=runs.ends - runs.starts).astype(np.int64)
+  return Pieces(sizes, mask.shape, runs, labels)
+
+
 def keep_largest(
     mask: np.ndarray, count: int, out: np.ndarray | None = None) -> np.ndarray:
   """Keeps the `count` largest connected components.
@@ -51,19 +125,8 @@ def keep_largest(
     out = mask.copy()
   elif out is not mask:
     out[...] = mask
-  if not mask.any():
-    return out
-  runs = _find_runs(mask)
-  labels = _label(runs)
-  sizes = np.bincount(labels, weights=runs.ends - runs.starts)
-  largest = np.argsort(-sizes, kind='stable')[:count]
-  kept = np.isin(labels, largest)
-  slices = runs.starts // runs.slice_stride
-  bounds = np.searchsorted(slices, np.arange(len(mask) + 1))
-  for index in np.unique(slices[~kept]):
-    chosen = np.arange(bounds[index], bounds[index + 1])
-    chosen = chosen[kept[chosen]]
-    out[index] = _draw(runs, chosen, index * runs.slice_stride, mask.shape[1:])
+  pieces = find_pieces(mask)
+  pieces.keep(pieces.largest(count), out)
   return out
 
 
@@ -99,10 +162,11 @@ def _touching(runs: _Runs, stride: int) -> np.ndarray:
 
 
 def _draw(
-    runs: _Runs, chosen: np.ndarray, offset: int, shape: tuple[int, int]) -> np.ndarray:
-  """uint8 [row, column]: the chosen runs of the slice that starts at `offset`."""
-  steps = np.zeros(runs.slice_stride + 1, np.int8)
-  steps[runs.starts[chosen] - offset] = 1
-  steps[runs.ends[chosen] - offset] = -1
-  filled = np.cumsum(steps[:-1], dtype=np.int8).reshape(-1, runs.row_stride)
+    runs: _Runs, chosen: np.ndarray, offset: int, shape: tuple[int, int],
+    values: np.ndarray) -> np.ndarray:
+  """[row, column]: the values of the chosen runs of the slice at `offset`."""
+  steps = np.zeros(runs.slice_stride + 1, values.dtype)
+  steps[runs.starts[chosen] - offset] = values[chosen]
+  steps[runs.ends[chosen] - offset] = -values[chosen]
+  filled = np.cumsum(steps[:-1], dtype=values.dtype).reshape(-1, runs.row_stride)
   return filled[:shape[0], 1:-1]

@@ -5,13 +5,10 @@ import dataclasses
 
 import numpy as np
 
-from covid_tf import components
 from covid_tf import errors
+from covid_tf import lung_pieces
 from covid_tf import results
 
-# Ours (the paper crops by the masks as they come): two lungs are two pieces, and
-# bowel, stomach or the table's gaps must not make the box.
-_LUNG_COUNT = 2
 # Ours: less is no chest in view (a child's lungs hold more), and no score.
 MIN_LUNG_VOLUME_CM3 = 200
 # Ours: the paper takes the largest box as it is; we say what it leaves out.
@@ -39,13 +36,18 @@ class Lungs:
   warnings: tuple[str, ...] = ()
 
 
-def find_lungs(mask: np.ndarray, voxel_volume_mm3: float) -> Lungs:
+def find_lungs(
+    mask: np.ndarray, voxel_volume_mm3: float, affine: np.ndarray | None = None,
+    hu: np.ndarray | None = None) -> Lungs:
   """Reduces the network's masks to the lungs and takes the box of the case.
 
   Args:
     mask: uint8 [slice, row, column], 0 or 1, as the network gave it. It is
       reduced in place: a second one would cost half a CT.
     voxel_volume_mm3: volume of one voxel.
+    affine: float64 [4, 4], index (slice, row, column, 1) to LPS millimetres; where
+      the pieces lie in the patient. None: slices run to the head, rows to the back.
+    hu: int16 [slice, row, column], the CT, which tells plain gas from lung; or None.
 
   Returns:
     The lungs.
@@ -53,7 +55,7 @@ def find_lungs(mask: np.ndarray, voxel_volume_mm3: float) -> Lungs:
   Raises:
     errors.NoLungsError: they hold less than 200 cm³.
   """
-  mask = components.keep_largest(mask, _LUNG_COUNT, out=mask)
+  mask = lung_pieces.keep_lungs(mask, affine, hu)
   voxel_count = int(np.count_nonzero(mask))
   volume_cm3 = voxel_count * voxel_volume_mm3 / 1000
   if volume_cm3 < MIN_LUNG_VOLUME_CM3:

@@ -99,7 +99,8 @@ def _analyze_once(volume, models, thresholds, progress) -> results.CaseResult:
     if hasattr(models, 'study'):
       models = stack.enter_context(models.study())
     lungs = lungs_lib.find_lungs(
-        segment(volume, models, progress), volume.voxel_volume_mm3)
+        segment(volume, models, progress), volume.voxel_volume_mm3, volume.affine,
+        volume.hu)
     explanation = explain(volume, lungs.box, models, progress)
     identities = models.identities() if hasattr(models, 'identities') else ()
   map_ = localization.localize(

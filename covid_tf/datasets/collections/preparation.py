@@ -4,22 +4,21 @@ import dataclasses
 
 import numpy as np
 
-from covid_tf import components
 from covid_tf import errors
+from covid_tf import lung_pieces
 from covid_tf import lungs
 from covid_tf.datasets import pseudo_lungs
 from covid_tf.datasets.collections import study as study_lib
 
 # Ours: for pictures without a spacing, a usual width of a chest CT's field of view.
 _ASSUMED_WIDTH_MM = 360.0
-_LUNG_COUNT = 2
 
 
 def prepared(study: study_lib.Study, size: int, name: str) -> study_lib.Study:
   """Adds pseudo lung masks where there are none, shrinks, and finds the lung box.
 
-  The box follows the rule of inference: of the two largest components of the mask,
-  the largest box of a slice.
+  The box follows the rule of inference: of the pieces that are lung, the largest box
+  of a slice.
 
   Args:
     study: as its importer read it.
@@ -40,13 +39,20 @@ def prepared(study: study_lib.Study, size: int, name: str) -> study_lib.Study:
     return study
   mask = study.lung_mask
   if study.spacing_mm[0] > 0:  # Else slices are single, or far apart.
-    mask = components.keep_largest(mask, _LUNG_COUNT)
+    mask = lung_pieces.keep_lungs(mask.copy(), _usual_affine(study.spacing_mm))
   if not mask.any():
     raise errors.NoLungsError(
         f'{name}: lungs are required for its lung box, found none; leave the study '
         'out, or give a lung mask.')
   box = lungs.largest_box(lungs.slice_boxes(mask))
   return dataclasses.replace(study, box=tuple(box.as_list()))
+
+
+def _usual_affine(spacing_mm):
+  """Slices from the feet to the head, rows to the back, columns to the left."""
+  affine = np.zeros((4, 4))
+  affine[(2, 1, 0, 3), (0, 1, 2, 3)] = (*spacing_mm, 1)
+  return affine
 
 
 def _with_pseudo_lungs(study):
