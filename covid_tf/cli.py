@@ -13,6 +13,7 @@ _COMMANDS = {
     'score': 'score one study: result.json, report.html, map and mask',
     'inspect': 'geometry and HU of a study, or why it is refused',
     'serve': "serve models over TF Serving's gRPC protocol",
+    'check': 'ask a server, or models of a folder, whether they compute right',
     'demo': 'the whole path on a phantom cohort, offline',
     'cohort': 'ROC, severity and figures over many results',
     'compare': 'one patient over time',

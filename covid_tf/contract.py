@@ -15,6 +15,7 @@ PROBABILITY = 'probability'
 GRAD_CAM = 'grad_cam'
 FEATURES = 'features'
 CARD = 'card'
+SELF_CHECK = 'self_check'
 
 FINE_CAM_SIZE = 28  # ResNet-50 at 224: end of stage conv3 (paper section 2.3).
 COARSE_CAM_SIZE = 14  # ResNet-50 at 224: end of stage conv4 (paper section 2.3).
@@ -73,3 +74,16 @@ SIGNATURES: dict[str, dict[str, Signature]] = {
         CARD: _CARD,
     },
 }
+
+# What a model that can be asked whether it computes right has besides: reference
+# slices and its own float32 answers to them, constants of the graph. Models of other
+# exporters may do without.
+SELF_CHECKS: dict[str, Signature] = {
+    LUNGS_MODEL: Signature((), (
+        _HU,
+        *SIGNATURES[LUNGS_MODEL][SERVING_DEFAULT].outputs,
+        *SIGNATURES[LUNGS_MODEL][PROBABILITY].outputs)),
+    CLASSIFIER_MODEL: Signature(
+        (), (_HU, *SIGNATURES[CLASSIFIER_MODEL][GRAD_CAM].outputs)),
+}
+SELF_CHECK_BYTES = 1_000_000  # Of all its tensors together, at most.

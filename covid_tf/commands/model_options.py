@@ -14,12 +14,15 @@ from covid_tf.predictors import base
 
 
 def add_arguments(
-    parser: argparse.ArgumentParser, *, several_servers: bool = False) -> None:
+    parser: argparse.ArgumentParser, *, several_servers: bool = False,
+    self_check: bool = True) -> None:
   """Adds --server, --models and what belongs to a server.
 
   Args:
     parser: of the command.
     several_servers: whether the command splits --server at commas.
+    self_check: whether models are checked when they are opened, and a flag is
+      wanted that leaves it out.
   """
   source = parser.add_mutually_exclusive_group()
   source.add_argument(
@@ -31,6 +34,13 @@ def add_arguments(
       help='exported models (DIR/lungs/1, DIR/classifier/1), run in this process; '
       'without --server and --models: the demo models, which show how it works '
       'and nothing more')
+  if self_check:
+    parser.add_argument(
+        '--no-self-check', action='store_true',
+        help='do not ask the models first whether they compute right, which takes a '
+        'second or two (covid-tf check asks more)')
+  else:
+    parser.set_defaults(no_self_check=True)
   server = parser.add_argument_group('how to reach --server')
   server.add_argument(
       '--tls', action='store_true', help='encrypted, by public authorities')
@@ -53,14 +63,15 @@ def open_models(arguments: argparse.Namespace) -> Iterator[base.Models]:
     errors.UsageError: flags contradict each other.
     errors.ModelError: no server, or not our models.
   """
+  options = {'self_check': False} if arguments.no_self_check else {}
   if arguments.server is None:
     _refuse_server_flags(arguments)
-    with predictors.load_models(arguments.models) as models:
+    with predictors.load_models(arguments.models, **options) as models:
       yield models
     return
   with predictors.connect(
       arguments.server, tls=_tls(arguments), metadata=_metadata(arguments),
-      timeout_s=arguments.timeout) as models:
+      timeout_s=arguments.timeout, **options) as models:
     yield models
 
 

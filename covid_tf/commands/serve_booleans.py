@@ -3,9 +3,9 @@
 import argparse
 
 
-def add(group, flag: str, help_: str) -> None:
-  """Declares a flag that is false unless it is given."""
-  group.add_argument(flag, nargs='?', const=True, default=False, type=_boolean,
+def add(group, flag: str, help_: str, default: bool = False) -> None:
+  """Declares a flag that is `default` unless it is given."""
+  group.add_argument(flag, nargs='?', const=True, default=default, type=_boolean,
                      metavar='true|false', help=help_)
 
 

@@ -36,6 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   serve_booleans.add(
       source, '--allow_version_labels_for_unavailable_models',
       'new labels may name versions that are not loaded yet')
+  serve_booleans.add(
+      source, '--self_check',
+      'a version becomes available only if it gives the reference answers that it '
+      'carries: a second or two (default: true)', default=True)
   _add_connection_arguments(parser, defaults)
 
 
@@ -114,6 +118,7 @@ def parse_options(
       retry_interval_s=namespace.load_retry_interval_micros / 1e6,
       allow_labels_for_unavailable=(
           namespace.allow_version_labels_for_unavailable_models),
+      self_check=namespace.self_check,
       host=namespace.host,
       port=namespace.port,
       socket_path=namespace.grpc_socket_path or None,

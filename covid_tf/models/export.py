@@ -10,6 +10,7 @@ import pathlib
 import keras
 import tensorflow as tf
 
+from covid_tf import contract
 from covid_tf import errors
 from covid_tf import files
 from covid_tf.models import additions
@@ -17,6 +18,7 @@ from covid_tf.models import cards
 from covid_tf.models import export_check
 from covid_tf.models import folding
 from covid_tf.models import precision
+from covid_tf.models import reference_answers
 from covid_tf.models import signatures
 from covid_tf.models import warm_up
 
@@ -70,6 +72,9 @@ def export(
   card = cards.make_card(name, model, training) | {'compute_dtype': compute_dtype}
   functions = signatures.SIGNATURES[name](
       for_serving(model, compute_dtype), cards.to_json(card))
+  exact = functions if compute_dtype == 'float32' else signatures.SIGNATURES[name](
+      for_serving(model), cards.to_json(card))
+  functions[contract.SELF_CHECK] = reference_answers.self_check(name, exact)
   with files.replacing_directory(target) as temporary:
     _write(name, functions, temporary)
     extra = temporary / _EXTRA_FOLDER

@@ -13,6 +13,7 @@ from covid_tf.models import preprocessing
 from covid_tf.models import signatures
 from covid_tf.server import refusal
 from covid_tf.server import servable
+from covid_tf.server import warm_up
 
 # The design's bound for another process or server.
 TOLERANCE = 1e-5
@@ -86,6 +87,7 @@ def _served_outputs(name: str, folder: str | os.PathLike, hu: np.ndarray):
   """Signature name -> outputs by name, for every signature of a model."""
   try:
     with contextlib.closing(servable.Servable(folder)) as served:
+      warm_up.check(served)
       return {key: answer(served, key, {'hu': hu} if signature.inputs else {})
               for key, signature in contract.SIGNATURES[name].items()}
   except refusal.Refusal as error:

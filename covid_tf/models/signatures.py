@@ -100,7 +100,10 @@ SIGNATURES: Mapping[str, Callable] = types.MappingProxyType({
 
 def input_signature(model_name: str, signature_name: str) -> list[tf.TensorSpec]:
   """The contract's inputs of a signature, as TensorFlow declares them."""
-  inputs = contract.SIGNATURES[model_name][signature_name].inputs
+  signature = (
+      contract.SELF_CHECKS[model_name] if signature_name == contract.SELF_CHECK
+      else contract.SIGNATURES[model_name][signature_name])
+  inputs = signature.inputs
   return [tf.TensorSpec(spec.shape, spec.dtype, spec.name) for spec in inputs]
 
 

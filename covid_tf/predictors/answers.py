@@ -11,6 +11,12 @@ _UNIT_RANGE = frozenset(
     ('lung_mask', 'lung_probability', 'covid_probability', 'cam_28', 'cam_14'))
 _ROUNDING = 1e-6
 
+# Signatures whose answers the signature `self_check` holds.
+REFERENCED = {
+    contract.LUNGS_MODEL: (contract.SERVING_DEFAULT, contract.PROBABILITY),
+    contract.CLASSIFIER_MODEL: (contract.SERVING_DEFAULT, contract.GRAD_CAM),
+}
+
 
 def check(source: str, model: str, signature: str, outputs: dict[str, np.ndarray],
           shape: tuple[int, int, int], first_slice: int) -> dict[str, np.ndarray]:
@@ -45,6 +51,37 @@ def check(source: str, model: str, signature: str, outputs: dict[str, np.ndarray
           f'{where}: required {spec.dtype} {list(expected)}, found {array.dtype} '
           f'{list(array.shape)}; serve a model exported by covid-tf.')
     checked[spec.name] = _check_values(where, spec.name, array, first_slice)
+  return checked
+
+
+def check_reference(source: str, model: str,
+                    outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Refuses reference slices and answers that do not belong together.
+
+  Args:
+    source: the server's address or the model's folder, for the message.
+    model: 'lungs' or 'classifier'.
+    outputs: what the signature `self_check` gave.
+
+  Returns:
+    The outputs of `contract.SELF_CHECKS`.
+
+  Raises:
+    errors.ModelError: one is missing, has another dtype or shape, or is none that a
+      sound model gives.
+  """
+  hu = outputs.get('hu', np.zeros(0))
+  if hu.dtype != np.int16 or hu.ndim != 3 or not hu.size:
+    raise errors.ModelError(
+        f'{source}: {model}, signature {contract.SELF_CHECK}, output hu: required '
+        f'int16 slices, found {hu.dtype} {list(hu.shape)}; export the model again.')
+  checked = {'hu': hu}
+  for signature, named in contract.SIGNATURES[model].items():
+    if signature in REFERENCED[model]:
+      checked |= check(
+          source, model, signature,
+          {spec.name: outputs[spec.name] for spec in named.outputs
+           if spec.name in outputs}, hu.shape, 0)
   return checked
 
 

@@ -13,6 +13,7 @@ from covid_tf.predictors import identity
 from covid_tf.predictors import networks
 from covid_tf.predictors import pinned
 from covid_tf.predictors import protocol
+from covid_tf.predictors import self_check as self_check_lib
 
 _RESTARTS = 3  # Of one call during which the server changes versions.
 
@@ -21,7 +22,8 @@ def connect(
     address: str, *, tls: channels.TLS | None = None, metadata: calls.Metadata = (),
     versions: Mapping[str, int | str] | None = None, timeout_s: float = 120.0,
     patience_s: float = 60.0, connect_patience_s: float = 10.0,
-    batch_bytes: int = batches.BATCH_BYTES, in_flight: int = 2) -> 'ServedModels':
+    batch_bytes: int = batches.BATCH_BYTES, in_flight: int = 2,
+    self_check: bool = True) -> 'ServedModels':
   """Connects to a model server and makes sure that it serves our models.
 
   Args:
@@ -37,13 +39,16 @@ def connect(
     connect_patience_s: the same for the very first call.
     batch_bytes: image bytes of one request.
     in_flight: requests on their way at once.
+    self_check: make sure that the models compute right: their reference answers and
+      a few batches, a second or two, once a process and model version.
 
   Returns:
     The models; a context manager that closes the connection.
 
   Raises:
     errors.UsageError: an argument is wrong.
-    errors.ModelError: no server, or not one of our models.
+    errors.ModelError: no server, or not one of our models, or one that computes
+      wrong.
   """
   unknown = sorted(set(versions or ()) - set(contract.SIGNATURES))
   if unknown:
@@ -58,7 +63,7 @@ def connect(
   try:
     return ServedModels(
         channel, calls.Caller(channel, address, metadata, limits),
-        dict(versions or {}), connect_patience_s)
+        dict(versions or {}), connect_patience_s, self_check)
   except BaseException:
     channel.close()
     raise
@@ -72,11 +77,13 @@ class ServedModels(networks.Networks):
   """
 
   def __init__(self, channel, caller: calls.Caller,
-               versions: dict[str, int | str], connect_patience_s: float):
-    """Asks both models who they are and whether they keep the contract."""
+               versions: dict[str, int | str], connect_patience_s: float,
+               self_check: bool = True):
+    """Asks both models who they are, whether they keep the contract and are right."""
     self._channel = channel
     self._caller = caller
     self._versions = versions
+    self._self_check = self_check
     self._checked: set[tuple[str, int, str]] = set()  # Who keeps the contract.
     self._latest = self._pin(connect_patience_s)
 
@@ -198,6 +205,10 @@ class ServedModels(networks.Networks):
         response.metadata['signature_def'].value)
     identity.check_signatures(
         self._caller.source, known.name, served.signature_def)
+    if self._self_check:
+      self_check_lib.check_short(
+          self._caller.source, pinned.PinnedNetworks(self._caller, (known,)), known,
+          key=(self._caller.source,), may_be_narrower=True)
     self._checked.add(key)
 
   def _confirm(self, known: results.ModelIdentity) -> None:

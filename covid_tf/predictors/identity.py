@@ -83,6 +83,26 @@ def check_signatures(source: str, model: str, served) -> None:
                       getattr(served[name], kind), free=kind == 'inputs')
 
 
+def has_self_check(model: str, served) -> bool:
+  """Whether a model can be asked for its reference answers.
+
+  Args:
+    model: 'lungs' or 'classifier'.
+    served: mapping of signature name to SignatureDef (of whichever pool).
+
+  Returns:
+    False without the signature `self_check`, and where it is not that of the
+    contract: another exporter may mean something else by that name.
+  """
+  if contract.SELF_CHECK not in served:
+    return False
+  signature = served[contract.SELF_CHECK]
+  wanted = {spec.name: tensors.DTYPE_NUMBERS[np.dtype(spec.dtype)]
+            for spec in contract.SELF_CHECKS[model].outputs}
+  return not signature.inputs and wanted.items() <= {
+      name: info.dtype for name, info in signature.outputs.items()}.items()
+
+
 def _check_tensor(where, spec, served, free) -> None:
   required = f'{spec.dtype} {_shape_text(spec.shape)}'
   if spec.name not in served:

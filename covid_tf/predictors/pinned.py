@@ -12,6 +12,7 @@ from covid_tf import results
 from covid_tf.predictors import answers
 from covid_tf.predictors import batches
 from covid_tf.predictors import calls
+from covid_tf.predictors import identity
 from covid_tf.predictors import networks
 from covid_tf.predictors import protocol
 from covid_tf.predictors import refusals
@@ -27,7 +28,7 @@ class PinnedNetworks(networks.Networks):
     """Pins `caller` to the versions of `identities`."""
     self._caller = caller
     self._identities = identities
-    self._versions = {identity.name: identity.version for identity in identities}
+    self._versions = {known.name: known.version for known in identities}
 
   def identities(self) -> tuple[results.ModelIdentity, ...]:
     """Who answers, lungs first."""
@@ -49,6 +50,31 @@ class PinnedNetworks(networks.Networks):
     yield from batches.in_order(
         batches.ranges(hu.shape, limits.batch_bytes), limits.in_flight,
         start, finish, lambda future: future.cancel())
+
+  def self_check(self, model: str) -> dict[str, np.ndarray] | None:
+    """Asks a model for its reference slices and answers.
+
+    Returns:
+      The outputs of the signature `self_check`; None of a model without it.
+
+    Raises:
+      errors.ModelError: the server failed, or what it gave is damaged.
+    """
+    request = protocol.GetModelMetadataRequest(metadata_field=['signature_def'])
+    request.model_spec.name = model
+    request.model_spec.version.value = self._versions[model]
+    served = protocol.SignatureDefMap.FromString(
+        self._caller.get_metadata(request).metadata['signature_def'].value)
+    if not identity.has_self_check(model, served.signature_def):
+      return None
+    request = protocol.PredictRequest()
+    request.model_spec.name = model
+    request.model_spec.signature_name = contract.SELF_CHECK
+    request.model_spec.version.value = self._versions[model]
+    _, outputs = parse_response(
+        self._caller.source, model, contract.SELF_CHECK,
+        self._caller.predict(request), self._versions[model])
+    return answers.check_reference(self._caller.source, model, outputs)
 
   def _recover(self, model, signature, hu, piece, error):
     """Asks again for a piece that failed, whole or in halves, as long as it helps."""

@@ -17,6 +17,7 @@ from covid_tf.predictors import batches
 from covid_tf.predictors import demo_cache
 from covid_tf.predictors import identity
 from covid_tf.predictors import networks
+from covid_tf.predictors import self_check as self_check_lib
 from covid_tf.predictors import tensorflow_defaults
 
 # Batches that run side by side, as many as a client keeps in flight: while one
@@ -26,7 +27,8 @@ _AT_ONCE = 2
 
 def load_models(
     directory: str | os.PathLike | None = None, *,
-    batch_bytes: int = batches.BATCH_BYTES) -> 'LoadedModels':
+    batch_bytes: int = batches.BATCH_BYTES,
+    self_check: bool = True) -> 'LoadedModels':
   """Loads both networks into this process.
 
   They run as a server runs them, in the same batches: the answers are the same.
@@ -36,12 +38,15 @@ def load_models(
       each is taken. None: the demo models that come with the package, exported
       once to the user's cache folder.
     batch_bytes: image bytes that a network gets at once.
+    self_check: make sure that they compute right: their reference answers and a few
+      batches, a second or two, once a process and model.
 
   Returns:
     The models; a context manager that frees them.
 
   Raises:
-    errors.ModelError: TensorFlow is missing, or there are no models of ours.
+    errors.ModelError: TensorFlow is missing, there are no models of ours, or they
+      compute wrong on this machine.
   """
   if importlib.util.find_spec('tensorflow') is None:
     raise errors.ModelError(
@@ -52,13 +57,13 @@ def load_models(
   tensorflow_defaults.set_defaults()
   folder = pathlib.Path(
       demo_cache.demo_models() if directory is None else directory)
-  return LoadedModels(folder, batch_bytes)
+  return LoadedModels(folder, batch_bytes, self_check)
 
 
 class LoadedModels(networks.Networks):
   """Both networks of one folder; made by `load_models`. Safe between threads."""
 
-  def __init__(self, folder: pathlib.Path, batch_bytes: int):
+  def __init__(self, folder: pathlib.Path, batch_bytes: int, self_check: bool = True):
     """Loads the highest version of each network and holds it to the contract."""
     self._batch_bytes = batch_bytes
     self._servables = {}
@@ -68,6 +73,8 @@ class LoadedModels(networks.Networks):
     try:
       for model in contract.SIGNATURES:
         identities.append(self._load(folder, model))
+        if self_check:
+          self._check(identities[-1])
     except BaseException:
       self.close()
       raise
@@ -120,6 +127,27 @@ class LoadedModels(networks.Networks):
           'again.') from error
     return identity.read_card(str(folder), model, version, card)
 
+  def self_check(self, model: str) -> dict[str, np.ndarray] | None:
+    """Reference slices and answers of a model; None where it has none.
+
+    Raises:
+      errors.ModelError: they are damaged.
+    """
+    if not identity.has_self_check(model, self._servables[model].signatures):
+      return None
+    return answers.check_reference(
+        str(self._folders[model]), model, self._run(model, contract.SELF_CHECK, {}))
+
+  def _check(self, known: results.ModelIdentity) -> None:
+    # Here, as in `_load`.
+    from covid_tf.server import version_folders
+    from covid_tf.server import warm_up
+
+    folder = self._folders[known.name]
+    self_check_lib.check_short(
+        str(folder), self, known, key=(version_folders.fingerprint(folder),),
+        may_be_narrower=warm_up.computes_on_gpu())
+
   def answers(self, model, signature, hu) -> Iterator:
     """See `networks.Networks.answers`."""
     from covid_tf.server import refusal
@@ -143,7 +171,9 @@ class LoadedModels(networks.Networks):
 
   def _run(self, model, name, inputs) -> dict[str, np.ndarray]:
     signature = self._servables[model].signatures[name]
-    outputs = [spec.name for spec in contract.SIGNATURES[model][name].outputs]
+    named = contract.SELF_CHECKS[model] if name == contract.SELF_CHECK else (
+        contract.SIGNATURES[model][name])
+    outputs = [spec.name for spec in named.outputs]
     arrays = self._servables[model].run(
         {signature.inputs[key].name: value for key, value in inputs.items()},
         [signature.outputs[key].name for key in outputs])

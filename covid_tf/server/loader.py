@@ -20,11 +20,16 @@ class Loader:
   """One step after the other, by one thread; a new version before an old one goes."""
 
   def __init__(self, registry: registry_lib.Registry, retries: int,
-               retry_interval_s: float):
-    """Works on `registry`; a failed load is tried again so often, so much later."""
+               retry_interval_s: float, self_check: bool = True):
+    """Works on `registry`; a failed load is tried again so often, so much later.
+
+    With `self_check`, a version that does not compute right is not made available.
+    It is not tried again before its files change: it might be right by luck.
+    """
     self._registry = registry
     self._retries = retries
     self._retry_interval_s = retry_interval_s
+    self._self_check = self_check
     self._wanted: dict[str, dict[int, pathlib.Path]] = {}
     self._warned: set[str] = set()
 
@@ -110,6 +115,8 @@ class Loader:
     try:
       servable = servable_lib.Servable(version.path)
       warm_up.replay(servable, version.number)
+      if self._self_check:
+        warm_up.check(servable, version.number)
     except refusal.Refusal as failed:
       error = failed
     except Exception as failed:  # Whatever it is, the other models go on.
@@ -125,13 +132,15 @@ class Loader:
 
   def _note_failure(self, model, version, error) -> None:
     version.attempts += 1
-    if version.attempts > self._retries:
+    is_final = isinstance(error, warm_up.ComputesWrongError)
+    if is_final or version.attempts > self._retries:
       version.state, version.error = _State.END, error
     else:
       version.next_attempt = time.monotonic() + self._retry_interval_s
     _log.warning(
         'version %d of model %s cannot be loaded, attempt %d of %d: %s',
-        version.number, model.name, version.attempts, self._retries + 1, error)
+        version.number, model.name, version.attempts,
+        version.attempts if is_final else self._retries + 1, error)
 
   def _warn_once(self, text: str) -> None:
     if text not in self._warned:

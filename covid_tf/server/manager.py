@@ -21,12 +21,14 @@ class Options:
     load_retries: how often a version that fails to load is tried again.
     retry_interval_s: seconds between two tries.
     allow_labels_for_unavailable: see `labels.new_labels`.
+    self_check: see `loader.Loader`.
   """
 
   poll_s: float = 1.0
   load_retries: int = 5
   retry_interval_s: float = 60.0
   allow_labels_for_unavailable: bool = False
+  self_check: bool = True
 
 
 class ModelManager:
@@ -40,7 +42,8 @@ class ModelManager:
     """Serves nothing until `start`."""
     self.registry = registry_lib.Registry(options.allow_labels_for_unavailable)
     self._loader = loader_lib.Loader(
-        self.registry, options.load_retries, options.retry_interval_s)
+        self.registry, options.load_retries, options.retry_interval_s,
+        options.self_check)
     self._poll_s = options.poll_s
     self._look_now = threading.Event()
     self._stopping = threading.Event()

@@ -17,6 +17,7 @@ class ServerOptions:
     load_retries: how often a failed load is tried again.
     retry_interval_s: seconds between the tries.
     allow_labels_for_unavailable: new labels may name versions not loaded yet.
+    self_check: a version must give its own reference answers to become available.
     host: address to listen on, or None for the loopback ones.
     port: TCP port; 0 for a free one.
     socket_path: Unix socket to listen on too, or None.
@@ -37,6 +38,7 @@ class ServerOptions:
   load_retries: int = 5
   retry_interval_s: float = 60.0
   allow_labels_for_unavailable: bool = False
+  self_check: bool = True
   host: str | None = None
   port: int = 8500
   socket_path: str | None = None

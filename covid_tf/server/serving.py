@@ -48,7 +48,7 @@ class Server:
     config = model_config.configuration(options)
     self._manager = manager_lib.ModelManager(manager_lib.Options(
         options.poll_s, options.load_retries, options.retry_interval_s,
-        options.allow_labels_for_unavailable))
+        options.allow_labels_for_unavailable, options.self_check))
     self._services = services.Services(
         self._manager, admission.Admission(options.running, options.waiting),
         options.as_content)

@@ -1,0 +1,111 @@
+"""`covid-tf check`: do a server's models, or those of a folder, compute right?"""
+
+import argparse
+import dataclasses
+import json
+import sys
+
+import tqdm
+
+from covid_tf import errors
+from covid_tf.commands import model_options
+from covid_tf.predictors import base
+from covid_tf.predictors import self_check
+
+_BATCHES = 200  # A fault of one batch in seventy is met with 95 %.
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the command's flags."""
+  model_options.add_arguments(parser, self_check=False)
+  parser.add_argument(
+      '--batches', type=int, default=_BATCHES, metavar='N',
+      help='how often one batch is asked of each model, one at once and again two at '
+      'once (default %(default)s)')
+  parser.add_argument(
+      '--accept-narrower', action='store_true',
+      help='take the answers of a narrower number format (TF32, bfloat16) for right, '
+      'whatever the card says')
+  parser.add_argument(
+      '--json', action='store_true', help='print one JSON object instead of a table')
+
+
+def run(arguments: argparse.Namespace) -> int:
+  """Asks and prints; returns 0 if all is right.
+
+  Raises:
+    errors.UsageError: a flag is wrong.
+    errors.ModelError: no server, not our models, or they compute wrong.
+  """
+  if arguments.batches < 1:
+    raise errors.UsageError(
+        f'--batches: at least 1 is required, found {arguments.batches}.')
+  source = arguments.server or str(arguments.models or 'demo models')
+  with model_options.open_models(arguments) as models:
+    reports = _reports(arguments, source, models)
+  failures = [text for report in reports for text in report.failures]
+  if arguments.json:
+    print(json.dumps({
+        'source': source, 'right': not failures,
+        'models': [_in_json(report) for report in reports]}))
+  else:
+    print('\n'.join(line for report in reports for line in _lines(report)))
+  if failures:
+    raise errors.ModelError(f'{"; ".join(failures)}.')
+  if not arguments.json:
+    print(f'{source}: right.' if all(report.has_references for report in reports)
+          else f'{source}: repeats itself; whether it is right cannot be said.')
+  return 0
+
+
+def _reports(
+    arguments: argparse.Namespace, source: str,
+    models: base.Models) -> list[self_check.Report]:
+  identities = models.identities()
+  total = 2 * arguments.batches * len(identities)
+  # None: a bar on a terminal, silence in a pipe.
+  with models.study() as study, tqdm.tqdm(
+      total=total, desc='checking', unit='batch', leave=False, disable=None,
+      file=sys.stderr) as bar:
+    return [
+        self_check.check(
+            source, study, identity, arguments.batches,
+            one_machine=arguments.server is None,
+            accept_narrower=arguments.accept_narrower, tick=bar.update)
+        for identity in study.identities()]
+
+
+def _lines(report: self_check.Report) -> list[str]:
+  """What was found of one model, for people."""
+  identity = report.identity
+  lines = [f'{identity.name} version {identity.version}, card '
+           f'{identity.card_sha256[:12]}, {self_check.compute_dtype(identity)}']
+  if report.comparisons:
+    lines.append(f'  {"compared with its reference":42}{"largest":>12}{"allowed":>12}')
+  for found in report.comparisons:
+    lines.append(
+        f'  {found.signature + ", " + found.output:42}{found.difference:12.2g}'
+        f'{found.tolerance:12.2g}  {found.verdict.value}')
+  bits = {0: 'no answer', 1: 'all the same bits'}.get(
+      len(report.counts), f'{len(report.counts)} answers that differ, by '
+      f'{report.spread:.2g} at most')
+  lines.append(f'  one batch {report.batches} times, one and two at once: {bits}')
+  lines += [f'  note: {text}.' for text in report.notes]
+  return lines
+
+
+def _in_json(report: self_check.Report) -> dict:
+  identity = report.identity
+  largest = report.largest
+  return {
+      'name': identity.name, 'version': identity.version,
+      'card_sha256': identity.card_sha256,
+      'compute_dtype': self_check.compute_dtype(identity),
+      'right': not report.failures, 'has_references': report.has_references,
+      'comparisons': [
+          dataclasses.asdict(found) | {'verdict': found.verdict.name.lower()}
+          for found in report.comparisons],
+      'largest_difference': largest and largest.difference,
+      'batches': report.batches, 'answers': report.counts, 'spread': report.spread,
+      'several_machines': report.several_machines,
+      'failures': report.failures, 'notes': report.notes}
