@@ -16,7 +16,7 @@ from covid_tf.commands import inspect as inspect_command
 # Command to a flag that only its own help can know.
 _COMMANDS = {
     'score': '--case-threshold', 'inspect': '--json', 'serve': '--model_config_file',
-    'demo': '--cases', 'cohort': '--prevalence', 'compare': '--same-patient',
+    'check': '--accept-narrower', 'demo': '--cases', 'cohort': '--prevalence', 'compare': '--same-patient',
     'manifestations': '--weighting', 'batch': '--scheduler'}
 
 
@@ -30,7 +30,8 @@ def _place(tmp_path, monkeypatch):
   (tmp_path / 'full' / 'thesis.txt').write_text('mine')
   monkeypatch.chdir(tmp_path)
 
-  def no_models(directory=None):
+  def no_models(directory=None, **options):
+    del options
     raise errors.ModelError(f'{directory}: exported models are required, found none.')
 
   monkeypatch.setattr(predictors, 'load_models', no_models)
@@ -87,6 +88,9 @@ def test_wrong_arguments_are_status_2_below_the_usage(line, capsys, place):
     ('score study --output out --case-threshold gone', 2, '--case-threshold gone'),
     ('inspect gone', 3, 'gone'),
     ('inspect empty --json', 3, 'empty'),
+    ('check --models gone', 4, 'gone'),
+    ('check --batches 0', 2, '--batches'),
+    ('check --tls', 2, '--tls'),
     ('serve', 2, '--models'),
     ('serve --models gone', 2, 'gone'),
     ('serve --models empty', 2, 'empty'),

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -57,6 +58,54 @@ def test_cards_state_window_size_and_thresholds(exports):
   assert lungs['thresholds'] == {'lung_probability': 0.5}
   assert classifier['input_size'] == 224 and classifier['low_pass_sigma'] == 1.5
   assert classifier['thresholds'] == {'slice_probability': 0.5, 'map': 0.6}
+
+
+@pytest.mark.parametrize('name', _NETWORKS)
+def test_an_export_carries_reference_answers_outside_its_card(exports, name):
+  with contextlib.closing(servable.Servable(exports[name])) as served:
+    reference = export_check.answer(served, contract.SELF_CHECK, {})
+    (card,) = export_check.answer(served, contract.CARD, {})['card']
+    answers = {}
+    for key in (contract.SERVING_DEFAULT, contract.PROBABILITY, contract.GRAD_CAM):
+      if key in served.signatures:
+        answers |= export_check.answer(served, key, {'hu': reference['hu']})
+  assert set(reference) == {spec.name for spec in contract.SELF_CHECKS[name].outputs}
+  assert set(answers) == set(reference) - {'hu'}
+  assert sum(array.nbytes for array in reference.values()) <= contract.SELF_CHECK_BYTES
+  assert reference['hu'].dtype == np.int16 and len(reference['hu']) > 1
+  for key, array in answers.items():
+    np.testing.assert_allclose(array, reference[key], atol=1e-5)
+  assert b'self_check' not in card
+
+
+def test_the_classifier_is_asked_about_slices_whose_answers_tell(exports):
+  with contextlib.closing(servable.Servable(exports['classifier'])) as served:
+    reference = export_check.answer(served, contract.SELF_CHECK, {})
+  assert (reference['cam_28'].max((1, 2)) > 0).all()
+  assert len(set(reference['covid_probability'])) == 4
+
+
+@pytest.mark.parametrize('name', _NETWORKS)
+def test_a_server_finds_changed_weights(exports, tmp_path, name):
+  with contextlib.closing(servable.Servable(exports[name])) as served:
+    warm_up.check(served)
+  changed = tmp_path / '1'
+  shutil.copytree(exports[name], changed)
+  _scale_weights(changed / 'variables' / 'variables', 1.5)
+  with contextlib.closing(servable.Servable(changed)) as served:
+    with pytest.raises(warm_up.ComputesWrongError, match=f'{name} version 1 computes'):
+      warm_up.check(served)
+
+
+def _scale_weights(prefix, factor) -> None:
+  """Writes the variables of an export anew, each of them multiplied."""
+  reader = tf.train.load_checkpoint(str(prefix))
+  names = sorted(reader.get_variable_to_shape_map())
+  values = [reader.get_tensor(name) for name in names]
+  tf.raw_ops.SaveV2(
+      prefix=str(prefix), tensor_names=names, shape_and_slices=[''] * len(names),
+      tensors=[tf.constant(value * factor) if getattr(value, 'dtype', None) == np.float32
+               else tf.constant(value) for value in values])
 
 
 def test_digest_changes_with_any_weight_and_only_then():
@@ -123,7 +172,7 @@ def test_an_export_that_differs_from_its_model_is_not_left(tmp_path):
 def test_a_bfloat16_export_keeps_float32_outputs_and_says_what_it_is(tmp_path):
   model = small_networks.classifier()
   hu = export_check.fixed_batch()
-  answers = {}
+  answers, references = {}, {}
   for dtype in ('float32', 'bfloat16'):
     folder = export.export(
         'classifier', model, tmp_path, _TRAINING, compute_dtype=dtype)
@@ -131,10 +180,14 @@ def test_a_bfloat16_export_keeps_float32_outputs_and_says_what_it_is(tmp_path):
     assert card['compute_dtype'] == dtype
     with contextlib.closing(servable.Servable(folder)) as served:
       answers[dtype] = export_check.answer(served, contract.GRAD_CAM, {'hu': hu})
+      references[dtype] = export_check.answer(served, contract.SELF_CHECK, {})
+      warm_up.check(served)  # Of its own type, which its card names.
   for name, values in answers['float32'].items():
     assert answers['bfloat16'][name].dtype == np.float32
     difference = np.abs(answers['bfloat16'][name] - values)
     assert 0 < difference.mean() < 0.05
+  for name, values in references['float32'].items():
+    np.testing.assert_array_equal(references['bfloat16'][name], values)
 
 
 def test_an_unknown_compute_type_is_refused(tmp_path):

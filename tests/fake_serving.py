@@ -24,6 +24,7 @@ class FakeModel:
     bias: see `tiny_answers`.
     card: its card.
     signatures: its SignatureDefMap; by default the contract's.
+    self_check: what it answers to `self_check`; None: it has no such signature.
   """
 
   name: str
@@ -31,12 +32,14 @@ class FakeModel:
   bias: float = 0.0
   card: object = None
   signatures: object = None
+  self_check: dict | None = None
 
   def __post_init__(self):
     if self.card is None:
       self.card = {'name': self.name, 'bias': self.bias}
     if self.signatures is None:
-      self.signatures = contract_signatures(self.name)
+      self.signatures = contract_signatures(
+          self.name, self.self_check is not None)
 
 
 class FakeServing:
@@ -121,6 +124,10 @@ class FakeServing:
           json.dumps(model.card).encode())
       tensors.fill(response.outputs['card'], np.array([text], object))
       return response
+    if name == contract.SELF_CHECK:
+      for key, array in model.self_check.items():
+        tensors.fill_typed(response.outputs[key], array)
+      return response
     hu = tensors.read(request.inputs['hu'])
     with self._lock:
       self.predicted.append((model.name, name, len(hu)))
@@ -130,10 +137,13 @@ class FakeServing:
     return self.after(request, response)
 
 
-def contract_signatures(name: str):
+def contract_signatures(name: str, self_check: bool = False):
   """The SignatureDefMap of a model that keeps the contract."""
   signatures = protocol.SignatureDefMap()
-  for key, signature in contract.SIGNATURES[name].items():
+  named = dict(contract.SIGNATURES[name])
+  if self_check:
+    named[contract.SELF_CHECK] = contract.SELF_CHECKS[name]
+  for key, signature in named.items():
     for specs, infos in ((signature.inputs, signatures.signature_def[key].inputs),
                          (signature.outputs, signatures.signature_def[key].outputs)):
       for spec in specs:

@@ -1,5 +1,6 @@
 """The local server's own side: sockets, TLS, queue, drain, the command."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import pytest
 import serving_stub
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+import tiny_answers
 import tiny_models
 import trustme
 
@@ -26,6 +28,7 @@ from covid_tf.predictors import protocol
 from covid_tf.predictors import tensors
 from covid_tf.server import options as options_lib
 from covid_tf.server import predict
+from covid_tf.server import servable
 from covid_tf.server import serving
 
 _HU = np.full((1, 8, 8), -700, np.int16)
@@ -420,6 +423,50 @@ def test_stopping_lets_running_requests_end(serve, held):
     assert call.result().model_spec.version.value == 2
     stopping.join(60)
     assert not stopping.is_alive()
+
+
+# Versions that compute wrong.
+
+
+@pytest.fixture(scope='module')
+def references(tmp_path_factory):
+  """What the tiny classifier without bias answers, as `self_check` has it."""
+  folder = tiny_models.export(tmp_path_factory.mktemp('right'), 'classifier')
+  hu = tiny_answers.reference('classifier')['hu']
+  with contextlib.closing(servable.Servable(folder)) as served:
+    signature = served.signatures['grad_cam']
+    values = served.run({signature.inputs['hu'].name: hu},
+                        [info.name for info in signature.outputs.values()])
+    return {'hu': hu} | dict(zip(signature.outputs, values, strict=True))
+
+
+def test_a_version_that_computes_wrong_leaves_the_old_one_serving(
+    serve, tmp_path, references):
+  tiny_models.export(tmp_path, 'classifier', 1, self_check=references)
+  server = serve(model_base_path=f'{tmp_path}/classifier', load_retries=5,
+                 retry_interval_s=0.1)
+  tiny_models.export(tmp_path, 'classifier', 2, bias=1.0, self_check=references)
+  with serving_stub.connected(server.addresses[0]) as stub:
+    serving_stub.wait_until(lambda: (2, 'END') in stub.versions('classifier'))
+    request = protocol.GetModelStatusRequest()
+    request.model_spec.name = 'classifier'
+    failed = stub.status(request).model_version_status[0].status
+    assert failed.error_code == grpc.StatusCode.DATA_LOSS.value[0]
+    assert 'classifier version 2 computes wrong: signature grad_cam' in (
+        failed.error_message)
+    time.sleep(0.5)  # Not tried again, in which it might be right by luck.
+    assert stub.versions('classifier') == [(2, 'END'), (1, 'AVAILABLE')]
+  assert _predict(server.addresses[0]).model_spec.version.value == 1
+
+
+def test_a_server_whose_only_version_computes_wrong_does_not_start(
+    serve, tmp_path, references):
+  tiny_models.export(tmp_path, 'classifier', 1, bias=1.0, self_check=references)
+  values = {'model_base_path': f'{tmp_path}/classifier', 'load_retries': 5}
+  with pytest.raises(errors.ModelError, match='computes wrong.*export the model again'):
+    serve(**values)
+  server = serve(**values, self_check=False)
+  assert _predict(server.addresses[0]).model_spec.version.value == 1
 
 
 # The command.

@@ -30,7 +30,8 @@ class _Model(tf.Module):
 def export(directory, name: str, version: int = 1, *, bias: float = 0.0,
            card: dict | None = None,
            signature_names: tuple[str, ...] | None = None,
-           signatures: dict | None = None) -> pathlib.Path:
+           signatures: dict | None = None,
+           self_check: dict | None = None) -> pathlib.Path:
   """Writes DIRECTORY/NAME/VERSION.
 
   Args:
@@ -41,6 +42,7 @@ def export(directory, name: str, version: int = 1, *, bias: float = 0.0,
     card: the model's card; by default one that holds name and bias.
     signature_names: leave out all others.
     signatures: name to a function that takes the place of the right one.
+    self_check: outputs of the signature of that name; None: it has none.
 
   Returns:
     The folder of the version.
@@ -51,11 +53,14 @@ def export(directory, name: str, version: int = 1, *, bias: float = 0.0,
       contract.LUNGS_MODEL: _lungs, contract.CLASSIFIER_MODEL: _classifier}[name](model)
   functions[contract.CARD] = lambda: {'card': tf.constant([json.dumps(card)])}
   functions.update(signatures or {})
+  if self_check is not None:
+    functions[contract.SELF_CHECK] = lambda: {
+        key: tf.constant(value) for key, value in self_check.items()}
   concrete = {}
   for key, function in functions.items():
     if signature_names is not None and key not in signature_names:
       continue
-    inputs = contract.SIGNATURES[name][key].inputs
+    inputs = () if key == contract.SELF_CHECK else contract.SIGNATURES[name][key].inputs
     specs = [tf.TensorSpec(spec.shape, spec.dtype, spec.name) for spec in inputs]
     concrete[key] = tf.function(
         function, input_signature=specs).get_concrete_function()

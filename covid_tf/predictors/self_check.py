@@ -1,4 +1,4 @@
-"""Does a model compute right? Its reference answers, and the same batch again and again.
+"""Does a model compute right? Its reference answers, and one batch again and again.
 
 A model that covid-tf exported carries reference slices and its own float32 answers
 (signature `self_check`). Whoever serves it must give these answers, within what other
@@ -35,8 +35,8 @@ MASK_TOLERANCE = PROBABILITY_TOLERANCE + 1e-5
 _MASK_THRESHOLD = 0.5
 
 # Ours. What a narrower number format may change on an average over all values, and at
-# most. bfloat16 has 8 bits: of the demo models it moves maps by 0.0003 on an average and
-# by 0.015 at most. A batch that a fault destroyed is off by tenths on an average.
+# most. bfloat16 has 8 bits: of the demo models it moves maps by 0.0003 on an average
+# and by 0.015 at most. A batch that a fault destroyed is off by tenths on an average.
 _NARROW_MEAN = 0.02
 _NARROW_MOST = 0.2
 NARROW_TYPES = ('bfloat16', 'float16', 'tensorfloat32')
@@ -379,8 +379,8 @@ def _judge(report: Report, source: str, accept_narrower: bool) -> None:
       report.failures.append(f'{what}: {text}')
   if len(report.counts) < 2:
     return
-  text = (f'{len(report.counts)} answers to one and the same batch that differ by bits, '
-          f'by {report.spread:.2g} at most')
+  text = (f'{len(report.counts)} answers to one and the same batch that differ by '
+          f'bits, by {report.spread:.2g} at most')
   if report.several_machines:
     report.notes.append(
         f'{text}, each of which repeats itself: as several machines behind one address '
