@@ -16,8 +16,9 @@ from covid_tf.commands import inspect as inspect_command
 # Command to a flag that only its own help can know.
 _COMMANDS = {
     'score': '--case-threshold', 'inspect': '--json', 'serve': '--model_config_file',
-    'check': '--accept-narrower', 'demo': '--cases', 'cohort': '--prevalence', 'compare': '--same-patient',
-    'manifestations': '--weighting', 'batch': '--scheduler'}
+    'check': '--accept-narrower', 'demo': '--cases', 'cohort': '--prevalence',
+    'compare': '--same-patient', 'manifestations': '--weighting',
+    'batch': '--scheduler'}
 
 
 @pytest.fixture(name='place', autouse=True)

@@ -104,8 +104,9 @@ def _scale_weights(prefix, factor) -> None:
   values = [reader.get_tensor(name) for name in names]
   tf.raw_ops.SaveV2(
       prefix=str(prefix), tensor_names=names, shape_and_slices=[''] * len(names),
-      tensors=[tf.constant(value * factor) if getattr(value, 'dtype', None) == np.float32
-               else tf.constant(value) for value in values])
+      tensors=[tf.constant(
+          value * factor if getattr(value, 'dtype', None) == np.float32 else value)
+               for value in values])
 
 
 def test_digest_changes_with_any_weight_and_only_then():

@@ -24,6 +24,7 @@ import tiny_answers
 import tiny_models
 
 from covid_tf import contract
+from covid_tf.predictors import answers
 from covid_tf.predictors import protocol
 from covid_tf.predictors import tensors
 
@@ -279,6 +280,17 @@ def test_outputs_have_the_dtypes_of_the_contract(asked, model):
     for spec in signature.outputs:
       assert outputs[spec.name].dtype == np.dtype(spec.dtype), (name, spec.name)
       assert outputs[spec.name].ndim == len(spec.shape)
+
+
+@pytest.mark.parametrize('model', contract.SIGNATURES)
+def test_reference_answers_need_no_input_and_are_given_again(asked, model):
+  reference = asked.stub.outputs(model, contract.SELF_CHECK)
+  assert set(reference) == {spec.name for spec in contract.SELF_CHECKS[model].outputs}
+  for signature in contract.SIGNATURES[model]:
+    if signature in answers.REFERENCED[model]:
+      outputs = asked.stub.outputs(model, signature, hu=reference['hu'])
+      for name, array in outputs.items():
+        np.testing.assert_allclose(array, reference[name], atol=1e-4)
 
 
 def test_typed_and_raw_inputs_mean_the_same(asked):

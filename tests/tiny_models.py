@@ -31,7 +31,8 @@ def export(directory, name: str, version: int = 1, *, bias: float = 0.0,
            card: dict | None = None,
            signature_names: tuple[str, ...] | None = None,
            signatures: dict | None = None,
-           self_check: dict | None = None) -> pathlib.Path:
+           self_check: dict | None = None,
+           with_references: bool = False) -> pathlib.Path:
   """Writes DIRECTORY/NAME/VERSION.
 
   Args:
@@ -43,6 +44,7 @@ def export(directory, name: str, version: int = 1, *, bias: float = 0.0,
     signature_names: leave out all others.
     signatures: name to a function that takes the place of the right one.
     self_check: outputs of the signature of that name; None: it has none.
+    with_references: it has one, with its own right answers.
 
   Returns:
     The folder of the version.
@@ -53,9 +55,13 @@ def export(directory, name: str, version: int = 1, *, bias: float = 0.0,
       contract.LUNGS_MODEL: _lungs, contract.CLASSIFIER_MODEL: _classifier}[name](model)
   functions[contract.CARD] = lambda: {'card': tf.constant([json.dumps(card)])}
   functions.update(signatures or {})
+  if with_references:
+    hu = tf.constant(tiny_answers.reference(name)['hu'])
+    self_check = {'hu': hu} | functions[contract.SERVING_DEFAULT](hu) | functions[
+        contract.PROBABILITY if name == contract.LUNGS_MODEL else contract.GRAD_CAM](hu)
   if self_check is not None:
     functions[contract.SELF_CHECK] = lambda: {
-        key: tf.constant(value) for key, value in self_check.items()}
+        key: tf.constant(np.asarray(value)) for key, value in self_check.items()}
   concrete = {}
   for key, function in functions.items():
     if signature_names is not None and key not in signature_names:
@@ -72,7 +78,7 @@ def export(directory, name: str, version: int = 1, *, bias: float = 0.0,
 def export_both(directory, version: int = 1, bias: float = 0.0) -> pathlib.Path:
   """Writes both models of one version; returns `directory`."""
   for name in contract.SIGNATURES:
-    export(directory, name, version, bias=bias)
+    export(directory, name, version, bias=bias, with_references=True)
   return pathlib.Path(directory)
 
 
