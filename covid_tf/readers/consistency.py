@@ -38,10 +38,11 @@ def require(series: series_lib.Series) -> None:
 def refuse_broken(broken) -> None:
   """Raises CTReadError if there are files that lost their image."""
   if broken:
+    remedy = broken[0].remedy or 'copy the study again'
     raise errors.CTReadError(
         f'{len(broken)} DICOM file(s) are no complete image, so slices may be '
-        f'missing: {broken[0].name}: {broken[0].reason}; copy the study again, or '
-        'move the file away if it is no slice.')
+        f'missing: {broken[0].name}: {broken[0].reason}; {remedy}, or move the file '
+        'away if it is no slice.')
 
 
 def _require_same(images, what: str, value):

@@ -38,12 +38,19 @@ class NotDicomError(Exception):
 
 
 class IncompleteError(Exception):
-  """A DICOM file whose header cannot be read to its pixels."""
+  """A DICOM file whose header cannot be read to its pixels.
 
-  def __init__(self, reason: str, elements: dict, media_class: str):
+  Attributes:
+    elements, media_class: what could be read of it.
+    remedy: what to do where copying the file again is of no use, else ''.
+  """
+
+  def __init__(
+      self, reason: str, elements: dict, media_class: str, remedy: str = ''):
     super().__init__(reason)
     self.elements = elements
     self.media_class = media_class
+    self.remedy = remedy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +101,17 @@ def read(source) -> DataSet:
   for size in _HEADER_BYTES:
     if size > _HEADER_BYTES[0]:
       start = source.read(0, size)
-    elements, place = _elements(start, offset, implicit, little)
+    elements, place, unknown = _elements(start, offset, implicit, little)
     if place is not None:
       return DataSet(elements, source, syntax, writer, little, *place)
     if len(start) < size:
       break
   if not has_prefix and not meta and not elements:
     raise NotDicomError  # Its first bytes looked like DICOM by chance.
+  if unknown:
+    raise IncompleteError(
+        str(unknown), elements, media_class, 'where another program reads it, save it '
+        'there as Explicit VR Little Endian, or leave that element out')
   raise IncompleteError(
       'its header ends or breaks before the pixels', elements, media_class)
 
@@ -160,11 +171,20 @@ def _encoding(start: bytes, offset: int, syntax: str) -> tuple[bool, bool]:
 
 
 def _elements(start: bytes, offset: int, implicit: bool, little: bool):
-  """The wanted elements, and (tag, offset, length) of the pixels or None."""
+  """The wanted elements, (tag, offset, length) of the pixels or None, and an error.
+
+  The error tells of the element that neither the walk nor pydicom could pass.
+  """
   try:
-    return element_walk.Walk(start, implicit, little).to_pixels(offset, _HEADER_TAGS)
+    walk = element_walk.Walk(start, implicit, little)
+    return *walk.to_pixels(offset, _HEADER_TAGS), None
+  except element_walk.UnknownVRError as error:
+    found, place = parsed_by_pydicom(start, offset, implicit, little)
+    if place is None or error.beyond:  # pydicom takes a short length for granted.
+      return found, None, error
+    return found, place, None
   except (element_walk.UnusualError, RecursionError):
-    return parsed_by_pydicom(start, offset, implicit, little)
+    return *parsed_by_pydicom(start, offset, implicit, little), None
 
 
 def parsed_by_pydicom(start: bytes, offset: int, implicit: bool, little: bool):

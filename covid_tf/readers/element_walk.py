@@ -11,16 +11,33 @@ from pydicom import dataelem
 from pydicom import tag as pydicom_tag
 from pydicom import valuerep
 
+from covid_tf.readers import elements
 from covid_tf.readers import tags
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _LONG_VRS = frozenset(vr.encode() for vr in valuerep.EXPLICIT_VR_LENGTH_32)
 _SHORT_VRS = frozenset(vr.encode() for vr in valuerep.EXPLICIT_VR_LENGTH_16)
+_PIXELS_GROUP = 0x7FE0
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
 
 class UnusualError(Exception):
   """The bytes are damaged, or encoded in a way that is left to pydicom."""
+
+
+class UnknownVRError(UnusualError):
+  """An element whose value representation leaves open where its value ends.
+
+  Attributes:
+    beyond: its value may reach over the end of the data.
+  """
+
+  def __init__(self, tag: int, vr: bytes, beyond: bool):
+    super().__init__(
+        f'its element ({tag >> 16:04x},{tag & 0xffff:04x}) has the value '
+        f"representation '{elements.printable(vr.decode('latin-1'))}', which is none "
+        'of the standard')
+    self.beyond = beyond
 
 
 class Walk:
@@ -40,6 +57,7 @@ class Walk:
     self._explicit_header = struct.Struct(order + 'HH2sH').unpack_from
     self._implicit_header = struct.Struct(order + 'HHL').unpack_from
     self._length = struct.Struct(order + 'L').unpack_from
+    self._short = struct.Struct(order + 'H').unpack_from
 
   def to_pixels(self, place: int, wanted: frozenset):
     """Collects elements up to the pixel data.
@@ -60,7 +78,7 @@ class Walk:
     try:
       while True:
         tag, vr, length, place = header(place)
-        if tag >= tags.FLOAT_PIXEL_DATA and tag >> 16 == 0x7FE0:
+        if tag >= tags.FLOAT_PIXEL_DATA and tag >> 16 == _PIXELS_GROUP:
           return found, (tag, place, None if length == UNDEFINED_LENGTH else length)
         if length == UNDEFINED_LENGTH:
           if tag in wanted:
@@ -81,12 +99,47 @@ class Walk:
       group, element, length = self._implicit_header(self._data, place)
       return group << 16 | element, b'', length, place + 8
     group, element, vr, length = self._explicit_header(self._data, place)
-    if vr in _LONG_VRS:
+    if vr in _LONG_VRS and not length:  # Two reserved bytes.
       length = self._length(self._data, place + 8)[0]
       return group << 16 | element, vr, length, place + 12
     if vr in _SHORT_VRS:
       return group << 16 | element, vr, length, place + 8
-    raise UnusualError
+    if group == 0xFFFE:
+      raise UnusualError
+    return self._unusual_header(group << 16 | element, vr, place)
+
+  def _unusual_header(self, tag: int, vr: bytes, place: int):
+    """What `_header` returns of a VR that is not known, or written in another form.
+
+    New VRs have four bytes of length (PS3.5 7.1.2), but '??' and private ones of old
+    writers two, and some elements no VR at all. The one is taken after which another
+    element stands.
+    """
+    two, = self._short(self._data, place + 6)
+    four, = self._length(self._data, place + 8)
+    none, = self._length(self._data, place + 4)
+    forms = [(two, place + 8)]
+    if not two:
+      forms.insert(0, (four, place + 12))
+    if not (vr.isalpha() and vr.isupper() or vr == b'??'):
+      forms.append((none, place + 8))
+    for length, start in forms:
+      if tag >> 16 == _PIXELS_GROUP:  # Often the last element, and out of reach.
+        return tag, vr, length, start
+      if length != UNDEFINED_LENGTH and self._stands_at(start + length, tag):
+        return tag, vr, length, start
+    raise UnknownVRError(tag, vr, any(
+        start + length + 8 > len(self._data) for length, start in forms))
+
+  def _stands_at(self, place: int, before: int) -> bool:
+    """Whether an element, or the end of an item, may begin at a byte."""
+    if place + 8 > len(self._data):
+      return False
+    group, element, vr, _ = self._explicit_header(self._data, place)
+    tag = group << 16 | element
+    if tag in (_ITEM, _ITEM_END, _SEQUENCE_END):
+      return True
+    return tag > before and (vr.isalpha() and vr.isupper() or vr == b'??')
 
   def _after_sequence(self, vr: bytes, place: int) -> int:
     """The byte after a sequence of undefined length, which starts at `place`."""

@@ -15,6 +15,10 @@ from pydicom import dataelem
 
 # Python's float() also takes 'nan', 'inf' and '1_000'; a decimal string does not.
 _DECIMAL = re.compile(r'[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?')
+# Binary VRs of numbers (PS3.5 6.2): some writers use another one than the dictionary's.
+_BINARY = {'US': 'H', 'SS': 'h', 'UL': 'L', 'SL': 'l', 'UV': 'Q', 'SV': 'q',
+           'FL': 'f', 'FD': 'd'}
+_TEXT_NUMBERS = frozenset(('IS', 'DS', 'LO', 'SH', 'CS', 'UC', 'LT', 'ST', 'UT'))
 _PRINTABLE = frozenset(string.ascii_letters + string.digits + ' ._+-/,:=^()')
 
 
@@ -51,13 +55,25 @@ def text(elements, tag: int) -> str:
   return next(iter(texts(elements, tag)), '')
 
 
+def binary_numbers(elements, tag: int) -> tuple[float, ...] | None:
+  """The values of an element with a binary VR of numbers; None for other VRs."""
+  code = _BINARY.get(getattr(elements.get(tag), 'VR', None))
+  value = raw(elements, tag)
+  size = struct.calcsize('<' + code) if code else 0
+  if not value or not size or len(value) % size:
+    return None
+  order = '<' if elements[tag].is_little_endian else '>'
+  return struct.unpack(f'{order}{len(value) // size}{code}', value)
+
+
 def decimals(elements, tag: int, count: int) -> tuple[float, ...]:
-  """Exactly `count` finite numbers of a decimal string element.
+  """Exactly `count` finite numbers of an element: decimal strings, or binary.
 
   Raises:
     ElementError: missing, another number of values, or not finite numbers.
   """
-  values = texts(elements, tag)
+  binary = binary_numbers(elements, tag)
+  values = texts(elements, tag) if binary is None else tuple(map(repr, binary))
   if not values:
     raise ElementError(f'{described(tag)} is missing')
   if len(values) == count and all(map(_DECIMAL.fullmatch, values)):
@@ -79,18 +95,26 @@ def decimal_or_none(elements, tag: int) -> float | None:
 
 
 def unsigned(elements, tag: int, default: int | None = None) -> int:
-  """The value of a 16-bit unsigned element (VR US).
+  """The value of an element that should be a 16-bit unsigned one (VR US).
 
   Raises:
-    ElementError: not two bytes, or missing where there is no default.
+    ElementError: not one whole number from 0 to 65535, or missing where there is no
+      default.
   """
   value = raw(elements, tag)
   if not value and default is not None:
     return default
-  if len(value) != 2:
-    raise ElementError(f'{described(tag)} ' + (
-        'is missing' if not value else f'has {len(value)} bytes instead of 2'))
-  return struct.unpack('<H' if elements[tag].is_little_endian else '>H', value)[0]
+  if not value:
+    raise ElementError(f'{described(tag)} is missing')
+  if getattr(elements[tag], 'VR', None) in _TEXT_NUMBERS:
+    found = decimals(elements, tag, 1)
+  elif (found := binary_numbers(elements, tag)) is None:
+    if len(value) != 2:
+      raise ElementError(f'{described(tag)} has {len(value)} bytes instead of 2')
+    found = struct.unpack('<H' if elements[tag].is_little_endian else '>H', value)
+  if len(found) != 1 or not 0 <= found[0] <= 0xFFFF or found[0] != int(found[0]):
+    raise ElementError(f'{described(tag)} must be one number from 0 to 65535')
+  return int(found[0])
 
 
 def items(elements, tag: int) -> list[dict]:

@@ -93,16 +93,21 @@ def padding(elements, pixels) -> tuple[int, int] | None:
 
 
 def _word(elements, tag: int, pixels) -> int | None:
+  """A stored value; modulo the word, since its VR may have the other sign."""
   value = elements_lib.raw(elements, tag)
   if not value or pixels is None:
     return None
-  size = len(value)
-  if size != 2 and 8 * size != pixels.bits_allocated:
+  found = elements_lib.binary_numbers(elements, tag)
+  if elements[tag].VR in ('IS', 'DS'):
+    found = elements_lib.decimals(elements, tag, 1)
+  elif found is None and len(value) == 2:
+    found = struct.unpack('<H' if elements[tag].is_little_endian else '>H', value)
+  if found is None or len(found) != 1 or not float(found[0]).is_integer():
     raise elements_lib.ElementError(
-        f'{elements_lib.described(tag)} has {size} bytes instead of 2')
-  code = 'h' if size == 2 else 'i'
-  order = '<' if elements[tag].is_little_endian else '>'
-  return struct.unpack(order + (code if pixels.signed else code.upper()), value)[0]
+        f'{elements_lib.described(tag)} has {len(value)} bytes instead of 2')
+  bits = 16 if -1 << 15 <= found[0] < 1 << 16 else 32
+  word = int(found[0]) % (1 << bits)
+  return word - (1 << bits) if pixels.signed and word >> (bits - 1) else word
 
 
 def angle_deg(first, second) -> float:

@@ -57,7 +57,7 @@ def _broken_or_no_image(source, error):
       not sop_class and modality not in ('', 'CT')):
     return []
   return images.BrokenFile(
-      source.name, _series_uid(error.elements), str(error))
+      source.name, _series_uid(error.elements), str(error), error.remedy)
 
 
 def _series_uid(elements) -> str:

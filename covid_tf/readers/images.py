@@ -137,8 +137,10 @@ class BrokenFile:
     name: file name for messages.
     series_uid: of the series it belongs to; '' if that cannot be read.
     reason: what is wrong with it.
+    remedy: what to do where copying it again is of no use, else ''.
   """
 
   name: str
   series_uid: str
   reason: str
+  remedy: str = ''
