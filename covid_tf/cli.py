@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+import warnings
 
 from covid_tf import errors
 from covid_tf.version import __version__
@@ -35,7 +36,11 @@ def main(argv: list[str] | None = None) -> int:
   # `serve` takes flags of another program; the others take only their own.
   parse = getattr(command, 'parse', argparse.ArgumentParser.parse_args)
   try:
-    return command.run(parse(parser, argv[1:]))
+    arguments = parse(parser, argv[1:])
+    # Warnings of libraries quote values of headers and lines of their source. What
+    # a person should know is in our own words in the results.
+    with warnings.catch_warnings(action='ignore'):
+      return command.run(arguments)
   except errors.CovidTFError as error:
     print(f'covid-tf {argv[0]}: {error}', file=sys.stderr)
     return error.exit_status

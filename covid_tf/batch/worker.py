@@ -5,6 +5,7 @@ from concurrent import futures
 import os
 import signal
 import threading
+import warnings
 
 STUDIES_AT_A_TIME = 2  # One has the models; the other is read or written.
 READY = 'ready'
@@ -39,7 +40,8 @@ def serve(connection, function: Callable, environment: dict[str, str]) -> None:
     else:
       send(VALUE, number, value)
 
-  with futures.ThreadPoolExecutor(STUDIES_AT_A_TIME) as pool:
+  with warnings.catch_warnings(action='ignore'), futures.ThreadPoolExecutor(
+      STUDIES_AT_A_TIME) as pool:
     try:
       send(READY)
       while (message := connection.recv()) is not None:

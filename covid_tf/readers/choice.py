@@ -10,8 +10,10 @@ from covid_tf.readers import series as series_lib
 from covid_tf.readers import uids
 
 # Beside a series that covers four times as much, one is a sample (a bolus test,
-# a few high-resolution slices), not the study.
+# a few high-resolution slices), not the study; unless it covers a chest itself: the
+# lungs of an infant are about 100 mm high, a bolus test covers some centimetres.
 _SHORT_SHARE = 0.25
+_SHORTEST_CHEST_MM = 100.0
 
 
 def choose(
@@ -34,9 +36,9 @@ def choose(
   plausible = [series for series in all_series if not series_lib.refusal(series)]
   if not plausible:
     raise errors.CTReadError(_no_ct(all_series))
-  longest = max(map(_extent_mm, plausible))
-  long = [series for series in plausible
-          if _extent_mm(series) >= _SHORT_SHARE * longest]
+  shortest = min(
+      _SHORT_SHARE * max(map(_extent_mm, plausible)), _SHORTEST_CHEST_MM)
+  long = [series for series in plausible if _extent_mm(series) >= shortest]
   if len(long) > 1:
     raise errors.CTReadError(
         f'{len(long)} series could be meant; choose one by its UID '
@@ -76,5 +78,6 @@ def _require_one_study(all_series):
 
 
 def _extent_mm(series: series_lib.Series) -> float:
-  planes = [image.plane for image in series.images if image.plane]
+  planes = [image.plane for image in series.images
+            if image.plane and series_lib.is_axial(image)]
   return float(np.ptp(geometry.heights_mm(planes)))

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import warnings
 
 import pydicom
 
@@ -27,10 +28,12 @@ def referenced_files(path: pathlib.Path) -> list[pathlib.Path]:
   if path.stat().st_size > _MOST_BYTES:
     raise errors.CTReadError('the DICOMDIR is larger than 256 MiB.')
   try:
-    directory = pydicom.dcmread(io.BytesIO(path.read_bytes()))
-    file_ids = [
-        _components(record) for record in directory.DirectoryRecordSequence
-        if 'ReferencedFileID' in record]
+    # pydicom's warnings quote values, which may be names.
+    with warnings.catch_warnings(action='ignore'):
+      directory = pydicom.dcmread(io.BytesIO(path.read_bytes()))
+      file_ids = [
+          _components(record) for record in directory.DirectoryRecordSequence
+          if 'ReferencedFileID' in record]
   except Exception:  # Any byte may be wrong, and pydicom raises what it meets.
     raise errors.CTReadError(
         'the DICOMDIR is damaged; give the folder of the images instead.') from None

@@ -116,7 +116,7 @@ def _deviation(values: np.ndarray, slope: float) -> np.ndarray:
 def _require_no_gap(along: np.ndarray, positions: np.ndarray):
   steps = np.diff(along)
   step = float(np.median(steps))
-  if len(steps) < 2:
+  if len(steps) < 2 or step <= 0:  # Refused as such by whoever measures the step.
     return
   limit = max(_VARYING[0] * step, _VARYING[1])
   wide = np.flatnonzero(steps > 1.5 * step)

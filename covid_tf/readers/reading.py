@@ -131,7 +131,9 @@ def _refusing(name: str):
   """
   name = elements.printable(name)
   try:
-    yield
+    # Numbers of a damaged header may have no quotient; each result is checked.
+    with np.errstate(all='ignore'):
+      yield
   except errors.CTReadError as error:
     raise errors.CTReadError(f'{name}: {error}') from None
   except MemoryError:

@@ -20,6 +20,8 @@ _RENDERED_WORDS = frozenset((
     'SUBTRACTION'))
 _AXIAL_WITHIN_DEG = 25.0
 _MOST_UNMARKED_LOCALIZERS = 3
+# So few axial images among others are reference pictures, no stack.
+_MOST_STRAY_AXIAL = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,11 +138,14 @@ def refusal(series: Series) -> str | None:
     return _problem(images)
   if any(_has_word(image, _RENDERED_WORDS) for image in images):
     return 'projection or rendering, not single slices'
-  if not any(map(is_axial, good)):
+  axial = [image for image in good if is_axial(image)]
+  if not axial:
     tilt = min(fields.angle_deg(image.plane.normal, (0, 0, sign))
                for image in good for sign in (1, -1))
     return f'not axial: {tilt:.0f} degrees from it'
-  heights = geometry.heights_mm([image.plane for image in good])
+  if len(axial) <= _MOST_STRAY_AXIAL and 2 * len(axial) < len(good):
+    return f'not axial: {len(good) - len(axial)} of {len(good)} images lie otherwise'
+  heights = geometry.heights_mm([image.plane for image in axial])
   if np.ptp(heights) < geometry.SAME_PLACE_MM:
     return ('a single slice, whose spacing cannot be measured'
             if len(images) == 1 else 'all slices at one position')
@@ -185,7 +190,7 @@ def summary(series: Series) -> SeriesSummary:
 
 def _spacing(images) -> tuple[float, float, float] | None:
   planes = [image.plane for image in images]
-  if not planes or None in planes:
+  if not planes or None in planes or not _one_direction(planes):
     return None
   order = np.argsort(geometry.heights_mm(planes))
   try:
@@ -193,3 +198,9 @@ def _spacing(images) -> tuple[float, float, float] | None:
   except errors.CTReadError:
     return None
   return tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
+
+
+def _one_direction(planes) -> bool:
+  """Whether the images lie in parallel planes, so that an order of them means much."""
+  normals = np.array([plane.normal for plane in planes])
+  return bool((normals @ normals[0] > math.cos(math.radians(1))).all())

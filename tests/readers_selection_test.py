@@ -1,0 +1,99 @@
+"""Which series is meant: what is no stack, what is too long to be left out."""
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import odd_series
+import pytest
+
+from covid_tf import errors
+from covid_tf import readers
+
+OTHER_UID = '1.2.826.0.1.3680043.10.511.3.2'
+CORONAL = (1, 0, 0, 0, 0, -1)
+
+
+def _save(folder, *several):
+  for number, slices in enumerate(several):
+    odd_series.save(slices, folder, prefix=f'{number}-')
+
+
+def _refusal(folder, **options) -> str:
+  with pytest.raises(errors.CTReadError) as caught:
+    readers.read_ct(folder, **options)
+  return str(caught.value)
+
+
+def _tall(extent_mm, uid, count=12, seed=1):
+  """An axial series of some slices over so many millimetres."""
+  return odd_series.series(
+      odd_series.chest_hu((count, 36, 40), seed),
+      spacing_mm=(extent_mm / (count - 1), 0.75, 0.75), series_uid=uid)
+
+
+@pytest.mark.parametrize('chest_mm', (120, 239))
+def test_a_chest_beside_a_whole_body_is_asked_for(tmp_path, chest_mm):
+  _save(tmp_path, _tall(995 / 2, odd_series.SERIES_UID, 24), _tall(chest_mm, OTHER_UID))
+  text = _refusal(tmp_path)
+  assert '2 series could be meant' in text
+  assert odd_series.SERIES_UID in text and OTHER_UID in text
+
+
+@pytest.mark.parametrize('whole_mm', (500, 995))
+def test_a_chest_is_no_short_series_however_long_the_other_one(tmp_path, whole_mm):
+  _save(tmp_path, _tall(whole_mm, odd_series.SERIES_UID, 30), _tall(125, OTHER_UID))
+  assert '2 series could be meant' in _refusal(tmp_path)
+
+
+def test_a_bolus_test_beside_a_whole_body_is_set_aside(tmp_path):
+  _save(tmp_path, _tall(900, odd_series.SERIES_UID, 30), _tall(90, OTHER_UID, 4))
+  volume = readers.read_ct(tmp_path)
+  assert volume.series_uid == odd_series.SERIES_UID
+  assert '1 much shorter series set aside' in volume.warnings
+
+
+def _coronal_with(axial_count):
+  slices = odd_series.series(orientation=CORONAL, series_uid=OTHER_UID)
+  reference = odd_series.series(series_uid=OTHER_UID)[:axial_count]
+  for ds in reference:
+    ds.SOPInstanceUID += '.99'
+  return reference + slices
+
+
+@pytest.mark.parametrize('count', (1, 2, 3))
+def test_a_coronal_series_with_axial_reference_images(tmp_path, count):
+  _save(tmp_path, odd_series.series(), _coronal_with(count))
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    volume = readers.read_ct(tmp_path)
+  assert volume.series_uid == odd_series.SERIES_UID
+  np.testing.assert_array_equal(volume.hu, odd_series.chest_hu())
+
+
+def test_a_mixed_series_alone_is_refused_in_words(tmp_path):
+  _save(tmp_path, _coronal_with(1))
+  assert 'not axial: 8 of 9 images lie otherwise' in _refusal(tmp_path)
+
+
+def test_a_sagittal_series_with_many_axial_images_is_no_clear_choice(tmp_path):
+  mixed = odd_series.series(orientation=(0, 1, 0, 0, 0, -1), series_uid=OTHER_UID)
+  axial = odd_series.series(series_uid=OTHER_UID)
+  for ds in axial:
+    ds.SOPInstanceUID += '.99'
+  _save(tmp_path, odd_series.series(), mixed + axial)
+  assert '2 series could be meant' in _refusal(tmp_path)
+
+
+def test_the_command_line_prints_no_warning_of_a_library(tmp_path):
+  _save(tmp_path, _coronal_with(3), _tall(20, odd_series.SERIES_UID, 3),
+        _tall(20, odd_series.SERIES_UID + '.1', 3))
+  for index, ds in enumerate(odd_series.series(series_uid='1.2.9')):
+    ds.ImagePositionPatient = [0, 0, 1e5 if index else -1e5]
+    odd_series.save_one(ds, tmp_path / f'far{index}.dcm')
+  run = subprocess.run(
+      [sys.executable, '-W', 'always', '-m', 'covid_tf.cli', 'inspect', str(tmp_path)],
+      capture_output=True, text=True, check=False)
+  assert run.returncode == 3
+  assert 'Warning' not in run.stderr and '.py' not in run.stderr
