@@ -115,5 +115,47 @@ def test_every_requirement_has_a_lower_bound_that_is_met_here():
     assert _numbers(installed) >= _numbers(bound), name
 
 
+def _constraints() -> dict[str, str]:
+  return dict(re.findall(
+      r'^([\w.-]+)==(\S+)$', (_ROOT / 'constraints.txt').read_text('utf-8'),
+      re.MULTILINE))
+
+
+def test_every_requirement_is_pinned_at_a_version_that_meets_it():
+  pinned = _constraints()
+  required = _required('models', 'models-cpu', 'training', 'dask', 'dev')
+  for name, bound in required.items():
+    assert name in pinned, f'{name}: run tools/renew_constraints.sh'
+    assert _numbers(pinned[name]) >= _numbers(bound), name
+  assert set(pinned) >= _BY_HAND
+  assert pinned['tensorflow'] == pinned['tensorflow-cpu']
+
+
+def test_what_a_pinned_package_needs_is_pinned_too():
+  pinned, found = set(_constraints()), 0
+  for distribution in importlib.metadata.distributions():
+    name = _canonical(distribution.metadata['Name'])
+    if name not in pinned:
+      continue
+    found += 1
+    for line in distribution.requires or ():
+      needed, _, marker = line.partition(';')
+      if not marker:  # Else for some systems, Pythons or extras alone.
+        assert _canonical(re.match(r'[\w.-]+', needed)[0]) in pinned, (name, line)
+  assert found > 50
+
+
+def test_both_commands_and_the_renewal_speak_of_the_same():
+  scripts = {path.name: path.read_text('utf-8')
+             for path in (_ROOT / 'tools').glob('*.sh')}
+  test, renewal = scripts['test.sh'], scripts['renew_constraints.sh']
+  for pattern in (r'tools/requirements\.py (\w[a-z -]+\w)', r"--no-deps '(.*)'"):
+    assert re.findall(pattern, test) == re.findall(pattern, renewal) != []
+  environment = scripts['environment.sh']
+  assert re.search(r'stamp=.*constraints\.txt', environment)
+  assert 'PIP_CONSTRAINT=$constraints' in environment
+  assert all('pip_install' in scripts[name] for name in ('test.sh', 'demo.sh'))
+
+
 def _numbers(version: str) -> tuple[int, ...]:
   return tuple(map(int, re.findall(r'\d+', version)))[:3]

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need, runs them all with Bazel and sums them up.
+# Installs what the tests need, checks the spelling, runs all tests with Bazel and sums
+# them up.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/environment.sh
@@ -21,6 +22,7 @@ make_environment test install
 # Bazel runs the first python3 on PATH.
 export PATH="$PWD/.venv/bin:$PATH"
 status=0
+codespell || status=$?
 bazel test --config=offline --noshow_progress "$@" //... || status=$?
 targets=$(bazel query --noshow_progress 'tests(//...)' 2> /dev/null)
 logs=$(bazel info --config=offline bazel-testlogs 2> /dev/null)
