@@ -35,7 +35,8 @@ def test_a_run_counts_as_often_as_it_is_named(runs):
   models, folders = runs
   mean = averaging.mean('classifier', [folders[0], folders[0], folders[1]])
   for found, first, second in zip(
-      mean.get_weights(), models[0].get_weights(), models[1].get_weights(), strict=True):
+      mean.get_weights(), models[0].get_weights(), models[1].get_weights(),
+      strict=True):
     np.testing.assert_allclose(found, (2 * first + second) / 3, rtol=1e-6, atol=1e-7)
 
 
