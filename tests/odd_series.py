@@ -34,6 +34,16 @@ def chest_hu(shape=SHAPE, seed: int = 0) -> np.ndarray:
   return np.maximum(hu, -1024).astype(np.int16)
 
 
+def body_hu(seed: int = 0) -> np.ndarray:
+  """Air around a body with a lung and some metal, int16 [slice, row, column]."""
+  rng = np.random.default_rng(seed)
+  hu = rng.integers(-1020, -980, SHAPE)
+  hu[:, 8:28, 5:36] = rng.integers(30, 51, (8, 20, 31))
+  hu[:, 12:24, 10:20] = rng.integers(-1010, -700, (8, 12, 10))
+  hu[:, 20:22, 25:27] = 3071
+  return hu.astype(np.int16)
+
+
 def series(
     hu=None, spacing_mm=SPACING_MM, orientation=AXIAL, origin=(-8.5, -7.25, 100.0),
     signed=False, bits_stored=12, slope=1, intercept=-1024, series_uid=SERIES_UID,

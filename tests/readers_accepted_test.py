@@ -218,13 +218,32 @@ def test_the_tag_of_a_gantry_tilt_alone_does_not_refuse(tmp_path):
   assert readers.read_ct(tmp_path).warnings == ()
 
 
-@pytest.mark.parametrize('text', ('HU', 'Houndsfield Unit', 'Hounsfield units', ''))
+@pytest.mark.parametrize('text', (
+    'HU', 'Houndsfield Unit', 'Hounsfield units', '', 'Hounsfield', 'HOUNSFIELD UNITS',
+    'hounsfield', ' HU', 'hu', 'H.U.', 'Hounsfield Units (HU)', '[HU]', 'HU ',
+    'Hounsfield_Unit'))
 def test_spellings_of_hounsfield_units(tmp_path, text):
   slices = odd_series.series()
   for ds in slices:
     ds.RescaleType = text
   odd_series.save(slices, tmp_path)
   assert readers.read_ct(tmp_path).warnings == ()
+
+
+@pytest.mark.parametrize('writer', ('GDCM 3.2.6', 'PYDICOM 3.0.2', None))
+@pytest.mark.parametrize('unit, told', (('US', False), ('CT NUMBER', True)))
+def test_units_that_are_not_stated_are_those_of_the_voxels(
+    tmp_path, writer, unit, told):
+  slices = odd_series.series(odd_series.body_hu())
+  for ds in slices:
+    ds.RescaleType = unit
+    if writer:
+      ds.file_meta.ImplementationVersionName = writer
+  volume = readers.read_ct(odd_series.save(slices, tmp_path))
+  np.testing.assert_array_equal(volume.hu, odd_series.body_hu())
+  assert volume.warnings == (
+      "Rescale Type is 'CT NUMBER'; the voxels look like Hounsfield units and were "
+      'read as such',) * told
 
 
 def test_split_acquisitions_and_exposures_are_one_volume(tmp_path):

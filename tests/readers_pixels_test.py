@@ -71,16 +71,6 @@ def test_padding_that_is_air_already_needs_no_warning(tmp_path):
   assert volume.warnings == ()
 
 
-def _body(seed=0):
-  """Air around a body with a lung and metal, int16 [slice, row, column]."""
-  rng = np.random.default_rng(seed)
-  hu = rng.integers(-1020, -980, odd_series.SHAPE)
-  hu[:, 8:28, 5:36] = rng.integers(30, 51, (8, 20, 31))
-  hu[:, 12:24, 10:20] = rng.integers(-1010, -700, (8, 12, 10))
-  hu[:, 20:22, 25:27] = 3071
-  return hu.astype(np.int16)
-
-
 def _read_with_padding(tmp_path, hu, padding_hu, **options):
   slices = odd_series.series(hu, **options)
   for ds in slices:
@@ -93,7 +83,7 @@ def _read_with_padding(tmp_path, hu, padding_hu, **options):
 @pytest.mark.parametrize('options', (
     {}, {'signed': True, 'bits_stored': 16, 'intercept': 0}), ids=('12', '16'))
 def test_a_padding_value_that_tissue_has_stays_tissue(tmp_path, value, options):
-  hu = _body()
+  hu = odd_series.body_hu()
   volume = _read_with_padding(tmp_path, hu, value, **options)
   np.testing.assert_array_equal(volume.hu, hu)
   kept = np.count_nonzero(hu == value)
@@ -104,7 +94,7 @@ def test_a_padding_value_that_tissue_has_stays_tissue(tmp_path, value, options):
 
 @pytest.mark.parametrize('value', (0, 40, 3071))
 def test_padding_that_reaches_in_from_the_corners(tmp_path, value):
-  hu = _body()
+  hu = odd_series.body_hu()
   y, x = np.mgrid[-1:1:36j, -1:1:40j]
   outside = y * y + x * x > 1.1
   hu[:, outside] = value
@@ -119,14 +109,14 @@ def test_padding_that_reaches_in_from_the_corners(tmp_path, value):
 
 
 def test_a_body_that_reaches_the_edge_is_no_padding(tmp_path):
-  hu = _body()
+  hu = odd_series.body_hu()
   hu[:, :, 30:] = np.random.default_rng(1).integers(30, 51, (8, 36, 10))
   volume = _read_with_padding(tmp_path, hu, 40)
   np.testing.assert_array_equal(volume.hu, hu)
 
 
 def test_each_slice_has_its_own_padding_value(tmp_path):
-  hu = _body()
+  hu = odd_series.body_hu()
   slices = odd_series.series(hu, signed=True, bits_stored=16, intercept=0)
   for index, ds in enumerate(slices):
     value = (-2000, 40, -3000, 3000)[index % 4]

@@ -43,7 +43,9 @@ _BAD_VALUES = (
     ('RescaleIntercept', 'inf', "found 'inf'"),
     ('RescaleIntercept', '1e300', 'gives no Hounsfield units'),
     ('RescaleType', 'OD', "Rescale Type must be HU, found 'OD'"),
-    ('RescaleType', 'US', "Rescale Type must be HU, found 'US'"),
+    ('RescaleType', 'Z_EFF', "Rescale Type must be HU, found 'Z_EFF'"),
+    ('RescaleType', 'HU_MOD', "Rescale Type must be HU, found 'HU_MOD'"),
+    ('RescaleType', 'MGML', "Rescale Type must be HU, found 'MGML'"),
     ('PixelSpacing', '0\\0', 'between 0.05 and 5 mm'),
     ('PixelSpacing', '-0.7\\0.7', 'between 0.05 and 5 mm'),
     ('PixelSpacing', 'nan\\nan', '2 finite numbers'),
@@ -77,6 +79,18 @@ def test_a_value_that_cannot_be_right(tmp_path, keyword, value, message):
   for file in path.iterdir():
     _set_raw(file, keyword, value)
   assert re.search(message, _refusal(tmp_path))
+
+
+@pytest.mark.parametrize('writer', ('GDCM 3.2.6', 'PYDICOM 3.0.2'))
+@pytest.mark.parametrize('unit', ('US', 'BQML', 'unknown'))
+def test_unstated_units_of_voxels_that_are_no_chest(tmp_path, writer, unit):
+  slices = odd_series.series(odd_series.body_hu())
+  for ds in slices:
+    ds.RescaleType, ds.RescaleIntercept = unit, 0  # The intercept was lost.
+    ds.file_meta.ImplementationVersionName = writer
+  odd_series.save(slices, tmp_path)
+  assert f"Rescale Type must be HU where .* found '{unit}': no voxel is air" in re.sub(
+      'the voxels do not look so,', '.*', _refusal(tmp_path))
 
 
 def _set_raw(file, keyword, value):

@@ -99,6 +99,9 @@ def _read_dicom(path):
   if image.problems or image.plane is None or not series.is_axial(image):
     reason = '; '.join(image.problems) or 'it is not axial'
     raise errors.CTReadError(f'{path.name}: an axial CT slice is required: {reason}.')
+  if image.rescale.unit not in ('', 'US'):  # US: not said, as by many writers.
+    raise errors.CTReadError(
+        f"{path.name}: Rescale Type must be HU, found '{image.rescale.unit}'.")
   words = np.empty((image.pixels.rows, image.pixels.columns), np.uint16)
   try:
     hounsfield.convert(

@@ -22,9 +22,7 @@ from covid_tf.readers import tags
 _PREAMBLE = 128
 _MEDIA_STORAGE_CLASS_UID = 0x00020002
 _TRANSFER_SYNTAX_UID = 0x00020010
-_IMPLEMENTATION_VERSION_NAME = 0x00020013
-_META_TAGS = [
-    _MEDIA_STORAGE_CLASS_UID, _TRANSFER_SYNTAX_UID, _IMPLEMENTATION_VERSION_NAME]
+_META_TAGS = [_MEDIA_STORAGE_CLASS_UID, _TRANSFER_SYNTAX_UID]
 _HEADER_TAGS = frozenset((*tags.OF_AN_IMAGE, *privacy.TAGS))
 
 # Bytes read for a header, one after the other until the pixels are reached. A
@@ -61,7 +59,6 @@ class DataSet:
     elements: tag to pydicom's raw element, for the tags that we look at.
     source: where `pixel_offset` counts; not the file itself if it is deflated.
     syntax: transfer syntax UID, '' if the file has no meta information.
-    writer: name of the software that wrote the file, '' if not given.
     little_endian: byte order of the data set.
     pixel_tag: which kind of pixel data it has.
     pixel_offset: byte of the first pixel in `source`.
@@ -71,7 +68,6 @@ class DataSet:
   elements: dict[int, Any]
   source: Any
   syntax: str
-  writer: str
   little_endian: bool
   pixel_tag: int
   pixel_offset: int
@@ -92,7 +88,6 @@ def read(source) -> DataSet:
   if media_class == dicomdir.MEDIA_STORAGE_DIRECTORY:
     raise NotDicomError
   syntax = elements_lib.text(meta, _TRANSFER_SYNTAX_UID)
-  writer = elements_lib.text(meta, _IMPLEMENTATION_VERSION_NAME)
   if syntax == pydicom_uid.DeflatedExplicitVRLittleEndian:
     source, offset = sources.InflatedSource(source, offset), 0
     start = source.read(0, _HEADER_BYTES[0])
@@ -103,7 +98,7 @@ def read(source) -> DataSet:
       start = source.read(0, size)
     elements, place, unknown = _elements(start, offset, implicit, little)
     if place is not None:
-      return DataSet(elements, source, syntax, writer, little, *place)
+      return DataSet(elements, source, syntax, little, *place)
     if len(start) < size:
       break
   if not has_prefix and not meta and not elements:

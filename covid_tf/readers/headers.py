@@ -1,5 +1,6 @@
 """From the elements of a header to image records, with what is wrong in words."""
 
+import dataclasses
 import re
 
 from pydicom import uid as pydicom_uid
@@ -17,9 +18,11 @@ from covid_tf.readers import uids
 
 _DATES = (tags.ACQUISITION_DATE, tags.ACQUISITION_DATE_TIME, tags.SERIES_DATE,
           tags.STUDY_DATE)
-# Real scanners write 'HU', GE writes 'Houndsfield Unit' with this spelling.
-# GDCM writes 'US' (unspecified) into every file that had no Rescale Type.
-_HU_TYPE = re.compile(r'HU|HOUN[DS]*FIELD *UNITS?', re.IGNORECASE)
+# Letters of a Rescale Type that says HU: 'HU', 'H.U.', 'Hounsfield', 'HOUNSFIELD
+# UNITS', and GE's 'Houndsfield Unit'.
+_HU_TYPE = re.compile('(HOUN[DS]*FIELDS?(UNITS?)?)?(HU)?')
+# Defined terms of other units (PS3.3 C.11.1.1.2).
+_OTHER_UNITS = frozenset(('OD', 'MGML', 'ZEFF', 'ED', 'EDW', 'HUMOD', 'PCT'))
 
 
 def images_of(
@@ -141,11 +144,14 @@ def _kind_problems(common: dict, elements) -> list[str]:
 
 def _rescale(data_set, group, pixels) -> images.Rescale:
   kind = elements_lib.text(group, tags.RESCALE_TYPE)
-  unspecified = kind == 'US' and data_set.writer.startswith('GDCM')
-  if kind and not unspecified and not _HU_TYPE.fullmatch(kind):
+  letters = re.sub('[^A-Z]', '', kind.upper())
+  if letters in _OTHER_UNITS:
     raise elements_lib.ElementError(
         f"Rescale Type must be HU, found '{elements_lib.printable(kind)}'")
-  return fields.rescale(group, fields.padding(data_set.elements, pixels))
+  rescale = fields.rescale(group, fields.padding(data_set.elements, pixels))
+  if not kind or letters and _HU_TYPE.fullmatch(letters):
+    return rescale
+  return dataclasses.replace(rescale, unit=elements_lib.printable(kind))
 
 
 def _notes(elements, syntax: str) -> tuple[str, ...]:

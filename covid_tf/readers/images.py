@@ -80,11 +80,14 @@ class Rescale:
   Attributes:
     slope, intercept: HU = stored * slope + intercept.
     padding: range of stored words that stand for no measurement, or None.
+    unit: Rescale Type where it does not say HU, printable; '' where it does or is
+      missing, which says HU too.
   """
 
   slope: float
   intercept: float
   padding: tuple[int, int] | None = None
+  unit: str = ''
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ _HIGHEST_AIR_HU = -500
 # Steps of so many thicknesses: more than rounding of nominal values, less than the 2
 # of a series that lost every second slice.
 _GAP = 1.5
+# The defined term of Rescale Type for units that are not said; GDCM writes it into
+# every file that had no Rescale Type.
+_UNSPECIFIED = 'US'
 
 
 def read_ct(
@@ -209,14 +212,37 @@ def _gaps(images, grid) -> tuple[str, ...]:
           'was not imaged, or is missing',)
 
 
+def _units(images, not_hu: str | None) -> tuple[str, ...]:
+  """What to say of the units of a DICOM series.
+
+  Args:
+    images: its images.
+    not_hu: why its voxels are no HU of a chest, or None.
+
+  Raises:
+    CTReadError: its header does not say HU, and its voxels do not look so.
+  """
+  units = {image.rescale.unit for image in images} - {''}
+  found = ', '.join(f"'{unit}'" for unit in sorted(units)[:4])
+  if units and not_hu:
+    raise errors.CTReadError(
+        f'Rescale Type must be HU where the voxels do not look so, found {found}: '
+        f'{not_hu}; export the CT in Hounsfield units.')
+  if not_hu:
+    return (f'{not_hu}: is this a chest?',)
+  if units - {_UNSPECIFIED}:
+    return (f'Rescale Type is {found}; the voxels look like Hounsfield units and were '
+            'read as such',)
+  return ()
+
+
 def _volume(series, stack: stacking.Stack, notes, with_key: bool) -> volume.CTVolume:
   hu, changes = loading.load(stack)
   images = series.images
   oddities = dict.fromkeys(note for image in images for note in image.notes)
   warnings = [
       *notes, *oddities, *stack.grid.warnings, *_gaps(images, stack.grid), *changes]
-  if note := _airless(hu):
-    warnings.append(f'{note}: is this a chest?')
+  warnings += _units(images, _airless(hu))
   if series.localizers:
     warnings.append(f'{len(series.localizers)} localizer(s) in the series set aside')
   first = stack.places[0][0]
