@@ -189,7 +189,7 @@ def test_the_counted_outline_encloses_the_counted_voxels(case):
   index = int(result.corona_score_by_slice_cm3.argmax())
   path = page.all('path', 'counted', 'axial')[0].attributes['d']
   area_mm2 = sum(
-      abs(_area(points)) for points in map(_points_mm, path.split('z')[:-1]))
+      abs(_area(points)) for points in map(report_page.points_mm, path.split('z')[:-1]))
   counted = result.localization.slice_map(index) > result.thresholds.map
   assert area_mm2 == pytest.approx(np.count_nonzero(counted) * 9.0, rel=0.1)
 
@@ -295,13 +295,6 @@ def test_heat_rises_in_lightness_for_any_colour_vision():
   # IEC 61966-2-1: from sRGB to light, then to luminance.
   light = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055)**2.4)
   assert (np.diff(light @ (0.2126, 0.7152, 0.0722)) > 0).all()
-
-
-def _points_mm(part):
-  start, _, steps = part.lstrip('M').partition('l')
-  steps = np.array(steps.split(), float).reshape(-1, 2)
-  return (np.array(start.split(), float) + np.cumsum(
-      np.vstack(((0, 0), steps)), axis=0)) / 10
 
 
 def _area(points):

@@ -70,3 +70,11 @@ def pixels(uri: str) -> np.ndarray:
   data = base64.b64decode(uri.partition('base64,')[2], validate=True)
   image = Image.open(io.BytesIO(data)).convert('RGBA')
   return np.asarray(image, np.float32) / 255
+
+
+def points_mm(part: str) -> np.ndarray:
+  """float [N, 2]: (x, y) of one closed line of a path in tenths of millimetres."""
+  start, _, steps = part.lstrip('M').partition('l')
+  steps = np.array(steps.split(), float).reshape(-1, 2)
+  return (np.array(start.split(), float) + np.cumsum(
+      np.vstack(((0, 0), steps)), axis=0)) / 10

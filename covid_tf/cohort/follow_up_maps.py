@@ -104,13 +104,12 @@ def _level(
     height: float, index: int, mask: np.ndarray, map_: results.LocalizationMap, view,
     result) -> Level:
   lungs, heat = view.picture(mask[index]), view.picture(map_.slice_map(index))
-  step_mm = view.down.step_mm, view.across.step_mm
   grey = np.where(lungs, _LUNG, _BACKGROUND).astype(np.uint8)
   rows = round(_COLUMNS * view.size_mm[0] / view.size_mm[1])
   return Level(
       height, index, case_pictures.Picture(
           pictures.grey_uri(grey, (rows, _COLUMNS), _QUALITY),
-          pictures.heat_uri(heat, _HEAT_COLUMNS) if heat.any() else '',
-          pictures.outline(lungs, step_mm, 0.5),
-          pictures.outline(heat, step_mm, result.thresholds.map)),
+          pictures.heat_uri(heat, view.step_mm, _HEAT_COLUMNS) if heat.any() else '',
+          pictures.outline(lungs, view.step_mm),
+          pictures.outline(heat > result.thresholds.map, view.step_mm)),
       result.corona_score_by_slice_cm3[index])

@@ -30,18 +30,25 @@ def small_pictures(
   if view.fixed_axis != 0:  # Slices that are not axial are shown as they are stored.
     view = None
 
-  def small(crop: np.ndarray) -> np.ndarray:
+  def placed(crop: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """The crop as it is shown, and the (rows, columns) of its small picture."""
     shown, (height, width) = crop, crop.shape
     if view:
       plane = np.zeros(volume.shape[1:], np.uint8)
       plane[box.rows, box.columns] = crop
       shown, (height, width) = view.picture(plane), view.size_mm
     scale = SIDE / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return shown, (max(1, round(height * scale)), max(1, round(width * scale)))
+
+  def small(crop: np.ndarray) -> np.ndarray:
+    shown, size = placed(pictures.lung_window(crop))
     return np.asarray(Image.fromarray(np.ascontiguousarray(shown)).resize(
-        size, Image.Resampling.BILINEAR))
+        size[::-1], Image.Resampling.BILINEAR))
+
+  def small_map(map_: np.ndarray) -> np.ndarray:
+    shown, size = placed(np.rint(255 * map_).astype(np.uint8))
+    return pictures.with_peaks(shown, tuple(np.divide(size, shown.shape)))
 
   if not len(crops):
     return np.zeros((0, 1, 1), np.uint8), np.zeros((0, 1, 1), np.uint8)
-  return (np.stack([small(pictures.lung_window(crop)) for crop in crops]),
-          np.stack([small(np.rint(255 * map_).astype(np.uint8)) for map_ in maps]))
+  return np.stack(list(map(small, crops))), np.stack(list(map(small_map, maps)))

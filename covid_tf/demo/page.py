@@ -55,15 +55,14 @@ def thumbnail(folder: layout.DemoFolder, name: str) -> Thumbnail:
   shown = lesion if lesion.any() else lung
   index = int(shown.sum((1, 2)).argmax())
   found = phantom_truth.read_mask(folder.result(name) / 'localization.nii.gz')[index]
-  _, row_mm, column_mm = volume.spacing_mm
-  window = _around(lung, (row_mm, column_mm))
+  step_mm = row_mm, column_mm = volume.spacing_mm[1:]
+  window = _around(lung, step_mm)
   grey = pictures.lung_window(volume.hu[index][window])
   height, width = grey.shape[0] * row_mm, grey.shape[1] * column_mm
   return Thumbnail(
       pictures.grey_uri(grey, (round(_COLUMNS * height / width), _COLUMNS), _QUALITY),
-      pictures.heat_uri(found[window], _COLUMNS) if found.any() else '',
-      pictures.outline(lesion[index][window], (row_mm, column_mm), 0.5)
-      if lesion.any() else '', width, height, index)
+      pictures.heat_uri(found[window], step_mm, _COLUMNS) if found.any() else '',
+      pictures.outline(lesion[index][window], step_mm), width, height, index)
 
 
 def write_page(

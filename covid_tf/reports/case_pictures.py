@@ -96,13 +96,13 @@ class CasePictures:
       plane = np.zeros(result.shape[1:], np.float32)
       plane[result.lung_box.rows, result.lung_box.columns] = (
           result.localization.maps[number])
-      heat = pictures.heat_uri(self._map_view.picture(plane), _HEAT_COLUMNS)
-      counted = self._outline(view, plane, result.thresholds.map)
+      heat = self._heat(self._map_view, plane, _HEAT_COLUMNS)
+      counted = self._outline(view, plane > result.thresholds.map)
     return Picture(
         pictures.grey_uri(
             pictures.lung_window(view.picture(self._volume.hu[index])),
             _size(view, columns), quality),
-        heat, self._outline(view, result.lung_mask[index], 0.5), counted)
+        heat, self._outline(view, result.lung_mask[index]), counted)
 
   def coronal_row(self) -> tuple[int, bool]:
     """The row whose coronal plane says most, and whether it holds score.
@@ -128,13 +128,12 @@ class CasePictures:
     if result.lung_box.row0 <= row < result.lung_box.row1:
       for index, map_ in zip(result.localization.slices, result.localization.maps):
         plane[index, result.lung_box.columns] = map_[row - result.lung_box.row0]
-    heat = view.picture(plane)
     grey = pictures.lung_window(view.picture(self._volume.hu[:, row]))
     return Picture(
         pictures.grey_uri(grey, _size(view, columns), quality),
-        pictures.heat_uri(heat, 2 * _HEAT_COLUMNS) if heat.any() else '',
-        self._outline(view, result.lung_mask[:, row], 0.5),
-        self._outline(view, plane, result.thresholds.map))
+        self._heat(view, plane, 2 * _HEAT_COLUMNS) if plane.any() else '',
+        self._outline(view, result.lung_mask[:, row]),
+        self._outline(view, plane > result.thresholds.map))
 
   def renderings(self) -> tuple[Rendering, ...]:
     """The map in the lungs, from three sides."""
@@ -164,9 +163,12 @@ class CasePictures:
     return (*corner, width, height)
 
   @staticmethod
-  def _outline(view, plane, level) -> str:
-    return pictures.outline(
-        view.picture(plane), (view.down.step_mm, view.across.step_mm), level)
+  def _heat(view, plane, columns) -> str:
+    return pictures.heat_uri(view.picture(plane), view.step_mm, columns)
+
+  @staticmethod
+  def _outline(view, mask) -> str:
+    return pictures.outline(view.picture(mask), view.step_mm)
 
 
 def _shown(result: results.CaseResult) -> tuple[slice, slice, slice]:

@@ -58,14 +58,15 @@ def lung_scene(
   for index, map_ in zip(localization.slices, localization.maps):
     plane = np.zeros(lung_mask.shape[1:], np.float32)
     plane[localization.box.rows, localization.box.columns] = map_
-    heat[index] = plane[::stride[0], ::stride[1]]
-  around = ndimage.find_objects(lungs.astype(np.uint8))[0]
+    heat[index] = _block_maxima(plane, stride)
+  # Also a positive slice beyond the last one with lung is shown.
+  around = ndimage.find_objects(((lungs > 0) | (heat > 0)).astype(np.uint8))[0]
   steps_mm[1:] *= stride
   orientation = orientations.io_orientation(affine)
-  lungs, heat = (
-      _cubic(block[around], steps_mm / voxel_mm, orientation,
-             round(_MARGIN_MM / voxel_mm)) for block in (lungs, heat))
-  return LungScene(lungs, heat, voxel_mm)
+  zoom, margin = steps_mm / voxel_mm, round(_MARGIN_MM / voxel_mm)
+  return LungScene(
+      _cubic(lungs[around], zoom, orientation, margin, _interpolated),
+      _cubic(heat[around], zoom, orientation, margin, pictures.with_peaks), voxel_mm)
 
 
 def render(
@@ -88,15 +89,25 @@ def render(
       scene.voxel_mm / VOXEL_MM)
 
 
-def _cubic(block, steps, orientation, margin):
+def _block_maxima(plane, stride):
+  """The largest value of each block, in place of every `stride`-th."""
+  for axis, length in enumerate(plane.shape):
+    plane = np.maximum.reduceat(plane, np.arange(0, length, stride[axis]), axis=axis)
+  return plane
+
+
+def _interpolated(block, zoom):
+  return ndimage.zoom(block, zoom, order=1, mode='nearest', grid_mode=True)
+
+
+def _cubic(block, steps, orientation, margin, resample):
   """[slice, row, column], `steps` voxels apart, to a cubic [z, y, x] grid."""
   order = [int(np.flatnonzero(orientation[:, 0] == world)[0]) for world in (2, 1, 0)]
   turned = np.transpose(block, order)
   for axis, source in enumerate(order):
     turned = np.flip(turned, axis) if orientation[source, 1] < 0 else turned
   zoom = [steps[source] for source in order]
-  cubic = ndimage.zoom(turned, zoom, order=1, mode='nearest', grid_mode=True)
-  return np.pad(cubic, margin)
+  return np.pad(resample(turned, zoom), margin)
 
 
 def _turned(block, turn_degrees, tilt_degrees):

@@ -25,7 +25,7 @@ _FAINTEST = 0.15  # Map values up to here are left clear.
 _OPACITY = (0.25, 0.75)  # Just above _FAINTEST, and at 1.
 _LUNG_GREY = 75  # Aerated lung through the window, below a colour bar.
 _LEVELS = 64  # Colours of a heat image: a small palette, and no step can be seen.
-_OUTLINE_PIXEL_MM = 1.5  # Masks are averaged to about this before they are outlined.
+_OUTLINE_PIXEL_MM = 1.5  # Masks are brought to about this before they are outlined.
 _OUTLINE_TOLERANCE_MM = 0.4  # An outline may leave its contour by so much.
 
 
@@ -49,21 +49,52 @@ def grey_uri(picture: np.ndarray, size: tuple[int, int], quality: int) -> str:
   return _uri(image, 'webp', quality=quality, method=2)
 
 
-def heat_uri(picture: np.ndarray, columns: int) -> str:
+def heat_uri(
+    picture: np.ndarray, step_mm: tuple[float, float], columns: int) -> str:
   """Data URI of a map in [0, 1] as colour with transparency.
+
+  Pixels of the image are about square in millimetres, whatever those of the picture
+  are. No value is averaged away: a slice as thin as you like keeps its colour.
 
   Args:
     picture: float32 [rows, columns].
-    columns: of the image at most; the rows keep the proportion of the pixels.
+    step_mm: millimetres between pixel centres, down and across.
+    columns: about how many the image has; fewer where pixels are large.
   """
-  rows = max(2, round(picture.shape[0] * min(1, columns / picture.shape[1])))
-  image = Image.fromarray(np.ascontiguousarray(picture, np.float32)).resize(
-      (min(columns, picture.shape[1]), rows), Image.Resampling.BILINEAR)
+  pixel_mm = picture.shape[1] * step_mm[1] / columns
+  zoom = (step / pixel_mm for step in step_mm)
+  image = with_peaks(picture, tuple(
+      factor if factor < 1 else round(factor) for factor in zoom))
   levels = np.rint(np.clip(image, 0, 1) * (_LEVELS - 1)).astype(np.uint8)
   image = Image.fromarray(levels)
   palette = heat_colours(np.linspace(0, 1, _LEVELS))
   image.putpalette(palette[:, :3].tobytes())
   return _uri(image, 'png', transparency=palette[:, 3].tobytes(), optimize=False)
+
+
+def with_peaks(block: np.ndarray, zoom: tuple[float, ...]) -> np.ndarray:
+  """Brings a map to another grid over the same extent, and keeps its maxima.
+
+  Where pixels become fewer, each is the largest of those it replaces; where they
+  become more, a pixel is repeated: it is as large as it was.
+
+  Args:
+    block: a map, of any number of axes.
+    zoom: of each axis, about how many pixels of the result to one of the block.
+
+  Returns:
+    The map on the other grid, at least one pixel along each axis.
+  """
+  for axis, factor in enumerate(zoom):
+    length = block.shape[axis]
+    count = max(1, round(length * factor))
+    if count < length:
+      starts = np.arange(count) * length // count
+      block = np.maximum.reduceat(block, starts, axis=axis)
+    elif count > length:
+      centres = (np.arange(count) * 2 + 1) * length // (2 * count)
+      block = np.take(block, centres, axis=axis)
+  return block
 
 
 def rgba_uri(picture: np.ndarray) -> str:
@@ -96,35 +127,47 @@ def css_gradient() -> str:
   return f'linear-gradient(to right,{",".join(stops)})'
 
 
-def outline(picture: np.ndarray, step_mm: tuple[float, float], level: float) -> str:
-  """SVG path, in tenths of its millimetres, where `picture` crosses `level`.
+def outline(mask: np.ndarray, step_mm: tuple[float, float]) -> str:
+  """SVG path, in tenths of its millimetres, around what is set.
+
+  Smoothed over a few millimetres, never over pixels, so that a slice of 8 mm is
+  outlined as one of 1 mm; what smoothing would wipe out keeps an outline of its own.
 
   Args:
-    picture: [rows, columns]: a mask, or a map.
+    mask: bool [rows, columns], or 0 and 1.
     step_mm: millimetres between pixel centres, down and across.
-    level: the value to outline.
 
   Returns:
-    The path's `d`; '' where nothing is above the level.
+    The path's `d`; '' where nothing is set.
   """
-  picture, step_mm = _averaged(picture, step_mm)
+  share, touched, step_mm = _at_outline_pixels(mask, step_mm)
   # Padded, so that what touches the edge is closed there; smoothed, because the
   # steps of a mask's pixels are no anatomy.
-  padded = ndimage.uniform_filter(np.pad(picture, 1), 3, mode='nearest')
-  lines = contourpy.contour_generator(z=padded).lines(level)
+  padded = ndimage.uniform_filter(np.pad(share, 1), 3, mode='nearest')
+  inside = ndimage.maximum_filter(padded > 0.5, 3)
+  padded[np.pad(touched, 1) & ~inside] = 1  # Too thin to survive the smoothing.
+  lines = contourpy.contour_generator(z=padded).lines(0.5)
   # Pixel centres lie half a step inside the picture; the padding took one more.
   parts = [(line - 0.5) * (step_mm[1], step_mm[0]) for line in lines]
   return ''.join(_path(part) for part in parts if len(part) > 3)
 
 
-def _averaged(picture, step_mm):
-  """Blocks of pixels averaged to pixels of about _OUTLINE_PIXEL_MM."""
-  rows, columns = (
+def _at_outline_pixels(mask, step_mm):
+  """Share of the mask and whether it is touched, at pixels of _OUTLINE_PIXEL_MM.
+
+  Smaller pixels are averaged in blocks, larger ones interpolated.
+  """
+  blocks = [
       max(1, min(round(_OUTLINE_PIXEL_MM / step), length))
-      for step, length in zip(step_mm, picture.shape))
-  image = Image.fromarray(np.ascontiguousarray(picture, np.float32))
-  return (np.asarray(image.reduce((columns, rows))),
-          (step_mm[0] * rows, step_mm[1] * columns))
+      for step, length in zip(step_mm, mask.shape)]
+  repeats = [max(1, round(step / _OUTLINE_PIXEL_MM)) for step in step_mm]
+  image = Image.fromarray(np.ascontiguousarray(mask, np.float32)).reduce(
+      (blocks[1], blocks[0]))
+  touched = np.asarray(image) > 0
+  rows, columns = np.multiply(touched.shape, repeats).tolist()
+  share = np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))
+  return share, np.kron(touched, np.ones(repeats, bool)), tuple(
+      step * block / repeat for step, block, repeat in zip(step_mm, blocks, repeats))
 
 
 def _path(points: np.ndarray) -> str:

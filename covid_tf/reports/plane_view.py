@@ -73,6 +73,11 @@ class PlaneView:
     """(height, width)."""
     return self.down.length_mm, self.across.length_mm
 
+  @property
+  def step_mm(self) -> tuple[float, float]:
+    """Millimetres between pixel centres, (down, across)."""
+    return self.down.step_mm, self.across.step_mm
+
   def picture(self, plane: np.ndarray) -> np.ndarray:
     """Cuts, turns and flips `plane` [first other axis, second other axis]."""
     if self.down.axis > self.across.axis:
