@@ -37,10 +37,15 @@ def _one_positive_slice(slice_mm, in_plane=(4.0, 4.0), peak=_PEAK, reverse=()):
           volume.shape, box, (index,), maps[np.newaxis]))
 
 
+def _points_mm(path):
+  """float [N, 2]: (x, y) of all lines of a path."""
+  parts = path.split('z')[:-1]
+  return np.concatenate([report_page.points_mm(part) for part in parts])
+
+
 def _size_mm(path):
   """(height, width) of all that a path goes around."""
-  points = np.concatenate([report_page.points_mm(part) for part in path.split('z')[:-1]])
-  return np.ptp(points, axis=0)[::-1]
+  return np.ptp(_points_mm(path), axis=0)[::-1]
 
 
 def _strongest(uri):
@@ -109,8 +114,7 @@ def test_every_rectangle_is_outlined_where_it_lies(
     row, column, rows, columns, down_mm, across_mm):
   mask = np.zeros((40, 40), np.uint8)
   mask[row:row + rows, column:column + columns] = 1
-  path = pictures.outline(mask, (down_mm, across_mm))
-  points = np.concatenate([report_page.points_mm(part) for part in path.split('z')[:-1]])
+  points = _points_mm(pictures.outline(mask, (down_mm, across_mm)))
   for axis, start, stop, step in (
       (1, row, min(40, row + rows), down_mm),
       (0, column, min(40, column + columns), across_mm)):
