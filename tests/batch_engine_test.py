@@ -5,6 +5,9 @@ import signal
 import threading
 import time
 
+import pytest
+
+from covid_tf import errors
 from covid_tf.batch import engine
 from covid_tf.batch import lost
 
@@ -44,7 +47,7 @@ def test_every_study_ends_once_although_workers_are_killed():
 
 def test_a_study_that_kills_its_workers_fails_alone():
   ends = dict(engine.map_studies(_with_a_killer, range(8), processes=1))
-  assert ends.pop(3) == lost.by_deaths()
+  assert ends.pop(3) == lost.by_deaths(-signal.SIGKILL)
   assert {study: value for study, (value, _) in ends.items()} == {
       study: study * study for study in (0, 1, 2, 4, 5, 6, 7)}
 
@@ -83,3 +86,55 @@ def test_workers_end_with_the_caller():
   except ProcessLookupError:
     alive = False
   assert not alive
+
+
+def _with_a_fault(number):
+  if number == 1:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)  # Any thread may take the signal.
+  return number
+
+
+def test_a_worker_that_dies_is_named_by_its_signal():
+  ends = dict(engine.map_studies(_with_a_fault, range(3), processes=1))
+  reason = ends.pop(1).reason
+  assert 'died 3 times and was ended by SIGSEGV (segmentation fault)' in reason
+  assert 'TF_ENABLE_ONEDNN_OPTS=0' in reason
+  assert ends == {0: 0, 2: 2}
+
+
+def _faulty_once(marker):
+  """Dies the first time, as a rare fault does; works the second."""
+  if marker:
+    try:
+      os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+      return 'done'
+    os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
+  return 'done'
+
+
+def test_a_study_whose_worker_died_once_is_tried_again(tmp_path):
+  studies = ['', str(tmp_path / 'marker'), '']
+  ends = list(engine.map_studies(_faulty_once, studies, processes=1))
+  assert [value for _, value in ends] == ['done'] * 3
+
+
+class _DiesOnArrival:
+  """A function that no worker survives to receive."""
+
+  def __reduce__(self):
+    return os.kill, (_Own(), signal.SIGSEGV)
+
+
+class _Own:
+  """The number of whichever process unpickles it."""
+
+  def __reduce__(self):
+    return os.getpid, ()
+
+
+def test_workers_that_die_before_they_start_are_named_by_their_signal():
+  with pytest.raises(errors.ClusterError, match=r'SIGSEGV \(segmentation fault\)'):
+    list(engine.map_studies(_DiesOnArrival(), range(3), processes=1))

@@ -3,7 +3,11 @@
 import contextlib
 import csv
 import json
+import os
 import re
+import signal as signal_lib
+import sys
+import time
 
 import fake_serving
 import pytest
@@ -184,7 +188,63 @@ def test_a_real_server_comes_up_and_goes(tmp_path):
       connected.identities()
 
 
-def test_a_server_that_dies_is_quoted(tmp_path):
-  with pytest.raises(errors.ModelError, match='covid-tf serve must come up'):
+def test_a_server_that_ends_is_quoted(tmp_path):
+  with pytest.raises(errors.ModelError) as caught:
     with server_process.serving(tmp_path / 'absent'):
       pass
+  assert 'covid-tf serve, which the demo started, ended with status 2 before' in str(
+      caught.value)
+  assert f'{tmp_path / "absent"}' in str(caught.value)
+
+
+# A server that says it is ready, and dies once somebody knocks or at once.
+_DYING = '''
+import os, signal, socket, sys
+with socket.create_server(('127.0.0.1', 0)) as server:
+  print('I0000 00:00: greetings', 'loading', 'corrupted weights', sep='\\n',
+        file=sys.stderr, flush=True)
+  if {is_ready}:
+    print(f'ready on 127.0.0.1:{{server.getsockname()[1]}}, x', flush=True)
+    server.accept()
+  os.kill(os.getpid(), signal.{signal})
+'''
+
+
+@pytest.mark.parametrize('is_ready, when', [
+    (True, 'while it was used'), (False, 'before it was ready')])
+@pytest.mark.parametrize('signal, words', [
+    ('SIGSEGV', ('segmentation fault', 'TF_ENABLE_ONEDNN_OPTS=0')),
+    ('SIGKILL', ('killed from outside', 'memory'))])
+def test_a_server_that_dies_is_named_by_its_signal(
+    monkeypatch, tmp_path, is_ready, when, signal, words):
+  program = _DYING.format(is_ready=is_ready, signal=signal)
+  monkeypatch.setattr(
+      server_process, '_command', lambda models: (sys.executable, '-c', program))
+  with pytest.raises(errors.ModelError) as caught:
+    with server_process.serving(tmp_path) as address:
+      grpc_predictor.connect(address, connect_patience_s=1).close()
+  text = str(caught.value)
+  assert f'was ended by {signal}' in text and when in text and '\n' not in text
+  assert 'said: loading | corrupted weights: ' in text
+  for word in words:
+    assert word in text
+
+
+def test_another_failure_beside_a_living_server_stays_itself(monkeypatch, tmp_path):
+  monkeypatch.setattr(server_process, '_command', lambda models: (
+      sys.executable, '-c', 'import time; print("ready on a:1", flush=True); '
+      'time.sleep(60)'))
+  with pytest.raises(errors.ModelError, match='^another$'):
+    with server_process.serving(tmp_path):
+      raise errors.ModelError('another')
+
+
+def _die(number):
+  os.kill(os.getpid(), number)
+  time.sleep(60)
+
+
+def test_a_drawing_process_that_dies_is_named_by_its_signal():
+  with pytest.raises(errors.CovidTFError, match=r'SIGSEGV \(segmentation fault\)'):
+    with drawing.workers() as pool:
+      pool.submit(_die, signal_lib.SIGSEGV).result()

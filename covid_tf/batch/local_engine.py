@@ -14,6 +14,7 @@ import threading
 from typing import Any
 
 from covid_tf import errors
+from covid_tf import process_end
 from covid_tf.batch import lost
 from covid_tf.batch import worker as worker_lib
 
@@ -139,17 +140,19 @@ class _Crew:
 
   def _buried(self, worker: _Worker) -> Iterator[tuple]:
     worker.process.join()
+    code = worker.process.exitcode
     worker.connection.close()
     if not worker.is_ready:
       self._deaths_before_ready += 1
       if self._deaths_before_ready >= lost.MOST_DEATHS:
         raise errors.ClusterError(
-            f'worker processes end before they start (exit code '
-            f'{worker.process.exitcode}); is there enough memory?')
+            'worker processes must start, but the last of '
+            f'{lost.MOST_DEATHS} {process_end.how(code)} before it did: '
+            f'{process_end.remedy(code)}.')
     self._workers[self._workers.index(worker)] = self._hired()
     for task in worker.tasks.values():
       task.deaths += worker.is_ready
       if task.deaths >= lost.MOST_DEATHS:
-        yield task.study, lost.by_deaths()
+        yield task.study, lost.by_deaths(code)
       else:
         self._suspects.append(task)

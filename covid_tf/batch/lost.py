@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from covid_tf import process_end
+
 # Of one study: twice may be bad luck, three times is the study.
 MOST_DEATHS = 3
 
@@ -17,8 +19,13 @@ class Lost:
   reason: str
 
 
-def by_deaths() -> Lost:
-  """Of a study whose workers died again and again."""
+def by_deaths(exit_code: int | None = None) -> Lost:
+  """Of a study whose workers died again and again.
+
+  Args:
+    exit_code: of the last of them; None if it is not known, as on a cluster.
+  """
   return Lost(
-      f'its worker process died {MOST_DEATHS} times (out of memory, or killed); give '
-      'workers more memory, or read the study alone with covid-tf inspect.')
+      f'its worker process died {MOST_DEATHS} times and {process_end.how(exit_code)} '
+      f'the last time: {process_end.remedy(exit_code)}; or read the study alone with '
+      'covid-tf inspect.')

@@ -5,6 +5,7 @@ import concurrent.futures
 from concurrent.futures import process
 import contextlib
 import multiprocessing
+from multiprocessing import context as context_lib
 import os
 import pathlib
 import signal
@@ -13,6 +14,7 @@ import threading
 
 from covid_tf import errors
 from covid_tf import files
+from covid_tf import process_end
 from covid_tf.datasets import phantom
 from covid_tf.datasets import phantom_dicom
 from covid_tf.datasets import phantom_truth
@@ -29,18 +31,38 @@ def workers() -> Iterator[concurrent.futures.Executor]:
     errors.CovidTFError: one of them was killed.
   """
   count = min(os.cpu_count() or 1, _MOST_PROCESSES)
-  with concurrent.futures.ProcessPoolExecutor(
-      count, multiprocessing.get_context('spawn'), _begin_worker) as pool:
+  context = _Context()
+  with concurrent.futures.ProcessPoolExecutor(count, context, _begin_worker) as pool:
     try:
       yield pool
     except process.BrokenProcessPool as error:
+      pool.shutdown()  # Then all have ended, each in its own way.
       raise errors.CovidTFError(
           'drawing phantoms and exporting models needs processes that live to their '
-          'end, but one was killed, as happens when memory runs out; close other '
-          'programs and try again.') from error
+          f'end, but one {_how_one_ended(context.started)}.') from error
     except BaseException:
       pool.shutdown(wait=False, cancel_futures=True)
       raise
+
+
+class _Context(context_lib.SpawnContext):
+  """Starts processes as 'spawn' does, and keeps them to say how they ended."""
+
+  def __init__(self):
+    super().__init__()
+    self.started = []
+
+  def Process(self, *args, **kwargs):  # pylint: disable=invalid-name
+    self.started.append(context_lib.SpawnProcess(*args, **kwargs))
+    return self.started[-1]
+
+
+def _how_one_ended(processes) -> str:
+  """Of the process that ended by itself; the pool terminates the others."""
+  codes = [one.exitcode for one in processes if one.exitcode not in (
+      None, 0, -signal.SIGTERM)]
+  code = codes[0] if codes else None
+  return f'{process_end.how(code)}: {process_end.remedy(code)}'
 
 
 def _begin_worker() -> None:

@@ -18,6 +18,7 @@ from covid_tf.demo import layout
 from covid_tf.reports import stored_result
 
 _CALL_S = 600  # A demo has time; a busy laptop may need it.
+_PATIENCE_S = 5  # Its own server, once gone, does not come back.
 
 
 def score_case(folder: layout.DemoFolder, name: str, address: str) -> None:
@@ -34,7 +35,8 @@ def score_case(folder: layout.DemoFolder, name: str, address: str) -> None:
   begin = time.perf_counter()
   study_scoring.score_study(
       folder.study(name), folder.result(name),
-      functools.partial(predictors.connect, address, timeout_s=_CALL_S))
+      functools.partial(predictors.connect, address, timeout_s=_CALL_S,
+                        patience_s=_PATIENCE_S))
   seconds = time.perf_counter() - begin
   files.write_atomically(
       folder.timing(name), json.dumps({'seconds': seconds}).encode())

@@ -9,6 +9,7 @@ import sys
 import tempfile
 
 from covid_tf import errors
+from covid_tf import process_end
 
 _READY = 'ready on '
 _STOP_S = 40  # The server drains for 30 seconds at most.
@@ -25,15 +26,21 @@ def serving(models: pathlib.Path) -> Iterator[str]:
     'HOST:PORT'.
 
   Raises:
-    errors.ModelError: the server ended before it was ready; says its last line.
+    errors.ModelError: the server ended by itself, before it was ready or while it was
+      used; says by which signal or status, its last lines and what to do.
   """
-  command = (sys.executable, '-m', 'covid_tf.cli', 'serve', '--models', str(models),
-             '--host', '127.0.0.1', '--port', '0')
   with tempfile.TemporaryFile('w+') as complaints, subprocess.Popen(
-      command, stdout=subprocess.PIPE, stderr=complaints, text=True,
+      _command(models), stdout=subprocess.PIPE, stderr=complaints, text=True,
       env=os.environ | {'TF_CPP_MIN_LOG_LEVEL': '2'}) as process:
     try:
-      yield _address(process, complaints)
+      address = _address(process, complaints)
+      try:
+        yield address
+      except errors.ModelError as error:
+        # Its client saw no more than that nobody answers.
+        if process.poll() is None:
+          raise
+        raise _ended(process, complaints, 'while it was used') from error
     finally:
       process.terminate()
       try:
@@ -46,8 +53,18 @@ def _address(process, complaints) -> str:
   for line in process.stdout:
     if _READY in line:
       return line.partition(_READY)[2].split(',')[0].split()[0]
+  process.wait()  # Its output has ended, and so does it.
+  raise _ended(process, complaints, 'before it was ready')
+
+
+def _command(models: pathlib.Path) -> tuple[str, ...]:
+  return (sys.executable, '-m', 'covid_tf.cli', 'serve', '--models', str(models),
+          '--host', '127.0.0.1', '--port', '0')
+
+
+def _ended(process, complaints, when: str) -> errors.ModelError:
   complaints.seek(0)
-  said = complaints.read().strip().splitlines() or ['nothing']
-  raise errors.ModelError(
-      'covid-tf serve must come up to show the demo, but it ended and said: '
-      f'{said[-1]}')
+  code = process.returncode
+  return errors.ModelError(
+      f'covid-tf serve, which the demo started, {process_end.how(code)} {when} and '
+      f'said: {process_end.last_lines(complaints.read())}: {process_end.remedy(code)}.')

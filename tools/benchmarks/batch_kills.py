@@ -12,6 +12,7 @@ import time
 import batch_stub
 import psutil
 
+from covid_tf import process_end
 from covid_tf.batch import manifest
 from covid_tf.batch import records
 from covid_tf.reports import study_files
@@ -41,8 +42,9 @@ def run(root: pathlib.Path, kills: int) -> dict[str, float]:
       if len(found) == _STUDIES:
         _take_away(output, chance)
   process.wait()
-  if _start(source, output).wait():
-    raise SystemExit('the last run failed')
+  code = _start(source, output).wait()
+  if code:
+    raise SystemExit(f'the last run {process_end.how(code)}')
   found, broken = _results(output)
   with open(output / manifest.FILE_NAME, newline='', encoding='utf-8') as file:
     keys = [row['key'] for row in csv.DictReader(file)]

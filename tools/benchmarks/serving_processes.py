@@ -10,6 +10,8 @@ import sys
 
 import psutil
 
+from covid_tf import process_end
+
 
 class Server:
   """A running server.
@@ -40,7 +42,10 @@ def _running(*command: str) -> Iterator[Server]:
   try:
     found = re.search(r'ready on ([\w.]+:\d+)', process.stdout.readline())
     if not found:
-      raise RuntimeError(f'{command[1:3]} did not start')
+      process.terminate()
+      raise RuntimeError(
+          f'{" ".join(command[1:])} did not start: it '
+          f'{process_end.how(process.wait())}')
     yield Server(process, found.group(1))
   finally:
     process.stdin.close()

@@ -1,0 +1,70 @@
+"""How a process of ours ended, in words: signal or status, last lines, what to do."""
+
+import re
+import signal
+
+_MOST_LINES = 3
+_LONGEST_LINE = 200
+# What TensorFlow says of itself at every start: no news of how a process ended.
+_GREETING = re.compile(r'[IW]\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d .*: [IW] |'
+                       r'WARNING: All log messages before absl')
+_SHELL = 128  # A shell adds the signal to it.
+
+_NAMES = {
+    signal.SIGSEGV: 'segmentation fault',
+    signal.SIGBUS: 'bus error',
+    signal.SIGILL: 'illegal instruction',
+    signal.SIGFPE: 'arithmetic fault',
+    signal.SIGABRT: 'abort, of a library that found its own state broken',
+    signal.SIGKILL: 'killed from outside',
+}
+_IN_MACHINE_CODE = (
+    signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT)
+
+
+def how(exit_code: int | None) -> str:
+  """Says how a process ended.
+
+  Args:
+    exit_code: of `subprocess` or `multiprocessing`, negative for a signal; None if
+      it is not known.
+
+  Returns:
+    For instance 'was ended by SIGSEGV (segmentation fault)'.
+  """
+  number = _signal(exit_code)
+  if number is None:
+    return 'ended' if exit_code is None else f'ended with status {exit_code}'
+  name = _NAMES.get(number)
+  return f'was ended by {number.name}' + (f' ({name})' if name else '')
+
+
+def remedy(exit_code: int | None) -> str:
+  """What a user can do about it, as a clause."""
+  number = _signal(exit_code)
+  if number in _IN_MACHINE_CODE:
+    return (
+        'a fault of a library in machine code on this processor, not of your data; try '
+        'TF_ENABLE_ONEDNN_OPTS=0 in the environment, and report it')
+  if number is signal.SIGKILL or exit_code is None:
+    return 'usually memory ran out; close other programs or give it more memory'
+  if number is not None:
+    return 'somebody ended it; start again'
+  return 'what it wrote last says why'
+
+
+def last_lines(text: str) -> str:
+  """The last lines that a process wrote, on one line; 'nothing' if there are none."""
+  lines = [' '.join(line.split())[:_LONGEST_LINE] for line in text.splitlines()
+           if line.strip() and not _GREETING.match(line)]
+  return ' | '.join(lines[-_MOST_LINES:]) or 'nothing'
+
+
+def _signal(exit_code: int | None) -> signal.Signals | None:
+  if exit_code is None:
+    return None
+  number = exit_code - _SHELL if exit_code > _SHELL else -exit_code
+  try:
+    return signal.Signals(number)
+  except ValueError:
+    return None
