@@ -24,14 +24,26 @@ AXIAL = (1, 0, 0, 0, 1, 0)
 
 
 def chest_hu(shape=SHAPE, seed: int = 0) -> np.ndarray:
-  """Smooth random tissue from -1000 to 1500 HU, int16 [slice, row, column]."""
+  """Smooth random tissue from -1000 to 1500 HU, int16 [slice, row, column].
+
+  Most of what is denser than lung is fat and muscle, as in any patient.
+  """
+  coarse, fine = _random_values(shape, seed)
+  coarse = np.where((coarse > 200) & (coarse < 1400), coarse % 240 - 130, coarse)
+  return np.maximum(coarse + fine, -1024).astype(np.int16)
+
+
+def even_hu(shape=SHAPE, seed: int = 0) -> np.ndarray:
+  """Smooth random values, evenly from -1000 to 1500 HU; int16, as above."""
+  return np.maximum(sum(_random_values(shape, seed)), -1024).astype(np.int16)
+
+
+def _random_values(shape, seed):
   rng = np.random.default_rng(seed)
   coarse = rng.integers(-1000, 1500, (shape[0], 5, 6))
   rows = np.linspace(0, 4.99, shape[1]).astype(int)
   columns = np.linspace(0, 5.99, shape[2]).astype(int)
-  fine = rng.integers(-20, 21, shape)
-  hu = coarse[:, rows][:, :, columns] + fine
-  return np.maximum(hu, -1024).astype(np.int16)
+  return coarse[:, rows][:, :, columns], rng.integers(-20, 21, shape)
 
 
 def body_hu(seed: int = 0) -> np.ndarray:

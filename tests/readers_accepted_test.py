@@ -294,7 +294,7 @@ def test_dicom_without_air_is_read_and_told(tmp_path):
   volume = readers.read_ct(odd_series.save(odd_series.series(hu), tmp_path))
   np.testing.assert_array_equal(volume.hu, hu)
   assert volume.warnings == (
-      'no voxel is air, below -500 HU; the lowest is -200: is this a chest?',)
+      'no voxel is air, below -850 HU; the lowest is -200: is this a chest?',)
 
 
 def test_stored_values_that_lost_their_intercept_are_told(tmp_path):

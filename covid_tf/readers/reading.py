@@ -12,6 +12,7 @@ from covid_tf.readers import consistency
 from covid_tf.readers import discovery
 from covid_tf.readers import elements
 from covid_tf.readers import headers
+from covid_tf.readers import hounsfield_check
 from covid_tf.readers import images as images_lib
 from covid_tf.readers import loading
 from covid_tf.readers import nifti
@@ -21,8 +22,6 @@ from covid_tf.readers import sources
 from covid_tf.readers import stacking
 from covid_tf.readers import tilt
 
-# Ours: lungs, airways and the room lie far below, soft tissue and fat above.
-_HIGHEST_AIR_HU = -500
 # Steps of so many thicknesses: more than rounding of nominal values, less than the 2
 # of a series that lost every second slice.
 _GAP = 1.5
@@ -149,20 +148,12 @@ def _refusing(name: str):
 
 
 def _in_hu(ct: volume.CTVolume) -> volume.CTVolume:
-  """A NIfTI volume, if it shows air: nothing in its header says that it is in HU."""
-  if note := _airless(ct.hu):
+  """A NIfTI volume, if it may be in HU: nothing in its header says so."""
+  if note := hounsfield_check.judge(ct.hu):
     raise errors.CTReadError(
         f'no Hounsfield units of a chest: {note}; give the CT as it was measured, not '
-        'scaled, shifted or cut to a window.')
+        'scaled, shifted or limited to a window.')
   return ct
-
-
-def _airless(hu: np.ndarray) -> str | None:
-  """What is odd about voxels that are no chest's, or None."""
-  lowest = int(hu.min())
-  if lowest <= _HIGHEST_AIR_HU:
-    return None
-  return f'no voxel is air, below {_HIGHEST_AIR_HU} HU; the lowest is {lowest}'
 
 
 def _all_series(found: discovery.Found, hasher):
@@ -242,7 +233,7 @@ def _volume(series, stack: stacking.Stack, notes, with_key: bool) -> volume.CTVo
   oddities = dict.fromkeys(note for image in images for note in image.notes)
   warnings = [
       *notes, *oddities, *stack.grid.warnings, *_gaps(images, stack.grid), *changes]
-  warnings += _units(images, _airless(hu))
+  warnings += _units(images, hounsfield_check.judge(hu))
   if series.localizers:
     warnings.append(f'{len(series.localizers)} localizer(s) in the series set aside')
   first = stack.places[0][0]
