@@ -1,6 +1,6 @@
 """One study from its files to its result folder: `covid-tf score` and the demo."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import os
 
@@ -18,7 +18,7 @@ def score_study(
     study: str | os.PathLike, output: str | os.PathLike,
     open_models: Callable[[], contextlib.AbstractContextManager[base.Models]], *,
     series_uid: str | None = None, patient_key_file: str | None = None,
-    resample_tilt: bool = False,
+    reading: Mapping[str, object] | None = None,
     threshold: case_threshold.CaseThreshold | None = None,
     demo_models: bool = False) -> results.CaseResult:
   """Reads, scores and writes a study; all of its files appear, or none.
@@ -29,7 +29,7 @@ def score_study(
     open_models: called once the study is read.
     series_uid: which series of the study; None where there is one.
     patient_key_file: a site's secret, or None.
-    resample_tilt: straighten gantry tilt instead of refusing it.
+    reading: further keyword arguments of `read_ct`, such as resample_tilt.
     threshold: of the case; None for no answer.
     demo_models: the models are the demo's, whatever their cards say.
 
@@ -42,7 +42,7 @@ def score_study(
   with output_folder.filling(output, study_files.NAMES) as folder:
     volume = readers.read_ct(
         study, series_uid=series_uid, patient_key_file=patient_key_file,
-        resample_tilt=resample_tilt)
+        **(reading or {}))
     with open_models() as models:
       if threshold:
         threshold.require_same_models(models.identities())

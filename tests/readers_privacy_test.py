@@ -1,5 +1,6 @@
 """Who the patient is stays in the reader; a site's key makes a lasting pseudonym."""
 
+import copy
 import hashlib
 import hmac
 import io
@@ -8,6 +9,9 @@ import logging
 import warnings
 
 import odd_series
+import pydicom
+from pydicom import dataelem
+from pydicom import uid
 import pytest
 
 from covid_tf import cli
@@ -103,3 +107,124 @@ def test_a_volume_holds_no_personal_value(tmp_path):
   json.dump(fields, buffer)
   for value in odd_series.PATIENT:
     assert value not in buffer.getvalue() + repr(readers.list_series(tmp_path))
+
+
+_NAME = 'Müller^Jörg'
+_LATIN_NAME = _NAME.encode('latin-1')
+
+
+def _patient(slices, folder, *, name=_LATIN_NAME, charset=b'ISO_IR 100',
+             patient_id=b'ID-4711', issuer=b'', prefix=''):
+  """Saves slices of a patient whose header is written in these bytes."""
+  for index, ds in enumerate(slices):
+    ds = copy.deepcopy(ds)
+    for tag, vr, value in ((0x00080005, 'CS', charset), (0x00100010, 'PN', name),
+                           (0x00100020, 'LO', patient_id), (0x00100021, 'LO', issuer)):
+      ds.pop(tag, None)
+      value += b' ' * (len(value) % 2)
+      ds[tag] = dataelem.RawDataElement(
+          pydicom.tag.Tag(tag), vr, len(value), value, 0, False, True)
+    folder.mkdir(exist_ok=True)
+    path = folder / f'{prefix}{index}.dcm'
+    ds.save_as(path, enforce_file_format=True)
+
+
+def _as_written(**written):
+  return written
+
+
+_SAME_PATIENT = (
+    _as_written(issuer=b'WARD'),
+    _as_written(name=_NAME.encode(), charset=b'ISO_IR 192'),
+    _as_written(name=_NAME.encode(), charset=b'ISO_IR 100'),
+    _as_written(name=_NAME.encode(), charset=b''),
+    _as_written(name=_NAME.encode('latin-1'), charset=b''),
+    _as_written(name=_NAME.upper().encode('latin-1')),
+    _as_written(name=b'Mu\xcc\x88ller^Jo\xcc\x88rg', charset=b'ISO_IR 192'),
+    _as_written(name=_NAME.encode('latin-1') + b'^^^'),
+    _as_written(name=b' ' + _NAME.encode('latin-1').replace(b'^', b' ')),
+    _as_written(name=_NAME.encode() + '=山田^太郎'.encode(), charset=b'ISO_IR 192'),
+    _as_written(name=_NAME.encode('gb18030'), charset=b'GB18030'),
+    _as_written(name=b'=' + '山田'.encode(), charset=b'ISO_IR 192'),
+    _as_written(name=b''), _as_written(patient_id=b'id-4711'),
+    _as_written(patient_id=b' ID-4711  '), _as_written(patient_id=b''))
+
+
+@pytest.mark.parametrize('written', _SAME_PATIENT)
+def test_one_patient_written_in_two_ways_is_one(tmp_path, written):
+  first, second = odd_series.series()[:4], odd_series.series()[4:]
+  _patient(first, tmp_path / 'study')
+  _patient(second, tmp_path / 'study', prefix='b', **written)
+  assert readers.read_ct(tmp_path / 'study').shape == odd_series.SHAPE
+  # The key is the same whichever of the slices is the lowest.
+  _patient(second, tmp_path / 'turned', prefix='b')
+  _patient(first, tmp_path / 'turned', **written)
+  key = _key_file(tmp_path)
+  keys = {readers.read_ct(tmp_path / name, patient_key_file=key).patient_key
+          for name in ('study', 'turned')}
+  assert len(keys) == 1 and None not in keys
+
+
+@pytest.mark.parametrize('written', (
+    _as_written(name=b'Miller^Jorg'), _as_written(patient_id=b'ID-4712'),
+    _as_written(patient_id=b'ID 4711'), _as_written(name='Møller^Jörg'.encode())))
+def test_two_patients_are_two(tmp_path, written):
+  _patient(odd_series.series()[:4], tmp_path / 'study')
+  _patient(odd_series.series()[4:], tmp_path / 'study', prefix='b', **written)
+  with pytest.raises(errors.CTReadError, match='more than one patient') as caught:
+    readers.read_ct(tmp_path / 'study')
+  assert 'ller' not in str(caught.value) and '471' not in str(caught.value)
+
+
+def test_names_that_are_romanized_alike_are_two(tmp_path):
+  slices = odd_series.series()
+  for part, name in ((slices[:4], '山田^太郎'), (slices[4:], '山田^太朗')):
+    _patient(part, tmp_path / 'study', charset=b'ISO_IR 192',
+             name=b'Yamada^Tarou=' + name.encode(), prefix=part[0].SOPInstanceUID)
+  with pytest.raises(errors.CTReadError, match='more than one patient'):
+    readers.read_ct(tmp_path / 'study')
+
+
+def test_japanese_escape_sequences_are_decoded(tmp_path):
+  escaped = b'Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B'
+  _patient(odd_series.series()[:4], tmp_path / 'study', name=escaped,
+           charset=b'\\ISO 2022 IR 87')
+  _patient(odd_series.series()[4:], tmp_path / 'study', charset=b'ISO_IR 192',
+           name='Yamada^Tarou=山田^太郎'.encode(), prefix='b')
+  assert readers.read_ct(tmp_path / 'study').shape == odd_series.SHAPE
+
+
+def test_two_issuers_are_two_patients(tmp_path):
+  _patient(odd_series.series()[:4], tmp_path / 'study', issuer=b'WARD')
+  _patient(odd_series.series()[4:], tmp_path / 'study', issuer=b'CLINIC', prefix='b')
+  with pytest.raises(errors.CTReadError, match='more than one patient'):
+    readers.read_ct(tmp_path / 'study')
+
+
+def test_an_issuer_counts_where_no_study_uid_holds_images_together(tmp_path):
+  slices = odd_series.series()
+  for ds in slices:
+    del ds.StudyInstanceUID
+  _patient(slices[:4], tmp_path / 'study', issuer=b'WARD')
+  _patient(slices[4:], tmp_path / 'study', prefix='b')
+  with pytest.raises(errors.CTReadError, match='more than one patient'):
+    readers.read_ct(tmp_path / 'study')
+
+
+def test_what_is_not_ct_does_not_count(tmp_path):
+  _patient(odd_series.series(), tmp_path / 'study')
+  capture = odd_series.series(series_uid='1.2.3')[:1]
+  capture[0].SOPClassUID = uid.SecondaryCaptureImageStorage
+  _patient(capture, tmp_path / 'study', name=b'X', patient_id=b'Y', prefix='b')
+  assert readers.read_ct(tmp_path / 'study').shape == odd_series.SHAPE
+
+
+def test_a_study_has_one_key_whichever_series_is_read(tmp_path):
+  _patient(odd_series.series(), tmp_path / 'study')
+  _patient(odd_series.series(series_uid='1.2.3'), tmp_path / 'study', issuer=b'WARD',
+           prefix='b')
+  expected = hmac.new(_KEY, b'WARD\0ID-4711', hashlib.sha256).hexdigest()
+  for series_uid in (odd_series.SERIES_UID, '1.2.3'):
+    volume = readers.read_ct(
+        tmp_path / 'study', series_uid, patient_key_file=_key_file(tmp_path))
+    assert volume.patient_key == expected

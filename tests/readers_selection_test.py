@@ -6,8 +6,10 @@ import warnings
 
 import numpy as np
 import odd_series
+from pydicom import uid
 import pytest
 
+from covid_tf import cli
 from covid_tf import errors
 from covid_tf import readers
 
@@ -97,3 +99,108 @@ def test_the_command_line_prints_no_warning_of_a_library(tmp_path):
       capture_output=True, text=True, check=False)
   assert run.returncode == 3
   assert 'Warning' not in run.stderr and '.py' not in run.stderr
+
+
+def _capture(**changes):
+  """A copy of the third slice that says what `changes` say; None removes."""
+  ds = odd_series.series()[2]
+  ds.SOPInstanceUID += '.77'
+  ds.PixelData = bytes(len(ds.PixelData))
+  for keyword, value in changes.items():
+    if value is None:
+      delattr(ds, keyword)
+    else:
+      setattr(ds, keyword, value)
+  return ds
+
+
+_NO_PLACE = {'ImagePositionPatient': None, 'ImageOrientationPatient': None}
+_SCREEN_SAVE = ['DERIVED', 'SECONDARY', 'SCREEN SAVE']
+
+
+@pytest.mark.parametrize('changes', (
+    {'SOPClassUID': uid.SecondaryCaptureImageStorage, 'Modality': 'OT', **_NO_PLACE},
+    {'SOPClassUID': uid.SecondaryCaptureImageStorage},
+    {'SOPClassUID': uid.MultiFrameTrueColorSecondaryCaptureImageStorage, **_NO_PLACE},
+    {'PhotometricInterpretation': 'RGB', 'SamplesPerPixel': 3, 'BitsAllocated': 8,
+     'BitsStored': 8, 'HighBit': 7},
+    {'BitsAllocated': 8, 'BitsStored': 8, 'HighBit': 7, **_NO_PLACE},
+    {'ImageType': _SCREEN_SAVE, **_NO_PLACE},
+    {'ImageType': _SCREEN_SAVE},
+    {'ImageType': ['DERIVED', 'SECONDARY', 'OTHER'], **_NO_PLACE},
+    {'ImageType': ['DERIVED', 'SECONDARY', 'DOSE_INFO'], **_NO_PLACE},
+    {'SOPClassUID': uid.SecondaryCaptureImageStorage,
+     'ImagePositionPatient': [0, 0, 900], 'Rows': 18, 'Columns': 80}))
+@pytest.mark.parametrize('series_uid', (None, odd_series.SERIES_UID))
+def test_a_capture_with_the_uid_of_the_series_is_set_aside(
+    tmp_path, changes, series_uid):
+  _save(tmp_path, odd_series.series(), [_capture(**changes)])
+  volume = readers.read_ct(tmp_path, series_uid)
+  np.testing.assert_array_equal(volume.hu, odd_series.chest_hu())
+  assert len(volume.warnings) == 1 and volume.warnings[0].startswith(
+      '1 image(s) of the series that are no slices')
+
+
+@pytest.mark.parametrize('index', (0, 3, 7))
+@pytest.mark.parametrize('changes', (
+    {'SOPClassUID': uid.SecondaryCaptureImageStorage},
+    {'ImageType': _SCREEN_SAVE}, {'BitsAllocated': 8}, {'Modality': 'OT'}))
+def test_what_may_be_a_slice_is_never_set_aside(tmp_path, index, changes):
+  slices = odd_series.series()
+  for keyword, value in changes.items():
+    setattr(slices[index], keyword, value)
+  odd_series.save(slices, tmp_path)
+  if 'ImageType' in changes:  # A word alone makes no other pixels of it.
+    assert readers.read_ct(tmp_path).shape == odd_series.SHAPE
+  else:
+    assert f'{index:04d}.dcm' in _refusal(tmp_path)
+
+
+@pytest.mark.parametrize('index', (0, 3, 7))
+def test_a_slice_that_lost_its_place_is_no_capture(tmp_path, index):
+  slices = odd_series.series()
+  for ds in slices:
+    ds.ImageType = ['DERIVED', 'SECONDARY', 'AXIAL']
+  del slices[index].ImagePositionPatient
+  odd_series.save(slices, tmp_path)
+  assert 'Image Position' in _refusal(tmp_path)
+
+
+def test_a_capture_of_a_slice_that_is_missing_leaves_a_gap(tmp_path):
+  slices = odd_series.series()
+  capture = _capture(SOPClassUID=uid.SecondaryCaptureImageStorage, **_NO_PLACE)
+  _save(tmp_path, slices[:3] + slices[4:], [capture])
+  assert 'missing' in _refusal(tmp_path)
+
+
+def _frames_apart():
+  slices = odd_series.series()
+  for index, ds in enumerate(slices):
+    ds.FrameOfReferenceUID = f'1.2.3.{index}'
+  return slices
+
+
+def test_frames_of_reference_are_ignored_on_request(tmp_path):
+  odd_series.save(_frames_apart(), tmp_path)
+  text = _refusal(tmp_path)
+  assert 'have 8' in text and '--ignore-frame-of-reference' in text
+  volume = readers.read_ct(tmp_path, ignore_frame_of_reference=True)
+  np.testing.assert_array_equal(volume.hu, odd_series.chest_hu())
+  assert [text for text in volume.warnings if '8 Frame of Reference UIDs' in text]
+
+
+def test_ignoring_the_frame_of_reference_ignores_no_gap(tmp_path):
+  odd_series.save(_frames_apart()[:3] + _frames_apart()[4:], tmp_path)
+  assert 'missing' in _refusal(tmp_path, ignore_frame_of_reference=True)
+
+
+def test_one_frame_of_reference_needs_no_warning(tmp_path):
+  odd_series.save(odd_series.series(), tmp_path)
+  assert readers.read_ct(tmp_path, ignore_frame_of_reference=True).warnings == ()
+
+
+def test_inspect_takes_the_option(tmp_path, capsys):
+  odd_series.save(_frames_apart(), tmp_path)
+  assert cli.main(['inspect', str(tmp_path)]) == 3
+  assert cli.main(['inspect', str(tmp_path), '--ignore-frame-of-reference']) == 0
+  assert '8 Frame of Reference UIDs' in capsys.readouterr().out

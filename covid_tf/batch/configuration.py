@@ -13,6 +13,7 @@ from covid_tf import version
 from covid_tf.readers import privacy
 
 _FOLDER = 'configurations'
+_OPTIONAL = ('ignore_frame_of_reference',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Configuration:
       without one.
     resample_tilt: whether series with gantry tilt are straightened.
     software: name and version of this package.
+    ignore_frame_of_reference: as for `covid_tf.read_ct`.
   """
 
   models: tuple[tuple[str, int, str], ...]
@@ -33,6 +35,12 @@ class Configuration:
   patient_key: str | None = None
   resample_tilt: bool = False
   software: str = f'covid-tf {version.__version__}'
+  ignore_frame_of_reference: bool = False
+
+  @property
+  def reading(self) -> dict[str, object]:
+    """How a study is read, as keyword arguments of `covid_tf.read_ct`."""
+    return {name: getattr(self, name) for name in ('resample_tilt', *_OPTIONAL)}
 
   @property
   def digest(self) -> str:
@@ -56,11 +64,17 @@ class Configuration:
     except (OSError, ValueError):
       return 'its record is lost'
     own = json.loads(self._text())
-    names = [name for name in own if own[name] != other.get(name)]
+    names = [name for name in {**own, **other} if own.get(name) != other.get(name)]
     return f'{" and ".join(names)} differ' if names else 'nothing that is recorded'
 
   def _text(self) -> str:
-    return json.dumps(dataclasses.asdict(self), sort_keys=True)
+    values = dataclasses.asdict(self)
+    # Absent where nobody asks for it, so that results of before are of the same
+    # configuration still.
+    for name in _OPTIONAL:
+      if not values[name]:
+        del values[name]
+    return json.dumps(values, sort_keys=True)
 
 
 def model_triples(identities) -> tuple[tuple[str, int, str], ...]:

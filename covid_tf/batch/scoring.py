@@ -94,8 +94,7 @@ class Scorer:
 
   def _scored(self, study, folder, started) -> records.Record:
     volume = _read(
-        study, patient_key_file=self.patient_key_file,
-        resample_tilt=self.configuration.resample_tilt)
+        study, patient_key_file=self.patient_key_file, **self.configuration.reading)
     read_end = time.monotonic()
     with _MODELS_TURN:
       waited = time.monotonic() - read_end

@@ -29,6 +29,7 @@ from covid_tf.batch import sizing
 from covid_tf.batch import studies as studies_lib
 from covid_tf.batch import summary
 from covid_tf.commands import model_options
+from covid_tf.commands import reading_options
 
 _SOME = 1  # Exit status: some studies have a score, others have none.
 _NONE = 3  # No study has a score.
@@ -67,9 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       '--patient-key-file', metavar='FILE',
       help="the site's secret key, as for covid-tf score")
-  parser.add_argument(
-      '--resample-tilt', action='store_true',
-      help='straighten series with gantry tilt instead of refusing them')
+  reading_options.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -189,7 +188,7 @@ def _scorer(arguments, workers: run_lib.MapStudies) -> scoring.Scorer:
           configuration.model_triples(identities),
           results.Thresholds(
               case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None),
-          key_digest, arguments.resample_tilt),
+          key_digest, **reading_options.chosen(arguments)),
       model_options.are_demo(arguments, identities), arguments.patient_key_file,
       not arguments.no_reports)
 

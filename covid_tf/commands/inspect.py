@@ -7,6 +7,7 @@ import numpy as np
 
 from covid_tf import readers
 from covid_tf import volume
+from covid_tf.commands import reading_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,15 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       'study', metavar='STUDY',
       help='folder, DICOM file, DICOMDIR, zip or NIfTI file')
   parser.add_argument('--series', metavar='UID', help='the series to read')
-  parser.add_argument(
-      '--resample-tilt', action='store_true',
-      help='straighten a series with gantry tilt instead of refusing it')
+  reading_options.add_arguments(parser)
   parser.add_argument('--json', action='store_true', help='one JSON object')
 
 
 def run(args: argparse.Namespace) -> int:
   """Prints the geometry and HU statistics of the study; returns 0."""
-  ct = readers.read_ct(args.study, args.series, resample_tilt=args.resample_tilt)
+  ct = readers.read_ct(args.study, args.series, **reading_options.chosen(args))
   facts = describe(ct)
   print(json.dumps(facts) if args.json else _table(facts))
   return 0

@@ -9,6 +9,7 @@ from covid_tf import case_threshold
 from covid_tf import results
 from covid_tf import study_scoring
 from covid_tf.commands import model_options
+from covid_tf.commands import reading_options
 from covid_tf.reports import study_files
 
 
@@ -21,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       help=f'where {", ".join(study_files.NAMES)} appear, all or none')
   model_options.add_arguments(parser)
   parser.add_argument('--series', metavar='UID', help='which series of the study')
-  parser.add_argument(
-      '--resample-tilt', action='store_true',
-      help='straighten a series with gantry tilt instead of refusing it')
+  reading_options.add_arguments(parser)
   parser.add_argument(
       '--case-threshold', metavar='FILE|CM3',
       help='answer whether the case is detected: above this score, or by the '
@@ -42,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
       arguments.study, arguments.output,
       functools.partial(model_options.open_models, arguments),
       series_uid=arguments.series, patient_key_file=arguments.patient_key_file,
-      resample_tilt=arguments.resample_tilt, threshold=threshold or None,
+      reading=reading_options.chosen(arguments), threshold=threshold or None,
       demo_models=model_options.are_demo(arguments))
   _print_summary(result, pathlib.Path(arguments.output))
   return 0

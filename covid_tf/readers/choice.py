@@ -65,13 +65,14 @@ def _no_ct(all_series) -> str:
 def _require_one_study(all_series):
   """Two patients or studies are never a clear choice, whatever their sizes."""
   images = [image for series in all_series
-            for image in series.images + series.localizers]
+            for image in series.images + series.localizers + series.captures]
   studies = {image.study_uid for image in images} - {''}
   if len(studies) > 1:
     raise errors.CTReadError(
         f'{len(studies)} studies in one place; give one study, or choose a series '
         f'by its UID (--series UID):{listing(all_series)}')
-  if series_lib.differing_patients(images):
+  # What is no CT may have come from elsewhere, with the patient written otherwise.
+  if series_lib.differing_patients(list(filter(series_lib.is_slice, images))):
     raise errors.CTReadError(
         'more than one patient in one place; give one study, or choose a series '
         f'by its UID (--series UID):{listing(all_series)}')

@@ -12,8 +12,19 @@ _SAME_COSINE = 1e-3
 _SAME_SPACING = 1e-4  # Relative: 0.05 mm over a field of view of 500 mm.
 
 
-def require(series: series_lib.Series) -> None:
-  """Raises CTReadError for the first thing that makes it no single stack."""
+def require(
+    series: series_lib.Series, *, ignore_frame_of_reference: bool = False
+) -> tuple[str, ...]:
+  """Raises CTReadError for the first thing that makes it no single stack.
+
+  Args:
+    series: the chosen one.
+    ignore_frame_of_reference: read positions of several frames of reference as if
+      they were of one, because somebody says that they are.
+
+  Returns:
+    What a person should know.
+  """
   images = series.images
   refuse_broken(series.broken)
   reason = series_lib.refusal(series)
@@ -26,13 +37,22 @@ def require(series: series_lib.Series) -> None:
   if reason:
     raise errors.CTReadError(f'no axial CT series: {reason}.')
   _require_same(images, 'study', lambda image: image.study_uid)
-  _require_same(images, 'frame of reference', lambda image: image.frame_of_reference)
+  frames = len({image.frame_of_reference for image in images} - {''})
+  if frames > 1 and not ignore_frame_of_reference:
+    raise errors.CTReadError(
+        f'one frame of reference is required, the slices of this series have {frames}; '
+        'if their positions are known to belong together, ask to ignore it '
+        '(ignore_frame_of_reference=True, --ignore-frame-of-reference).')
   if series_lib.differing_patients(images):
     raise errors.CTReadError('one patient is required, the slices of this series '
                              'belong to several.')
   _require_one_size(images)
   _require_one_orientation(images)
   _require_one_reconstruction(images)
+  if frames < 2:
+    return ()
+  return (f'the slices have {frames} Frame of Reference UIDs, ignored as asked: their '
+          'positions were taken as those of one',)
 
 
 def refuse_broken(broken) -> None:

@@ -23,6 +23,7 @@ _DATES = (tags.ACQUISITION_DATE, tags.ACQUISITION_DATE_TIME, tags.SERIES_DATE,
 _HU_TYPE = re.compile('(HOUN[DS]*FIELDS?(UNITS?)?)?(HU)?')
 # Defined terms of other units (PS3.3 C.11.1.1.2).
 _OTHER_UNITS = frozenset(('OD', 'MGML', 'ZEFF', 'ED', 'EDW', 'HUMOD', 'PCT'))
+_GREY = ('', 'MONOCHROME1', 'MONOCHROME2')
 
 
 def images_of(
@@ -106,6 +107,7 @@ def _common(data_set, hasher) -> dict:
       'sop_class': text(elements, tags.SOP_CLASS_UID),
       'modality': elements_lib.printable(text(elements, tags.MODALITY).upper()),
       'date': next(filter(None, dates), None),
+      'is_picture': _is_picture(elements),
   }
 
 
@@ -124,6 +126,16 @@ def _of_frame(group, sop_class: str) -> dict:
   }
 
 
+def _is_picture(elements) -> bool:
+  photometric = elements_lib.text(elements, tags.PHOTOMETRIC_INTERPRETATION)
+  try:
+    return (photometric not in _GREY
+            or elements_lib.unsigned(elements, tags.SAMPLES_PER_PIXEL, 1) > 1
+            or elements_lib.unsigned(elements, tags.BITS_ALLOCATED, 16) == 8)
+  except elements_lib.ElementError:
+    return False
+
+
 def _kind_problems(common: dict, elements) -> list[str]:
   """What shows that an image holds no Hounsfield units of one measurement."""
   problems = []
@@ -136,7 +148,7 @@ def _kind_problems(common: dict, elements) -> list[str]:
   elif modality not in ('', 'CT'):
     problems.append(f"Modality CT is required, found '{modality}'")
   photometric = elements_lib.text(elements, tags.PHOTOMETRIC_INTERPRETATION)
-  if photometric not in ('', 'MONOCHROME1', 'MONOCHROME2'):
+  if photometric not in _GREY:
     problems.append('grey values are required, found colour '
                     f"'{elements_lib.printable(photometric)}'")
   return problems

@@ -108,6 +108,7 @@ class Image:
     date: 'YYYY-MM-DD' of acquisition, or None.
     plane, rescale, pixels: None where a problem says why.
     problems: what makes this image unusable; () for a good one.
+    is_picture: colours or 8 bits, as screen saves have.
     notes: oddities that change neither a millimetre nor a HU.
   """
 
@@ -130,6 +131,7 @@ class Image:
   pixels: PixelLayout | None
   problems: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
+  is_picture: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

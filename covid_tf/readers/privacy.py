@@ -4,37 +4,56 @@ Names, IDs and birth dates are turned into keyed digests as soon as they are
 read. A digest without a key could be guessed back from a list of IDs.
 """
 
+import collections
+from collections.abc import Iterable
 import dataclasses
 import hashlib
 import hmac
 import os
 import pathlib
+import unicodedata
+import warnings
+
+from pydicom import charset
 
 from covid_tf import errors
 from covid_tf.readers import elements as elements_lib
 
+_SPECIFIC_CHARACTER_SET = 0x00080005
 _PATIENT_NAME = 0x00100010
 _PATIENT_ID = 0x00100020
 _ISSUER_OF_PATIENT_ID = 0x00100021
 _BIRTH_DATE = 0x00100030
-TAGS = (_PATIENT_NAME, _PATIENT_ID, _ISSUER_OF_PATIENT_ID, _BIRTH_DATE)
+TAGS = (_SPECIFIC_CHARACTER_SET, _PATIENT_NAME, _PATIENT_ID, _ISSUER_OF_PATIENT_ID,
+        _BIRTH_DATE)
 
 _SHORTEST_KEY_BYTES = 16
+# Alphabetic, ideographic and phonetic (PS3.5 section 6.2.1).
+_NAME_GROUPS = 3
+# Their bytes may happen to be UTF-8 as well, so what the header says goes first.
+_MULTI_BYTE = ('gb18030', 'GBK')
 
 
 @dataclasses.dataclass(frozen=True)
 class PatientDigests:
   """Digests of what tells patients apart; None where the header has nothing.
 
+  They are of texts, not of bytes: character sets are decoded, and case, spaces and
+  what Unicode holds for the same letter make no difference.
+
   Attributes:
-    by_id: of the patient's ID and its issuer; the `patient_key` of results.
-    by_name: of the name, without case and separators.
+    by_id: of the patient's ID.
+    by_issuer: of the issuer of that ID.
+    by_name: of the alphabetic, ideographic and phonetic name, without separators.
     by_birth_date: of the date of birth.
+    key: of issuer and ID, as they are written; the `patient_key` of results.
   """
 
-  by_id: str | None
-  by_name: str | None
-  by_birth_date: str | None
+  by_id: str | None = None
+  by_issuer: str | None = None
+  by_name: tuple[str | None, ...] = (None,) * _NAME_GROUPS
+  by_birth_date: str | None = None
+  key: str | None = None
 
 
 class PatientHasher:
@@ -46,19 +65,51 @@ class PatientHasher:
 
   def digests(self, elements) -> PatientDigests:
     """Digests of one header, tag to raw element."""
-    patient_id = _bytes(elements, _PATIENT_ID)
-    issuer = _bytes(elements, _ISSUER_OF_PATIENT_ID)
-    name = _bytes(elements, _PATIENT_NAME).upper()
+    patient_id = _text(elements, _PATIENT_ID)
+    issuer = _text(elements, _ISSUER_OF_PATIENT_ID)
+    groups = _text(elements, _PATIENT_NAME).split('=')
+    groups = (*groups, *[''] * _NAME_GROUPS)[:_NAME_GROUPS]
     return PatientDigests(
-        self._hmac(issuer + b'\0' + patient_id) if patient_id else None,
-        self._optional(b''.join(name.replace(b'^', b' ').split())),
-        self._optional(_bytes(elements, _BIRTH_DATE)))
+        self._optional(_folded(patient_id)), self._optional(_folded(issuer)),
+        tuple(self._optional(''.join(_folded(group).replace('^', ' ').split()))
+              for group in groups),
+        self._optional(_text(elements, _BIRTH_DATE).replace('.', '')),
+        self._optional(f'{issuer}\0{patient_id}') if patient_id else None)
 
-  def _optional(self, value: bytes) -> str | None:
-    return self._hmac(value) if value else None
+  def _optional(self, value: str) -> str | None:
+    if not value:
+      return None
+    return hmac.new(
+        self._key, value.encode('utf-8', 'surrogatepass'), hashlib.sha256).hexdigest()
 
-  def _hmac(self, value: bytes) -> str:
-    return hmac.new(self._key, value, hashlib.sha256).hexdigest()
+
+def differ(digests: Iterable[PatientDigests], *, one_study: bool) -> bool:
+  """Whether IDs, issuers, names or birth dates differ where they are given.
+
+  Args:
+    digests: of some images.
+    one_study: whether all are known to be of one study; an ID with and without
+      an issuer is one patient's there, and nowhere else.
+  """
+  digests = list(digests)
+  given = [{digest.by_id for digest in digests}, {digest.by_issuer for digest in digests},
+           {digest.by_birth_date for digest in digests},
+           *map(set, zip(*(digest.by_name for digest in digests)))]
+  if any(len(values - {None}) > 1 for values in given):
+    return True
+  issuers = {digest.by_issuer for digest in digests if digest.by_id}
+  return len(issuers) > 1 and not one_study
+
+
+def lasting_key(digests: Iterable[PatientDigests]) -> str | None:
+  """The key of one patient's study: with the issuer if any image gives it.
+
+  Where images of one study write the ID in several ways, the commonest counts.
+  """
+  digests = [digest for digest in digests if digest.key]
+  with_issuer = [digest for digest in digests if digest.by_issuer]
+  counts = collections.Counter(digest.key for digest in with_issuer or digests)
+  return min(counts, key=lambda key: (-counts[key], key), default=None)
 
 
 def load_key(path) -> bytes:
@@ -81,5 +132,36 @@ def load_key(path) -> bytes:
   return key
 
 
-def _bytes(elements, tag: int) -> bytes:
-  return elements_lib.raw(elements, tag).strip(b' \0')
+def _text(elements, tag: int) -> str:
+  """The value of an element as text, without padding."""
+  value = elements_lib.raw(elements, tag)
+  if value.isascii() and b'\x1b' not in value:
+    return value.decode('ascii').strip(' \0')
+  declared = elements_lib.texts(elements, _SPECIFIC_CHARACTER_SET)
+  return _decoded(value, declared).strip(' \0')
+
+
+def _decoded(value: bytes, declared: tuple[str, ...]) -> str:
+  """Text in the character sets of PS3.3 C.12.1.1.2, or in UTF-8 whatever they say.
+
+  Headers often declare another set than they use, and text of another set is
+  hardly ever UTF-8 by chance.
+  """
+  codecs = [charset.python_encoding[term] for term in declared
+            if term in charset.python_encoding]
+  if b'\x1b' in value:
+    with warnings.catch_warnings(action='ignore'):  # pydicom's quote the value.
+      return charset.decode_bytes(value, codecs or ['iso8859'], {'^', '=', '\\'})
+  first = [codec for codec in codecs if codec in _MULTI_BYTE]
+  for codec in (*first, 'utf-8', *codecs):
+    try:
+      return value.decode(codec)
+    except UnicodeDecodeError:
+      continue
+  return value.decode('latin-1')
+
+
+def _folded(text: str) -> str:
+  """Equal for texts that differ in case, spaces or the form of a letter only."""
+  folded = unicodedata.normalize('NFKC', text).casefold()
+  return ' '.join(unicodedata.normalize('NFKC', folded).split())

@@ -1,6 +1,7 @@
 """A CT volume from files: found, chosen, checked, decoded, in Hounsfield units."""
 
 import contextlib
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -30,12 +31,22 @@ _GAP = 1.5
 _UNSPECIFIED = 'US'
 
 
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+  """What a caller asks of the reader; see `read_ct`."""
+
+  series_uid: str | None = None
+  resample_tilt: bool = False
+  ignore_frame_of_reference: bool = False
+
+
 def read_ct(
     path,
     series_uid: str | None = None,
     *,
     patient_key_file=None,
     resample_tilt: bool = False,
+    ignore_frame_of_reference: bool = False,
 ) -> volume.CTVolume:
   """Reads one axial chest CT, exactly or not at all.
 
@@ -48,6 +59,8 @@ def read_ct(
       carries a `patient_key` that is the same for all studies of a patient.
     resample_tilt: straighten a series with gantry tilt by linear interpolation
       instead of refusing it; the volume's warnings say so.
+    ignore_frame_of_reference: take the positions of slices for those of one frame
+      of reference although their UIDs differ; the volume's warnings say so.
 
   Returns:
     The volume; its `warnings` name every oddity that was accepted.
@@ -58,9 +71,10 @@ def read_ct(
     UsageError: the key file is unusable.
   """
   hasher = _hasher(patient_key_file)
+  wanted = _Wanted(series_uid, resample_tilt, ignore_frame_of_reference)
   path = pathlib.Path(path)
   with _refusing(path.name or str(path)), discovery.find(path) as found:
-    return _read(found, series_uid, hasher, resample_tilt)
+    return _read(found, wanted, hasher)
 
 
 def read_files(
@@ -70,12 +84,14 @@ def read_files(
     name: str,
     patient_key_file=None,
     resample_tilt: bool = False,
+    ignore_frame_of_reference: bool = False,
 ) -> volume.CTVolume:
   """Reads one axial chest CT from DICOM files that are known to belong together.
 
   Args:
     files: regular files; what is not DICOM among them is left aside.
-    series_uid, patient_key_file, resample_tilt: as for `read_ct`.
+    series_uid, patient_key_file, resample_tilt, ignore_frame_of_reference: as for
+      `read_ct`.
     name: what messages call the study.
 
   Returns:
@@ -85,10 +101,11 @@ def read_files(
     CTReadError, UsageError: as for `read_ct`.
   """
   hasher = _hasher(patient_key_file)
+  wanted = _Wanted(series_uid, resample_tilt, ignore_frame_of_reference)
   with _refusing(name):
     found = discovery.Found(
         tuple(sources.FileSource(pathlib.Path(file)) for file in sorted(files)))
-    return _read(found, series_uid, hasher, resample_tilt)
+    return _read(found, wanted, hasher)
 
 
 def list_series(path) -> tuple[series_lib.SeriesSummary, ...]:
@@ -109,19 +126,34 @@ def _hasher(patient_key_file) -> privacy.PatientHasher:
 
 
 def _read(
-    found: discovery.Found, series_uid: str | None, hasher,
-    resample_tilt: bool) -> volume.CTVolume:
+    found: discovery.Found, wanted: _Wanted, hasher) -> volume.CTVolume:
   all_series, notes = _all_series(found, hasher)
   if not all_series and len(found.niftis) == 1:
     return _in_hu(nifti.read(found.niftis[0]))
   if not all_series:
     raise errors.CTReadError(_nothing(found))
-  series, choice_notes = choice.choose(all_series, series_uid)
+  series, choice_notes = choice.choose(all_series, wanted.series_uid)
   _require_no_stray(all_series, series)
-  consistency.require(series)
-  stack = stacking.stack(series.images, tilt_allowed=resample_tilt)
-  result = _volume(series, stack, (*notes, *choice_notes), hasher.lasting)
-  return tilt.straightened(result) if resample_tilt else result
+  frame_notes = consistency.require(
+      series, ignore_frame_of_reference=wanted.ignore_frame_of_reference)
+  stack = stacking.stack(series.images, tilt_allowed=wanted.resample_tilt)
+  result = _volume(
+      series, stack, (*notes, *choice_notes, *frame_notes),
+      _patient_key(all_series, series) if hasher.lasting else None)
+  return tilt.straightened(result) if wanted.resample_tilt else result
+
+
+def _patient_key(all_series, chosen: series_lib.Series) -> str | None:
+  """The key of the patient, the same for whichever series of the study is read.
+
+  Some series of a study may give the issuer of the ID and others not.
+  """
+  ids = {image.patient.by_id for image in chosen.images} - {None}
+  return privacy.lasting_key(
+      image.patient for series in all_series for image in series.images
+      if series is chosen or series_lib.is_slice(image)
+      and image.study_uid and image.study_uid in chosen.study_uids
+      and image.patient.by_id in ids)
 
 
 @contextlib.contextmanager
@@ -227,7 +259,7 @@ def _units(images, not_hu: str | None) -> tuple[str, ...]:
   return ()
 
 
-def _volume(series, stack: stacking.Stack, notes, with_key: bool) -> volume.CTVolume:
+def _volume(series, stack: stacking.Stack, notes, patient_key: str | None) -> volume.CTVolume:
   hu, changes = loading.load(stack)
   images = series.images
   oddities = dict.fromkeys(note for image in images for note in image.notes)
@@ -236,9 +268,13 @@ def _volume(series, stack: stacking.Stack, notes, with_key: bool) -> volume.CTVo
   warnings += _units(images, hounsfield_check.judge(hu))
   if series.localizers:
     warnings.append(f'{len(series.localizers)} localizer(s) in the series set aside')
+  if series.captures:
+    warnings.append(
+        f'{len(series.captures)} image(s) of the series that are no slices (screen '
+        'save, dose sheet, other kind of object) set aside')
   first = stack.places[0][0]
   return volume.CTVolume(
       hu=hu, affine=stack.grid.affine,
       study_uid=min(series.study_uids, default=''), series_uid=series.uid,
       warnings=tuple(warnings), acquisition_date=first.date,
-      patient_key=first.patient.by_id if with_key else None)
+      patient_key=patient_key)

@@ -10,6 +10,7 @@ from covid_tf import errors
 from covid_tf.readers import fields
 from covid_tf.readers import geometry
 from covid_tf.readers import images as images_lib
+from covid_tf.readers import privacy
 from covid_tf.readers import sop_classes
 
 _LOCALIZER_WORDS = frozenset(('LOCALIZER', 'SCOUT', 'TOPOGRAM', 'SCANOGRAM'))
@@ -18,6 +19,10 @@ _LOCALIZER_WORDS = frozenset(('LOCALIZER', 'SCOUT', 'TOPOGRAM', 'SCANOGRAM'))
 _RENDERED_WORDS = frozenset((
     'MIP', 'MINIP', 'MAX', 'MIN', 'MAXIP', 'RENDER', 'RENDERING', 'VRT', 'SSD',
     'SUBTRACTION'))
+# Pictures of a screen, dose sheets and the like that writers put among the slices.
+_CAPTURE_WORDS = frozenset((
+    'SCREEN', 'SCREENSAVE', 'SCREENSHOT', 'CAPTURE', 'SNAPSHOT', 'DOSE', 'PROTOCOL',
+    'REPORT'))
 _AXIAL_WITHIN_DEG = 25.0
 _MOST_UNMARKED_LOCALIZERS = 3
 # So few axial images among others are reference pictures, no stack.
@@ -30,15 +35,17 @@ class Series:
 
   Attributes:
     uid: Series Instance UID, '' if the images have none.
-    images: without localizers, in the order of their files.
+    images: without localizers and captures, in the order of their files.
     localizers: images set aside as such.
     broken: files of the series that are no complete image.
+    captures: images set aside as secondary captures, screen saves or dose sheets.
   """
 
   uid: str
   images: tuple[images_lib.Image, ...]
   localizers: tuple[images_lib.Image, ...]
   broken: tuple[images_lib.BrokenFile, ...]
+  captures: tuple[images_lib.Image, ...] = ()
 
   @property
   def study_uids(self) -> set[str]:
@@ -97,9 +104,61 @@ def grouped(images, broken) -> list[Series]:
 def _series(uid, images, broken) -> Series:
   marked = [image for image in images if _has_word(image, _LOCALIZER_WORDS)]
   rest = [image for image in images if not _has_word(image, _LOCALIZER_WORDS)]
+  captures = _captures(rest)
+  rest = _without(rest, captures)
   unmarked = _unmarked_localizers(rest)
-  kept = [image for image in rest if all(image is not other for other in unmarked)]
-  return Series(uid, tuple(kept), tuple(marked + unmarked), tuple(broken))
+  kept = _without(rest, unmarked)
+  return Series(
+      uid, tuple(kept), tuple(marked + unmarked), tuple(broken), tuple(captures))
+
+
+def _without(images, others) -> list:
+  left_out = set(map(id, others))
+  return [image for image in images if id(image) not in left_out]
+
+
+def _captures(images) -> list:
+  """Images that carry the UID of a series of slices and cannot be slices of it.
+
+  What says of itself that it is no slice, but lies where one of the stack may be
+  missing, is not among them: then the series is refused.
+  """
+  marked = [image for image in images if not is_slice(image)]
+  slices = _without(images, marked)
+  primary = any('SECONDARY' not in image.image_type for image in slices)
+  marked += [image for image in slices if primary and image.plane is None
+             and 'SECONDARY' in image.image_type]
+  slices = [image for image in _without(images, marked) if image.plane]
+  if len(marked) >= len(slices):
+    return []
+  return [image for image in marked if not _may_be_missing(image, slices)]
+
+
+def is_slice(image) -> bool:
+  """Whether nothing in its header says that an image is no CT slice."""
+  return (_is_ct(image) and not image.is_picture
+          and not _has_word(image, _CAPTURE_WORDS))
+
+
+def _is_ct(image) -> bool:
+  return ((not image.sop_class or image.sop_class in sop_classes.CT)
+          and image.modality in ('CT', ''))
+
+
+def _may_be_missing(image, slices) -> bool:
+  """Whether an image lies like the slices, at a place where none of them is."""
+  plane = image.plane
+  if plane is None:
+    return False
+  if image.pixels and slices[0].pixels and (
+      (image.pixels.rows, image.pixels.columns)
+      != (slices[0].pixels.rows, slices[0].pixels.columns)):
+    return False
+  planes = [other.plane for other in slices]
+  if not _one_direction([planes[0], plane]):
+    return False
+  *heights, own = geometry.heights_mm([*planes, plane])
+  return bool(np.abs(np.array(heights) - own).min() >= geometry.SAME_PLACE_MM)
 
 
 def _has_word(image, words) -> bool:
@@ -167,9 +226,10 @@ def _problem(images) -> str:
 
 def differing_patients(images) -> bool:
   """Whether IDs, names or birth dates differ where they are given."""
-  return any(
-      len({getattr(image.patient, field) for image in images} - {None}) > 1
-      for field in ('by_id', 'by_name', 'by_birth_date'))
+  studies = {image.study_uid for image in images}
+  return privacy.differ(
+      (image.patient for image in images),
+      one_study=len(studies) == 1 and '' not in studies)
 
 
 def summary(series: Series) -> SeriesSummary:
