@@ -92,9 +92,9 @@ def differ(digests: Iterable[PatientDigests], *, one_study: bool) -> bool:
       an issuer is one patient's there, and nowhere else.
   """
   digests = list(digests)
-  given = [{digest.by_id for digest in digests}, {digest.by_issuer for digest in digests},
-           {digest.by_birth_date for digest in digests},
-           *map(set, zip(*(digest.by_name for digest in digests)))]
+  given = [{getattr(digest, field) for digest in digests}
+           for field in ('by_id', 'by_issuer', 'by_birth_date')]
+  given += map(set, zip(*(digest.by_name for digest in digests)))
   if any(len(values - {None}) > 1 for values in given):
     return True
   issuers = {digest.by_issuer for digest in digests if digest.by_id}

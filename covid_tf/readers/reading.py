@@ -259,7 +259,8 @@ def _units(images, not_hu: str | None) -> tuple[str, ...]:
   return ()
 
 
-def _volume(series, stack: stacking.Stack, notes, patient_key: str | None) -> volume.CTVolume:
+def _volume(
+    series, stack: stacking.Stack, notes, patient_key: str | None) -> volume.CTVolume:
   hu, changes = loading.load(stack)
   images = series.images
   oddities = dict.fromkeys(note for image in images for note in image.notes)
