@@ -6,6 +6,9 @@ import scipy.stats
 import sklearn.metrics
 
 from covid_tf.cohort import delong
+from covid_tf.cohort import detection
+from covid_tf.cohort import figures
+from covid_tf.cohort import operating_points
 from covid_tf.cohort import roc
 
 # E. R. DeLong et al., Biometrics 44 (1988) 837-845: patients with ovarian cancer and
@@ -148,3 +151,20 @@ def test_newcombe_holds_the_true_area_about_as_often_as_it_says():
     low, high = roc.newcombe_interval(float(area), 15, 12)
     inside += low <= true_area <= high
   assert 0.91 <= inside / 400 <= 0.99
+
+
+def test_points_at_one_place_of_the_curve_are_all_seen():
+  """Old: filled markers of one size; only the last one drawn was seen."""
+  share = operating_points.Share(0.9, (0.8, 0.95))
+  points = tuple(
+      operating_points.OperatingPoint(name, '', 5.0, *(share,) * 4, *(None,) * 3)
+      for name in ('youden', 'sensitivity', 'threshold'))
+  found = detection.Detection(
+      2, 2, detection.DetectionOptions(), auc=0.9, auc_ci95_delong=(0.8, 1),
+      auc_ci95_bootstrap=(0.8, 1), auc_ci95_newcombe=(0.8, 1), points=points,
+      curve=roc.curve(np.array([2.0, 4]), np.array([1.0, 3])))
+  drawn = [line for line in figures.roc_figure(found).axes[0].lines
+           if line.get_marker() not in ('None', None)]
+  assert [line.get_markerfacecolor() for line in drawn] == ['none'] * 3
+  sizes = [line.get_markersize() for line in drawn]
+  assert all(large - small >= 3 for large, small in zip(sizes, sizes[1:]))

@@ -4,10 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+import report_page
 
 from covid_tf.datasets import phantom_truth
 from covid_tf.demo import agreement
 from covid_tf.demo import figures
+from covid_tf.demo import layout
+from covid_tf.demo import page
 from covid_tf.demo import summary
 
 
@@ -85,3 +88,14 @@ def test_dice():
   assert agreement.dice(first, second) == 1.0
   first[0], second[0, :2] = 1, 1
   assert agreement.dice(first, second) == pytest.approx(4 / 6)
+
+
+def test_the_page_sets_no_score_beside_a_volume_as_if_it_were_one(tmp_path):
+  """Old: 'lesion, score (cm³) 580.3 | 169.4' read as an error."""
+  shown = page.Thumbnail('data:,', '', '', 100.0, 80.0, 1)
+  folder = layout.DemoFolder(tmp_path)
+  page.write_page(folder, _COHORT, dict.fromkeys((c.name for c in _COHORT), shown))
+  rows = [row.words() for row in report_page.Page(folder.page.read_bytes()).all('tr')]
+  assert 'lesion volume (cm³)100.0not measured' in rows
+  assert 'Corona score (cm³)no true one50.0' in rows
+  assert not any('100.0' in row and '50.0' in row for row in rows)

@@ -7,6 +7,7 @@ import scored_studies
 from covid_tf import errors
 from covid_tf import results
 from covid_tf.cohort import follow_up
+from covid_tf.cohort import follow_up_figure
 from covid_tf.cohort import follow_up_maps
 from covid_tf.reports import stored_maps
 from covid_tf.reports import stored_result
@@ -154,3 +155,19 @@ def test_maps_of_another_study_are_refused(tmp_path):
   (other / 'localization.nii.gz').replace(folder / 'localization.nii.gz')
   with pytest.raises(errors.UsageError, match='on one grid'):
     stored_maps.read_maps(folder, result)
+
+
+@pytest.mark.parametrize('dates, label, ticks', [
+    (('2020-03-01', '2020-03-01'), 'Study, all of one day', ['1', '2']),
+    (('2020-03-01', '2020-03-02'), 'Days', ['0', '1']),
+    ((None, None), 'Study', ['1', '2'])])
+def test_the_course_is_drawn_over_whole_days_or_studies(tmp_path, dates, label, ticks):
+  """Old: studies of one day on an axis from -0.06 to 0.06 days."""
+  paths = [_study(tmp_path, str(n), date) for n, date in enumerate(dates)]
+  figure = follow_up_figure.trend_figure(follow_up.follow_up(paths))
+  for axes in figure.axes:
+    assert axes.get_xlabel() == label
+    low, high = axes.get_xlim()
+    shown = [text.get_text() for place, text in zip(
+        axes.get_xticks(), axes.get_xticklabels()) if low <= place <= high]
+    assert shown == ticks

@@ -148,6 +148,13 @@ def test_clusters_are_ordered_and_named_by_what_they_show():
       [1, 2, 0], ('ill 1', 'ill 2', 'ill 3'))
 
 
+def test_a_cluster_of_as_many_positive_as_negative_slices_is_mixed():
+  labels = np.repeat([0, 1, 2], 18).astype(np.int32)
+  positive = np.arange(54) % 18 < np.repeat([9, 17, 1], 18)
+  involved = np.repeat([0.5, 0.2, 0.0], 18)
+  assert _read(labels, positive, involved) == ([2, 0, 1], ('normal', 'mixed', 'ill'))
+
+
 def test_key_slices_are_nearest_and_of_different_studies_where_equal():
   distances = np.array([[0.0, 9], [0.0, 9], [0.0, 9], [3.0, 9], [9.0, 1], [9.0, 0.5]])
   labels = np.array([0, 0, 0, 0, 1, 1])

@@ -8,7 +8,8 @@ from covid_tf.cohort import severity_analysis
 from covid_tf.cohort import wording
 from covid_tf.reports import figure_style
 
-_POINT_MARKS = {'youden': 'o', 'sensitivity': 's', 'threshold': 'D'}
+# Hollow and of falling size: several points may be one place of the curve.
+_POINT_MARKS = {'youden': ('o', 11), 'sensitivity': ('s', 7.5), 'threshold': ('D', 4)}
 _POINT_NAMES = {'youden': 'Youden', 'sensitivity': 'Fixed sensitivity',
                 'threshold': 'Stated threshold'}
 
@@ -25,10 +26,10 @@ def roc_figure(detection: detection_lib.Detection) -> matplotlib.figure.Figure:
         color=figure_style.BLUE, lw=1.5, zorder=3, clip_on=False,
         label=f'Corona score, AUC {detection.auc:.3f}')
     for point, colour in zip(detection.points, figure_style.CATEGORIES[1:]):
+      mark, size = _POINT_MARKS[point.name]
       axes.plot(
-          1 - point.specificity.value, point.sensitivity.value,
-          _POINT_MARKS[point.name], color=colour, ms=5.5, mec='white', mew=0.6,
-          ls='', clip_on=False, zorder=4,
+          1 - point.specificity.value, point.sensitivity.value, mark, mec=colour,
+          mfc='none', ms=size, mew=1.4, ls='', clip_on=False, zorder=4,
           label=f'{_POINT_NAMES[point.name]}, > {point.threshold_cm3:.1f} cm³')
     axes.set(xlabel='1 − specificity', ylabel='Sensitivity', xlim=(0, 1), ylim=(0, 1),
              aspect='equal')

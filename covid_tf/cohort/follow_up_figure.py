@@ -1,6 +1,7 @@
 """How score, involved lung and lung volume of one patient run in time."""
 
 import matplotlib.figure
+import matplotlib.ticker
 
 from covid_tf.cohort import follow_up as follow_up_lib
 from covid_tf.reports import figure_style
@@ -33,7 +34,8 @@ def trend_figure(follow_up: follow_up_lib.FollowUp) -> matplotlib.figure.Figure:
 
 def caption(follow_up: follow_up_lib.FollowUp) -> str:
   """What the figure shows."""
-  place = 'against days since the first' if follow_up.by_date else 'in the order given'
+  place = 'against days since the first' if _over_days(follow_up) else (
+      'in the order given')
   return (
       f'{len(follow_up.points)} studies of one patient, {place}; one measurement '
       'each, so no interval. Thirds are of the lungs\' height, their score is inside '
@@ -48,18 +50,24 @@ def _line(axes, follow_up, measure, colour, mark):
       marker=mark, ms=4.5, lw=1.3, color=colour, label=measure.title, clip_on=False)
 
 
+def _over_days(follow_up) -> bool:
+  """Whether days part the studies: of one day, they stand in the order given."""
+  return follow_up.by_date and follow_up.points[-1].days > follow_up.points[0].days
+
+
 def _places(follow_up) -> list[int]:
-  if not follow_up.by_date:
+  if not _over_days(follow_up):
     return list(range(len(follow_up.points)))
   return [point.days for point in follow_up.points]
 
 
 def _name_studies(axes, follow_up):
   places = _places(follow_up)
-  if follow_up.by_date:
+  if _over_days(follow_up):
     axes.set_xlabel('Days', labelpad=1)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
   else:
-    axes.set_xlabel('Study', labelpad=1)
+    axes.set_xlabel('Study, all of one day' if follow_up.by_date else 'Study', labelpad=1)
     axes.set_xticks(places, [str(place + 1) for place in places])
   span = (places[-1] - places[0]) or 1
   axes.set_xlim(places[0] - 0.06 * span, places[-1] + 0.06 * span)

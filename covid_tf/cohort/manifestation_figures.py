@@ -111,7 +111,7 @@ def _scatter(axes, fitted: manifestations.Fitted) -> None:
     axes.scatter(
         *fitted.plane[own].T, s=8, marker=_MARKS[cluster % len(_MARKS)],
         color=_colour(cluster), alpha=0.55, linewidths=0, rasterized=True,
-        label=f'{name} ({own.sum()})')
+        label=f'{name} ({own.sum()}, {fitted.table.positive[own].sum()} positive)')
     keys = fitted.key_slices[cluster]
     axes.scatter(
         *fitted.plane[keys].T, s=22, marker=_MARKS[cluster % len(_MARKS)],

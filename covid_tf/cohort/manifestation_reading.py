@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-NORMAL, FOCAL, DIFFUSE = 'normal', 'focal', 'diffuse'
+NORMAL, MIXED, ILL = 'normal', 'mixed', 'ill'
+FOCAL, DIFFUSE = 'focal', 'diffuse'
+# Ours: the share of positive slices up to which a cluster is normal, and from which
+# it is ill; between them it says nothing, and is called so.
+_MIXED_SHARES = (1 / 3, 2 / 3)
+_KINDS = (NORMAL, MIXED, ILL)
 
 
 def reading_order(
@@ -19,11 +24,12 @@ def reading_order(
     involved_fraction: float [N], in [0, 1].
 
   Returns:
-    The clusters: those with fewer positive than negative slices first, and within
-    each kind by the mean involved fraction of their slices.
+    The clusters: the normal ones first, then the mixed, then the ill, and within each
+    kind by the mean involved fraction of their slices.
   """
   return sorted(range(count), key=lambda i: (
-      not _is_normal(labels == i, positive), _mean(involved_fraction, labels == i)))
+      _KINDS.index(_kind(labels == i, positive)),
+      _mean(involved_fraction, labels == i)))
 
 
 def name_clusters(
@@ -31,8 +37,9 @@ def name_clusters(
   """Names clusters by what their slices show, not by eye.
 
   The paper reads its three as normal, focal and diffuse (section 3.3). Here: a
-  cluster with fewer positive slices than negative ones is normal; when the others
-  are two, the less involved one is focal and the other diffuse.
+  cluster is normal where at most a third of its slices are positive, ill where at
+  least two thirds are, and mixed between; when two are ill, the less involved one is
+  focal and the other diffuse.
 
   Args:
     labels: int [N], in [0, count), numbered in `reading_order`.
@@ -42,22 +49,25 @@ def name_clusters(
   Returns:
     A name for each cluster, all different.
   """
-  normal = [i for i in range(count) if _is_normal(labels == i, positive)]
-  ill = [i for i in range(count) if i not in normal]
+  kinds = [_kind(labels == i, positive) for i in range(count)]
   names = {}
-  for group, whole, parts in ((normal, NORMAL, None), (ill, 'ill', (FOCAL, DIFFUSE))):
+  for kind in _KINDS:
+    group = [i for i in range(count) if kinds[i] == kind]
     for rank, cluster in enumerate(group):
       if len(group) == 1:
-        names[cluster] = whole
-      elif parts and len(group) == 2:
-        names[cluster] = parts[rank]
+        names[cluster] = kind
+      elif kind == ILL and len(group) == 2:
+        names[cluster] = (FOCAL, DIFFUSE)[rank]
       else:
-        names[cluster] = f'{whole} {rank + 1}'
+        names[cluster] = f'{kind} {rank + 1}'
   return tuple(names[i] for i in range(count))
 
 
-def _is_normal(own: np.ndarray, positive: np.ndarray) -> bool:
-  return _mean(positive, own) < 0.5
+def _kind(own: np.ndarray, positive: np.ndarray) -> str:
+  share = _mean(positive, own)
+  if share <= _MIXED_SHARES[0]:
+    return NORMAL
+  return ILL if share >= _MIXED_SHARES[1] else MIXED
 
 
 def _mean(values: np.ndarray, own: np.ndarray) -> float:
