@@ -1,4 +1,8 @@
-"""Keras networks of a few thousand weights, for tests that need no trained one."""
+"""Keras networks of a few thousand weights, for tests that need no trained one.
+
+Their strided 1x1 convolutions have 16 channels: with fewer, oneDNN's gradient of the
+kernel is wrong or ends the process (docs/adr/0102).
+"""
 
 import keras
 import numpy as np
@@ -13,11 +17,11 @@ def classifier(seed: int = 0, pooled: int = 2048) -> keras.Model:
   keras.utils.set_random_seed(seed)
   inputs = layers.Input((224, 224, 3))
   x = layers.AveragePooling2D(8)(layers.Rescaling(1 / 64)(inputs))
-  x = _normalized(layers.Conv2D(6, 3, padding='same'), x)
+  x = _normalized(layers.Conv2D(16, 3, padding='same'), x)
   x = layers.ReLU(name=classifier_lib.FINE_LAYER)(x)
-  shortcut = layers.Conv2D(8, 1, strides=2)(x)
-  x = _normalized(layers.Conv2D(8, 1, strides=2, use_bias=False), x)
-  x = layers.Conv2D(8, 3, padding='same')(layers.ReLU()(x))
+  shortcut = layers.Conv2D(16, 1, strides=2)(x)
+  x = _normalized(layers.Conv2D(16, 1, strides=2, use_bias=False), x)
+  x = layers.Conv2D(16, 3, padding='same')(layers.ReLU()(x))
   x = layers.ReLU(name=classifier_lib.COARSE_LAYER)(layers.Add()([x, shortcut]))
   x = layers.ReLU()(layers.Conv2D(pooled, 1, strides=2)(x))
   x = layers.GlobalAveragePooling2D(name=classifier_lib.POOLED_FEATURES_LAYER)(x)
@@ -51,16 +55,16 @@ def residual(
   """
   keras.utils.set_random_seed(seed)
   inputs = layers.Input((size, size, 2))
-  x = _normalized(layers.Conv2D(5, 3, padding='same', name='stem'), inputs)
+  x = _normalized(layers.Conv2D(16, 3, padding='same', name='stem'), inputs)
   fine = layers.ReLU(name='fine')(x)
   kernel = 3 if readers == '3x3' else 1
   strides = 1 if readers == 'skipped' else 2
   shortcut = fine if readers == 'skipped' else layers.Conv2D(
-      5, 1, strides=2, name='shortcut')(fine)
-  x = layers.Conv2D(6, kernel, strides=strides, padding='same', name='reader')(fine)
-  x = _normalized(layers.Conv2D(5, 3, padding='same'), layers.ReLU()(x))
+      16, 1, strides=2, name='shortcut')(fine)
+  x = layers.Conv2D(16, kernel, strides=strides, padding='same', name='reader')(fine)
+  x = _normalized(layers.Conv2D(16, 3, padding='same'), layers.ReLU()(x))
   x = layers.ReLU(name='coarse')(layers.Add()([x, shortcut]))
-  x = layers.ReLU(name='last')(layers.Conv2D(7, 3, padding='same')(x))
+  x = layers.ReLU(name='last')(layers.Conv2D(16, 3, padding='same')(x))
   x = layers.GlobalAveragePooling2D(name='pooled')(x)
   outputs = layers.Dense(units, activation=activation, name='head')(x)
   return _with_random_statistics(keras.Model(inputs, outputs), seed)

@@ -1,55 +1,88 @@
-"""Additions that TensorFlow can fuse even where they are differentiated.
+"""Additions that TensorFlow never makes a part of the convolution before them.
 
-The gradient of a broadcasting addition asks for the shapes of its inputs, and with
-a free batch size that question keeps convolution, addition and ReLU from being
-fused. An addition of tensors of one shape asks nothing.
+TensorFlow 2.21's oneDNN kernel of a convolution with bias and addition keeps the
+other summand in a member of the op while it copies it. Where that summand cannot be
+overwritten, because another op still needs it, two runs of one session that are in
+the op at once read and free each other's memory: wrong answers, or the end of the
+process (docs/adr/0100). A copy between convolution and addition, which costs nothing
+where the convolution's output has no other reader, leaves such a kernel nothing to
+add.
 """
-
-import collections
 
 import keras
 import tensorflow as tf
 
 from covid_tf.models import layer_graph
 
-
-class SameShapeAdd(keras.layers.Layer):
-  """Adds tensors of one shape; unlike keras.layers.Add it does not broadcast."""
-
-  def call(self, tensors: list[tf.Tensor]) -> tf.Tensor:
-    """The sum of tensors of the same shape and dtype."""
-    return tf.add_n(tensors)
-
-  def compute_output_shape(self, shapes):
-    """The shape that all of them have."""
-    return shapes[0]
+_ADDING_LAYERS = (keras.layers.Add, keras.layers.Average, keras.layers.Subtract)
+_ADDING_OPERATIONS = frozenset(('Add', 'Subtract'))
+# Layers whose output is no sum of a convolution and a bias, whatever comes before.
+_NOT_LINEAR = (
+    keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.PReLU, keras.layers.ELU,
+    keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
 
 
-def without_broadcasting(model: keras.Model) -> keras.Model:
-  """Copies a model, with every addition of equal shapes told to be one.
+class Apart(keras.layers.Layer):
+  """Gives what it gets, in memory that no other op reads.
+
+  TensorFlow's Snapshot: it passes its input on where nobody else reads that, and
+  copies it otherwise. The graph optimizer uses it for this very purpose, and keeps
+  it, unlike tf.identity.
+  """
+
+  def call(self, tensor: tf.Tensor) -> tf.Tensor:
+    """The same values; their gradient passes unchanged."""
+    return _snapshot(tensor)
+
+  def compute_output_shape(self, input_shape):
+    """The shape that it gets."""
+    return input_shape
+
+
+@tf.custom_gradient
+def _snapshot(tensor):
+  return tf.raw_ops.Snapshot(input=tensor), lambda gradient: gradient
+
+
+def apart_from_convolutions(model: keras.Model) -> keras.Model:
+  """Copies a model, with `Apart` between every addition and its summands.
 
   Args:
-    model: functional model; left as it is.
+    model: functional model; left as it is. Additions inside layers of its own
+      classes are not seen.
 
   Returns:
-    A model with the same outputs and layer names, and weights of its own.
+    A model with the same outputs and layer names, and weights of its own. Only a
+    summand that comes from a nonlinearity or a maximum goes in as it is: it is no
+    convolution's output, and may have other readers, for which it would be copied.
   """
-  flat, calls = layer_graph.flatten(model)
-  uses = collections.Counter(call.layer.name for call in calls)
-  of_one_shape = {
-      call.layer.name for call in calls
-      if type(call.layer) is keras.layers.Add and uses[call.layer.name] == 1
-      and _have_one_shape(call.inputs)}
+  flat, _ = layer_graph.flatten(model)
+  layer_of = {}  # id of a tensor -> (layer that gave it, the tensor: ids stay unique).
 
-  def make(layer):
-    if layer.name in of_one_shape:
-      return SameShapeAdd(name=layer.name, dtype=layer.dtype_policy)
-    return layer_graph.remake(layer)
+  def apart(value):
+    if not isinstance(value, keras.KerasTensor) or _is_not_linear(
+        layer_of.get(id(value), (None,))[0]):
+      return value
+    return Apart(dtype=value.dtype)(value)
 
-  return layer_graph.copy(flat, make)
+  def apply(layer, *args, **kwargs):
+    if _is_addition(layer):
+      args, kwargs = keras.tree.map_structure(apart, (args, kwargs))
+    outputs = layer(*args, **kwargs)
+    for tensor in keras.tree.flatten(outputs):
+      layer_of[id(tensor)] = (layer, tensor)
+    return outputs
+
+  return layer_graph.copy(flat, layer_graph.remake, apply)
 
 
-def _have_one_shape(tensors: tuple[keras.KerasTensor, ...]) -> bool:
-  # A free size other than the batch's may be 1 on one side and not on the other.
-  return (len({tuple(tensor.shape) for tensor in tensors}) == 1
-          and None not in tensors[0].shape[1:])
+def _is_addition(layer) -> bool:
+  return isinstance(layer, _ADDING_LAYERS) or (
+      not isinstance(layer, keras.Layer) and type(layer).__name__ in _ADDING_OPERATIONS)
+
+
+def _is_not_linear(layer) -> bool:
+  # By type: a subclass may add a bias behind the nonlinearity.
+  if type(layer) is keras.layers.Activation:
+    return layer.activation is not keras.activations.linear
+  return type(layer) in _NOT_LINEAR

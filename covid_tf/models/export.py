@@ -15,6 +15,7 @@ from covid_tf import errors
 from covid_tf import files
 from covid_tf.models import additions
 from covid_tf.models import cards
+from covid_tf.models import concurrency
 from covid_tf.models import export_check
 from covid_tf.models import folding
 from covid_tf.models import precision
@@ -55,8 +56,8 @@ def export(
 
   Raises:
     errors.UsageError: the version is there already or no number, or unknown dtype.
-    errors.ModelError: the export does not give what the Keras model gives. No
-      export is left then.
+    errors.ModelError: the export does not give what the Keras model gives, or two
+      requests at once could disturb one another in it. No export is left then.
     errors.OutputError: it cannot be written.
   """
   folder = pathlib.Path(directory) / name
@@ -81,13 +82,14 @@ def export(
     extra.mkdir()
     (extra / CARD_FILE).write_text(cards.to_json(card), encoding='utf-8')
     warm_up.write_requests(extra / warm_up.FILE_NAME, name)
+    concurrency.check(name, temporary)
     export_check.check(name, temporary, model, functions, compute_dtype)
   return target
 
 
 def for_serving(model: keras.Model, compute_dtype: str = 'float32') -> keras.Model:
   """The network as it is exported: the same function, in fewer and faster ops."""
-  return additions.without_broadcasting(precision.with_compute_dtype(
+  return additions.apart_from_convolutions(precision.with_compute_dtype(
       folding.fold_batch_norm(model), compute_dtype))
 
 

@@ -37,7 +37,7 @@ class Servable:
     self._graph = tf.Graph()
     self._session = tf.compat.v1.Session(graph=self._graph, config=config)
     try:
-      with self._graph.as_default(), _without_advice():
+      with self._graph.as_default(), without_advice():
         meta_graph = tf.compat.v1.saved_model.load(
             self._session, [tf.saved_model.SERVING], os.fspath(path))
     except Exception as error:  # The loader raises whatever it meets in the file.
@@ -95,7 +95,7 @@ def _give_memory_back() -> None:
 
 
 @contextlib.contextmanager
-def _without_advice() -> Iterator[None]:
+def without_advice() -> Iterator[None]:
   """Keeps TensorFlow from recommending its TF2 loader: a server has a TF1 session."""
   logger = logging.getLogger('tensorflow')
   level = logger.level
