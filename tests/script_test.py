@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -10,11 +11,12 @@ import pytest
 _TOOLS = pathlib.Path(__file__).resolve().parents[1] / 'tools'
 
 
-def _run(*flags, script='import_dataset'):
+def _run(*flags, script='import_dataset', environment=None):
   return subprocess.run(
       [sys.executable, _TOOLS / f'{script}.py', *flags], capture_output=True,
       text=True, env=os.environ | {
-          'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
+          'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+      | (environment or {}))
 
 
 @pytest.mark.parametrize('flags, message', [
@@ -34,8 +36,36 @@ def test_wrong_use_is_one_line_and_status_2(flags, message):
   assert message in line and done.returncode == 2
 
 
-@pytest.mark.parametrize('script, flag', [
-    ('import_dataset', '--background_shares'), ('train_lungs', '--encoder_weights'),
-    ('train_lungs', '--stage')])
-def test_help_lists_the_flags(script, flag):
-  assert flag in _run('--help', script=script).stdout
+# What a script alone is; modules that several share are none.
+_SCRIPTS = sorted(
+    path.relative_to(_TOOLS).with_suffix('') for path in
+    (*_TOOLS.glob('*.py'), *_TOOLS.glob('benchmarks/*.py'))
+    if "\nif __name__ == '__main__'" in path.read_text('utf-8'))
+
+
+@pytest.mark.parametrize('script', _SCRIPTS, ids=str)
+def test_help_says_everything_and_ends_well(script):
+  done = _run('--help', script=script)
+  assert (done.returncode, done.stderr) == (0, '')
+  source = (_TOOLS / f'{script}.py').read_text('utf-8')
+  asked = re.findall(r"DEFINE_\w+\(\s*'(\w+)'", source)
+  asked += re.findall(r"add_argument\(\s*'--(\w+)'", source)
+  if 'training_flags' in source:
+    asked += ['stage', 'batch', 'shards', 'devices']
+  assert re.search('^usage:|^flags:', done.stdout, re.MULTILINE)
+  missing = [flag for flag in asked
+             if f'--{flag}' not in done.stdout and f'--[no]{flag}' not in done.stdout]
+  assert not missing
+
+
+@pytest.mark.parametrize('script', _SCRIPTS, ids=str)
+def test_an_unknown_flag_is_status_2(script):
+  done = _run('--no-such-flag', script=script)
+  assert done.returncode == 2 and 'Traceback' not in done.stderr
+  assert 'no-such-flag' in done.stderr.splitlines()[-1] or (
+      'required' in done.stderr.splitlines()[-1])
+
+
+def test_help_is_printed_in_every_encoding():
+  done = _run('--help', environment={'PYTHONIOENCODING': 'ascii'})
+  assert (done.returncode, done.stderr) == (0, '')

@@ -7,8 +7,8 @@ Writes scales.svg, scales.png, map.svg and map.png. Research use only.
 
 import pathlib
 
-from absl import app
 from absl import flags
+import script
 
 import covid_tf
 from covid_tf.reports import case_figures
@@ -27,8 +27,7 @@ def _one_source(values):
   return (values['models'] is None) != (values['server'] is None)
 
 
-def main(argv):
-  del argv
+def main():
   volume = covid_tf.read_ct(_STUDY.value)
   source = (covid_tf.load_models(_MODELS.value) if _MODELS.value
             else covid_tf.connect(_SERVER.value))
@@ -39,4 +38,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  script.run(main)

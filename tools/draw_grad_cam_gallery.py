@@ -8,12 +8,12 @@ product, what would count for the score is outlined in white. Without --models t
 models that come with the package answer.
 """
 
-from absl import app
 from absl import flags
 from matplotlib import figure
 from matplotlib.backends import backend_agg
 import numpy as np
 from PIL import Image
+import script
 
 import covid_tf
 from covid_tf import files
@@ -38,8 +38,7 @@ _DOTS_PER_INCH = 80
 _COLORS = 256  # Of the PNG: a third of the bytes, and no difference to the eye.
 
 
-def main(argv):
-  del argv
+def main():
   page = figure.Figure(figsize=(10, 1.95 * len(_CASES)), layout='constrained')
   axes = page.subplots(len(_CASES), 4, squeeze=False)
   with covid_tf.load_models(_MODELS.value) as models:
@@ -108,4 +107,4 @@ def _save(page, path):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  script.run(main)

@@ -3,10 +3,10 @@
   python tools/phantom_picture.py --output=docs/images/phantoms.png
 """
 
-from absl import app
 from absl import flags
 import matplotlib
 import numpy as np
+import script
 
 from covid_tf import files
 from covid_tf.datasets import phantom
@@ -18,8 +18,7 @@ _BODY = slice(70, 330), slice(28, 356)  # Rows and columns shown, 1 mm each.
 _TITLES = {'none': 'no lesion', 'focal': 'focal', 'diffuse': 'diffuse'}
 
 
-def main(argv):
-  del argv
+def main():
   matplotlib.use('Agg')
   from matplotlib import pyplot as plt  # pylint: disable=import-outside-toplevel
 
@@ -61,4 +60,4 @@ def _show(axis, plane, window, aspect=1.0):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  script.run(main)

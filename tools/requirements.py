@@ -6,12 +6,12 @@ alone: with the package itself installed, Bazel could not see a missing dependen
 holds them; tools/renew_constraints.sh asks for that in a fresh environment.
 """
 
+import argparse
 import configparser
 import importlib.metadata
 import pathlib
 import platform
 import re
-import sys
 
 _HEADER = '''\
 # Versions that the tests ran with, on x86-64 Linux and Python {python}.
@@ -44,7 +44,14 @@ def constraints() -> str:
 
 
 if __name__ == '__main__':
-  if sys.argv[1:] == ['--constraints']:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('extras', nargs='*', help='names of extras in setup.cfg')
+  parser.add_argument(
+      '--constraints', action='store_true',
+      help='print the versions that are installed here instead')
+  arguments = parser.parse_args()
+  if arguments.constraints:
     print(constraints(), end='')
   else:
-    print('\n'.join(requirements(sys.argv[1:])))
+    print('
+'.join(requirements(arguments.extras)))

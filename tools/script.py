@@ -9,11 +9,14 @@ from absl import flags
 from absl import logging
 
 from covid_tf import errors
+from covid_tf.commands import terminal
 from covid_tf.predictors import tensorflow_defaults
 
 # Here: a script may import TensorFlow at its top, and it imports this module first.
 tensorflow_defaults.set_defaults()
 
+# What asks for help instead of a run.
+_HELP = ('h', 'help', 'helpfull', 'helpshort', '?')
 _INTERRUPTED = 130  # The shell's convention: 128 + SIGINT.
 
 
@@ -24,18 +27,58 @@ def run(main: Callable[[], None]) -> None:
     main: does the work. Of an errors.CovidTFError the text is printed, in one line,
       and its status is the script's.
   """
-  app.run(lambda argv: _run(main, argv), flags_parser=_parse)
+  with terminal.safe_streams():
+    app.run(lambda argv: _run(main, argv), flags_parser=_parse)
 
 
 def _parse(argv):
   """Unlike absl's own, with the status of wrong use, and without a page of help."""
+  if any(argument.lstrip('-') in _HELP and argument.startswith('-')
+         for argument in argv[1:]):
+    print(_help())
+    sys.exit(0)
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
-    _exit(f'{error} --help lists the flags.', errors.UsageError.exit_status)
+    text = ' '.join(str(error).split())
+    _exit(f'{text} --help lists the flags.', errors.UsageError.exit_status)
   if flags.FLAGS['verbosity'].using_default_value:
     flags.FLAGS.verbosity = logging.WARNING  # Else absl shows TensorFlow's notes.
   return rest
+
+
+def _help() -> str:
+  """What the script is for, and every flag that the scripts here have defined."""
+  folder = pathlib.Path(__file__).resolve().parent
+  started = sys.modules['__main__']
+  parts = [(started.__doc__ or '').strip()]
+  for name, defined in flags.FLAGS.flags_by_module_dict().items():
+    path = getattr(sys.modules.get(name), '__file__', None) or name
+    if folder in pathlib.Path(path).resolve().parents:
+      parts += map(_flag_help, defined)
+  return '\n'.join((parts[0], '\nflags:', *parts[1:]))
+
+
+def _flag_help(flag) -> str:
+  if flag.boolean:
+    name, default = f'--[no]{flag.name}', 'true' if flag.default else 'false'
+  else:
+    name = f'--{flag.name}=VALUE'
+    if isinstance(flag, flags.EnumFlag):
+      name = f'--{flag.name}={"|".join(flag.parser.enum_values)}'
+    default = flag.default
+  # absl keeps "required" as a check of the value, and nowhere else.
+  is_required = any('other than None' in check.message for check in flag.validators)
+  notes = [
+      'may be given several times' if isinstance(flag, flags.MultiFlag) else '',
+      'required' if is_required else '',
+      '' if default in (None, [], '') else f'default: {default}']
+  notes = '; '.join(filter(None, notes))
+  # absl adds to the text what is said here in another way.
+  text = flag.help.partition(';\n')[0]
+  if isinstance(flag, flags.EnumFlag):
+    text = text.partition('>: ')[2]
+  return f'  {name}\n      {text}' + (f' ({notes})' if notes else '')
 
 
 def _run(main, argv):

@@ -14,7 +14,6 @@ import training_flags
 
 from covid_tf.training import classifier_task
 
-flags.adopt_module_key_flags(training_flags)  # So that --help shows them.
 training_flags.define_plan(
     ['112:500:1e-3:2e-4', '224:160:3e-4:1e-5'], 16,
     "':frozen' trains the last layer alone, ':guided' draws the Grad-CAM maps to the "

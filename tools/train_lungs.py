@@ -9,12 +9,10 @@ The same command goes on after an interruption, from the last checkpoint and wit
 slices it had not seen. docs/training.md has the rest.
 """
 
-from absl import flags
 import training_flags
 
 from covid_tf.training import lung_task
 
-flags.adopt_module_key_flags(training_flags)  # So that --help shows them.
 training_flags.define_plan(
     ['128:300:3e-4:1e-4', '256:80:1e-4:1e-5'], 8,
     "':frozen' keeps the encoder as it is.")

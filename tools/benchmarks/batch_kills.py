@@ -1,5 +1,6 @@
 """SIGKILL at random moments over one archive, against an undisturbed run."""
 
+import argparse
 import contextlib
 import csv
 import os
@@ -96,4 +97,8 @@ def _take_away(output: pathlib.Path, chance) -> None:
 
 
 if __name__ == '__main__':
-  batch_stub.score(sys.argv[1], sys.argv[2], 2, _SLEEP_MS, 0)
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('source', help='the archive')
+  parser.add_argument('output', help='folder of the results')
+  arguments = parser.parse_args()
+  batch_stub.score(arguments.source, arguments.output, 2, _SLEEP_MS, 0)

@@ -1,5 +1,6 @@
 """A hundred thousand studies: listed with faked headers, and their manifest."""
 
+import argparse
 import pathlib
 import resource
 import subprocess
@@ -78,8 +79,13 @@ def _manifest_rebuild(root: pathlib.Path, count: int) -> None:
 
 
 if __name__ == '__main__':
+  tasks = {'listing': _listing, 'manifest_rebuild': _manifest_rebuild}
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('task', choices=tuple(tasks))
+  parser.add_argument('folder', type=pathlib.Path, help='to work in')
+  parser.add_argument('studies', type=int, help='how many')
+  arguments = parser.parse_args()
   start, cpu_start = time.perf_counter(), time.process_time()
-  {'listing': _listing, 'manifest_rebuild': _manifest_rebuild}[sys.argv[1]](
-      pathlib.Path(sys.argv[2]), int(sys.argv[3]))
+  tasks[arguments.task](arguments.folder, arguments.studies)
   print(time.perf_counter() - start, time.process_time() - cpu_start,
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -4,6 +4,7 @@ Started by `serving.py`. Every signature answers zeros of the contract's shapes,
 serialized once a shape, so that what is left of a study is its client.
 """
 
+import argparse
 from concurrent import futures
 import functools
 import json
@@ -56,6 +57,7 @@ def _metadata(request, context):
 
 
 def main() -> None:
+  argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
   server = grpc.server(
       futures.ThreadPoolExecutor(4),
       options=[('grpc.max_receive_message_length', -1),

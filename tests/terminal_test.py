@@ -1,0 +1,127 @@
+"""Terminals that are not UTF-8, closed, full or gone: nothing raises, nothing is lost.
+
+Each command runs in a process of its own, as under cron, Slurm or `| head`.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import nibabel as nib
+import odd_series
+import pytest
+import synthetic_case
+
+from covid_tf.reports import nifti
+from covid_tf.reports import study_files
+
+_SHAPE = (24, 42, 64)
+# The command line with models that answer at once.
+_WITH_FAKE_MODELS = '''
+import sys
+import fake_models
+from covid_tf import cli
+from covid_tf import predictors
+predictors.load_models = lambda directory=None: fake_models.FakeModels()
+sys.exit(cli.main())
+'''
+_ENCODINGS = ({'PYTHONIOENCODING': 'ascii'}, {'PYTHONIOENCODING': 'latin-1'},
+              {'PYTHONIOENCODING': 'ascii:strict', 'LC_ALL': 'C'},
+              {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'})
+
+
+def _run(*arguments, redirect='', environment=None):
+  """Runs `covid-tf` below a shell that redirects; returns what came of it."""
+  return subprocess.run(
+      ['bash', '-c', f'exec "$@" {redirect}', 'bash', sys.executable, '-c',
+       _WITH_FAKE_MODELS, *map(os.fsencode, arguments)],
+      capture_output=True, check=False,
+      env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+      | (environment or {}))
+
+
+@pytest.fixture(name='study')
+def _study(tmp_path):
+  affine = synthetic_case.axial_affine((12.0, 6.0, 6.0), _SHAPE)
+  volume = synthetic_case.make_volume(affine, _SHAPE)
+  path = tmp_path / 'study.nii.gz'
+  image = nib.Nifti1Image(volume.hu.T, nifti.ras_affine(affine))
+  image.header.set_xyzt_units('mm')
+  nib.save(image, path)
+  return path
+
+
+def _is_whole(output: pathlib.Path) -> bool:
+  return sorted(os.listdir(output)) == sorted(study_files.NAMES)
+
+
+@pytest.mark.parametrize('environment', _ENCODINGS)
+def test_a_score_ends_well_in_every_encoding(environment, study, tmp_path):
+  done = _run('score', study, '--output', tmp_path / 'out', '--models', 'm',
+              environment=environment)
+  assert done.returncode == 0 and done.stderr == b''
+  assert b'Corona score' in done.stdout and b'cm' in done.stdout
+  if environment.get('PYTHONIOENCODING') != 'latin-1':
+    assert b' cm3;' in done.stdout
+  assert _is_whole(tmp_path / 'out')
+  # What is written is UTF-8 whatever the terminal is.
+  assert 'cm³' in (tmp_path / 'out' / 'report.html').read_text('utf-8')
+  json.loads((tmp_path / 'out' / 'result.json').read_text('utf-8'))
+
+
+@pytest.mark.parametrize('redirect', [
+    '>&-', '2>&-', '>&- 2>&-', '<&- >&- 2>&-', '>/dev/full', '>/dev/full 2>/dev/full',
+    '> >(exit)', '2> >(exit)', '> >(head -c 1 >/dev/null)'])
+def test_a_score_ends_well_wherever_its_words_go(redirect, study, tmp_path):
+  done = _run('score', study, '--output', tmp_path / 'out', '--models', 'm',
+              redirect=redirect)
+  assert done.returncode == 0
+  assert _is_whole(tmp_path / 'out')
+  assert done.stderr == b''
+
+
+@pytest.mark.parametrize('redirect', ['2>&-', '2>/dev/full', '2> >(exit)'])
+def test_a_refusal_keeps_its_status(redirect, tmp_path):
+  done = _run('score', tmp_path, '--output', tmp_path / 'out', '--models', 'm',
+              redirect=redirect)
+  assert done.returncode == 3 and done.stdout == b''
+  assert not (tmp_path / 'out').exists()
+
+
+def test_what_was_only_printed_and_not_taken_is_status_5(tmp_path):
+  odd_series.save(odd_series.series(), tmp_path / 'study')
+  for line in (['inspect', tmp_path / 'study', '--json'], ['--help'], ['--version']):
+    done = _run(*line, redirect='>/dev/full')
+    assert done.returncode == 5
+    (said,) = done.stderr.decode().splitlines()
+    assert 'standard output cannot be written: No space left' in said
+    # The reader of a pipe who leaves has had enough.
+    done = _run(*line, redirect='> >(exit)')
+    assert done.returncode == 0 and done.stderr == b''
+
+
+@pytest.mark.parametrize('command', [
+    '', 'score', 'inspect', 'serve', 'demo', 'cohort', 'compare', 'manifestations',
+    'batch'])
+def test_help_is_printed_in_ascii(command):
+  done = _run(*command.split(), '--help', environment=_ENCODINGS[0])
+  assert done.returncode == 0 and done.stderr == b''
+  assert done.stdout.startswith(b'usage: covid-tf')
+
+
+@pytest.mark.parametrize('environment', [{}, _ENCODINGS[0], _ENCODINGS[3]])
+def test_names_that_are_no_text_are_shown_by_their_bytes(environment, study, tmp_path):
+  name = os.fsencode(tmp_path) + b'/na\xefve.nii.gz'
+  done = _run('score', name, '--output', tmp_path / 'out', '--models', 'm',
+              environment=environment)
+  assert done.returncode == 3 and b'Traceback' not in done.stderr
+  assert b'na' in done.stderr and b've.nii.gz: ' in done.stderr
+  os.rename(study, name)
+  done = _run('inspect', name, '--json', environment=environment)
+  assert done.returncode == 0 and json.loads(done.stdout)
+  done = _run('score', name, '--output', os.fsencode(tmp_path) + b'/\xff',
+              '--models', 'm', environment=environment)
+  assert done.returncode == 0 and rb'\xff/report.html' in done.stdout
+  assert _is_whole(pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b'/\xff')))
