@@ -53,5 +53,4 @@ if __name__ == '__main__':
   if arguments.constraints:
     print(constraints(), end='')
   else:
-    print('
-'.join(requirements(arguments.extras)))
+    print('\n'.join(requirements(arguments.extras)))
