@@ -36,7 +36,7 @@ class Scan:
     shift: point transform, low bits left out.
     code_bits: length of the Huffman code of each category of difference.
     restart_rows: rows between restarts, 0 without.
-    intervals: the entropy-coded data of each restart interval, with stuffing.
+    start: first byte of the entropy-coded data.
   """
 
   precision: int
@@ -44,7 +44,7 @@ class Scan:
   shift: int
   code_bits: tuple[int, ...]
   restart_rows: int
-  intervals: tuple[bytes, ...]
+  start: int
 
 
 def require_lossless(stream: bytes, columns: int) -> None:
@@ -74,10 +74,9 @@ def require_whole(stream: bytes, words: np.ndarray) -> None:
     CTReadError: the stream cannot have held these pixels.
   """
   scan = _scan(stream, words.shape[1])
-  needed = _needed_bits(words, scan)
-  if len(needed) != len(scan.intervals) or not all(
-      map(_holds, scan.intervals, needed)):
-    held = sum(len(data) - data.count(b'\xff\0') for data in scan.intervals)
+  needed, intervals = _needed_bits(words, scan), _intervals(stream, scan)
+  if len(needed) != len(intervals) or not all(map(_holds, intervals, needed)):
+    held = sum(map(_payload_bytes, intervals))
     raise errors.CTReadError(
         f'truncated or damaged: its compressed image holds {held} bytes, its pixels '
         f'need {sum(-(-bits // 8) for bits in needed)}, or its last bits are no '
@@ -86,7 +85,7 @@ def require_whole(stream: bytes, words: np.ndarray) -> None:
 
 def _holds(data: bytes, needed: int) -> bool:
   """Whether an interval ends with the byte that its last pixel ends in."""
-  excess = len(data) - data.count(b'\xff\0') - -(-needed // 8)
+  excess = _payload_bytes(data) - -(-needed // 8)
   if excess:
     if not 0 < excess <= streams.MOST_ZERO_BYTES or data[-excess:].strip(b'\0'):
       return False
@@ -94,6 +93,12 @@ def _holds(data: bytes, needed: int) -> bool:
   padding = (1 << (-needed % 8)) - 1
   last = 0xFF if data.endswith(b'\xff\0') else data[-1]
   return last & padding == padding  # Zeros could be the code of a lost pixel.
+
+
+def _payload_bytes(data: bytes) -> int:
+  """Bytes without the zero that stands after each ff."""
+  values = np.frombuffer(data, np.uint8)
+  return len(data) - int(np.count_nonzero((values[:-1] == 0xFF) & (values[1:] == 0)))
 
 
 def _scan(stream: bytes, columns: int) -> Scan:
@@ -132,12 +137,13 @@ def _parse(stream: bytes, columns: int) -> Scan:
       if body[0] != 1 or code_bits is None or not 1 <= body[3] <= 7 or (
           shift >= precision):
         raise ValueError('not one scan of one component')
-      return Scan(precision, body[3], shift, code_bits, restart_rows,
-                  _intervals(stream[place:streams.scan_end(stream, place)]))
+      return Scan(precision, body[3], shift, code_bits, restart_rows, place)
 
 
-def _intervals(data: bytes) -> tuple[bytes, ...]:
-  return tuple(_RESTART.split(data.rstrip(b'\xff')))  # Fill bytes end it.
+def _intervals(stream: bytes, scan: Scan) -> list[bytes]:
+  """The entropy-coded data of each restart interval, with stuffing."""
+  data = stream[scan.start:-2].rstrip(b'\xff')  # Fill bytes.
+  return _RESTART.split(data) if scan.restart_rows else [data]
 
 
 def _tables(body: bytes):

@@ -10,6 +10,7 @@ or ff, or more) and is left out, since decoders differ in what they make of it.
 import re
 import struct
 
+import numpy as np
 from pydicom import uid
 
 from covid_tf import errors
@@ -17,8 +18,8 @@ from covid_tf.readers import images
 from covid_tf.readers import pixel_layout
 from covid_tf.readers import rle_stream
 
-START_OF_IMAGE = b'\xff\xd8'
-START_OF_CODESTREAM = b'\xff\x4f\xff\x51'  # JPEG 2000, SOC and SIZ.
+_START_OF_IMAGE = b'\xff\xd8'
+_START_OF_CODESTREAM = b'\xff\x4f\xff\x51'  # JPEG 2000, SOC and SIZ.
 # Zero bytes that writers put before the end marker to make a length even, or a
 # multiple of four; they are no part of the entropy-coded data.
 MOST_ZERO_BYTES = 3
@@ -28,12 +29,8 @@ _START_OF_SCAN = 0xDA
 # SOF markers: C0-CF without DHT (C4), JPG (C8) and DAC (CC); F7 is JPEG-LS.
 FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _JPEG_LS_FRAME = 0xF7
-# The marker that ends a scan. Within it ff is followed by 00 in JPEG (T.81 B.1.1.5),
-# by a byte below 80 in JPEG-LS (T.87 C.2.1); restarts (d0 to d7) belong to it.
-_SCAN_END = re.compile(b'\xff[\x01-\xcf\xd8-\xfe]')
-_JPEG_LS_SCAN_END = re.compile(b'\xff[\x80-\xcf\xd8-\xfe]')
 
-_TILE_PART, _START_OF_DATA, _SIZE = 0xFF90, 0xFF93, 0xFF51
+_TILE_PART, _START_OF_DATA = 0xFF90, 0xFF93
 # The number in an SOP segment (T.800 A.8.1) is the one place where the bytes of the
 # end marker may stand within packets.
 _PACKET_OR_END = re.compile(b'\xff\x91\0\4..|\xff\xd9', re.DOTALL)
@@ -76,20 +73,34 @@ def without_zeros_before_end(stream: bytes):
     yield stream[:-zeros - len(_END)] + _END
 
 
-def scan_end(stream: bytes, start: int) -> int:
-  """Byte of the marker that ends the entropy-coded data of a JPEG scan.
+def _scan_end(stream: bytes, start: int, lowest: int) -> int:
+  """Byte of the marker that ends the entropy-coded data of a scan.
+
+  Args:
+    stream: of JPEG or JPEG-LS.
+    start: first byte of the data.
+    lowest: what follows ff in a marker is at least this.
 
   Raises:
     IndexError: no marker follows.
   """
-  return _next(_SCAN_END, stream, start).start()
+  data = np.frombuffer(stream, np.uint8)[start:]
+  places = np.flatnonzero(data[:-1] == 0xFF)
+  after = data[places + 1]
+  restart = (after >= 0xD0) & (after <= 0xD7)
+  ends = places[(after >= lowest) & (after != 0xFF) & ~restart]  # ff ff: fill bytes.
+  return start + int(ends[0])
 
 
 def _jpeg(stream: bytes):
-  """A JPEG or JPEG-LS image and its (rows, columns, components), or None."""
-  if not stream.startswith(START_OF_IMAGE):
+  """A JPEG or JPEG-LS image and its (rows, columns, components), or None.
+
+  In the data of a scan ff is followed by 00 in JPEG (T.81 B.1.1.5), by a byte below
+  80 in JPEG-LS (T.87 C.2.1), or it begins a restart marker or the end.
+  """
+  if not stream.startswith(_START_OF_IMAGE):
     return stream, None
-  size, pattern, scans, place = None, _SCAN_END, 0, 2
+  size, frame, scans, place = None, 0, 0, 2
   while True:
     if stream[place] != 0xFF:
       raise _damaged(place)
@@ -105,10 +116,10 @@ def _jpeg(stream: bytes):
     place = start + _segment_bytes(stream, start)
     if marker in FRAME_MARKERS:
       size = struct.unpack_from('>HHB', stream, start + 3)
-      pattern = _JPEG_LS_SCAN_END if marker == _JPEG_LS_FRAME else _SCAN_END
+      frame = marker
     elif marker == _START_OF_SCAN:
       scans += 1
-      place = _next(pattern, stream, place).start()
+      place = _scan_end(stream, place, 0x80 if frame == _JPEG_LS_FRAME else 0x01)
 
 
 def _segment_bytes(stream: bytes, start: int) -> int:
@@ -116,13 +127,6 @@ def _segment_bytes(stream: bytes, start: int) -> int:
   if length < 2:
     raise _damaged(start)
   return length
-
-
-def _next(pattern, stream: bytes, start: int):
-  found = pattern.search(stream, start)
-  if found is None:
-    raise IndexError
-  return found
 
 
 def _damaged(place: int) -> errors.CTReadError:
@@ -136,7 +140,7 @@ def _jpeg_2000(stream: bytes):
 
   Whatever boxes of a file format stand around it are left out.
   """
-  start = stream.find(START_OF_CODESTREAM, 0, 4096)
+  start = stream.find(_START_OF_CODESTREAM, 0, 4096)
   if start < 0:
     return stream, None
   _, width, height, x, y, tile_width, tile_height, tile_x, tile_y, components = (
@@ -191,9 +195,10 @@ def _packets_end(stream: bytes, place: int) -> int:
       raise _damaged(place)
     place += 2 + _segment_bytes(stream, place + 2)
   place += 2
-  while (found := _next(_PACKET_OR_END, stream, place)).group() != _END:
-    place = found.end()
-  return found.start()
+  for found in _PACKET_OR_END.finditer(stream, place):
+    if found.group() == _END:
+      return found.start()
+  raise IndexError
 
 
 def _word(stream: bytes, place: int) -> int:
