@@ -3,6 +3,7 @@
 The one source for the exporter, the local server and the client; it imports
 neither TensorFlow nor a predictor. All images are raw Hounsfield units: the
 window, the resize and the backbone's normalization happen in the served graph.
+What no shape can say, `REQUIRED_INPUT` does: every card carries it.
 """
 
 import dataclasses
@@ -45,6 +46,17 @@ class Signature:
   inputs: tuple[TensorSpec, ...]
   outputs: tuple[TensorSpec, ...]
 
+
+_USUAL_PLANE = (
+    'Hounsfield units as they are, without window or scaling; axial slices, rows from '
+    "the patient's front to the back, columns from the patient's right to the left")
+REQUIRED_INPUT: dict[str, str] = {
+    LUNGS_MODEL: f'{_USUAL_PLANE}; whole slices.',
+    CLASSIFIER_MODEL: (
+        f'{_USUAL_PLANE}; every slice of a case cropped to the lung box of the case, '
+        'the largest box around the lungs in one slice. A whole slice gives a '
+        'probability that means nothing.'),
+}
 
 _HU = TensorSpec('hu', 'int16', (None, None, None))
 _COVID_PROBABILITY = TensorSpec('covid_probability', 'float32', (None,))

@@ -2,8 +2,10 @@
 
 import json
 
+import keras
 import pytest
 
+from covid_tf import contract
 from covid_tf import errors
 from covid_tf.models import cards
 
@@ -23,3 +25,11 @@ def test_what_is_no_card_is_refused(tmp_path, text):
     path.write_text(text)
   with pytest.raises(errors.UsageError, match=r'card.json: an? .* is required, found'):
     cards.read_training(path)
+
+
+@pytest.mark.parametrize('name', ['lungs', 'classifier'])
+def test_a_card_says_what_has_to_be_sent(name):
+  model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+  card = cards.make_card(name, model, {})
+  assert card['required_input'] == contract.REQUIRED_INPUT[name]
+  assert ('lung box' in card['required_input']) == (name == 'classifier')

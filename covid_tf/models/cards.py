@@ -42,6 +42,7 @@ def make_card(name: str, model: keras.Model, training: dict) -> dict:
   return {
       'name': name,
       'intended_use': INTENDED_USE,
+      'required_input': contract.REQUIRED_INPUT[name],
       'architecture': model.name,
       'parameters': model.count_params(),
       'weights_sha256': weights_sha256(model),

@@ -11,7 +11,9 @@ class Models(Protocol):
   """The two networks, wherever they run.
 
   Batching, retries and transport are the predictor's business: callers pass as
-  many slices as they have. A context manager; closing frees what it holds.
+  many slices as they have. Slices are in the usual orientation, and the classifier's
+  cropped to the lung box of the case (`contract.REQUIRED_INPUT`): `analyze` sees to
+  both, and no shape shows where a caller did not. A context manager; closing frees what it holds.
   A predictor may also have
     `identities() -> tuple[results.ModelIdentity, ...]`, lungs first, and
     `study()`, a context manager that gives Models pinned to one version of each
