@@ -9,6 +9,7 @@ from pydicom import fileset
 import pytest
 
 from covid_tf import errors
+from covid_tf import readers
 from covid_tf.batch import archive
 from covid_tf.batch import index
 from covid_tf.batch import studies as studies_lib
@@ -267,3 +268,39 @@ def test_a_dicomdir_lists_its_studies(tmp_path):
   disc.write(tmp_path / 'disc')
   (study,) = archive.find_studies(tmp_path / 'disc' / 'DICOMDIR').studies
   assert study.key == f'{_ROOT}.2.1' and len(_files(study)) == 3
+
+
+def _links(root, store, names):
+  """Moves the files of a folder to a store and leaves links."""
+  store.mkdir(parents=True, exist_ok=True)
+  for name in names:
+    (root / name).rename(store / f'{root.name}-{name}')
+    (root / name).symlink_to(store / f'{root.name}-{name}')
+
+
+@pytest.mark.parametrize('store', ('outside', 'archive/.git/annex', 'archive/raw'))
+def test_links_to_files_are_listed_once(tmp_path, store):
+  folder = _write(tmp_path / 'archive' / 'a', 1)
+  _links(folder, tmp_path / store, ['0000.dcm', '0001.dcm', '0002.dcm'])
+  found = archive.find_studies(tmp_path / 'archive')
+  (study,) = found.studies
+  assert len(_files(study)) == 3 and study.refusal is None
+  assert found.problems == () and study.warnings == ()
+
+
+def test_a_link_that_leads_nowhere_refuses_its_study(tmp_path):
+  folder = _write(tmp_path / 'archive' / 'a', 1)
+  _links(folder, tmp_path / 'store', ['0002.dcm'])
+  kept = tmp_path / 'index.jsonl'
+  (tmp_path / 'store' / 'a-0002.dcm').rename(tmp_path / 'away')
+  found = archive.find_studies(tmp_path / 'archive', index_path=kept)
+  (problem,) = found.problems
+  assert 'lead to no file' in problem and 'git annex get' in problem
+  (study,) = found.studies
+  with pytest.raises(errors.CTReadError, match='lead to no file'):
+    readers.read_files(study.places[0].files(), name='x')
+  # Fetching the file does not change the folder; it is seen all the same.
+  (tmp_path / 'away').rename(tmp_path / 'store' / 'a-0002.dcm')
+  again = archive.find_studies(tmp_path / 'archive', index_path=kept)
+  assert again.problems == ()
+  assert again.studies[0].fingerprint != study.fingerprint

@@ -43,15 +43,90 @@ def test_empty_files_are_skipped_with_a_warning(tmp_path):
   assert _assert_read(tmp_path).warnings == ('1 empty file(s) skipped',)
 
 
-def test_links_are_not_followed(tmp_path):
+def _linked(study, store, indices=range(8)):
+  """Moves slices to a store and leaves links to them."""
+  store.mkdir(parents=True, exist_ok=True)
+  for index in indices:
+    path = study / f'{index:04d}.dcm'
+    path.rename(store / f'key-{index}')
+    path.symlink_to(os.path.relpath(store / f'key-{index}', study))
+
+
+@pytest.mark.parametrize('indices', (range(8), (0, 3, 7)), ids=('all', 'some'))
+@pytest.mark.parametrize('store', ('outside', 'study/.git/annex/objects/a/b',
+                                   'study/inside'))
+def test_links_to_files_are_followed_once(tmp_path, indices, store):
+  study = odd_series.save(odd_series.series(), tmp_path / 'study')
+  _linked(study, tmp_path / store, indices)
+  (study / 'twice.dcm').symlink_to('0003.dcm')
+  assert _assert_read(study).warnings == ()
+
+
+def test_old_versions_in_an_annex_are_no_slices(tmp_path):
+  study = odd_series.save(odd_series.series(), tmp_path / 'study')
+  _linked(study, study / '.git' / 'annex')
+  old = odd_series.series(odd_series.chest_hu(seed=9))
+  odd_series.save(old, study / '.git' / 'old')
+  assert _assert_read(study).warnings == ()
+
+
+def test_files_as_kubernetes_mounts_them(tmp_path):
+  odd_series.save(odd_series.series(), tmp_path / 'study' / '..2026_01')
+  (tmp_path / 'study' / '..data').symlink_to('..2026_01')
+  for index in range(8):
+    (tmp_path / 'study' / f'{index:04d}.dcm').symlink_to(f'..data/{index:04d}.dcm')
+  _assert_read(tmp_path / 'study')
+
+
+def test_links_to_folders_are_not_followed(tmp_path):
   study, outside = tmp_path / 'study', tmp_path / 'outside'
   odd_series.save(odd_series.series(), study)
   other = odd_series.series(series_uid='1.2.3', study_uid='1.2.4')
   odd_series.save(other, outside)
   (study / 'loop').symlink_to(study)
-  (study / 'dangling.dcm').symlink_to(tmp_path / 'nothing')
   (study / 'out').symlink_to(outside)
-  assert _assert_read(study).warnings == ('3 symbolic link(s) were not followed',)
+  assert _assert_read(study).warnings == (
+      '2 symbolic link(s) to folders were not followed',)
+
+
+@pytest.mark.parametrize('name, target', (
+    ('0008.dcm', '../nothing'), ('IM8', '.git/annex/objects/x'),
+    ('1.2.3.4', '1.2.3.4'), ('0008.dcm', '0009.dcm')))
+def test_a_link_that_leads_nowhere_is_a_missing_slice(tmp_path, name, target):
+  odd_series.save(odd_series.series(), tmp_path)
+  (tmp_path / name).symlink_to(target)
+  text = _refusal(tmp_path)
+  assert '1 symbolic link(s) lead to no file' in text and name in text
+  assert 'git annex get' in text
+  with pytest.raises(errors.CTReadError, match='lead to no file'):
+    readers.read_files(list(tmp_path.iterdir()), name='x')
+
+
+@pytest.mark.parametrize('name', ('notes.txt', '.#0001.dcm', 'README.md', 'seg.nii.gz'))
+def test_a_link_that_was_no_slice_may_lead_nowhere(tmp_path, name):
+  odd_series.save(odd_series.series(), tmp_path)
+  (tmp_path / name).symlink_to('../nothing')
+  _assert_read(tmp_path)
+  volume = readers.read_files(list(tmp_path.iterdir()), name='x')
+  assert volume.shape == odd_series.SHAPE
+
+
+def test_a_link_to_a_fifo_is_not_opened(tmp_path):
+  odd_series.save(odd_series.series(), tmp_path / 'study')
+  os.mkfifo(tmp_path / 'pipe')
+  (tmp_path / 'study' / 'pipe.dcm').symlink_to(tmp_path / 'pipe')
+  _assert_read(tmp_path / 'study')
+
+
+def test_a_dicomdir_lists_links_too(tmp_path):
+  disc = _disc(tmp_path)
+  first = min(path for path in disc.rglob('*') if path.is_file()
+              and path.name != 'DICOMDIR')
+  first.rename(tmp_path / 'key')
+  first.symlink_to(tmp_path / 'key')
+  _assert_read(disc / 'DICOMDIR')
+  (tmp_path / 'key').unlink()
+  assert '1 of them are not there' in _refusal(disc / 'DICOMDIR')
 
 
 def test_a_fifo_is_not_opened(tmp_path):
@@ -204,3 +279,40 @@ def test_a_file_that_cannot_be_read_any_more(tmp_path, monkeypatch):
 
   monkeypatch.setattr(loading, 'load', remove_and_load)
   assert '0004.dcm' in _refusal(tmp_path)
+
+
+_META_IMAGE = b'ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\n'
+
+
+@pytest.mark.parametrize('name, content, message', (
+    ('ct.mha', _META_IMAGE, 'are MetaImage, which this version does not read'),
+    ('CT.MHD', _META_IMAGE, 'are MetaImage'), ('ct.dat', _META_IMAGE, 'are MetaImage'),
+    ('ct.nrrd', b'NRRD0004\n', 'are NRRD'), ('ct', b'NRRD0005\n', 'are NRRD'),
+    ('ct.png', b'\x89PNG\r\n', 'PNG pictures'), ('ct.tar.gz', b'\x1f\x8b', 'tar'),
+    ('ct.npy', b'\x93NUMPY\x01', 'NumPy')))
+@pytest.mark.parametrize('place', ('file', 'folder', 'zip'))
+def test_another_format_is_named(tmp_path, name, content, message, place):
+  path = tmp_path / 'x' / name
+  path.parent.mkdir()
+  path.write_bytes(content.ljust(600, b'\0'))
+  if place == 'zip':
+    with zipfile.ZipFile(tmp_path / 'x.zip', 'w') as target:
+      target.write(path, name)
+  places = {'file': path, 'folder': path.parent, 'zip': tmp_path / 'x.zip'}
+  text = _refusal(places[place])
+  assert message in text and 'no CT images' not in text
+  assert 'give' in text
+
+
+@pytest.mark.parametrize('name, content', (
+    ('ct.nii', b''), ('ct.nii.gz', b'\x1f\x8b'), ('ct.img', bytes(344) + b'n+1\0')))
+def test_a_nifti_in_a_zip_is_named(tmp_path, name, content):
+  with zipfile.ZipFile(tmp_path / 'x.zip', 'w') as target:
+    target.writestr(name, content)
+  assert 'NIfTI inside a zip' in _refusal(tmp_path / 'x.zip')
+
+
+def test_a_picture_beside_a_study_says_nothing(tmp_path):
+  odd_series.save(odd_series.series(), tmp_path)
+  (tmp_path / 'ct.mha').write_bytes(_META_IMAGE)
+  assert _assert_read(tmp_path).warnings == ()

@@ -7,11 +7,15 @@ import hashlib
 import os
 
 from covid_tf.batch import walk
+from covid_tf.readers import discovery
 from covid_tf.readers import identification
+from covid_tf.readers import sources
 
 Identify = Callable[[str], identification.FileIdentity | None]
 
 _DIGEST_BITS = 128
+# What is known of a link that leads nowhere: it may be a slice of any study.
+_NOTHING = identification.FileIdentity('', '', '', '', False, 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,12 +77,16 @@ def list_folder(
   zips = tuple(name for name in folder.names if name.lower().endswith('.zip'))
   aside = {*niftis, *zips}
   images, broken, problems = collections.defaultdict(list), [], []
+  dangling = []
   for name in folder.names:
     if name in aside:
       continue
     try:
       identity = identify(os.path.join(folder.path, name))
     except OSError as error:
+      if sources.leads_nowhere(os.path.join(folder.path, name)):
+        dangling.append((name, _NOTHING))
+        continue
       problems.append(f'{os.path.join(folder.path, name)}: cannot be read '
                       f'({error.strerror}); its study may lack a slice.')
       continue
@@ -91,9 +99,15 @@ def list_folder(
   if broken and not images:
     problems.append(f'{folder.path}: {len(broken)} damaged DICOM file(s) and no whole '
                     'CT image.')
+  if dangling:
+    # Also so that the listing is not kept: fetching files does not change a folder.
+    problems.append(f'{folder.path}: {discovery.dangling(len(dangling))}; '
+                    f'{discovery.FETCH}')
+  broken += dangling
   studies = tuple(
       _folder_study(folder, uid, images[uid], broken,
-                    alone=folder.complete and len(images) == 1)
+                    alone=folder.complete and not folder.links_skipped
+                    and len(images) == 1)
       for uid in sorted(images))
   return FolderListing(
       folder.path, folder.changed_ns, studies, zips, niftis, tuple(problems))

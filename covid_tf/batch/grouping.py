@@ -8,6 +8,7 @@ import os
 from covid_tf.batch import folder_listing
 from covid_tf.batch import studies
 from covid_tf.readers import identification
+from covid_tf.readers import sources
 
 
 def group(
@@ -81,7 +82,7 @@ def _contradiction(parts, identify) -> str | None:
 def _image_uids(part: folder_listing.FolderStudy, identify) -> set[str]:
   uids = set()
   for path in studies.Place(part.folder, part.names).files():
-    identity = identify(path)
+    identity = None if sources.leads_nowhere(path) else identify(path)
     if identity and identity.whole and identity.study_uid == part.study_uid and (
         identity.modality in ('CT', '')):
       uids.add(identity.image_uid)

@@ -30,6 +30,7 @@ from covid_tf.batch import records
 from covid_tf.batch import studies
 from covid_tf.predictors import base
 from covid_tf.readers import identification
+from covid_tf.readers import sources
 from covid_tf.reports import study_files
 
 # Opens the models of a server, or those of this process for ''. Hashable, so that
@@ -195,6 +196,8 @@ def _out_of_reach(study: studies.Study) -> str | None:
     paths = [path for place in (*study.places, *study.copies)
              for path in place.files()]
     for path in (*paths, study.path) if study.path else paths:
+      if sources.leads_nowhere(path):
+        continue  # In a folder that is within reach.
       with open(path, 'rb'):
         pass
   except OSError as error:
@@ -229,6 +232,8 @@ def _require_equal_copies(study: studies.Study) -> None:
 def _file_digests(place: studies.Place) -> set[bytes]:
   digests = set()
   for path in place.files():
+    if sources.leads_nowhere(path):
+      continue  # The reader refuses the study for it.
     identity = identification.identify(path)
     if identity is None or identity.modality not in ('CT', ''):
       continue  # A note, a viewer or a dose report beside the images is no difference.

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 
+from covid_tf.readers import sources
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
@@ -10,7 +12,7 @@ class Place:
 
   Attributes:
     folder: where they lie.
-    names: of the files; None for all regular files of the folder, which keeps an
+    names: of the files; None for all files and links of the folder, which keeps an
       archive of a hundred thousand studies small in memory.
   """
 
@@ -18,7 +20,7 @@ class Place:
   names: tuple[str, ...] | None = None
 
   def files(self) -> list[str]:
-    """Paths of the files, in order of name.
+    """Paths of the files, in order of name; links that lead nowhere among them.
 
     Raises:
       OSError: the folder cannot be listed.
@@ -28,7 +30,7 @@ class Place:
       with os.scandir(self.folder) as entries:
         names = sorted(
             entry.name for entry in entries
-            if entry.is_file(follow_symlinks=False))
+            if entry.is_file() or sources.leads_nowhere(entry.path))
     return [os.path.join(self.folder, name) for name in names]
 
 

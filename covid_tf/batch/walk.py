@@ -4,6 +4,8 @@ from collections.abc import Iterator
 import dataclasses
 import os
 
+from covid_tf.readers import discovery
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Folder:
@@ -15,12 +17,15 @@ class Folder:
     changed_ns: modification time of the folder: another one after a file came,
       went or was renamed.
     complete: False where somebody chose some of its files.
+    links_skipped: whether links to files that the walk meets elsewhere are not among
+      the names.
   """
 
   path: str
   names: tuple[str, ...]
   changed_ns: int
   complete: bool = True
+  links_skipped: bool = False
 
 
 def walk(
@@ -28,18 +33,20 @@ def walk(
     skip: str | None = None) -> Iterator[Folder]:
   """Yields the folders below `root` that hold files, `root` included.
 
-  Symbolic links are not followed, so a loop of them is no loop here.
+  Links to regular files are followed, those to folders are not, so a loop of them is
+  no loop here. A link that leads nowhere is among the names where it may have been an
+  image: who reads it finds that something is missing.
 
   Args:
     root: a folder; may itself be a link.
     problems: gets a line for each folder that cannot be listed.
-    notes: gets a line if links were left aside.
+    notes: gets a line if links to folders were left aside.
     skip: real path of a folder that is no part of it; results are no studies.
 
   Yields:
     Folders in order of path, parents first.
   """
-  links = 0
+  links = discovery.Links(root)
   waiting = [os.fspath(root)]
   while waiting:
     path = waiting.pop()
@@ -47,30 +54,35 @@ def walk(
       continue
     try:
       changed_ns = os.stat(path).st_mtime_ns
-      names, inner, linked = _listed(path)
+      skipped = links.skipped
+      names, inner = _listed(path, links)
     except OSError as error:
       problems.append(
           f'{path}: cannot be listed ({error.strerror}), so its studies are missing; '
           'make it readable and start again.')
       continue
-    links += linked
     waiting.extend(os.path.join(path, name) for name in reversed(inner))
     if names:
-      yield Folder(path, tuple(names), changed_ns)
-  if links:
+      yield Folder(path, tuple(names), changed_ns,
+                   links_skipped=links.skipped > skipped)
+  for note in links.notes():
     notes.append(
-        f'{os.fspath(root)}: {links} symbolic link(s) were not followed; list the '
-        'folders that they lead to, if they matter.')
+        f'{os.fspath(root)}: {note}; list the folders that they lead to, if they '
+        'matter.')
 
 
-def _listed(path: str) -> tuple[list[str], list[str], int]:
-  names, inner, links = [], [], 0
+def _listed(path: str, links: discovery.Links) -> tuple[list[str], list[str]]:
+  names, inner = [], []
   with os.scandir(path) as entries:
-    for entry in entries:
+    # In order, so that of two links to one file always the same is followed.
+    for entry in sorted(entries, key=lambda entry: entry.name):
       if entry.is_symlink():
-        links += 1
+        dangling = len(links.dangling)
+        if links.is_file(entry.path) or len(links.dangling) > dangling:
+          names.append(entry.name)
       elif entry.is_dir():
-        inner.append(entry.name)
+        if entry.name not in discovery.NO_FOLDERS:
+          inner.append(entry.name)
       elif entry.is_file():
         names.append(entry.name)
-  return sorted(names), sorted(inner), links
+  return names, inner

@@ -62,6 +62,6 @@ def _resolve(root: pathlib.Path, components) -> pathlib.Path | None:
           'images instead.')
     candidates = (found / name, found / name.lower())
     found = next((file for file in candidates if file.exists()), None)
-    if found is None or found.is_symlink():
+    if found is None or found.is_symlink() and found.is_dir():
       return None
   return found if found.is_file() else None

@@ -4,6 +4,7 @@ Our own walk: a library that follows links has read a folder twice or stopped at
 a broken link half-way without an error, and opening a FIFO waits for ever.
 """
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -13,9 +14,40 @@ import zipfile
 
 from covid_tf import errors
 from covid_tf.readers import dicomdir
+from covid_tf.readers import elements
 from covid_tf.readers import sources
 
 _NIFTI_SUFFIXES = ('.nii', '.nii.gz')
+# git-annex keeps all versions of all files there.
+NO_FOLDERS = frozenset(('.git',))
+# A link of such a name that leads nowhere was no slice. DICOM files have any other
+# ending, or none.
+_NO_IMAGE_SUFFIXES = (
+    *_NIFTI_SUFFIXES, '.bval', '.bvec', '.cfg', '.csv', '.doc', '.docx', '.gif', '.htm',
+    '.html', '.ini', '.jpeg', '.jpg', '.json', '.log', '.md', '.pdf', '.png', '.py',
+    '.rst', '.sh', '.tsv', '.txt', '.xls', '.xlsx', '.xml', '.yaml', '.yml')
+FETCH = ('fetch the files (git annex get, datalad get), copy them instead of the links, '
+         'or remove the links.')
+
+
+_CONVERT = 'convert it to NIfTI in Hounsfield units, or give the DICOM files'
+_PICTURE = 'pictures hold no Hounsfield units; give the DICOM files'
+_UNPACK = 'unpack it and give the folder'
+# Name, what to do, how their content may begin, how their name may end.
+_OTHER_FORMATS = (
+    ('MetaImage', _CONVERT, (b'ObjectType', b'NDims'), ('.mha', '.mhd')),
+    ('NRRD', _CONVERT, (b'NRRD0',), ('.nrrd', '.nhdr')),
+    ('MGH', _CONVERT, (), ('.mgh', '.mgz')),
+    ('MINC', _CONVERT, (), ('.mnc',)),
+    ('NumPy arrays', 'they hold no millimetres; ' + _CONVERT, (b'\x93NUMPY',),
+     ('.npy', '.npz')),
+    ('PNG pictures', _PICTURE, (b'\x89PNG',), ('.png',)),
+    ('JPEG pictures', _PICTURE, (b'\xff\xd8\xff',), ('.jpg', '.jpeg')),
+    ('TIFF pictures', _PICTURE, (b'II*\0', b'MM\0*'), ('.tif', '.tiff')),
+    ('tar archives', _UNPACK, (), ('.tar', '.tar.gz', '.tgz', '.tar.xz', '.tar.bz2')),
+    ('7z archives', _UNPACK, (b'7z\xbc\xaf\x27\x1c',), ('.7z',)),
+    ('RAR archives', _UNPACK, (b'Rar!',), ('.rar',)),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +111,12 @@ def _is_zip(path: pathlib.Path) -> bool:
 
 
 def _walk(root: pathlib.Path) -> Found:
-  """All regular files below `root`; links are not followed, so it always ends."""
-  files, niftis, links, archives = [], [], 0, 0
+  """All files below `root`, linked ones too; links to folders are not followed.
+
+  So it always ends, and a file that several links lead to is read once.
+  """
+  files, niftis, archives = [], [], 0
+  links = Links(root)
   folders = [root]
   while folders:
     folder = folders.pop()
@@ -93,20 +129,124 @@ def _walk(root: pathlib.Path) -> Found:
           'may be missed; make it readable or move it away.') from None
     for entry in entries:
       if entry.is_symlink():
-        links += 1
+        if not links.is_file(entry.path):
+          continue
       elif entry.is_dir():
-        folders.append(pathlib.Path(entry.path))
+        if entry.name not in NO_FOLDERS:
+          folders.append(pathlib.Path(entry.path))
+        continue
       elif not entry.is_file():
         continue
-      elif is_nifti(entry.name):
+      if is_nifti(entry.name):
         niftis.append(pathlib.Path(entry.path))
       else:
         archives += _names_zip(entry.name)
         files.append(sources.FileSource(pathlib.Path(entry.path)))
-  notes = []
-  if links:
-    notes.append(f'{links} symbolic link(s) were not followed')
-  return Found(tuple(files), tuple(niftis), (*notes, *_unopened(archives, 'folder')))
+  refuse_dangling(links.dangling)
+  return Found(
+      tuple(files), tuple(niftis), (*links.notes(), *_unopened(archives, 'folder')))
+
+
+class Links:
+  """The symbolic links that a walk meets, and which of them it follows.
+
+  Attributes:
+    to_folders: number of links that lead to folders, which are not followed.
+    dangling: names of links that lead nowhere, where a slice may have been.
+    skipped: number of links to files that the walk meets without them.
+  """
+
+  def __init__(self, root: str | os.PathLike):
+    self._root = os.path.realpath(root)
+    self._seen: set[str] = set()
+    self.to_folders = 0
+    self.dangling: list[str] = []
+    self.skipped = 0
+
+  def is_file(self, path: str) -> bool:
+    """Whether a link leads to a regular file that is met nowhere else."""
+    try:
+      mode = os.stat(path).st_mode
+    except OSError:  # Gone, out of reach, or a link to itself.
+      name = os.path.basename(path)
+      if may_be_image(name):
+        self.dangling.append(name)
+      return False
+    self.to_folders += stat.S_ISDIR(mode)
+    if not stat.S_ISREG(mode):
+      return False
+    target = os.path.realpath(path)
+    if target in self._seen or self._meets(target):
+      self.skipped += 1
+      return False
+    self._seen.add(target)
+    return True
+
+  def _meets(self, target: str) -> bool:
+    """Whether the walk comes to a file itself."""
+    inner = os.path.relpath(target, self._root).split(os.sep)
+    return inner[0] != os.pardir and NO_FOLDERS.isdisjoint(inner[:-1])
+
+  def notes(self) -> tuple[str, ...]:
+    """What was not followed, in words."""
+    if not self.to_folders:
+      return ()
+    return (f'{self.to_folders} symbolic link(s) to folders were not followed',)
+
+
+def of_files(files) -> Found:
+  """What there is to read in files that are known to belong together.
+
+  Raises:
+    CTReadError: links among them lead nowhere.
+  """
+  files = [pathlib.Path(file) for file in sorted(files)]
+  nowhere = [file for file in files if sources.leads_nowhere(file)]
+  refuse_dangling([file.name for file in nowhere if may_be_image(file.name)])
+  return Found(tuple(map(
+      sources.FileSource, (file for file in files if file not in set(nowhere)))))
+
+
+def may_be_image(name: str) -> bool:
+  """Whether a link of this name may have been a slice; hidden files are none."""
+  return not name.startswith('.') and (
+      not name.lower().endswith(_NO_IMAGE_SUFFIXES))
+
+
+def refuse_dangling(names: list[str]) -> None:
+  """Raises CTReadError if there are links that lead nowhere."""
+  if names:
+    raise errors.CTReadError(
+        f'{dangling(len(names))}, the first one {elements.printable(names[0])}; '
+        f'{FETCH}')
+
+
+def dangling(count: int) -> str:
+  """What links that lead nowhere mean, in words."""
+  return f'{count} symbolic link(s) lead to no file, so slices may be missing'
+
+
+def other_format(found_sources) -> str | None:
+  """What files without a DICOM image are instead, in words; None if that is unknown."""
+  formats = (_format(source) for source in found_sources)
+  counts = collections.Counter(known for known in formats if known)
+  if not counts:
+    return None
+  (name, remedy), count = counts.most_common(1)[0]
+  return (f'{count} of {len(found_sources)} file(s) are {name}, which this version '
+          f'does not read; {remedy}.')
+
+
+def _format(source) -> tuple[str, str] | None:
+  """(name, what to do) of a file, by its content or else by its name."""
+  start = source.read(0, 512)
+  name = source.name.lower()
+  for known, remedy, magics, suffixes in _OTHER_FORMATS:
+    if start.startswith(magics) or name.endswith(suffixes):
+      return known, remedy
+  if is_nifti(name) or start[344:348] in (b'n+1\0', b'ni1\0', b'n+2\0'):
+    return 'NIfTI inside a zip', 'unpack it and give the .nii or .nii.gz file'
+  return None
 
 
 def _names_zip(name: str) -> bool:

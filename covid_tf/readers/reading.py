@@ -19,7 +19,6 @@ from covid_tf.readers import loading
 from covid_tf.readers import nifti
 from covid_tf.readers import privacy
 from covid_tf.readers import series as series_lib
-from covid_tf.readers import sources
 from covid_tf.readers import stacking
 from covid_tf.readers import tilt
 
@@ -89,7 +88,7 @@ def read_files(
   """Reads one axial chest CT from DICOM files that are known to belong together.
 
   Args:
-    files: regular files; what is not DICOM among them is left aside.
+    files: regular files, or links to them; what is not DICOM among them is left aside.
     series_uid, patient_key_file, resample_tilt, ignore_frame_of_reference: as for
       `read_ct`.
     name: what messages call the study.
@@ -103,9 +102,7 @@ def read_files(
   hasher = _hasher(patient_key_file)
   wanted = _Wanted(series_uid, resample_tilt, ignore_frame_of_reference)
   with _refusing(name):
-    found = discovery.Found(
-        tuple(sources.FileSource(pathlib.Path(file)) for file in sorted(files)))
-    return _read(found, wanted, hasher)
+    return _read(discovery.of_files(files), wanted, hasher)
 
 
 def list_series(path) -> tuple[series_lib.SeriesSummary, ...]:
@@ -207,6 +204,8 @@ def _all_series(found: discovery.Found, hasher):
 def _nothing(found: discovery.Found) -> str:
   if found.niftis:
     return f'{len(found.niftis)} NIfTI files in one place; give one of them.'
+  if known := discovery.other_format(found.sources):
+    raise errors.CTReadError(known)
   return (f'no CT images among {len(found.sources)} file(s); give a folder of DICOM '
           'CT slices, a DICOMDIR, a zip of them, or a NIfTI file.'
           + ''.join(f' ({note})' for note in found.notes))

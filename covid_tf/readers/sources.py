@@ -40,6 +40,11 @@ class FileSource:
     return True
 
 
+def leads_nowhere(path: str | os.PathLike) -> bool:
+  """Whether a path is a symbolic link without a file at its end."""
+  return os.path.islink(path) and not os.path.exists(path)
+
+
 class _CopyingSource:
   """A source that cannot read in place."""
 
