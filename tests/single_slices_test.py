@@ -4,6 +4,7 @@ import pathlib
 
 import nibabel
 import numpy as np
+import odd_series
 import pytest
 
 from covid_tf import errors
@@ -24,6 +25,27 @@ def test_a_reformat_that_is_not_axial_is_refused():
   (sagittal,) = (_DATA / 'covid-19-ny-sbu').glob('*-sagittal/*.dcm')
   with pytest.raises(errors.CTReadError, match='not axial'):
     single_slices.read_slice(sagittal)
+
+
+@pytest.mark.parametrize('intercept', (-1024, 0))
+def test_units_that_are_not_stated_are_those_of_the_slice(tmp_path, intercept):
+  ds = odd_series.series(odd_series.body_hu())[0]
+  ds.RescaleType, ds.RescaleIntercept = 'US', intercept
+  path = odd_series.save_one(ds, tmp_path / 'a.dcm')
+  if intercept:
+    hu, _ = single_slices.read_slice(path)
+    np.testing.assert_array_equal(hu, odd_series.body_hu()[0])
+  else:
+    with pytest.raises(errors.CTReadError, match='a.dcm: Rescale Type must be HU'):
+      single_slices.read_slice(path)
+
+
+def test_a_slice_with_32_bits_allocated_is_read(tmp_path):
+  ds = odd_series.series(odd_series.body_hu())[0]
+  ds.PixelData = np.frombuffer(ds.PixelData, '<u2').astype('<u4').tobytes()
+  ds.BitsAllocated = 32
+  hu, _ = single_slices.read_slice(odd_series.save_one(ds, tmp_path / 'a.dcm'))
+  np.testing.assert_array_equal(hu, odd_series.body_hu()[0])
 
 
 def _plane():

@@ -17,6 +17,7 @@ from covid_tf import volume as ct_volume
 from covid_tf.readers import decoding
 from covid_tf.readers import headers
 from covid_tf.readers import hounsfield
+from covid_tf.readers import hounsfield_check
 from covid_tf.readers import privacy
 from covid_tf.readers import series
 from covid_tf.readers import sources
@@ -99,16 +100,18 @@ def _read_dicom(path):
   if image.problems or image.plane is None or not series.is_axial(image):
     reason = '; '.join(image.problems) or 'it is not axial'
     raise errors.CTReadError(f'{path.name}: an axial CT slice is required: {reason}.')
-  if image.rescale.unit not in ('', 'US'):  # US: not said, as by many writers.
-    raise errors.CTReadError(
-        f"{path.name}: Rescale Type must be HU, found '{image.rescale.unit}'.")
   words = np.empty((image.pixels.rows, image.pixels.columns), np.uint16)
   try:
     hounsfield.convert(
         decoding.PixelReader().read_into(image, words), image, words)
   except errors.CTReadError as error:
     raise errors.CTReadError(f'{path.name}: {error}') from None
-  return words.view(np.int16), float(image.plane.spacing_mm[0])
+  hu = words.view(np.int16)
+  if image.rescale.unit and (reason := hounsfield_check.judge(hu[np.newaxis])):
+    raise errors.CTReadError(
+        f"{path.name}: Rescale Type must be HU, found '{image.rescale.unit}', and "
+        f'{reason}.')
+  return hu, float(image.plane.spacing_mm[0])
 
 
 def _read_nifti(path):
