@@ -108,6 +108,20 @@ def test_padding_that_reaches_in_from_the_corners(tmp_path, value):
                            for text in volume.warnings)
 
 
+@pytest.mark.parametrize('first, last', ((-1000, 100), (-2000, 100), (0, 60)))
+def test_a_range_of_padding_that_tissue_has_stays_tissue(tmp_path, first, last):
+  hu = odd_series.body_hu()
+  hu[:, 0] = 40
+  slices = odd_series.series(hu, signed=True, bits_stored=16, intercept=0)
+  for ds in slices:
+    ds.add_new(0x00280120, 'SS', first)
+    ds.add_new(0x00280121, 'SS', last)
+  volume = readers.read_ct(odd_series.save(slices, tmp_path))
+  np.testing.assert_array_equal(volume.hu, hu)
+  kept = np.count_nonzero((hu >= first) & (hu <= last))
+  assert volume.warnings[0].startswith(f'{kept} voxels hold the Pixel Padding Value')
+
+
 def test_a_body_that_reaches_the_edge_is_no_padding(tmp_path):
   hu = odd_series.body_hu()
   hu[:, :, 30:] = np.random.default_rng(1).integers(30, 51, (8, 36, 10))

@@ -130,10 +130,11 @@ def _not_measured(padded: np.ndarray, stored: np.ndarray, rescale: images.Rescal
     below = padded & (stored * rescale.slope + rescale.intercept <= volume.AIR_HU)
   else:
     below = np.zeros_like(padded)
-  if high <= _AIR_UP_TO_HU:
-    outside = below
+  tissue = low < _SATURATED_HU
+  if high <= _AIR_UP_TO_HU or tissue and low != high:
+    outside = below  # A range of tissue would lead from a corner through the body.
   else:
-    outside = below | _reaching_in(padded, only_corners=low < _SATURATED_HU)
+    outside = below | _reaching_in(padded, only_corners=tissue)
   return outside, int(np.count_nonzero(padded & ~outside))
 
 
