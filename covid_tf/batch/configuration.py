@@ -13,7 +13,7 @@ from covid_tf import version
 from covid_tf.readers import privacy
 
 _FOLDER = 'configurations'
-_OPTIONAL = ('ignore_frame_of_reference',)
+_OPTIONAL = ('ignore_frame_of_reference', 'phase')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Configuration:
       without one.
     resample_tilt: whether series with gantry tilt are straightened.
     software: name and version of this package.
-    ignore_frame_of_reference: as for `covid_tf.read_ct`.
+    ignore_frame_of_reference, phase: as for `covid_tf.read_ct`.
   """
 
   models: tuple[tuple[str, int, str], ...]
@@ -36,6 +36,7 @@ class Configuration:
   resample_tilt: bool = False
   software: str = f'covid-tf {version.__version__}'
   ignore_frame_of_reference: bool = False
+  phase: str | None = None
 
   @property
   def reading(self) -> dict[str, object]:

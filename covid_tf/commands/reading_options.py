@@ -4,8 +4,12 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds --resample-tilt and --ignore-frame-of-reference."""
+  """Adds --phase, --resample-tilt and --ignore-frame-of-reference."""
   reading = parser.add_argument_group('how a study is read')
+  reading.add_argument(
+      '--phase', metavar='N|KEYWORD=VALUE',
+      help='of a series with several images at one place those to read: the N-th that '
+      'the refusal lists, or by a header field, for instance TriggerTime=450')
   reading.add_argument(
       '--resample-tilt', action='store_true',
       help='straighten a series with gantry tilt instead of refusing it')
@@ -20,4 +24,5 @@ def chosen(arguments: argparse.Namespace) -> dict[str, object]:
   return {
       'resample_tilt': arguments.resample_tilt,
       'ignore_frame_of_reference': arguments.ignore_frame_of_reference,
+      'phase': arguments.phase,
   }

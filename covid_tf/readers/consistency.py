@@ -108,8 +108,9 @@ def _require_one_reconstruction(images):
   scanners start new ones within a stack.
   """
   heights = geometry.heights_mm([image.plane for image in images])
-  for what, value_of in (('kernel', lambda image: image.kernel),
-                         ('slice thickness', lambda image: image.thickness_mm)):
+  for what, keyword, value_of in (
+      ('kernel', 'ConvolutionKernel', lambda image: image.kernel),
+      ('slice thickness', 'SliceThickness', lambda image: image.thickness_mm)):
     kinds = collections.defaultdict(list)
     for image, height in zip(images, heights):
       if value_of(image):
@@ -118,7 +119,8 @@ def _require_one_reconstruction(images):
       found = ', '.join(f'{kind} ({len(kinds[kind])} slices)' for kind in sorted(kinds))
       raise errors.CTReadError(
           f'{len(kinds)} reconstructions in one series, told apart by {what}: '
-          f'{found}; export each as a series of its own.')
+          f'{found}; choose one (--phase {keyword}={min(kinds)}), or export each as a '
+          'series of its own.')
 
 
 def _interleaved(groups) -> bool:

@@ -26,8 +26,8 @@ _NO_IMAGE_SUFFIXES = (
     *_NIFTI_SUFFIXES, '.bval', '.bvec', '.cfg', '.csv', '.doc', '.docx', '.gif', '.htm',
     '.html', '.ini', '.jpeg', '.jpg', '.json', '.log', '.md', '.pdf', '.png', '.py',
     '.rst', '.sh', '.tsv', '.txt', '.xls', '.xlsx', '.xml', '.yaml', '.yml')
-FETCH = ('fetch the files (git annex get, datalad get), copy them instead of the links, '
-         'or remove the links.')
+FETCH = ('fetch the files (git annex get, datalad get), copy them instead of the '
+         'links, or remove the links.')
 
 
 _CONVERT = 'convert it to NIfTI in Hounsfield units, or give the DICOM files'

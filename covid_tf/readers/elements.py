@@ -32,9 +32,9 @@ def described(tag: int) -> str:
   return f'{name} ({tag >> 16:04x},{tag & 0xffff:04x})'
 
 
-def printable(text: str) -> str:
+def printable(text: str, most: int = 32) -> str:
   """At most 32 harmless characters of a value, for messages and listings."""
-  return ''.join(c if c in _PRINTABLE else '?' for c in text[:32])
+  return ''.join(c if c in _PRINTABLE else '?' for c in text[:most])
 
 
 def raw(elements, tag: int) -> bytes:
@@ -115,6 +115,21 @@ def unsigned(elements, tag: int, default: int | None = None) -> int:
   if len(found) != 1 or not 0 <= found[0] <= 0xFFFF or found[0] != int(found[0]):
     raise ElementError(f'{described(tag)} must be one number from 0 to 65535')
   return int(found[0])
+
+
+def binary_text(elements, tag: int, kind: str) -> str:
+  """The number of a binary element as text; '' if it has another length.
+
+  Args:
+    elements: tag to raw element.
+    tag: the element.
+    kind: format of `struct` without byte order.
+  """
+  value = raw(elements, tag)
+  if len(value) != struct.calcsize('=' + kind):
+    return ''
+  order = '<' if elements[tag].is_little_endian else '>'
+  return f'{struct.unpack(order + kind, value)[0]:g}'
 
 
 def items(elements, tag: int) -> list[dict]:

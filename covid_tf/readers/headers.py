@@ -108,6 +108,8 @@ def _common(data_set, hasher) -> dict:
       'modality': elements_lib.printable(text(elements, tags.MODALITY).upper()),
       'date': next(filter(None, dates), None),
       'is_picture': _is_picture(elements),
+      'description': privacy.without_patient(
+          elements, text(elements, tags.SERIES_DESCRIPTION)),
   }
 
 
@@ -123,7 +125,23 @@ def _of_frame(group, sop_class: str) -> dict:
       'kernel': elements_lib.printable(kernel),
       'thickness_mm': elements_lib.decimal_or_none(group, tags.SLICE_THICKNESS),
       'acquisition': elements_lib.printable(acquisition),
+      'marks': _marks(group),
   }
+
+
+def _marks(group) -> dict[str, str]:
+  """What may tell an image from another one at the same place."""
+  marks = {}
+  for keyword, (tag, binary) in tags.MARKS.items():
+    if tag not in group:
+      continue
+    if binary:
+      value = elements_lib.binary_text(group, tag, binary)
+    else:
+      value = '/'.join(elements_lib.texts(group, tag))
+    if value:
+      marks[keyword] = elements_lib.printable(value, most=64)
+  return marks
 
 
 def _is_picture(elements) -> bool:

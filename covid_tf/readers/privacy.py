@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import os
 import pathlib
+import re
 import unicodedata
 import warnings
 
@@ -28,6 +29,7 @@ TAGS = (_SPECIFIC_CHARACTER_SET, _PATIENT_NAME, _PATIENT_ID, _ISSUER_OF_PATIENT_
         _BIRTH_DATE)
 
 _SHORTEST_KEY_BYTES = 16
+_SURELY_A_NAME = 4
 # Alphabetic, ideographic and phonetic (PS3.5 section 6.2.1).
 _NAME_GROUPS = 3
 # Their bytes may happen to be UTF-8 as well, so what the header says goes first.
@@ -130,6 +132,29 @@ def load_key(path) -> bytes:
         f'patient key file {path.name}: at least {_SHORTEST_KEY_BYTES} bytes are '
         f'required, found {len(key)}; make one with `openssl rand -hex 32`.')
   return key
+
+
+def without_patient(elements, text: str) -> str:
+  """A free text, printable, without words that name the patient of the header.
+
+  Names, IDs and birth dates in it become '?'.
+  """
+  name = _text(elements, _PATIENT_NAME)
+  birth = _text(elements, _BIRTH_DATE)
+  parts = [part for part in re.split(r'[\^=\s,]+', name) if part]
+  parts += [part for part in (_text(elements, _PATIENT_ID), birth) if part]
+  if len(birth) == 8:
+    year, month, day = birth[:4], birth[4:6], birth[6:]
+    parts += [sign.join(order) for sign in './- ' for order in (
+        (year, month, day), (day, month, year), (month, day, year))]
+    parts.append(day + month + year)
+  for part in sorted(parts, key=len, reverse=True):
+    if part.casefold() in text.casefold():
+      # Short parts only as words: 'Li' is no part of 'Light'.
+      edge = r'(?<![^\W_])', r'(?![^\W_])'
+      left, right = edge if len(part) < _SURELY_A_NAME else ('', '')
+      text = re.sub(left + re.escape(part) + right, '?', text, flags=re.IGNORECASE)
+  return elements_lib.printable(text)
 
 
 def _text(elements, tag: int) -> str:

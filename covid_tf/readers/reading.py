@@ -17,6 +17,7 @@ from covid_tf.readers import hounsfield_check
 from covid_tf.readers import images as images_lib
 from covid_tf.readers import loading
 from covid_tf.readers import nifti
+from covid_tf.readers import phases
 from covid_tf.readers import privacy
 from covid_tf.readers import series as series_lib
 from covid_tf.readers import stacking
@@ -37,6 +38,10 @@ class _Wanted:
   series_uid: str | None = None
   resample_tilt: bool = False
   ignore_frame_of_reference: bool = False
+  phase: str | None = None
+
+  def __post_init__(self):
+    phases.require_phase(self.phase)
 
 
 def read_ct(
@@ -46,6 +51,7 @@ def read_ct(
     patient_key_file=None,
     resample_tilt: bool = False,
     ignore_frame_of_reference: bool = False,
+    phase: str | int | None = None,
 ) -> volume.CTVolume:
   """Reads one axial chest CT, exactly or not at all.
 
@@ -60,6 +66,9 @@ def read_ct(
       instead of refusing it; the volume's warnings say so.
     ignore_frame_of_reference: take the positions of slices for those of one frame
       of reference although their UIDs differ; the volume's warnings say so.
+    phase: of a series with several images at one place those to read: a number in
+      the order of the refusal's list, or 'KEYWORD=VALUE' of a header field, such as
+      'TriggerTime=450'; the volume's warnings say so.
 
   Returns:
     The volume; its `warnings` name every oddity that was accepted.
@@ -67,10 +76,12 @@ def read_ct(
   Raises:
     CTReadError: the files are not a CT volume whose millimetres and Hounsfield
       units can be trusted; the text says what is wrong, where, and what to do.
-    UsageError: the key file is unusable.
+    UsageError: the key file is unusable, or the phase is none.
   """
   hasher = _hasher(patient_key_file)
-  wanted = _Wanted(series_uid, resample_tilt, ignore_frame_of_reference)
+  wanted = _Wanted(
+      series_uid, resample_tilt, ignore_frame_of_reference,
+      None if phase is None else str(phase))
   path = pathlib.Path(path)
   with _refusing(path.name or str(path)), discovery.find(path) as found:
     return _read(found, wanted, hasher)
@@ -84,13 +95,14 @@ def read_files(
     patient_key_file=None,
     resample_tilt: bool = False,
     ignore_frame_of_reference: bool = False,
+    phase: str | int | None = None,
 ) -> volume.CTVolume:
   """Reads one axial chest CT from DICOM files that are known to belong together.
 
   Args:
     files: regular files, or links to them; what is not DICOM among them is left aside.
-    series_uid, patient_key_file, resample_tilt, ignore_frame_of_reference: as for
-      `read_ct`.
+    series_uid, patient_key_file, resample_tilt, ignore_frame_of_reference, phase: as
+      for `read_ct`.
     name: what messages call the study.
 
   Returns:
@@ -100,7 +112,9 @@ def read_files(
     CTReadError, UsageError: as for `read_ct`.
   """
   hasher = _hasher(patient_key_file)
-  wanted = _Wanted(series_uid, resample_tilt, ignore_frame_of_reference)
+  wanted = _Wanted(
+      series_uid, resample_tilt, ignore_frame_of_reference,
+      None if phase is None else str(phase))
   with _refusing(name):
     return _read(discovery.of_files(files), wanted, hasher)
 
@@ -131,11 +145,13 @@ def _read(
     raise errors.CTReadError(_nothing(found))
   series, choice_notes = choice.choose(all_series, wanted.series_uid)
   _require_no_stray(all_series, series)
+  kept, phase_notes = phases.chosen(series.images, wanted.phase)
+  series = dataclasses.replace(series, images=kept)
   frame_notes = consistency.require(
       series, ignore_frame_of_reference=wanted.ignore_frame_of_reference)
   stack = stacking.stack(series.images, tilt_allowed=wanted.resample_tilt)
   result = _volume(
-      series, stack, (*notes, *choice_notes, *frame_notes),
+      series, stack, (*notes, *choice_notes, *phase_notes, *frame_notes),
       _patient_key(all_series, series) if hasher.lasting else None)
   return tilt.straightened(result) if wanted.resample_tilt else result
 
@@ -148,7 +164,7 @@ def _patient_key(all_series, chosen: series_lib.Series) -> str | None:
   ids = {image.patient.by_id for image in chosen.images} - {None}
   return privacy.lasting_key(
       image.patient for series in all_series for image in series.images
-      if series is chosen or series_lib.is_slice(image)
+      if series.uid == chosen.uid or series_lib.is_slice(image)
       and image.study_uid and image.study_uid in chosen.study_uids
       and image.patient.by_id in ids)
 

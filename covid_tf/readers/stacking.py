@@ -1,6 +1,5 @@
 """The order of a series' images: one place a slice, copies told from conflicts."""
 
-import collections
 import dataclasses
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from covid_tf import errors
 from covid_tf.readers import geometry
 from covid_tf.readers import images as images_lib
+from covid_tf.readers import phases
 
 # Fewer positions shared by different images than this are no sign of rounding.
 _SURELY_ROUNDED = 3
@@ -33,14 +33,7 @@ def stack(images, tilt_allowed: bool = False) -> Stack:
     CTReadError: one UID at two places, images that overlap sideways, or places
       that make no even grid.
   """
-  heights = geometry.heights_mm([image.plane for image in images])
-  order = np.argsort(heights, kind='stable')
-  places = [[images[order[0]]]]
-  for before, index in zip(order, order[1:]):
-    if heights[index] - heights[before] < geometry.SAME_PLACE_MM:
-      places[-1].append(images[index])
-    else:
-      places.append([images[index]])
+  places = phases.at_places(images)
   for place in places:
     _require_one_place(place)
   _require_distinct_uids(places)
@@ -57,8 +50,8 @@ def conflict(stacked: Stack, place) -> errors.CTReadError:
     return errors.CTReadError(rounded)
   return errors.CTReadError(
       f'{several} of {len(stacked.places)} slice positions hold different images '
-      f'(first at z = {place[0].plane.position[2]:.2f} mm): {_phases(stacked)}; '
-      'export each phase or reconstruction as a series of its own.')
+      f'(first at z = {place[0].plane.position[2]:.2f} mm): '
+      f'{phases.described(stacked.places)}')
 
 
 def _rounded(stacked: Stack, several: int) -> str | None:
@@ -70,15 +63,6 @@ def _rounded(stacked: Stack, several: int) -> str | None:
     return None
   return geometry.rounding(np.array([
       image.plane.position for place in stacked.places for image in place]))
-
-
-def _phases(stacked: Stack) -> str:
-  counts = collections.Counter(
-      image.acquisition or '?' for place in stacked.places for image in place)
-  if len(counts) == 1:
-    return 'nothing in the headers tells them apart'
-  return 'acquisitions ' + ', '.join(
-      f'{number} ({counts[number]} slices)' for number in sorted(counts)[:8])
 
 
 def _require_one_place(place):

@@ -40,7 +40,33 @@ EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00002
 FLOAT_PIXEL_DATA = 0x7FE00008
 PIXEL_DATA = 0x7FE00010
 
+# Fields that may tell phases of one series apart, the surest first: keyword to tag and
+# struct format of a binary value ('' for text).
+MARKS = {
+    'TemporalPositionIdentifier': (0x00200100, ''),
+    'TemporalPositionIndex': (0x00209128, 'L'),
+    'NominalPercentageOfCardiacPhase': (0x00209241, 'f'),
+    'NominalCardiacTriggerDelayTime': (0x00209153, 'd'),
+    'TriggerTime': (0x00181060, ''),
+    'AcquisitionNumber': (ACQUISITION_NUMBER, ''),
+    'FrameAcquisitionNumber': (0x00209156, 'H'),
+    'IrradiationEventUID': (0x00083010, ''),
+    'ConvolutionKernel': (CONVOLUTION_KERNEL, ''),
+    'SliceThickness': (SLICE_THICKNESS, ''),
+    'ImageType': (IMAGE_TYPE, ''),
+    'KVP': (0x00180060, ''),
+    'ReconstructionDiameter': (0x00181100, ''),
+    'SeriesNumber': (0x00200011, ''),
+    'AcquisitionTime': (0x00080032, ''),
+    'AcquisitionDateTime': (ACQUISITION_DATE_TIME, ''),
+    'FrameAcquisitionDateTime': (0x00189074, ''),
+    'ContentTime': (0x00080033, ''),
+    'SeriesTime': (0x00080031, ''),
+}
+SERIES_DESCRIPTION = 0x0008103E
+
 OF_AN_IMAGE = (
+    *dict.fromkeys(tag for tag, _ in MARKS.values()), SERIES_DESCRIPTION,
     IMAGE_TYPE, SOP_CLASS_UID, SOP_INSTANCE_UID, SERIES_DATE, ACQUISITION_DATE,
     ACQUISITION_DATE_TIME, STUDY_DATE, MODALITY, SLICE_THICKNESS,
     CONVOLUTION_KERNEL, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID,
