@@ -162,4 +162,5 @@ def _case_result(
       series_uid=volume.series_uid,
       acquisition_date=volume.acquisition_date,
       patient_key=volume.patient_key,
-      software=f'covid-tf {version.__version__}')
+      software=f'covid-tf {version.__version__}',
+      stored_grid=volume.stored_grid)

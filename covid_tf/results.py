@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from covid_tf import volume as volume_lib
+
 SCHEMA_VERSION = 1  # Of result.json; raised when a field changes its meaning.
 
 
@@ -170,6 +172,7 @@ class CaseResult:
     shape, spacing_mm, voxel_volume_mm3, affine, study_uid, series_uid,
       acquisition_date, patient_key: of the volume (see CTVolume).
     software: name and version of this package.
+    stored_grid: of the volume: how map and mask are stored.
   """
 
   corona_score_cm3: float
@@ -197,3 +200,4 @@ class CaseResult:
   acquisition_date: str | None
   patient_key: str | None
   software: str
+  stored_grid: volume_lib.StoredGrid | None = None

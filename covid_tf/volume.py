@@ -8,12 +8,31 @@ AIR_HU = -1024  # Lowest of a 12-bit CT with intercept -1024; padding becomes th
 
 
 @dataclasses.dataclass(frozen=True)
+class StoredGrid:
+  """How a NIfTI file stores a volume, so that results can be stored the same way.
+
+  Attributes:
+    shape: of the file's array, with trailing axes of one.
+    axes: which of the file's axes i, j, k (0, 1, 2) are slices, rows and columns.
+    slices_reversed: the file's slices run to the feet.
+    affine: float64 [4, 4], (i, j, k, 1) to NIfTI's RAS in `unit`, as in the file.
+    unit: of length, as NIfTI names it: 'mm', 'micron', 'meter' or 'unknown'.
+  """
+
+  shape: tuple[int, ...]
+  axes: tuple[int, int, int]
+  slices_reversed: bool
+  affine: np.ndarray
+  unit: str = 'mm'
+
+
+@dataclasses.dataclass(frozen=True)
 class CTVolume:
   """A CT series as one block of Hounsfield units.
 
-  Slice 0 is the lowest along the slice normal (row direction x column
-  direction): the most inferior one of the usual axial series. Rows and columns
-  stay as stored.
+  Slice 0 is the most inferior one of the patient, also where rows or columns are
+  stored the other way round (docs/adr/0115). Rows and columns stay as stored, so
+  that anatomical directions come from the affine, never from an index.
 
   Attributes:
     hu: int16 [slice, row, column], Hounsfield units, not below -1024.
@@ -26,6 +45,7 @@ class CTVolume:
     acquisition_date: 'YYYY-MM-DD', or None.
     patient_key: HMAC-SHA-256 (hex) of the patient's ID and its issuer under a
       site's key, or None. The ID itself never leaves the reader.
+    stored_grid: how the NIfTI file it was read from stores it; None for DICOM.
   """
 
   hu: np.ndarray
@@ -35,6 +55,7 @@ class CTVolume:
   warnings: tuple[str, ...] = ()
   acquisition_date: str | None = None
   patient_key: str | None = None
+  stored_grid: StoredGrid | None = None
 
   def __post_init__(self):
     if self.hu.ndim != 3 or self.hu.dtype != np.int16:

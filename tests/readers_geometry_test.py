@@ -19,8 +19,10 @@ _origins = st.tuples(*[st.floats(-900, 900)] * 3)
 
 
 def _directions(angles):
-  """(row direction, column direction, normal) of any orientation."""
-  return transform.Rotation.from_euler('zyx', angles, degrees=True).as_matrix().T
+  """(row direction, column direction, normal, not to the feet) of any orientation."""
+  row, column, normal = transform.Rotation.from_euler(
+      'zyx', angles, degrees=True).as_matrix().T
+  return row, column, -normal if normal[2] < -0.5 else normal
 
 
 def _planes(count, angles, origin, spacing):

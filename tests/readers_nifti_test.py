@@ -49,8 +49,7 @@ def test_place_and_values_equal_simpleitk(tmp_path, suffix, form):
 def test_voxels_keep_their_place_for_every_direction(tmp_path, signs):
   affine = _RAS @ np.diag([*signs, 1])
   volume = readers.read_ct(_write(tmp_path / 'ct.nii', affine))
-  assert volume.affine[:3, 0] @ np.cross(
-      volume.affine[:3, 2], volume.affine[:3, 1]) > 0
+  assert volume.affine[2, 0] > 0
   _assert_same_places(volume, affine)
 
 

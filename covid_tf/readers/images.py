@@ -64,12 +64,18 @@ class Plane:
 
   @property
   def normal(self) -> np.ndarray:
-    """Unit vector of growing slice index."""
+    """Unit vector across the plane, towards the patient's head: of growing slices.
+
+    The side of row direction x column direction says nothing of the patient:
+    mirrored columns turn it to the feet.
+    """
     # Plain Python: np.cross on three numbers takes ten times as long, and a
     # folder may hold thousands of images.
     (a, b, c), (d, e, f) = self.row_direction, self.column_direction
     x, y, z = b * f - c * e, c * d - a * f, a * e - b * d
     length = math.sqrt(x * x + y * y + z * z)
+    if 2 * z < -length:  # Never by the noise of a z near 0: no axial plane's.
+      length = -length
     return np.array((x / length, y / length, z / length))
 
 

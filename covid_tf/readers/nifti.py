@@ -72,10 +72,14 @@ def _volume(image, path) -> volume.CTVolume:
     raise errors.CTReadError('its header is damaged.') from None
   hu, below = _hounsfield(image, shape, order)
   affine = affine[:, [*order, 3]]
+  stored = volume.StoredGrid(
+      tuple(image.shape), order, bool(affine[2, 0] < 0), image.affine,
+      image.header.get_xyzt_units()[0])
   hu, affine = _lowest_first(hu, affine)
   if below:
     warnings.append(f'{below} voxels below -1024 HU were set to -1024 HU')
-  return volume.CTVolume(hu=hu, affine=affine, warnings=tuple(warnings))
+  return volume.CTVolume(
+      hu=hu, affine=affine, warnings=tuple(warnings), stored_grid=stored)
 
 
 def _shape(image, path) -> tuple[int, int, int]:
@@ -169,8 +173,8 @@ def _plane(proxy, k: int, spare_axes: int) -> np.ndarray:
 
 
 def _lowest_first(hu, affine):
-  """Turns the slice axis so that slice 0 is the lowest along the normal."""
-  if np.cross(affine[:3, 2], affine[:3, 1]) @ affine[:3, 0] > 0:
+  """Turns the slice axis so that slice 0 is the most inferior of the patient."""
+  if affine[2, 0] > 0:
     return hu, affine
   affine = affine.copy()
   affine[:3, 3] += affine[:3, 0] * (hu.shape[0] - 1)

@@ -15,7 +15,7 @@ _SURELY_ROUNDED = 3
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-  """The slices of a volume from the lowest along the normal.
+  """The slices of a volume from the most inferior one of the patient.
 
   Attributes:
     places: for each slice the images found there; more than one must be equal.

@@ -24,6 +24,8 @@ def straightened(sheared: volume.CTVolume) -> volume.CTVolume:
   normal = np.cross(in_plane[:, 1], in_plane[:, 0])
   normal /= np.linalg.norm(normal)
   along = float(steps[:, 0] @ normal)
+  if along < 0:  # Mirrored columns: slices run to the head all the same.
+    normal, along = -normal, -along
   angle = math.degrees(math.atan2(np.linalg.norm(steps[:, 0] - along * normal), along))
   # Voxels by which a slice lies further along rows and columns than the last one.
   shift = np.linalg.lstsq(steps[:, 1:], steps[:, 0] - along * normal, rcond=None)[0]

@@ -145,9 +145,10 @@ class CasePictures:
         for (title, _, left, right), picture in zip(_VIEWS, pictures_))
 
   def position_mm(self, index: int) -> float:
-    """Place of a slice along the slice normal, in LPS millimetres."""
+    """Place of a slice along the normal to the head, in LPS millimetres."""
     rows, columns = self._volume.affine[:3, 1], self._volume.affine[:3, 2]
-    normal = np.cross(columns, rows)  # Row direction x column direction.
+    normal = np.cross(columns, rows)
+    normal *= np.sign(normal @ self._volume.affine[:3, 0])  # As the slices run.
     centre = self._volume.index_to_lps_mm((index, 0, 0))
     return float(centre @ normal / np.linalg.norm(normal))
 

@@ -1,6 +1,10 @@
-"""The localization map and the lung mask as NIfTI, in line with the CT."""
+"""The localization map and the lung mask as NIfTI, in line with the CT.
 
-from collections.abc import Iterable
+Of a NIfTI file they have its own shape, axes and affine, so that they lie over it
+index by index too; of DICOM, the axes column, row and slice (docs/adr/0115).
+"""
+
+from collections.abc import Callable, Iterable
 import gzip
 import os
 
@@ -9,10 +13,15 @@ import numpy as np
 
 from covid_tf import files
 from covid_tf import results
+from covid_tf import volume as volume_lib
 
 _SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT: millimetres of the scanner's own frame.
 _HEADER_BYTES = 352  # NIfTI-1 in one file: 348 of header, 4 that say no extension.
+_MILLIMETRES = {'mm': 1.0, 'unknown': 1.0, 'micron': 1e-3, 'meter': 1e3}
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
+# The header's intent_name says which of i, j, k are slices, rows and columns, and
+# which way the slices run; without it they are k, j and i, and to the head.
+_AXES, _USUAL_AXES = 'ijk', (2, 1, 0)
 # A map's slice of 512 x 512: 12 ms and 279 kB; at level 9, 18 ms and 274 kB.
 _COMPRESSION = 1
 
@@ -29,14 +38,13 @@ def write_localization(
   Raises:
     errors.OutputError: it cannot be written.
   """
-  planes = (result.localization.slice_map(index) for index in range(result.shape[0]))
-  _write(path, planes, np.float32, result, note)
+  _write(path, result.localization.slice_map, np.float32, result, note)
 
 
 def write_lung_mask(
     path: str | os.PathLike, result: results.CaseResult, note: str = '') -> None:
   """Writes the lung mask as uint8, 0 or 1; arguments as above."""
-  _write(path, result.lung_mask, np.uint8, result, note)
+  _write(path, result.lung_mask.__getitem__, np.uint8, result, note)
 
 
 def ras_affine(affine: np.ndarray) -> np.ndarray:
@@ -51,33 +59,86 @@ def ras_affine(affine: np.ndarray) -> np.ndarray:
   return _LPS_TO_RAS @ affine[:, [2, 1, 0, 3]]
 
 
+def read(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+  """Reads a map or mask back, whatever the axes it is stored along.
+
+  Args:
+    path: what `write_localization` or `write_lung_mask` wrote.
+
+  Returns:
+    ([slice, row, column], float64 [4, 4] of (slice, row, column, 1) to LPS mm).
+
+  Raises:
+    OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError: it cannot
+      be read.
+  """
+  image = nib.load(path)
+  stored = np.asarray(image.dataobj)
+  axes, slices_reversed = _named_axes(image.header['intent_name'].item().decode())
+  stored = stored.reshape(stored.shape[:3]).transpose(axes)
+  affine = _LPS_TO_RAS @ image.affine[:, [*axes, 3]]
+  affine[:3] *= _MILLIMETRES[image.header.get_xyzt_units()[0]]
+  if slices_reversed:
+    stored = stored[::-1]
+    affine[:3, 3] += affine[:3, 0] * (len(stored) - 1)
+    affine[:3, 0] *= -1
+  return stored, affine
+
+
+def _named_axes(name: str) -> tuple[tuple[int, ...], bool]:
+  if sorted(name.rstrip('-')) != sorted(_AXES):
+    return _USUAL_AXES, False
+  return tuple(map(_AXES.index, name[:3])), name.endswith('-')
+
+
+def _grid(result: results.CaseResult) -> volume_lib.StoredGrid:
+  """How the files of a result are stored."""
+  return result.stored_grid or volume_lib.StoredGrid(
+      result.shape[::-1], _USUAL_AXES, False, ras_affine(result.affine))
+
+
+def _in_file_order(planes: Iterable[np.ndarray], grid, dtype) -> Iterable[np.ndarray]:
+  """Pieces in the order of the file, whose first axis runs fastest."""
+  slices, rows, columns = grid.axes
+  if slices == 2:  # A plane at a time: the volume never stands in memory as a whole.
+    for plane in planes:
+      plane = np.asarray(plane, dtype)
+      yield np.ascontiguousarray(plane if columns < rows else plane.T)
+    return
+  block = np.stack([np.asarray(plane, dtype) for plane in planes])
+  yield np.ascontiguousarray(block.transpose(np.argsort(grid.axes)).T)
+
+
 def _write(
-    path: str | os.PathLike, planes: Iterable[np.ndarray], dtype: type,
+    path: str | os.PathLike, slice_map: Callable[[int], np.ndarray], dtype: type,
     result: results.CaseResult, note: str) -> None:
-  header = _header(result, dtype, note)
+  grid = _grid(result)
+  header = _header(grid, dtype, note)
+  indices = range(result.shape[0])
+  planes = map(slice_map, reversed(indices) if grid.slices_reversed else indices)
   with files.replacing(path) as temporary, open(temporary, 'wb') as raw:
     # No name and no time in the gzip header: the same result, the same bytes.
     with gzip.GzipFile('', 'wb', _COMPRESSION, raw, mtime=0) as packed:
       header.write_to(packed)
       packed.write(bytes(_HEADER_BYTES - packed.tell()))
-      # NIfTI's first axis runs fastest: rows as they are stored, a slice at a time,
-      # so that the volume never stands in memory as a whole.
-      for plane in planes:
-        packed.write(np.ascontiguousarray(plane, dtype))
+      for piece in _in_file_order(planes, grid, dtype):
+        packed.write(piece)
 
 
 def _header(
-    result: results.CaseResult, dtype: type, note: str) -> nib.Nifti1Header:
+    grid: volume_lib.StoredGrid, dtype: type, note: str) -> nib.Nifti1Header:
   header = nib.Nifti1Header(endianness='<')
   header.set_data_dtype(dtype)
-  header.set_data_shape(result.shape[::-1])
+  header.set_data_shape(grid.shape)
   header.set_data_offset(_HEADER_BYTES)
   header.set_slope_inter(1, 0)
-  header.set_xyzt_units('mm')
-  affine = ras_affine(result.affine)
+  header.set_xyzt_units(grid.unit)
+  if (grid.axes, grid.slices_reversed) != (_USUAL_AXES, False):
+    header['intent_name'] = ''.join(_AXES[axis] for axis in grid.axes) + (
+        '-' if grid.slices_reversed else '')
   # The quaternion cannot hold a shear (a gantry tilt); the sform has it exactly.
-  header.set_qform(affine, _SCANNER, strip_shears=True)
-  header.set_sform(affine, _SCANNER)
+  header.set_qform(grid.affine, _SCANNER, strip_shears=True)
+  header.set_sform(grid.affine, _SCANNER)
   header['cal_max'] = 1
   header['descrip'] = note or 'covid-tf; research use only'
   return header

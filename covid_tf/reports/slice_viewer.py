@@ -25,7 +25,7 @@ class ViewedSlice:
     picture: what is shown.
     probability: COVID probability.
     score_cm3: its part of the Corona score.
-    position_mm: along the slice normal.
+    position_mm: along the slice normal, towards the head.
     place_mm: of its centre from the top of the coronal picture.
   """
 

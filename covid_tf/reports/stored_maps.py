@@ -51,13 +51,11 @@ def read_maps(
 def _read(path, result) -> tuple[np.ndarray, np.ndarray]:
   """[slice, row, column] and its affine to LPS."""
   try:
-    image = nib.load(path)
-    stored = np.asarray(image.dataobj).T
+    stored, affine = nifti.read(path)
   except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
     raise errors.UsageError(
         f'{path}: the file that covid-tf score writes is required, found none that '
         f'can be read ({type(error).__name__}); score the study again.') from error
-  affine = nifti.ras_affine(image.affine)  # The same step leads back.
   spacing = np.linalg.norm(affine[:3, :3], axis=0)
   if stored.shape != result.shape or not np.allclose(
       spacing, result.spacing_mm, atol=_SAME_MM):

@@ -8,7 +8,8 @@
 
 A row without `slice` is about the whole study: label 0 makes all its slices
 negative, label 1 says that the patient has COVID, and leaves slices unlabelled.
-`slice` counts from 0, the lowest slice, as the package's reports do.
+`slice` counts from 0, the most inferior slice of the patient, as the package's reports
+do; where a NIfTI file runs to the feet that is its last.
 """
 
 import dataclasses
