@@ -3,6 +3,8 @@
 from collections.abc import Callable
 import contextlib
 import functools
+import os
+import sys
 
 import numpy as np
 import tqdm
@@ -23,8 +25,18 @@ from covid_tf.predictors import base
 # enough for a bar that moves every few seconds on two cores.
 _CALL_SLICES = 32
 
-# By default: a bar on standard error where that is a terminal, else nothing.
-_BAR = functools.partial(tqdm.tqdm, disable=None, leave=False)
+_COLUMNS = 80  # Of a bar where the terminal says that it has none.
+
+
+def _BAR(**options) -> tqdm.tqdm:  # noqa: N802
+  """A bar on standard error where that is a terminal or a notebook, else nothing."""
+  is_notebook = type(sys.stderr).__module__.startswith('ipykernel')
+  columns = None
+  with contextlib.suppress(OSError, ValueError, AttributeError):
+    # Some serial lines, containers and editors have terminals of size 0.
+    columns = os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+  return tqdm.tqdm(
+      disable=False if is_notebook else None, leave=False, ncols=columns, **options)
 
 
 def analyze(
@@ -47,10 +59,12 @@ def analyze(
     The scored study.
 
   Raises:
+    errors.UsageError: an argument is of another kind.
     errors.NoLungsError: there is too little lung to score.
     errors.ModelError: a model failed or answered what is no mask, probability
       or map; names the slice.
   """
+  _check(volume, models, thresholds)
   run = functools.partial(
       _analyze_once, volume, models, thresholds or results.Thresholds(),
       progress or _BAR)
@@ -92,6 +106,25 @@ def explain(
     answers.append(model_answers.explanation(answer, len(crop), part.start))
   probability, *cams = map(np.concatenate, zip(*answers))
   return results.SliceExplanation(probability, *map(turn.to_stored, cams))
+
+
+def _check(volume, models, thresholds) -> None:
+  """Refuses what is of another kind, before anything is asked of it."""
+  if not isinstance(volume, volume_lib.CTVolume):
+    raise errors.UsageError(
+        'volume: a covid_tf.CTVolume is required, found '
+        f'{type(volume).__name__}; covid_tf.read_ct(path) makes one of files, '
+        'covid_tf.CTVolume(hu, affine) of an int16 array [slice, row, column].')
+  if not all(callable(getattr(models, name, None))
+             for name in ('segment_lungs', 'grad_cam')):
+    raise errors.UsageError(
+        'models: an object with segment_lungs and grad_cam is required, found '
+        f'{type(models).__name__}; covid_tf.load_models(folder) or '
+        "covid_tf.connect('host:port') gives one.")
+  if not isinstance(thresholds, (results.Thresholds, type(None))):
+    raise errors.UsageError(
+        'thresholds: covid_tf.Thresholds(...) or None is required, found '
+        f'{type(thresholds).__name__}.')
 
 
 def _analyze_once(volume, models, thresholds, progress) -> results.CaseResult:

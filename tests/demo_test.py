@@ -156,7 +156,7 @@ def test_a_wrong_number_of_cases_is_refused(cases, tmp_path, capsys):
 def test_without_tensorflow_it_says_what_to_install(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(demo.importlib.util, 'find_spec', lambda name: None)
   assert cli.main(['demo', '--output', str(tmp_path / 'out')]) == 4
-  assert 'pip install covid-tf[models-cpu]' in capsys.readouterr().err
+  assert "pip install '.[models-cpu]'" in capsys.readouterr().err
   assert not (tmp_path / 'out').exists()
 
 

@@ -282,4 +282,4 @@ except covid_tf.ModelError as error:
 '''
   done = subprocess.run(
       [sys.executable, '-c', code], capture_output=True, text=True, check=True)
-  assert 'pip install covid-tf[models]' in done.stdout
+  assert "pip install '.[models-cpu]'" in done.stdout

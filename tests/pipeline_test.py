@@ -220,3 +220,13 @@ def test_progress_counts_every_slice_of_both_networks(volume):
   assert [(bar.n, bar.total) for bar in bars] == [(70, 70), (70, 70)]
   silent = functools.partial(tqdm.tqdm, disable=True)
   pipeline.analyze(volume, fake_models.FakeModels(), progress=silent)
+
+
+def test_a_notebook_gets_a_bar(volume, monkeypatch):
+  class OutStream(io.StringIO):
+    """As a notebook's: no terminal, of a module of ipykernel."""
+
+  OutStream.__module__ = 'ipykernel.iostream'
+  monkeypatch.setattr(sys, 'stderr', OutStream())
+  pipeline.analyze(volume, fake_models.FakeModels())
+  assert 'lungs' in sys.stderr.getvalue()

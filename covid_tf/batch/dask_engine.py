@@ -126,7 +126,8 @@ def _client(address: str):
     import distributed
   except ImportError:
     raise errors.UsageError(
-        '--scheduler requires Dask, found none; pip install covid-tf[dask].') from None
+        '--scheduler requires Dask, found none; in a checkout of covid_tf: '
+        "pip install '.[dask]'.") from None
   try:
     client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
   except (OSError, ValueError, TimeoutError) as error:

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
   if importlib.util.find_spec('tensorflow') is None:
     raise errors.ModelError(
         'the demo serves its models with TensorFlow, found none; '
-        'pip install covid-tf[models-cpu].')
+        "in a checkout of covid_tf: pip install '.[models-cpu]'.")
   # Ends as an exception, so that the server and half-written folders go too.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   folder = layout.claim(arguments.output)

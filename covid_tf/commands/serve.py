@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
   if importlib.util.find_spec('tensorflow') is None:
     raise errors.ModelError(
         'serving models requires TensorFlow, found none; '
-        'pip install covid-tf[models].')
+        "in a checkout of covid_tf: pip install '.[models-cpu]'.")
   model_config.configuration(options)  # A wrong file is told before TensorFlow loads.
   tensorflow_defaults.set_defaults()
   # While models load there is nothing to drain: a stop ends the wait for them.

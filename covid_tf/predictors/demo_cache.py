@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import pathlib
 import shutil
@@ -14,6 +15,9 @@ from covid_tf import files
 _CACHE_TAG = b'Signature: 8a477f597d28d172789f06886806bc55\n'  # bford.info/cachedir
 _PREFIX = 'demo-models-'
 _KEPT_S = 30 * 24 * 3600  # A month unused; an export takes 180 MB.
+
+
+_log = logging.getLogger(__name__)
 
 
 def demo_models() -> pathlib.Path:
@@ -33,6 +37,9 @@ def demo_models() -> pathlib.Path:
     return folder
   with _one_process(folder.parent):
     if not folder.is_dir():
+      # Heard where nobody configures logging: a first call takes so much longer.
+      _log.warning(
+          'The demo models are exported to %s: 180 MB, about a minute, once.', folder)
       from covid_tf.models import demo
 
       with files.replacing_directory(folder) as temporary:

@@ -50,6 +50,11 @@ def connect(
     errors.ModelError: no server, or not one of our models, or one that computes
       wrong.
   """
+  if not isinstance(address, str):
+    raise errors.UsageError(
+        "address: text such as 'localhost:8500' is required, found "
+        f'{type(address).__name__}; models of a folder: '
+        'covid_tf.load_models(folder).')
   unknown = sorted(set(versions or ()) - set(contract.SIGNATURES))
   if unknown:
     raise errors.UsageError(

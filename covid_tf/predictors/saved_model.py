@@ -50,8 +50,13 @@ def load_models(
   """
   if importlib.util.find_spec('tensorflow') is None:
     raise errors.ModelError(
-        'models in process require TensorFlow, found none; pip install '
-        'covid-tf[models], or use a server: covid_tf.connect(...).')
+        'models in process require TensorFlow, found none; in a checkout of '
+        "covid_tf: pip install '.[models-cpu]', or use a server: "
+        'covid_tf.connect(...).')
+  if not isinstance(directory, (str, os.PathLike, type(None))):
+    raise errors.UsageError(
+        'directory: a folder of exported models (str or path), or None for the demo '
+        f'models, is required, found {type(directory).__name__}.')
   if batch_bytes <= 0:
     raise errors.UsageError(f'batch_bytes: required more than 0, found {batch_bytes}.')
   tensorflow_defaults.set_defaults()

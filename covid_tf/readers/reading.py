@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 
 import numpy as np
@@ -78,11 +79,20 @@ def read_ct(
       units can be trusted; the text says what is wrong, where, and what to do.
     UsageError: the key file is unusable, or the phase is none.
   """
+  if not isinstance(path, (str, os.PathLike)):
+    raise errors.UsageError(
+        'path: a folder, a DICOM file, a DICOMDIR, a zip or a NIfTI file (str or '
+        f'path) is required, found {type(path).__name__}; voxels in memory become a '
+        'covid_tf.CTVolume(hu, affine), hu an int16 numpy array [slice, row, column].')
+  if not isinstance(series_uid, (str, type(None))):
+    raise errors.UsageError(
+        'series_uid: a Series Instance UID (str) or None is required, found '
+        f'{type(series_uid).__name__}.')
   hasher = _hasher(patient_key_file)
   wanted = _Wanted(
       series_uid, resample_tilt, ignore_frame_of_reference,
       None if phase is None else str(phase))
-  path = pathlib.Path(path)
+  path = pathlib.Path(os.fsdecode(path))
   with _refusing(path.name or str(path)), discovery.find(path) as found:
     return _read(found, wanted, hasher)
 
@@ -125,7 +135,7 @@ def list_series(path) -> tuple[series_lib.SeriesSummary, ...]:
   Raises:
     CTReadError: the place cannot be read.
   """
-  path = pathlib.Path(path)
+  path = pathlib.Path(os.fsdecode(path))
   with _refusing(path.name or str(path)), discovery.find(path) as found:
     all_series, _ = _all_series(found, privacy.PatientHasher())
     return tuple(map(series_lib.summary, all_series))
