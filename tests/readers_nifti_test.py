@@ -212,3 +212,33 @@ def test_a_sidecar_of_text_beside_a_nifti(tmp_path):
   _write(tmp_path / 'ct.nii.gz')
   (tmp_path / 'ct.json').write_text('{"ConversionSoftware": "dcm2niix"}')
   assert readers.read_ct(tmp_path).shape == odd_series.SHAPE
+
+
+@pytest.mark.parametrize('kind', (nibabel.Nifti1Image, nibabel.Nifti2Image))
+@pytest.mark.parametrize('name, packed', (
+    ('plain.nii.gz', False), ('packed.nii', True), ('PACKED.NII', True), ('ct', False),
+    ('ct.gz', True), ('ct.dcm', True), ('ct.img', False)))
+def test_files_are_known_by_their_content(tmp_path, kind, name, packed):
+  image = kind(_ijk(odd_series.chest_hu()), _RAS)
+  data = image.to_bytes()
+  (tmp_path / 'study').mkdir()
+  path = tmp_path / 'study' / name
+  path.write_bytes(gzip.compress(data) if packed else data)
+  for place in (path, path.parent):
+    np.testing.assert_array_equal(readers.read_ct(place).hu, odd_series.chest_hu())
+
+
+def test_a_dicom_file_with_the_name_of_nifti(tmp_path):
+  odd_series.save(odd_series.series(), tmp_path)
+  for path in list(tmp_path.iterdir()):
+    path.rename(path.with_suffix('.nii'))
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+
+
+@pytest.mark.parametrize('given', ('', 'ct.hdr', 'ct.img'))
+@pytest.mark.parametrize('kind', (nibabel.Nifti1Pair, nibabel.Nifti2Pair,
+                                  nibabel.AnalyzeImage))
+def test_pairs_are_named(tmp_path, kind, given):
+  nibabel.save(kind(_ijk(odd_series.chest_hu()), _RAS), tmp_path / 'ct.img')
+  with pytest.raises(errors.CTReadError, match=r'pair of NIfTI.*\.hdr and \.img.*one'):
+    readers.read_ct(tmp_path / given)

@@ -17,6 +17,8 @@ from covid_tf.readers import dicomdir
 from covid_tf.readers import elements
 from covid_tf.readers import sources
 
+_START = 1024  # Of a file, to know it by its content.
+_PAIR_SUFFIXES = ('.hdr', '.hdr.gz', '.img', '.img.gz')
 _NIFTI_SUFFIXES = ('.nii', '.nii.gz')
 # git-annex keeps all versions of all files there.
 NO_FOLDERS = frozenset(('.git',))
@@ -56,7 +58,8 @@ class Found:
 
   Attributes:
     sources: regular files or zip members, in a stable order.
-    niftis: files that by their name are NIfTI; never among `sources`.
+    niftis: files of NIfTI by their content, and damaged ones by their name; never
+      among `sources`.
     notes: what was left aside and may be missed.
   """
 
@@ -83,7 +86,7 @@ def find(path: pathlib.Path):
   elif not stat.S_ISREG(mode):
     raise errors.CTReadError(
         'a pipe, socket or device is not read; give a file or a folder.')
-  elif is_nifti(path.name):
+  elif _is_nifti_file(path):
     yield Found((), (path,))
   elif _is_zip(path):
     with _opened(path) as archive:
@@ -95,6 +98,17 @@ def find(path: pathlib.Path):
           sources.FileSource(file) for file in dicomdir.referenced_files(path)))
     else:
       yield Found((source,))
+
+
+def _is_nifti_file(path: str | os.PathLike) -> bool:
+  """Whether a file is one of NIfTI by its content, or damaged with such a name."""
+  try:
+    with open(path, 'rb', buffering=0) as file:
+      start = file.read(_START)
+  except OSError:  # Said by whoever reads it.
+    return is_nifti(os.path.basename(path))
+  return start[128:132] != b'DICM' and (
+      sources.is_nifti(start) or is_nifti(os.path.basename(path)))
 
 
 def is_nifti(name: str) -> bool:
@@ -137,7 +151,7 @@ def _walk(root: pathlib.Path) -> Found:
         continue
       elif not entry.is_file():
         continue
-      if is_nifti(entry.name):
+      if _is_nifti_file(entry.path):
         niftis.append(pathlib.Path(entry.path))
       else:
         archives += _names_zip(entry.name)
@@ -239,13 +253,17 @@ def other_format(found_sources) -> str | None:
 
 def _format(source) -> tuple[str, str] | None:
   """(name, what to do) of a file, by its content or else by its name."""
-  start = source.read(0, 512)
+  start = source.read(0, _START)
   name = source.name.lower()
   for known, remedy, magics, suffixes in _OTHER_FORMATS:
     if start.startswith(magics) or name.endswith(suffixes):
       return known, remedy
-  if is_nifti(name) or start[344:348] in (b'n+1\0', b'ni1\0', b'n+2\0'):
+  if is_nifti(name) or sources.is_nifti(start) or start[344:348] == b'n+1\0':
     return 'NIfTI inside a zip', 'unpack it and give the .nii or .nii.gz file'
+  if sources.is_nifti_pair(start) or (
+      name.endswith(_PAIR_SUFFIXES) and start[128:132] != b'DICM'):
+    return ('of a pair of NIfTI or ANALYZE (.hdr and .img)',
+            'convert it to one .nii or .nii.gz file in Hounsfield units')
   return None
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from covid_tf import errors
 from covid_tf import volume
+from covid_tf.readers import sources
 
 _RAS_TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _PIECE = 1 << 20
@@ -19,7 +20,7 @@ _INT16 = np.iinfo(np.int16)
 
 
 def read(path: pathlib.Path) -> volume.CTVolume:
-  """Reads `.nii` or `.nii.gz`.
+  """Reads one file of NIfTI, packed by gzip or not, whatever its name.
 
   Raises:
     CTReadError: no valid sform or qform, the two disagree, not 3D, not HU, or
@@ -58,7 +59,8 @@ def _require_end(file):
 
 
 def _is_packed(path) -> bool:
-  return path.name.lower().endswith('.gz')
+  with open(path, 'rb') as file:
+    return file.read(2) == sources.GZIP
 
 
 def _volume(image, path) -> volume.CTVolume:

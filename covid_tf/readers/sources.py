@@ -9,6 +9,11 @@ from covid_tf import errors
 from covid_tf.readers import elements
 
 _PIECE = 1 << 16
+GZIP = b'\x1f\x8b'
+# How NIfTI begins: the size of its header, then a mark. (size, place, mark)
+_NIFTI_MARKS = ((348, 344, b'n+1\0'), (540, 4, b'n+2\0'))
+_NIFTI_PAIR_MARKS = ((348, 344, b'ni1\0'), (540, 4, b'ni2\0'))
+_NIFTI_START = 348
 # What follows the pixels is shorter; a file of many frames is read to its end once.
 _TAIL = 1 << 20
 
@@ -38,6 +43,32 @@ class FileSource:
           return False
         done += count
     return True
+
+
+def is_nifti(start: bytes) -> bool:
+  """Whether a file that starts so is one of NIfTI, packed by gzip or not.
+
+  Args:
+    start: its first 1024 bytes.
+  """
+  return _is_marked(start, _NIFTI_MARKS)
+
+
+def is_nifti_pair(start: bytes) -> bool:
+  """Whether a file that starts so is the header of a pair (.hdr, .img)."""
+  return _is_marked(start, _NIFTI_PAIR_MARKS)
+
+
+def _is_marked(start, marks) -> bool:
+  if start.startswith(GZIP):
+    try:
+      start = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(start, _NIFTI_START)
+    except zlib.error:
+      return False
+  return any(
+      start[place:place + len(mark)] == mark
+      and size in (int.from_bytes(start[:4], order) for order in ('little', 'big'))
+      for size, place, mark in marks)
 
 
 def leads_nowhere(path: str | os.PathLike) -> bool:
