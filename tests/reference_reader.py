@@ -5,10 +5,18 @@ import SimpleITK as sitk
 
 
 def read_series(folder) -> tuple[np.ndarray, np.ndarray]:
-  """(HU [slice, row, column], affine (slice, row, column, 1) -> LPS mm)."""
+  """(HU [slice, row, column], affine (slice, row, column, 1) -> LPS mm).
+
+  SimpleITK sorts along row direction x column direction; here slices run to the head.
+  """
   reader = sitk.ImageSeriesReader()
   reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-  return _array_and_affine(reader.Execute())
+  hu, affine = _array_and_affine(reader.Execute())
+  if affine[2, 0] < 0:
+    affine[:3, 3] += affine[:3, 0] * (len(hu) - 1)
+    affine[:3, 0] *= -1
+    hu = hu[::-1]
+  return hu, affine
 
 
 def read_file(path) -> tuple[np.ndarray, np.ndarray]:
