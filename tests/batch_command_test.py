@@ -5,6 +5,7 @@ import signal
 import batch_archive
 import fake_models
 import odd_series
+import pydicom
 import pytest
 
 from covid_tf import cli
@@ -148,3 +149,27 @@ def test_an_interrupt_ends_the_run_in_order(source, tmp_path, monkeypatch, capsy
   monkeypatch.setattr(
       predictors, 'load_models', lambda directory=None: fake_models.FakeModels())
   assert _batch(source, output, '--models', 'm') == 0
+
+
+def test_a_rule_chooses_in_every_study_and_belongs_to_the_configuration(
+    source, tmp_path, capsys):
+  second = batch_archive.write_archive(tmp_path / 'second', 1)
+  for path in list(second.rglob('*.dcm')):
+    data_set = pydicom.dcmread(path)
+    data_set.SeriesInstanceUID += '.9'
+    data_set.SOPInstanceUID += '.9'
+    data_set.SeriesNumber = 9
+    data_set.save_as(path.with_name(f'b{path.name}'))
+  output = tmp_path / 'out'
+  assert _batch(second, output) == 3
+  for rule in ('number=9', 'number=highest'):
+    redo = ('--redo',) if rule == 'number=highest' else ()
+    if redo:
+      assert _batch(second, output, '--select', rule) == 2
+      assert 'select' in capsys.readouterr().err
+    assert _batch(second, output, '--select', rule, *redo) == 0
+    stored = stored_result.read_result(output / 'studies' / batch_archive.study_uid(1))
+    assert stored.series_uid.endswith('.9')
+    assert any(f"chosen by the rule '{rule}'" in text for text in stored.warnings)
+  assert _batch(source, tmp_path / 'other', '--select', 'nonsense') == 2
+  assert 'selection rule' in capsys.readouterr().err

@@ -1,17 +1,21 @@
 """Which series is meant: what is no stack, what is too long to be left out."""
 
+import dataclasses
 import subprocess
 import sys
 import warnings
 
 import numpy as np
 import odd_series
+import pydicom
 from pydicom import uid
 import pytest
 
 from covid_tf import cli
 from covid_tf import errors
 from covid_tf import readers
+from covid_tf import results
+from covid_tf.batch import configuration
 
 OTHER_UID = '1.2.826.0.1.3680043.10.511.3.2'
 CORONAL = (1, 0, 0, 0, 0, -1)
@@ -204,3 +208,119 @@ def test_inspect_takes_the_option(tmp_path, capsys):
   assert cli.main(['inspect', str(tmp_path)]) == 3
   assert cli.main(['inspect', str(tmp_path), '--ignore-frame-of-reference']) == 0
   assert '8 Frame of Reference UIDs' in capsys.readouterr().out
+
+
+def _everyday(folder):
+  """Scout, 1 mm lung, 1 mm soft tissue, 5 mm: UIDs end in .1 to .3."""
+  scout = odd_series.series(series_uid='1.2.9', orientation=CORONAL)[:1]
+  scout[0].ImageType = ['ORIGINAL', 'PRIMARY', 'LOCALIZER']
+  odd_series.save(scout, folder, prefix='s')
+  kinds = (('1.2.3.1', 1.0, 'B60f', 'Lung 1.0 B60f', 4, '101500'),
+           ('1.2.3.2', 1.0, 'B30f', 'Soft 1.0 B30f', 3, '101700'),
+           ('1.2.3.3', 5.0, 'B60f', 'Lung 5.0 B60f', 2, '101600'))
+  for seed, (series_uid, thickness, kernel, description, number, time) in enumerate(
+      kinds):
+    slices = odd_series.series(
+        odd_series.chest_hu((round(25 / thickness) + 1, 36, 40), seed),
+        spacing_mm=(thickness, 0.75, 0.75), series_uid=series_uid)
+    for ds in slices:
+      ds.ConvolutionKernel, ds.SeriesDescription = kernel, description
+      ds.SeriesNumber, ds.KVP, ds.SeriesTime = number, '120', time
+    odd_series.save(slices, folder, prefix=series_uid)
+
+
+@pytest.mark.parametrize('rule, chosen', (
+    ('thickness=thinnest,kernel=B6*', '1.2.3.1'),
+    ('kernel=b6*, thickness=thinnest', '1.2.3.1'),
+    ('thickness=thickest', '1.2.3.3'), ('thickness=5', '1.2.3.3'),
+    ('thickness=0.5..1.5,kernel=B3*|B4*', '1.2.3.2'),
+    ('thickness=nearest:4', '1.2.3.3'), ('description=*soft*', '1.2.3.2'),
+    ('number=4', '1.2.3.1'), ('number=lowest', '1.2.3.3'), ('newest', '1.2.3.2'),
+    ('oldest', '1.2.3.1'), ('slices=fewest', '1.2.3.3'), ('slices=1..10', '1.2.3.3'),
+    ('kvp=120,newest', '1.2.3.2'), ('type=*AXIAL*,number=2', '1.2.3.3')))
+def test_a_rule_picks_one_series(tmp_path, rule, chosen):
+  _everyday(tmp_path)
+  assert '3 series could be meant' in _refusal(tmp_path)
+  volume = readers.read_ct(tmp_path, select=rule)
+  assert volume.series_uid == chosen
+  (warning,) = volume.warnings
+  assert warning.startswith('chosen by the rule') and 'from 3 series' in warning
+  assert rule.replace(', ', ',') in warning and 'Lung' not in warning
+
+
+@pytest.mark.parametrize('rule, message', (
+    ('thickness=thinnest', '2 series could be meant after the rule'),
+    ('kernel=X*', "no series fits 'kernel=X*'"), ('thickness=2', 'no series fits'),
+    ('number=99', 'no series fits')))
+def test_a_rule_that_leaves_several_or_none_is_refused(tmp_path, rule, message):
+  _everyday(tmp_path)
+  text = _refusal(tmp_path, select=rule)
+  assert message in text and '1.2.3.1' in text
+
+
+def test_a_rule_holds_for_the_only_series_too(tmp_path):
+  odd_series.save(odd_series.series(), tmp_path)
+  assert 'no series fits' in _refusal(tmp_path, select='kernel=B7*')
+  assert readers.read_ct(tmp_path, select='newest').shape == odd_series.SHAPE
+
+
+@pytest.mark.parametrize('rule', (
+    '', 'thin', 'thickness', 'thickness=', 'thickness=thin', 'colour=red', 'newest=1',
+    'kernel=B6*,,newest', 'thickness=1..', 'number=-1', 'kernel=B\n'))
+def test_a_rule_that_is_none_is_wrong_use(tmp_path, rule):
+  odd_series.save(odd_series.series(), tmp_path)
+  with pytest.raises(errors.UsageError, match='selection rule'):
+    readers.read_ct(tmp_path, select=rule)
+
+
+def test_a_series_and_a_rule_contradict_each_other(tmp_path):
+  with pytest.raises(errors.UsageError, match='one of them'):
+    readers.read_ct(tmp_path, '1.2', select='newest')
+
+
+def test_series_that_differ_in_energy_are_told_apart_in_the_list(tmp_path, capsys):
+  kinds = (('80', 'Chest A 80kV'), ('140', 'Chest B Sn140kV'),
+           ('80', 'MonoE 50 keV'), ('80', 'MonoE 70 keV'))
+  for number, (kvp, description) in enumerate(kinds):
+    slices = odd_series.series(series_uid=f'1.2.3.{number}')
+    for ds in slices:
+      ds.KVP, ds.SeriesDescription, ds.SeriesNumber = kvp, description, number + 2
+    odd_series.save(slices, tmp_path, prefix=str(number))
+  text = _refusal(tmp_path)
+  assert cli.main(['inspect', str(tmp_path), '--list']) == 0
+  for listed in (text, capsys.readouterr().out):
+    for number, (kvp, description) in enumerate(kinds):
+      assert f"number {number + 2}, '{description}', {kvp} kV" in listed
+    assert 'ORIGINAL/PRIMARY/AXIAL' in listed
+  volume = readers.read_ct(tmp_path, select='description=*70 keV*')
+  assert volume.series_uid == '1.2.3.3'
+
+
+@pytest.mark.parametrize('description', (
+    'Chest Secret Person', 'SECRET^PERSON lung', 'ID-4711 chest', 'chest 19330102',
+    'secretchest 02.01.1933', 'Person, Secret 1933-01-02'))
+def test_a_description_never_names_the_patient(tmp_path, description):
+  _save(tmp_path, odd_series.series(), odd_series.series(series_uid=OTHER_UID))
+  for path in tmp_path.iterdir():
+    ds = pydicom.dcmread(path)
+    ds.SeriesDescription = description
+    odd_series.save_one(ds, path)
+  text = _refusal(tmp_path).lower() + str(readers.list_series(tmp_path)).lower()
+  for part in ('secret', 'person', '4711', '1933'):
+    assert part not in text
+
+
+def test_inspect_takes_a_rule(tmp_path, capsys):
+  _everyday(tmp_path)
+  assert cli.main(['inspect', str(tmp_path), '--select', 'number=3']) == 0
+  assert '1.2.3.2' in capsys.readouterr().out
+  assert cli.main(['inspect', str(tmp_path), '--select', 'nonsense']) == 2
+
+
+def test_options_that_nobody_gives_leave_a_configuration_as_it_was():
+  plain = configuration.Configuration((), results.Thresholds())
+  assert 'select' not in plain._text() and 'phase' not in plain._text()
+  digests = {plain.digest, *(
+      dataclasses.replace(plain, **{name: value}).digest for name, value in (
+          ('select', 'newest'), ('phase', '2'), ('ignore_frame_of_reference', True)))}
+  assert len(digests) == 4

@@ -13,7 +13,7 @@ from covid_tf import version
 from covid_tf.readers import privacy
 
 _FOLDER = 'configurations'
-_OPTIONAL = ('ignore_frame_of_reference', 'phase')
+_OPTIONAL = ('ignore_frame_of_reference', 'phase', 'select')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Configuration:
       without one.
     resample_tilt: whether series with gantry tilt are straightened.
     software: name and version of this package.
-    ignore_frame_of_reference, phase: as for `covid_tf.read_ct`.
+    ignore_frame_of_reference, phase, select: as for `covid_tf.read_ct`.
   """
 
   models: tuple[tuple[str, int, str], ...]
@@ -37,6 +37,7 @@ class Configuration:
   software: str = f'covid-tf {version.__version__}'
   ignore_frame_of_reference: bool = False
   phase: str | None = None
+  select: str | None = None
 
   @property
   def reading(self) -> dict[str, object]:

@@ -178,6 +178,8 @@ def _models(open_models: OpenModels, server: str) -> base.Models:
 def _read(study: studies.Study, **options):
   if study.refusal:
     raise errors.CTReadError(study.refusal)
+  if study.series_uid is not None:
+    options['select'] = None  # A series that the list names comes before the rule.
   if study.path:
     return readers.read_ct(
         study.path, series_uid=study.series_uid, **options)

@@ -15,6 +15,7 @@ import threading
 
 from covid_tf import case_threshold
 from covid_tf import errors
+from covid_tf import readers
 from covid_tf import results
 from covid_tf.batch import archive as archive_lib
 from covid_tf.batch import configuration
@@ -76,7 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
   if arguments.processes is not None and arguments.processes < 1:
     raise errors.UsageError(
         f'--processes: at least 1 is required, found {arguments.processes}.')
-  _servers(arguments.server)  # A slip is found before an hour of listing.
+  # A slip is found before an hour of listing.
+  _servers(arguments.server)
+  readers.require_options(**reading_options.chosen(arguments))
   stop = threading.Event()
   with run_lib.exclusive(arguments.output), _signals(stop) as caught:
     workers = _workers(arguments, stop)

@@ -1,6 +1,7 @@
 """`covid-tf inspect`: geometry and HU of a study, or why it is refused."""
 
 import argparse
+import dataclasses
 import json
 
 import numpy as np
@@ -17,11 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       help='folder, DICOM file, DICOMDIR, zip or NIfTI file')
   parser.add_argument('--series', metavar='UID', help='the series to read')
   reading_options.add_arguments(parser)
+  parser.add_argument(
+      '--list', action='store_true', help='all series, without reading one')
   parser.add_argument('--json', action='store_true', help='one JSON object')
 
 
 def run(args: argparse.Namespace) -> int:
   """Prints the geometry and HU statistics of the study; returns 0."""
+  if args.list:
+    series = readers.list_series(args.study)
+    print(json.dumps([dataclasses.asdict(entry) for entry in series]) if args.json
+          else '\n'.join(map(str, series)) or 'no DICOM series')
+    return 0
   ct = readers.read_ct(args.study, args.series, **reading_options.chosen(args))
   facts = describe(ct)
   print(json.dumps(facts) if args.json else _table(facts))

@@ -4,8 +4,13 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds --phase, --resample-tilt and --ignore-frame-of-reference."""
+  """Adds --select, --phase, --resample-tilt and --ignore-frame-of-reference."""
   reading = parser.add_argument_group('how a study is read')
+  reading.add_argument(
+      '--select', metavar='RULE',
+      help='which of several series: conditions parted by commas, applied in order, '
+      'for instance thickness=thinnest,kernel=B6*|I7*; also description=, type=, '
+      'number=, kvp=, slices=, extent=longest, newest, oldest')
   reading.add_argument(
       '--phase', metavar='N|KEYWORD=VALUE',
       help='of a series with several images at one place those to read: the N-th that '
@@ -25,4 +30,5 @@ def chosen(arguments: argparse.Namespace) -> dict[str, object]:
       'resample_tilt': arguments.resample_tilt,
       'ignore_frame_of_reference': arguments.ignore_frame_of_reference,
       'phase': arguments.phase,
+      'select': arguments.select,
   }

@@ -78,9 +78,9 @@ def described(places) -> str:
           'image is read there' if _is_seam(places) else '')
   return (
       'told apart by ' + '; or by '.join(map(str, found[:_LISTED_WAYS])) + seam
-      + f'; choose one by its number in the first list (phase=1, --phase 1) or by a value '
-      f'(--phase {first.keyword}={value}), or export each phase or reconstruction as a '
-      'series of its own.')
+      + '; choose one by its number in the first list (phase=1, --phase 1) or by a '
+      f'value (--phase {first.keyword}={value}), or export each phase or '
+      'reconstruction as a series of its own.')
 
 
 def require_phase(text: str | None) -> None:
@@ -122,16 +122,16 @@ def chosen(images, text: str | None):
   result = [image for place in places for image in place
             if id(image) in kept or not any(id(other) in kept for other in place)]
   return tuple(result), (
-      f'at {len(images) - len(result)} position(s) that acquisitions share, the image of '
-      f'{name} was read as asked',)
+      f'at {len(images) - len(result)} position(s) that acquisitions share, the image '
+      f'of {name} was read as asked',)
 
 
 def _by_number(places, number: int):
   found = ways(places)
   if not found:
     raise errors.CTReadError(
-        f'phase {number} of this series was asked for, but nothing in its headers tells '
-        'phases apart; leave the phase out.')
+        f'phase {number} of this series was asked for, but nothing in its headers '
+        'tells phases apart; leave the phase out.')
   parts = found[0].parts
   if number > len(parts):
     raise errors.CTReadError(

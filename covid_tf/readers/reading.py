@@ -20,6 +20,7 @@ from covid_tf.readers import loading
 from covid_tf.readers import nifti
 from covid_tf.readers import phases
 from covid_tf.readers import privacy
+from covid_tf.readers import selection
 from covid_tf.readers import series as series_lib
 from covid_tf.readers import stacking
 from covid_tf.readers import tilt
@@ -40,9 +41,14 @@ class _Wanted:
   resample_tilt: bool = False
   ignore_frame_of_reference: bool = False
   phase: str | None = None
+  rule: selection.Rule | None = None
 
   def __post_init__(self):
     phases.require_phase(self.phase)
+    if self.series_uid is not None and self.rule:
+      raise errors.UsageError(
+          'a series UID and a selection rule are given; one of them is required, or '
+          'none.')
 
 
 def read_ct(
@@ -53,6 +59,7 @@ def read_ct(
     resample_tilt: bool = False,
     ignore_frame_of_reference: bool = False,
     phase: str | int | None = None,
+    select: str | None = None,
 ) -> volume.CTVolume:
   """Reads one axial chest CT, exactly or not at all.
 
@@ -70,6 +77,9 @@ def read_ct(
     phase: of a series with several images at one place those to read: a number in
       the order of the refusal's list, or 'KEYWORD=VALUE' of a header field, such as
       'TriggerTime=450'; the volume's warnings say so.
+    select: a rule that picks one of several series, such as
+      'thickness=thinnest,kernel=B6*' (docs/reader.md); the volume's warnings name
+      the rule and what it picked.
 
   Returns:
     The volume; its `warnings` name every oddity that was accepted.
@@ -77,7 +87,8 @@ def read_ct(
   Raises:
     CTReadError: the files are not a CT volume whose millimetres and Hounsfield
       units can be trusted; the text says what is wrong, where, and what to do.
-    UsageError: the key file is unusable, or the phase is none.
+    UsageError: the key file is unusable, or phase or select is none, or select
+      and series_uid are both given.
   """
   if not isinstance(path, (str, os.PathLike)):
     raise errors.UsageError(
@@ -91,7 +102,8 @@ def read_ct(
   hasher = _hasher(patient_key_file)
   wanted = _Wanted(
       series_uid, resample_tilt, ignore_frame_of_reference,
-      None if phase is None else str(phase))
+      None if phase is None else str(phase),
+      None if select is None else selection.parse(select))
   path = pathlib.Path(os.fsdecode(path))
   with _refusing(path.name or str(path)), discovery.find(path) as found:
     return _read(found, wanted, hasher)
@@ -106,13 +118,14 @@ def read_files(
     resample_tilt: bool = False,
     ignore_frame_of_reference: bool = False,
     phase: str | int | None = None,
+    select: str | None = None,
 ) -> volume.CTVolume:
   """Reads one axial chest CT from DICOM files that are known to belong together.
 
   Args:
     files: regular files, or links to them; what is not DICOM among them is left aside.
-    series_uid, patient_key_file, resample_tilt, ignore_frame_of_reference, phase: as
-      for `read_ct`.
+    series_uid, patient_key_file, resample_tilt, ignore_frame_of_reference, phase,
+      select: as for `read_ct`.
     name: what messages call the study.
 
   Returns:
@@ -124,9 +137,19 @@ def read_files(
   hasher = _hasher(patient_key_file)
   wanted = _Wanted(
       series_uid, resample_tilt, ignore_frame_of_reference,
-      None if phase is None else str(phase))
+      None if phase is None else str(phase),
+      None if select is None else selection.parse(select))
   with _refusing(name):
     return _read(discovery.of_files(files), wanted, hasher)
+
+
+def require_options(
+    *, phase: str | None = None, select: str | None = None, **others) -> None:
+  """Raises UsageError for options of `read_ct` that no study can be read with."""
+  del others
+  phases.require_phase(phase)
+  if select is not None:
+    selection.parse(select)
 
 
 def list_series(path) -> tuple[series_lib.SeriesSummary, ...]:
@@ -150,10 +173,10 @@ def _read(
     found: discovery.Found, wanted: _Wanted, hasher) -> volume.CTVolume:
   all_series, notes = _all_series(found, hasher)
   if not all_series and len(found.niftis) == 1:
-    return _in_hu(nifti.read(found.niftis[0]))
+    return _without_header(_in_hu(nifti.read(found.niftis[0])), wanted)
   if not all_series:
     raise errors.CTReadError(_nothing(found))
-  series, choice_notes = choice.choose(all_series, wanted.series_uid)
+  series, choice_notes = choice.choose(all_series, wanted.series_uid, wanted.rule)
   _require_no_stray(all_series, series)
   kept, phase_notes = phases.chosen(series.images, wanted.phase)
   series = dataclasses.replace(series, images=kept)
@@ -164,6 +187,14 @@ def _read(
       series, stack, (*notes, *choice_notes, *phase_notes, *frame_notes),
       _patient_key(all_series, series) if hasher.lasting else None)
   return tilt.straightened(result) if wanted.resample_tilt else result
+
+
+def _without_header(ct: volume.CTVolume, wanted: _Wanted) -> volume.CTVolume:
+  """A NIfTI volume; says that it has no header that a choice could be made by."""
+  if not wanted.rule and not wanted.phase:
+    return ct
+  note = 'a NIfTI file has no series or phases; --select and --phase were not applied'
+  return dataclasses.replace(ct, warnings=(*ct.warnings, note))
 
 
 def _patient_key(all_series, chosen: series_lib.Series) -> str | None:

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+import re
 
 import numpy as np
 
@@ -23,6 +24,7 @@ _RENDERED_WORDS = frozenset((
 _CAPTURE_WORDS = frozenset((
     'SCREEN', 'SCREENSAVE', 'SCREENSHOT', 'CAPTURE', 'SNAPSHOT', 'DOSE', 'PROTOCOL',
     'REPORT'))
+_DECIMAL = re.compile(r'-?\d{1,9}(\.\d{1,9})?')
 _AXIAL_WITHIN_DEG = 25.0
 _MOST_UNMARKED_LOCALIZERS = 3
 # So few axial images among others are reference pictures, no stack.
@@ -55,7 +57,7 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class SeriesSummary:
-  """A series as a list shows it: nothing in it comes from a free text.
+  """A series as a list shows it; nothing in it names the patient.
 
   Attributes:
     series_uid, study_uid: UIDs, '' if missing.
@@ -66,6 +68,11 @@ class SeriesSummary:
     kernels: convolution kernels that occur.
     acquisitions: acquisition numbers that occur.
     refusal: why it is no axial CT volume; None for one that may be read.
+    numbers: series numbers that occur.
+    descriptions: series descriptions, printable, without the patient's name, ID and
+      birth date.
+    kvp: tube voltages that occur.
+    image_types: image types that occur, as 'ORIGINAL/PRIMARY/AXIAL'.
   """
 
   series_uid: str
@@ -77,6 +84,10 @@ class SeriesSummary:
   kernels: tuple[str, ...]
   acquisitions: tuple[str, ...]
   refusal: str | None
+  numbers: tuple[float, ...] = ()
+  descriptions: tuple[str, ...] = ()
+  kvp: tuple[float, ...] = ()
+  image_types: tuple[str, ...] = ()
 
   def __str__(self) -> str:
     spacing = ('no even spacing' if self.spacing_mm is None else
@@ -86,6 +97,10 @@ class SeriesSummary:
         f"series {self.series_uid or '(no UID)'}: {self.slices} "
         f"{self.modality or '?'} slices, {spacing}, thickness {thickness} mm, "
         f"kernel {' and '.join(self.kernels) or '?'}"
+        + ''.join(f', number {value:g}' for value in self.numbers[:1])
+        + ''.join(f", '{text}'" for text in self.descriptions[:2])
+        + (f", {'/'.join(f'{value:g}' for value in self.kvp)} kV" if self.kvp else '')
+        + ''.join(f', {text}' for text in self.image_types[:2])
         + (f", acquisitions {', '.join(self.acquisitions)}"
            if len(self.acquisitions) > 1 else '')
         + (f' ({self.refusal})' if self.refusal else ''))
@@ -245,7 +260,26 @@ def summary(series: Series) -> SeriesSummary:
           {image.thickness_mm for image in images} - {None})),
       kernels=tuple(sorted({image.kernel for image in images} - {''})),
       acquisitions=tuple(sorted({image.acquisition for image in images} - {''})),
-      refusal=refusal(series))
+      refusal=refusal(series),
+      numbers=_numbers(images, 'SeriesNumber'),
+      descriptions=tuple(sorted({image.description for image in images} - {''})),
+      kvp=_numbers(images, 'KVP'),
+      image_types=tuple(sorted(
+          {image.marks['ImageType'] for image in images
+           if 'ImageType' in image.marks})))
+
+
+def listing(all_series: list[Series]) -> str:
+  """A line for each series."""
+  return ''.join(
+      f'\n  {summary(series)}' for series in all_series
+      if series.images or series.localizers)
+
+
+def _numbers(images, keyword: str) -> tuple[float, ...]:
+  """The numbers of a field that occur; what is no number is left out."""
+  texts = {image.marks.get(keyword, '') for image in images}
+  return tuple(sorted(float(text) for text in texts if _DECIMAL.fullmatch(text)))
 
 
 def _spacing(images) -> tuple[float, float, float] | None:
