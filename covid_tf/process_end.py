@@ -1,5 +1,6 @@
 """How a process of ours ended, in words: signal or status, last lines, what to do."""
 
+from multiprocessing import context
 import re
 import signal
 
@@ -20,6 +21,32 @@ _NAMES = {
 }
 _IN_MACHINE_CODE = (
     signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT)
+
+
+class RememberingContext(context.SpawnContext):
+  """Starts the processes of a pool by 'spawn', and can say how one of them ended."""
+
+  def __init__(self):
+    """Begins with none."""
+    super().__init__()
+    self._started = []
+
+  def Process(self, *args, **kwargs):  # A pool calls it by this name.
+    """See `multiprocessing.Process`."""
+    self._started.append(context.SpawnProcess(*args, **kwargs))
+    return self._started[-1]
+
+  def end(self) -> None:
+    """Kills those that still run."""
+    for one in self._started:
+      one.kill()
+
+  def how_one_ended(self) -> str:
+    """Of the process that broke the pool, after its shutdown; with the remedy."""
+    # The pool itself ends the others by SIGTERM.
+    code = next((one.exitcode for one in self._started if one.exitcode not in (
+        None, 0, -signal.SIGTERM)), None)
+    return f'{how(code)}: {remedy(code)}'
 
 
 def how(exit_code: int | None) -> str:

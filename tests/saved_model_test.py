@@ -12,6 +12,7 @@ from covid_tf import contract
 from covid_tf import errors
 from covid_tf import predictors
 from covid_tf.predictors import demo_cache
+from covid_tf.predictors import self_check
 from covid_tf.server import servable
 
 _HU = np.random.default_rng(1).integers(-1000, 300, (5, 30, 20)).astype(np.int16)
@@ -74,6 +75,46 @@ def test_a_model_that_breaks_the_contract(exported, tmp_path):
       contract.SERVING_DEFAULT, contract.CARD))
   with pytest.raises(errors.ModelError, match='classifier: required the signatures'):
     predictors.load_models(tmp_path)
+
+
+def test_a_model_that_computes_wrong(exported, tmp_path, monkeypatch):
+  monkeypatch.setattr(self_check, '_passed', set())
+  (tmp_path / 'lungs').symlink_to(exported / 'lungs')
+  with predictors.load_models(exported) as models:
+    reference = models.self_check('classifier')
+  tiny_models.export(tmp_path, 'classifier', bias=2.0, self_check=reference)
+  with pytest.raises(errors.ModelError, match='classifier version 1 computes wrong'):
+    predictors.load_models(tmp_path)
+  with predictors.load_models(tmp_path, self_check=False) as models:
+    assert models.segment_lungs(_HU).shape == _HU.shape
+
+
+def test_what_is_narrower_is_wrong_where_nothing_computes_so(
+    exported, tmp_path, monkeypatch):
+  monkeypatch.setattr(self_check, '_passed', set())
+  (tmp_path / 'lungs').symlink_to(exported / 'lungs')
+  with predictors.load_models(exported) as models:
+    reference = models.self_check('classifier')
+  for bias in (0.51, 0.5):
+    tiny_models.export(tmp_path, 'classifier', bias=bias, self_check=reference)
+    if bias == 0.51:
+      with pytest.raises(errors.ModelError, match='computes wrong'):
+        predictors.load_models(tmp_path)
+    else:
+      predictors.load_models(tmp_path).close()
+
+
+def test_models_are_asked_once_a_process(exported, monkeypatch):
+  monkeypatch.setattr(self_check, '_passed', set())
+  asked = []
+  monkeypatch.setattr(
+      self_check, 'compare', lambda *arguments: asked.append(arguments) or [
+          self_check.Comparison('', '', 0.0, 1.0, self_check.Verdict.RIGHT)])
+  predictors.load_models(exported).close()
+  count = len(asked)
+  assert count >= 4
+  predictors.load_models(exported).close()
+  assert len(asked) == count
 
 
 def test_demo_models_are_exported_once(monkeypatch, tmp_path, exported):

@@ -3,6 +3,8 @@
 import argparse
 import json
 import logging
+import os
+import signal
 import threading
 
 import fake_serving
@@ -243,6 +245,37 @@ def test_a_server_that_fails_while_it_is_checked(fake, capsys):
   fake.after = after
   status, found, err = _check(fake, capsys=capsys)
   assert status == 4 and 'cannot be read' in err and not found['right']
+
+
+class _Dying:
+  """Arguments that no process survives to receive."""
+
+  def __reduce__(self):
+    return os.kill, (_Own(), signal.SIGSEGV)
+
+
+class _Own:
+  """The number of whichever process unpickles it."""
+
+  def __reduce__(self):
+    return os.getpid, ()
+
+
+def test_models_that_end_the_process_are_named_by_its_signal(monkeypatch, capsys):
+  monkeypatch.setattr(
+      argparse.ArgumentParser, 'parse_args', lambda *_: argparse.Namespace(
+          server=None, models='exported', batches=1, json=False, dying=_Dying()))
+  assert cli.main(['check']) == 4
+  assert capsys.readouterr().err.startswith(
+      'covid-tf check: exported: the process that computed was ended by SIGSEGV '
+      '(segmentation fault): ')
+
+
+def test_models_of_a_folder_are_checked(tmp_path, capsys):
+  tiny_models = pytest.importorskip('tiny_models')
+  models = tiny_models.export_both(tmp_path)
+  assert cli.main(['check', '--models', str(models), '--batches', '3']) == 0
+  assert capsys.readouterr().out.endswith(f'{models}: right.\n')
 
 
 def test_wrong_use(capsys):

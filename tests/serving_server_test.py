@@ -469,6 +469,14 @@ def test_a_server_whose_only_version_computes_wrong_does_not_start(
   assert _predict(server.addresses[0]).model_spec.version.value == 1
 
 
+def test_a_version_without_references_is_served_and_said_to_be_unchecked(
+    serve, tmp_path, caplog):
+  tiny_models.export(tmp_path, 'classifier', 1)
+  server = serve(model_base_path=f'{tmp_path}/classifier')
+  assert _predict(server.addresses[0]).model_spec.version.value == 1
+  assert 'has no self_check' in caplog.text
+
+
 # The command.
 
 

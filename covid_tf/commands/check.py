@@ -1,15 +1,19 @@
 """`covid-tf check`: do a server's models, or those of a folder, compute right?"""
 
 import argparse
+from concurrent import futures
+from concurrent.futures import process
+import contextlib
 import dataclasses
 import json
+import signal
 import sys
 
 import tqdm
 
 from covid_tf import errors
+from covid_tf import process_end
 from covid_tf.commands import model_options
-from covid_tf.predictors import base
 from covid_tf.predictors import self_check
 
 _BATCHES = 200  # A fault of one batch in seventy is met with 95 %.
@@ -41,8 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     raise errors.UsageError(
         f'--batches: at least 1 is required, found {arguments.batches}.')
   source = arguments.server or str(arguments.models or 'demo models')
-  with model_options.open_models(arguments) as models:
-    reports = _reports(arguments, source, models)
+  reports = (_reports if arguments.server else _reports_of_process)(arguments, source)
   failures = [text for report in reports for text in report.failures]
   if arguments.json:
     print(json.dumps({
@@ -58,15 +61,34 @@ def run(arguments: argparse.Namespace) -> int:
   return 0
 
 
-def _reports(
-    arguments: argparse.Namespace, source: str,
-    models: base.Models) -> list[self_check.Report]:
-  identities = models.identities()
-  total = 2 * arguments.batches * len(identities)
-  # None: a bar on a terminal, silence in a pipe.
-  with models.study() as study, tqdm.tqdm(
-      total=total, desc='checking', unit='batch', leave=False, disable=None,
-      file=sys.stderr) as bar:
+def _reports_of_process(
+    arguments: argparse.Namespace, source: str) -> list[self_check.Report]:
+  """`_reports` in a process of its own: what is asked about has ended processes."""
+  context = process_end.RememberingContext()
+  with futures.ProcessPoolExecutor(1, context, _leave_interrupts) as pool:
+    try:
+      return pool.submit(_reports, arguments, source).result()
+    except process.BrokenProcessPool as error:
+      pool.shutdown()
+      raise errors.ModelError(
+          f'{source}: the process that computed {context.how_one_ended()}.') from error
+    except KeyboardInterrupt:
+      context.end()
+      raise
+
+
+def _leave_interrupts() -> None:
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # They are the parent's business.
+
+
+def _reports(arguments: argparse.Namespace, source: str) -> list[self_check.Report]:
+  with contextlib.ExitStack() as stack:
+    models = stack.enter_context(model_options.open_models(arguments))
+    study = stack.enter_context(models.study())
+    # None: a bar on a terminal, silence in a pipe.
+    bar = stack.enter_context(tqdm.tqdm(
+        total=2 * arguments.batches * len(study.identities()), desc='checking',
+        unit='batch', leave=False, disable=None, file=sys.stderr))
     return [
         self_check.check(
             source, study, identity, arguments.batches,

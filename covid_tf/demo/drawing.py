@@ -5,7 +5,6 @@ import concurrent.futures
 from concurrent.futures import process
 import contextlib
 import multiprocessing
-from multiprocessing import context as context_lib
 import os
 import pathlib
 import signal
@@ -31,7 +30,7 @@ def workers() -> Iterator[concurrent.futures.Executor]:
     errors.CovidTFError: one of them was killed.
   """
   count = min(os.cpu_count() or 1, _MOST_PROCESSES)
-  context = _Context()
+  context = process_end.RememberingContext()
   with concurrent.futures.ProcessPoolExecutor(count, context, _begin_worker) as pool:
     try:
       yield pool
@@ -39,30 +38,10 @@ def workers() -> Iterator[concurrent.futures.Executor]:
       pool.shutdown()  # Then all have ended, each in its own way.
       raise errors.CovidTFError(
           'drawing phantoms and exporting models needs processes that live to their '
-          f'end, but one {_how_one_ended(context.started)}.') from error
+          f'end, but one {context.how_one_ended()}.') from error
     except BaseException:
       pool.shutdown(wait=False, cancel_futures=True)
       raise
-
-
-class _Context(context_lib.SpawnContext):
-  """Starts processes as 'spawn' does, and keeps them to say how they ended."""
-
-  def __init__(self):
-    super().__init__()
-    self.started = []
-
-  def Process(self, *args, **kwargs):  # pylint: disable=invalid-name
-    self.started.append(context_lib.SpawnProcess(*args, **kwargs))
-    return self.started[-1]
-
-
-def _how_one_ended(processes) -> str:
-  """Of the process that ended by itself; the pool terminates the others."""
-  codes = [one.exitcode for one in processes if one.exitcode not in (
-      None, 0, -signal.SIGTERM)]
-  code = codes[0] if codes else None
-  return f'{process_end.how(code)}: {process_end.remedy(code)}'
 
 
 def _begin_worker() -> None:

@@ -210,8 +210,9 @@ class ServedModels(networks.Networks):
         response.metadata['signature_def'].value)
     identity.check_signatures(
         self._caller.source, known.name, served.signature_def)
-    # Without asking twice of those that have none.
-    if self._self_check and identity.has_self_check(known.name, served.signature_def):
+    if not identity.has_self_check(known.name, served.signature_def):
+      self_check_lib.note_unchecked(self._caller.source, known)
+    elif self._self_check:
       self_check_lib.check_short(
           self._caller.source, pinned.PinnedNetworks(self._caller, (known,)), known,
           key=(self._caller.source,), may_be_narrower=True)

@@ -190,8 +190,7 @@ def check_short(
     return
   reference = asked.self_check(identity.name)
   if reference is None:
-    _log.info('%s: %s version %d has no self_check: used unchecked.', source,
-              identity.name, identity.version)
+    note_unchecked(source, identity)
     return
   signature, batches = _SHORT[identity.name]
   with futures.ThreadPoolExecutor(2) as pool:
@@ -210,6 +209,12 @@ def check_short(
     raise errors.ModelError(f'{where} computes wrong: {_words(worst)}; {REMEDY}.')
   if key:
     _passed.add(key)
+
+
+def note_unchecked(source: str, identity: results.ModelIdentity) -> None:
+  """Logs that a model without references is used as it is."""
+  _log.info('%s: %s version %d has no self_check: used unchecked.', source,
+            identity.name, identity.version)
 
 
 def compute_dtype(identity: results.ModelIdentity) -> str:

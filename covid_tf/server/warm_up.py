@@ -5,6 +5,7 @@ answers must give them.
 """
 
 from collections.abc import Iterator, Mapping
+import logging
 import pathlib
 
 from google.protobuf import message
@@ -21,6 +22,8 @@ from covid_tf.predictors import self_check
 from covid_tf.server import predict
 from covid_tf.server import refusal
 from covid_tf.server import servable as servable_lib
+
+_log = logging.getLogger(__name__)
 
 FILE = pathlib.PurePath('assets.extra', 'tf_serving_warmup_requests')
 _MOST_RECORDS = 1000  # TF Serving's limit.
@@ -78,6 +81,9 @@ def check(servable: servable_lib.Servable, version: int = 1) -> None:
                if identity.has_self_check(name, servable.signatures)
                and set(contract.SIGNATURES[name]) <= set(servable.signatures)), None)
   if kind is None:
+    if contract.CARD in servable.signatures:  # Of ours, but older.
+      _log.warning('%s: has no self_check, as exports of today have: served without '
+                   'asking whether it computes right.', servable.path)
     return
   asked = _Asked(servable)
   try:
