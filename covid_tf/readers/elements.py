@@ -7,7 +7,6 @@ and takes most of the time of reading a header.
 
 import math
 import re
-import string
 import struct
 
 from pydicom import datadict
@@ -19,7 +18,7 @@ _DECIMAL = re.compile(r'[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?')
 _BINARY = {'US': 'H', 'SS': 'h', 'UL': 'L', 'SL': 'l', 'UV': 'Q', 'SV': 'q',
            'FL': 'f', 'FD': 'd'}
 _TEXT_NUMBERS = frozenset(('IS', 'DS', 'LO', 'SH', 'CS', 'UC', 'LT', 'ST', 'UT'))
-_PRINTABLE = frozenset(string.ascii_letters + string.digits + ' ._+-/,:=^()')
+_NOT_PRINTABLE = re.compile('[^A-Za-z0-9 ._+/,:=^()-]')
 
 
 class ElementError(ValueError):
@@ -34,7 +33,7 @@ def described(tag: int) -> str:
 
 def printable(text: str, most: int = 32) -> str:
   """At most 32 harmless characters of a value, for messages and listings."""
-  return ''.join(c if c in _PRINTABLE else '?' for c in text[:most])
+  return _NOT_PRINTABLE.sub('?', text[:most])
 
 
 def raw(elements, tag: int) -> bytes:

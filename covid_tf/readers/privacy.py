@@ -139,6 +139,8 @@ def without_patient(elements, text: str) -> str:
 
   Names, IDs and birth dates in it become '?'.
   """
+  if not text:
+    return ''
   name = _text(elements, _PATIENT_NAME)
   birth = _text(elements, _BIRTH_DATE)
   parts = [part for part in re.split(r'[\^=\s,]+', name) if part]
@@ -148,8 +150,9 @@ def without_patient(elements, text: str) -> str:
     parts += [sign.join(order) for sign in './- ' for order in (
         (year, month, day), (day, month, year), (month, day, year))]
     parts.append(day + month + year)
+  folded = text.casefold()
   for part in sorted(parts, key=len, reverse=True):
-    if part.casefold() in text.casefold():
+    if part.casefold() in folded:
       # Short parts only as words: 'Li' is no part of 'Light'.
       edge = r'(?<![^\W_])', r'(?![^\W_])'
       left, right = edge if len(part) < _SURELY_A_NAME else ('', '')
