@@ -68,6 +68,16 @@ def test_times_that_differ_in_every_slice_are_parted_at_the_gap(tmp_path, step_s
   np.testing.assert_array_equal(volume.hu, odd_series.chest_hu(seed=1))
 
 
+def test_times_that_pass_a_full_hour(tmp_path):
+  def clock(start_s):
+    return lambda index: {'AcquisitionTime': f'{(start_s + index) // 3600:02d}{(start_s + index) // 60 % 60:02d}{(start_s + index) % 60:02d}'}
+
+  # Read as plain numbers, the step from 095959 to 100000 is the widest gap.
+  _phases(tmp_path, clock(9 * 3600 + 3595), clock(10 * 3600 + 30))
+  volume = readers.read_ct(tmp_path, phase=2)
+  np.testing.assert_array_equal(volume.hu, odd_series.chest_hu(seed=1))
+
+
 def test_volumes_of_a_dynamic_scan(tmp_path):
   _phases(tmp_path, *(_constant('AcquisitionTime', f'1015{10 + second}')
                       for second in range(12)))

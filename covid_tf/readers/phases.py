@@ -4,6 +4,7 @@ import collections
 from collections.abc import Callable
 import dataclasses
 import math
+import re
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from covid_tf.readers import tags
 _TIMES = frozenset((
     'TriggerTime', 'AcquisitionTime', 'AcquisitionDateTime', 'FrameAcquisitionDateTime',
     'ContentTime'))
+_CLOCK = re.compile(r'(\d{8})?(\d\d)(\d\d)(\d\d(?:\.\d*)?)')
 _LISTED_VALUES = 8
 _LISTED_WAYS = 4
 # Two acquisitions that follow each other share so many places, phases more.
@@ -213,7 +215,7 @@ def _tells_apart(parts, place_of, most: int) -> bool:
 
 def _by_gaps(images, keyword: str, count: int):
   """Images in `count` parts, between which their times have the widest gaps."""
-  times = [_number(image.marks[keyword]) for image in images]
+  times = [_seconds(keyword, image.marks[keyword]) for image in images]
   if count < 2 or None in times:
     return ()
   order = np.argsort(times, kind='stable')
@@ -222,6 +224,20 @@ def _by_gaps(images, keyword: str, count: int):
   return tuple(
       (images[part[0]].marks[keyword], tuple(images[index] for index in part))
       for part in np.split(order, cuts))
+
+
+def _seconds(keyword: str, text: str) -> float | None:
+  """A time on an even scale; None if it is none.
+
+  Trigger times are milliseconds; others are [YYYYMMDD]HHMMSS.FFFFFF (PS3.5 6.2).
+  """
+  if keyword == 'TriggerTime':
+    return _number(text)
+  found = _CLOCK.match(text)
+  if not found:
+    return None
+  day, hours, minutes, seconds = found.groups(default='0')
+  return int(day) * 86400 + int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
 def _number(text: str) -> float | None:
