@@ -91,13 +91,13 @@ def read_table(
     errors.UsageError: no such file, a spreadsheet's own format, other text, a
       required column missing or there twice, a row of another length, no rows.
   """
-  return parse(path, read_text(path), required, optional)
+  return tuple(parse(path, read_text(path), required, optional))
 
 
 def parse(
     path: pathlib.Path | str, text: str, required: tuple[str, ...],
-    optional: tuple[str, ...] = (), *, is_list: bool = False) -> tuple[TableRow, ...]:
-  """Reads the rows of a table's text.
+    optional: tuple[str, ...] = (), *, is_list: bool = False) -> Iterator[TableRow]:
+  """Yields the rows of a table's text, one in memory at a time.
 
   Args:
     path: names the file in refusals.
@@ -107,31 +107,30 @@ def parse(
     is_list: the table is a list of paths: a row may end early, and refusals may
       quote the header, since no cell is a patient's ID.
 
-  Returns:
+  Yields:
     The rows below the header, in the file's order.
 
   Raises:
-    errors.UsageError: as of `read_table`.
+    errors.UsageError: as of `read_table`, once the wrong row is reached.
   """
   separator, body = _separator(text, required)
   records = _records(path, body, separator)
   _, header = next(records, (1, []))
   columns = _columns(path, header, required, optional, quotes=is_list)
-  rows = []
+  number = None
   for number, record in records:
     if not _fits(record, header, is_list):
       raise errors.UsageError(
           f'{path}, row {number}: {len(header)} cells are required, as in the '
           f'header, found {len(record)}; put quotes around a cell that holds the '
           'separator.')
-    rows.append(TableRow(number, {
+    yield TableRow(number, {
         name: record[place] if place is not None and place < len(record) else ''
-        for name, place in columns.items()}, separator))
-  if not rows:
+        for name, place in columns.items()}, separator)
+  if number is None:
     raise errors.UsageError(
         f'{path}: at least one row below the header is required, found none; if it '
         f'has some, {_SAVE_AS_TEXT}.')
-  return tuple(rows)
 
 
 def has_header(text: str, required: tuple[str, ...]) -> bool:
@@ -207,7 +206,8 @@ def read_text(path: pathlib.Path | str, remedy: str = _SAVE_AS_TEXT) -> str:
     data = pathlib.Path(path).read_bytes()
   except OSError as error:
     raise errors.UsageError(
-        f'{path}: a readable CSV file is required: {error.strerror}.') from error
+        f'{path}: a readable CSV file is required: {error.strerror}'
+        f'{_workbook_beside(pathlib.Path(path))}.') from error
   if kind := _document(data):
     raise errors.UsageError(
         f'{path}: a CSV file is required, found {kind}; open it and save it as CSV '
@@ -228,6 +228,15 @@ def read_text(path: pathlib.Path | str, remedy: str = _SAVE_AS_TEXT) -> str:
 
 def _became_a_number(text: str) -> bool:
   return bool(_POWER_OF_TEN.fullmatch(text) or _ROUNDED.fullmatch(text))
+
+
+def _workbook_beside(path: pathlib.Path) -> str:
+  """Words about a workbook of a missing file's name; blank if there is none."""
+  found = [path.with_suffix(suffix).name for suffix in ('.xlsx', '.xls', '.ods')
+           if path.suffix != suffix and path.with_suffix(suffix).is_file()]
+  if path.exists() or not found:
+    return ''
+  return f'; save {found[0]}, which lies beside it, as CSV ("CSV UTF-8")'
 
 
 def _encoding(data: bytes) -> str:

@@ -108,6 +108,13 @@ def test_covidx_label_lines_that_do_not_fit_are_refused(tmp_path, line, message)
     covidx_ct.list_studies(tmp_path, (-1350.0, 150.0))
 
 
+def test_covidx_label_files_of_other_bytes_are_refused(tmp_path):
+  table = fakes.covidx(tmp_path) / 'train_COVIDx_CT-3A.txt'
+  table.write_bytes(table.read_bytes() + b'M\xfcller_0001.png 2 4 6 36 42\n')
+  with pytest.raises(errors.UsageError, match='other bytes in line 10'):
+    covidx_ct.list_studies(tmp_path, (-1350.0, 150.0))
+
+
 def test_covidx_scans_that_lie_in_two_sets_are_refused_as_given(tmp_path):
   fakes.covidx(tmp_path)
   train, test = (tmp_path / f'{name}_COVIDx_CT-3A.txt' for name in ('train', 'test'))

@@ -170,6 +170,14 @@ def test_a_document_is_named_as_what_it_is(tmp_path, data, words):
   assert f'found {words}' in message and 'save it as CSV' in message
 
 
+def test_a_workbook_beside_a_missing_table_is_named(tmp_path):
+  (tmp_path / 'labels.xlsx').touch()
+  with pytest.raises(errors.UsageError, match='save labels.xlsx, which lies beside'):
+    tables.read_table(tmp_path / 'labels.csv', _REQUIRED)
+  with pytest.raises(errors.UsageError, match='No such file or directory[.]$'):
+    tables.read_table(tmp_path / 'kinds.csv', _REQUIRED)
+
+
 @pytest.mark.parametrize('text, words', [
     ('', 'found no columns'), ('study_uid\n1\n', 'missing: patient_id; found 1 column'),
     ('study_uid,patient_id\n', 'at least one row'),
@@ -187,11 +195,12 @@ def test_a_refusal_names_the_row_and_no_cell(tmp_path, text, words):
 
 def test_a_list_may_quote_its_header_and_leave_out_cells(tmp_path):
   text = 'path;series_uid\na\nb;1.2\nc;1.3;\n'
-  rows = tables.parse('list.csv', text, ('path',), ('series_uid',), is_list=True)
+  rows = tables.parse(
+      'list.csv', text, ('path',), ('series_uid',), is_list=True)
   assert [tuple(row.cells.values()) for row in rows] == [
       ('a', ''), ('b', '1.2'), ('c', '1.3')]
   with pytest.raises(errors.UsageError, match='column named path .*; found folder'):
-    tables.parse('list.csv', 'folder\na\n', ('path',), is_list=True)
+    next(tables.parse('list.csv', 'folder\na\n', ('path',), is_list=True))
 
 
 @pytest.mark.parametrize('text, found', [

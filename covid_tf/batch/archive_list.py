@@ -53,11 +53,11 @@ def rows(source: pathlib.Path) -> tuple[Row, ...]:
   except OSError as error:
     raise _unreadable(source, error) from None
   text = _text(source)
-  lines = tables.read_lines(text)
-  if source.suffix.lower() in _TABLE_SUFFIXES or _is_table(source, text, lines):
+  if source.suffix.lower() in _TABLE_SUFFIXES or _is_table(source, text):
     found = tuple(_table_rows(source, text))
   else:
-    found = tuple(Row(tables.path_of(line, source.parent)) for line in lines)
+    found = tuple(Row(tables.path_of(line, source.parent))
+                  for line in tables.read_lines(text))
   if not found:
     raise errors.UsageError(f'{source}: a list of paths is required, found it empty.')
   return found
@@ -115,10 +115,10 @@ def _is_dicomdir(path: pathlib.Path) -> bool:
   return dicomdir.is_dicomdir(sources.FileSource(path))
 
 
-def _is_table(source: pathlib.Path, text: str, lines: list[str]) -> bool:
+def _is_table(source: pathlib.Path, text: str) -> bool:
   """Whether a text has a table's header, and no path of that name as its first line."""
   return tables.has_header(text, (_COLUMN,)) and not os.path.lexists(
-      source.parent / lines[0])
+      source.parent / tables.read_lines(text)[0])
 
 
 def _table_rows(source: pathlib.Path, text: str) -> Iterator[Row]:

@@ -28,6 +28,7 @@ _STRATA = {_NORMAL: 'normal', _PNEUMONIA: 'pneumonia', _COVID: 'covid'}
 # China National Center for Bioinformation: class, patient, scan, slice.
 _CNCB = re.compile(r'((?:NCP|CP|Normal)_\d+)_\d+_\d+')
 _MODEL_MADE = 'automatic'
+_REMEDY = 'complete the download'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,8 @@ def list_studies(
 def _lines(path, images, seen):
   """(scan, line) for each line of a label file."""
   name = _LABEL_FILE.fullmatch(path.name)[1]
-  for number, text in enumerate(path.read_text('utf-8').splitlines(), start=1):
+  for number, text in enumerate(
+      tables.read_text(path, _REMEDY).splitlines(), start=1):
     if not text.strip():
       continue
     parts = text.split()
