@@ -27,8 +27,8 @@ def accept_empty(function: Callable) -> Callable:
     size = tf.shape(batch)[0]
     missing = tf.cast(tf.equal(size, 0), tf.int32)
     filling = tf.zeros(tf.concat([[missing], tf.shape(batch)[1:]], 0), batch.dtype)
-    # Not tf.pad: it hides the other sizes from TensorFlow's optimizer, which then
-    # leaves the additions of a residual network outside its fused convolutions.
+    # Not tf.pad: it hides the other sizes from TensorFlow's optimizer, which fuses
+    # less then.
     outputs = function(tf.concat([batch, filling], 0))
     return tf.nest.map_structure(lambda output: output[:size], outputs)
 

@@ -10,6 +10,7 @@ from covid_tf.models import trained
 from covid_tf.training import configuration
 from covid_tf.training import devices
 from covid_tf.training import feed
+from covid_tf.training import kernel_gradients
 from covid_tf.training import logs
 from covid_tf.training import loop
 from covid_tf.training import options as options_lib
@@ -67,7 +68,8 @@ def train(
     The trained network, as it is exported; also `final.weights.h5` of the folder.
 
   Raises:
-    errors.UsageError: something of the above, before training starts.
+    errors.UsageError: something of the above, or wrong gradients on this machine,
+      before training starts.
   """
   strategy = strategy or tf.distribute.get_strategy()
   check(task, options, strategy)
@@ -78,6 +80,7 @@ def train(
     # Also when it goes on: tf.data mixes the global seed into its orders.
     keras.utils.set_random_seed(options.seed + number)
     model = _prepared(task, stage, model, strategy)
+    kernel_gradients.check(model)
     if number == 0:  # Not before: weights that do not fit must leave the folder free.
       configuration.claim(options.output, asked)
       log = logs.RunLog(options.output, options.tensorboard) if is_chief else None

@@ -3,6 +3,7 @@
   python tools/benchmarks/grad_cam.py                  # both parts
   python tools/benchmarks/grad_cam.py --part time --json
   python tools/benchmarks/grad_cam.py --part exactness --json
+  python tools/benchmarks/grad_cam.py --part time --turns 19 --baseline 3d224ff
 
 Ours is timed as it is served: raw slices in, answers out, through a TF1 session.
 Calls take turns, and every ratio is the median of the turns' ratios:
@@ -12,6 +13,8 @@ Calls take turns, and every ratio is the median of the turns' ratios:
   fold_ratio           our prediction signature / keras.applications' ResNet-50
   tf_keras_vis_ratio   tf-keras-vis at the two layers / probability and both maps
   bfloat16_ratio       both maps in bfloat16 / in float32
+  baseline_ratio       probability and both maps / those of the export that another
+                       revision makes of the demo weights (--baseline, from git)
   lungs_ratio          lung masks, 512 x 512 in and out / the bare U-Net at 256 x 256
 
 Largest differences of maps in [0, 1] over held-out phantom slices:
@@ -49,7 +52,7 @@ _LUNG_BATCH = 4
 
 def measure_time(
     network: keras.Model, unet: keras.Model, batch: int, turns: int,
-    peer_turns: int) -> dict:
+    peer_turns: int, baseline: str | None = None) -> dict:
   """Named ratios, and milliseconds a slice; what the slices show costs nothing."""
   random = np.random.default_rng(0)
   hu = random.integers(-1024, 400, (batch, 300, 400)).astype(np.int16)
@@ -78,11 +81,13 @@ def measure_time(
           'tf-keras-vis, two layers': lambda: [
               peer.evidence(images, name) for name in grad_cam_cases.LAYERS],
           'probability, both maps': both_maps}, peer_turns)
+      before = _baseline(baseline, hu, both_maps, turns) if baseline else {}
   types = _in_turns({'both maps, bfloat16': lambda: narrow(images)[0].numpy(),
                      'both maps, float32': lambda: wide(images)[0].numpy()}, turns)
   milliseconds = {
       name: round(1000 * float(np.median(values)) / size, 1)
-      for size, group in ((len(hu), peers | ours | types), (_LUNG_BATCH, lungs))
+      for size, group in (
+          (len(hu), peers | ours | types | before), (_LUNG_BATCH, lungs))
       for name, values in group.items()}
   plain_s, prediction_s, maps_s = ours.values()
   return {
@@ -92,7 +97,20 @@ def measure_time(
       'tf_keras_vis_ratio': _ratio(*peers.values()),
       'bfloat16_ratio': _ratio(*types.values()),
       'lungs_ratio': _ratio(lungs['lung masks'], lungs['U-Net forward']),
+      **({'baseline_ratio': _ratio(*before.values())} if before else {}),
       'ms_per_slice': milliseconds}
+
+
+def _baseline(
+    revision: str, hu: np.ndarray, both_maps: Callable, turns: int
+) -> dict[str, np.ndarray]:
+  """Seconds of both maps now, and of another revision's export, in turns."""
+  with grad_cam_cases.exported_by(revision) as folder:
+    with grad_cam_cases.served(folder) as answer:
+      return _in_turns({
+          'both maps, now': both_maps,
+          f'both maps, {revision}': lambda: answer('classifier', 'grad_cam', hu)},
+          turns)
 
 
 def _bare(network: keras.Model) -> Callable:
@@ -140,14 +158,18 @@ def main() -> None:
   parser.add_argument('--slices', type=int, default=64, help='slices compared')
   parser.add_argument('--classifier', help='run or weights; else the demo weights')
   parser.add_argument('--lungs', help='run or weights; else the demo weights')
+  parser.add_argument('--baseline', help='revision to compare with, of demo weights')
   parser.add_argument('--json', action='store_true', help='one JSON object, last line')
   arguments = parser.parse_args()
+  if arguments.baseline and arguments.classifier:
+    parser.error('--baseline exports the demo weights; leave --classifier out.')
   grad_cam_cases.silence()
   networks = grad_cam_cases.networks(arguments.classifier, arguments.lungs)
   figures = {}
   if arguments.part != 'exactness':
     figures |= measure_time(
-        *networks, arguments.batch, arguments.turns, arguments.peer_turns)
+        *networks, arguments.batch, arguments.turns, arguments.peer_turns,
+        arguments.baseline)
   if arguments.part != 'time':
     hu = grad_cam_cases.slices_with_lesions(arguments.slices)
     figures |= grad_cam_exactness.measure(*networks, hu)

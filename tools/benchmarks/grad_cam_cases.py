@@ -3,7 +3,11 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import logging
+import os
 import pathlib
+import subprocess
+import sys
+import tempfile
 
 import keras
 import numpy as np
@@ -68,6 +72,25 @@ def export_both(network: keras.Model, unet: keras.Model, folder: str) -> None:
   for name, model in ((contract.CLASSIFIER_MODEL, network),
                       (contract.LUNGS_MODEL, unet)):
     export.export(name, model, folder, {'data': 'of a benchmark'}, version=1)
+
+
+@contextlib.contextmanager
+def exported_by(revision: str) -> Iterator[str]:
+  """Yields a folder with the demo models as another revision of git exports them."""
+  repository = pathlib.Path(__file__).resolve().parents[2]
+  with tempfile.TemporaryDirectory() as folder:
+    source, models = pathlib.Path(folder, 'source'), pathlib.Path(folder, 'models')
+    git = ['git', '-C', str(repository), 'worktree']
+    subprocess.run([*git, 'add', '--quiet', '--detach', source, revision], check=True)
+    try:
+      subprocess.run(
+          [sys.executable, '-c', 'import sys; from covid_tf.models import demo; '
+           'demo.export_demo_models(sys.argv[1])', models],
+          cwd=source, env=os.environ | {'PYTHONPATH': str(source)}, check=True,
+          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+      yield str(models)
+    finally:
+      subprocess.run([*git, 'remove', '--force', source], check=True)
 
 
 @contextlib.contextmanager
