@@ -1,5 +1,7 @@
 """Several images at one place: what tells them apart, and which one is read."""
 
+import datetime
+
 import numpy as np
 import odd_series
 import pytest
@@ -69,11 +71,14 @@ def test_times_that_differ_in_every_slice_are_parted_at_the_gap(tmp_path, step_s
 
 
 def test_times_that_pass_a_full_hour(tmp_path):
-  def clock(start_s):
-    return lambda index: {'AcquisitionTime': f'{(start_s + index) // 3600:02d}{(start_s + index) // 60 % 60:02d}{(start_s + index) % 60:02d}'}
+  start = datetime.datetime(2020, 3, 15, 9, 59, 55)
+
+  def clock(wait_s):
+    return lambda index: {'AcquisitionTime': (
+        start + datetime.timedelta(seconds=wait_s + index)).strftime('%H%M%S')}
 
   # Read as plain numbers, the step from 095959 to 100000 is the widest gap.
-  _phases(tmp_path, clock(9 * 3600 + 3595), clock(10 * 3600 + 30))
+  _phases(tmp_path, clock(0), clock(35))
   volume = readers.read_ct(tmp_path, phase=2)
   np.testing.assert_array_equal(volume.hu, odd_series.chest_hu(seed=1))
 
