@@ -1,10 +1,12 @@
-"""What every test shares: flags, TensorFlow's kernels, and draws that repeat.
+"""What every test shares: flags, TensorFlow's kernels, helpers, draws that repeat.
 
 Property tests draw the same examples at every run, so that one change is judged as
 another. To search for new failures, give pytest --hypothesis-profile=search.
 """
 
 import os
+import pathlib
+import sys
 
 from absl import flags
 import hypothesis
@@ -12,6 +14,8 @@ import hypothesis
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # As the commands set it.
 
 flags.FLAGS.mark_as_parsed()  # absl's test helpers ask for it.
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent / 'tests' / 'support'))
 
 # No deadlines: machines are busy at times.
 hypothesis.settings.register_profile('repeatable', derandomize=True, deadline=None)

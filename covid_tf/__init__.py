@@ -22,7 +22,7 @@ _HOMES = {
     'ModelError': 'covid_tf.errors',
     'NoLungsError': 'covid_tf.errors',
     'Thresholds': 'covid_tf.results',
-    'analyze': 'covid_tf.pipeline',
+    'analyze': 'covid_tf.analysis.pipeline',
     'connect': 'covid_tf.predictors',
     'load_models': 'covid_tf.predictors',
     'read_ct': 'covid_tf.readers',

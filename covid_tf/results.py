@@ -148,7 +148,7 @@ class LocalizationMap:
 
 @dataclasses.dataclass(frozen=True)
 class CaseResult:
-  """A scored study; `covid_tf.reports.result_json` writes its numbers.
+  """A scored study; `covid_tf.storage.result_json` writes its numbers.
 
   Attributes:
     corona_score_cm3: Eq. 1 of the paper.

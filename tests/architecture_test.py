@@ -1,65 +1,23 @@
-"""Who may enter which room, as the table of CONTRIBUTING.md says, by the code."""
+"""What imports may do, beyond who may import whom (.importlinter): by the code."""
 
 import ast
-import collections
-import dataclasses
 import functools
-import graphlib
 import pathlib
-import re
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _PACKAGE = _ROOT / 'covid_tf'
 _TENSORFLOW = {'tensorflow', 'keras', 'tf_keras', 'segmentation_models', 'h5py'}
+# These import TensorFlow as they are imported, but for two modules of plain words
+# (tests/import_without_tensorflow_test.py); those reach them inside functions only.
+_NEEDING_TENSORFLOW = {'models', 'sessions', 'server', 'training'}
+_WITHOUT = {'covid_tf.server.configuration', 'covid_tf.sessions.refusal'}
+_REACHING_TENSORFLOW = {'predictors', 'demo', 'commands'}
+_COMMANDS = {'cli', 'commands'}
 _PARSERS = {'argparse', 'absl', 'optparse', 'getopt'}
-_INTERFACE = 'predictors.base'
 _CONFIGURING = frozenset((
     'logging.basicConfig', 'logging.config.dictConfig', 'logging.config.fileConfig',
     'logging.captureWarnings', 'logging.disable', 'warnings.simplefilter',
     'warnings.filterwarnings'))
-# Makes the public names and the version reachable from the package itself.
-_ROOT_MODULE = 'covid_tf'
-
-
-@dataclasses.dataclass(frozen=True)
-class _Room:
-  """A row of the table."""
-
-  name: str
-  modules: frozenset[str]
-  imports: frozenset[str]
-  tensorflow: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Import:
-  """One import of a module; `is_lazy` inside a function."""
-
-  source: str
-  target: str
-  is_lazy: bool
-
-
-@functools.cache
-def _rooms() -> dict[str, _Room]:
-  rows = re.findall(
-      r'^\| (\w+) \| ((?:`\w+` ?)+)\|[^|]*\|([^|]*)\| ([\w ]+) \|$',
-      (_ROOT / 'CONTRIBUTING.md').read_text('utf-8'), re.MULTILINE)
-  everything = frozenset(name for name, *_ in rows)
-  return {
-      name: _Room(
-          name, frozenset(re.findall(r'\w+', modules)),
-          everything - {name} if imports.strip() == 'every room'
-          else frozenset(re.findall(r'[\w.]+', imports)), tensorflow)
-      for name, modules, imports, tensorflow in rows}
-
-
-def _room_of(module: str) -> str | None:
-  """The room of 'covid_tf.readers.nifti', for instance; None of the package itself."""
-  if module == _ROOT_MODULE:
-    return None
-  part = module.split('.')[1]
-  return next(room.name for room in _rooms().values() if part in room.modules)
 
 
 @functools.cache
@@ -73,32 +31,28 @@ def _trees() -> dict[str, ast.Module]:
   return trees
 
 
-@functools.cache
-def _imports() -> tuple[_Import, ...]:
-  return tuple(
-      _Import(module, target, is_lazy)
-      for module, tree in _trees().items()
-      for target, is_lazy in _found(tree, False))
+def _part(module: str) -> str:
+  """'readers' of 'covid_tf.readers.nifti'; '' of the package itself."""
+  return module.partition('.')[2].partition('.')[0]
 
 
-def _found(node: ast.AST, is_lazy: bool):
-  """(dotted target, is lazy) of every import below a node."""
+def _imports(node: ast.AST, is_lazy: bool = False):
+  """(dotted target, is inside a function) of every import below a node."""
   for child in ast.iter_child_nodes(node):
     if isinstance(child, ast.Import):
       yield from ((alias.name, is_lazy) for alias in child.names)
     elif isinstance(child, ast.ImportFrom):
       assert not child.level, f'a relative import in line {child.lineno}'
-      yield from ((_target(child.module, alias.name), is_lazy)
-                  for alias in child.names)
+      yield from ((f'{child.module}.{alias.name}', is_lazy) for alias in child.names)
     else:
-      yield from _found(child, is_lazy or isinstance(
+      yield from _imports(child, is_lazy or isinstance(
           child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
 
 
-def _target(module: str, name: str) -> str:
-  whole = f'{module}.{name}'
-  is_ours = module.split('.')[0] == _ROOT_MODULE
-  return whole if is_ours and whole in _trees() else module
+def _needs_tensorflow(target: str) -> bool:
+  return target.split('.')[0] in _TENSORFLOW or (
+      target.startswith('covid_tf.') and _part(target) in _NEEDING_TENSORFLOW
+      and target not in _WITHOUT)
 
 
 def _dotted(node: ast.AST) -> str:
@@ -114,68 +68,43 @@ def _calls(tree: ast.AST, names: frozenset[str]) -> list[ast.Call]:
           if isinstance(node, ast.Call) and _dotted(node.func) in names]
 
 
-def test_every_module_has_one_room():
-  parts = {module.split('.')[1] for module in _trees() if module != _ROOT_MODULE}
-  places = collections.Counter(
-      part for room in _rooms().values() for part in room.modules)
-  assert set(places) == parts
-  assert set(places.values()) == {1}
-
-
-def test_the_table_has_no_way_back():
-  graph = {
-      room.name: {name.split('.')[0] for name in room.imports}
-      for room in _rooms().values()}
-  assert set().union(*graph.values()) <= set(graph)
-  tuple(graphlib.TopologicalSorter(graph).static_order())  # CycleError otherwise.
-
-
-def test_rooms_import_what_the_table_allows():
-  wrong = []
-  for found in _imports():
-    source = _room_of(found.source)
-    if source is None or not found.target.startswith('covid_tf.'):
+def test_tensorflow_is_imported_where_it_is_needed():
+  wrong, seen = [], 0
+  for module, tree in _trees().items():
+    if _part(module) in _NEEDING_TENSORFLOW:
       continue
-    room, target = _rooms()[source], _room_of(found.target)
-    allowed = room.imports | {source}
-    if target in allowed or (
-        found.target == f'covid_tf.{_INTERFACE}' and _INTERFACE in allowed):
-      continue
-    is_door = found.is_lazy and room.tensorflow == 'inside functions'
-    if not (is_door and _rooms()[target].tensorflow == 'yes'):
-      wrong.append(f'{found.source} -> {found.target}')
+    for target, is_lazy in _imports(tree):
+      if _needs_tensorflow(target):
+        seen += 1
+        if not (is_lazy and _part(module) in _REACHING_TENSORFLOW):
+          wrong.append(f'{module} -> {target}')
   assert not wrong
+  assert seen  # Else nothing was looked at.
 
 
-def test_tensorflow_stays_behind_its_doors():
-  wrong = []
-  for found in _imports():
-    if found.target.split('.')[0] not in _TENSORFLOW:
-      continue
-    source = _room_of(found.source)
-    entry = _rooms()[source].tensorflow if source else 'no'
-    if entry == 'no' or (entry == 'inside functions' and not found.is_lazy):
-      wrong.append(f'{found.source} -> {found.target}')
-  assert not wrong
-  # Else nothing was looked at.
-  assert any(found.target.startswith('tensorflow') for found in _imports())
+def test_file_names_are_unique():
+  names = [path.name for path in _PACKAGE.rglob('*.py')
+           if path.name not in ('__init__.py', 'report.py', 'figures.py',
+                                'results.py', 'labels.py')]
+  assert len(names) == len(set(names)) > 100
+  tests = [path.name for path in (_ROOT / 'tests').rglob('*_test.py')]
+  assert len(tests) == len(set(tests)) > 100  # pytest imports them by their names.
 
 
-def test_no_room_outside_commands_reads_flags():
-  readers = {
-      found.source for found in _imports()
-      if found.target.split('.')[0] in _PARSERS}
+def test_only_commands_read_flags():
+  readers = {module for module, tree in _trees().items()
+             if any(target.split('.')[0] in _PARSERS for target, _ in _imports(tree))}
   assert 'covid_tf.cli' in readers
-  assert {module for module in readers if _room_of(module) != 'commands'} == set()
+  assert {module for module in readers if _part(module) not in _COMMANDS} == set()
   argv = [module for module, tree in _trees().items()
           if any(_dotted(node) == 'sys.argv' for node in ast.walk(tree))]
-  assert {module for module in argv if _room_of(module) != 'commands'} == set()
+  assert {module for module in argv if _part(module) not in _COMMANDS} == set()
 
 
-def test_libraries_print_only_where_they_were_told():
+def test_libraries_print_only_to_a_stream_that_is_given():
   wrong = []
   for module, tree in _trees().items():
-    if _room_of(module) == 'commands':
+    if _part(module) in _COMMANDS:
       continue
     for call in _calls(tree, frozenset({'print'})):
       streams = [_dotted(keyword.value) for keyword in call.keywords

@@ -9,9 +9,9 @@ import pytest
 from covid_tf import cli
 from covid_tf import errors
 from covid_tf import predictors
-from covid_tf import study_scoring
 from covid_tf import version
-from covid_tf.commands import inspect as inspect_command
+from covid_tf.commands import inspect
+from covid_tf.reports import scored_study
 
 # Command to a flag that only its own help can know.
 _COMMANDS = {
@@ -131,7 +131,7 @@ def test_an_error_of_ours_is_its_status_and_its_text(error, monkeypatch, capsys)
   def fail(*arguments, **options):
     raise error('this is why.')
 
-  monkeypatch.setattr(study_scoring, 'score_study', fail)
+  monkeypatch.setattr(scored_study, 'score_study', fail)
   assert _status('score study --output out') == error.exit_status
   assert capsys.readouterr().err == 'covid-tf score: this is why.\n'
 
@@ -140,7 +140,7 @@ def test_an_interrupt_is_one_line_too(monkeypatch, capsys):
   def interrupted(arguments):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(inspect_command, 'run', interrupted)
+  monkeypatch.setattr(inspect, 'run', interrupted)
   assert _status('inspect study') == 130
   assert capsys.readouterr().err == 'covid-tf inspect: interrupted\n'
 

@@ -1,4 +1,4 @@
-"""The base install: everything outside the TensorFlow rooms, where there is none."""
+"""The base install: everything outside the packages of TensorFlow, where there is none."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 
-_TESTS = pathlib.Path(__file__).resolve().parent
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # A fresh interpreter in which TensorFlow and its kin cannot be found.
 _BLOCKED = '''
@@ -24,14 +24,15 @@ sys.meta_path.insert(0, Block())
 _IMPORT_ALL = _BLOCKED + '''
 import covid_tf
 
-ROOMS = ('covid_tf.models', 'covid_tf.training', 'covid_tf.server')
+NEEDING = (
+    'covid_tf.models', 'covid_tf.sessions', 'covid_tf.training', 'covid_tf.server')
 # Dask is an extra of its own; its module is imported when a scheduler is named.
 EXTRAS = ('dask', 'distributed')
 seen = []
 
 def walk(package):
   for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):
-    if module.name in ROOMS:
+    if module.name in NEEDING:
       continue
     try:
       found = importlib.import_module(module.name)
@@ -52,7 +53,7 @@ print('\\n'.join(seen))
 _SCORE = _BLOCKED + '''
 import pathlib
 import covid_tf
-from covid_tf.reports import study_files
+from covid_tf.reports import scored_study
 import fake_models, synthetic_case
 
 shape = (17, 42, 64)
@@ -61,7 +62,7 @@ volume = synthetic_case.make_volume(affine, shape)
 with fake_models.FakeModels() as models:
   result = covid_tf.analyze(volume, models)
 folder = pathlib.Path(sys.argv[1])
-study_files.write_all(folder, result, volume, demo_models=False)
+scored_study.write_all(folder, result, volume, demo_models=False)
 print(result.corona_score_cm3)
 '''
 
@@ -70,7 +71,7 @@ def _run(code, *arguments):
   done = subprocess.run(
       [sys.executable, '-c', code, *arguments], capture_output=True, text=True,
       check=False, env=os.environ | {
-          'PYTHONPATH': os.pathsep.join([str(_TESTS), *sys.path])})
+          'PYTHONPATH': os.pathsep.join([str(_ROOT / 'tests' / 'support'), *sys.path])})
   assert done.returncode == 0, done.stderr
   return done.stdout
 
@@ -84,13 +85,13 @@ except ModuleNotFoundError as error:
 ''')
 
 
-def test_every_other_room_can_be_imported():
+def test_every_other_package_can_be_imported():
   seen = _run(_IMPORT_ALL).split()
-  package = _TESTS.parent / 'covid_tf'
+  package = _ROOT / 'covid_tf'
   expected = {
       path.name.removesuffix('.py') for path in package.iterdir()
       if path.suffix == '.py' or (path / '__init__.py').exists()}
-  expected -= {'__init__', 'models', 'training', 'server'}
+  expected -= {'__init__', 'models', 'sessions', 'training', 'server'}
   assert {name.split('.')[1] for name in seen} == expected
   assert len(seen) == len(set(seen)) and 'covid_tf.commands.score' in seen
 

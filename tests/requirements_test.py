@@ -1,4 +1,4 @@
-"""What the code imports is what setup.cfg asks for, each in the room's own extra."""
+"""What the code imports is what setup.cfg asks for, each in the package's own extra."""
 
 import ast
 import functools
@@ -18,8 +18,8 @@ _OF_TOOLS = {'absl-py'}
 # tools/test.sh installs it by hand, for it insists on `tensorflow`.
 _BY_HAND = {'tensorflow-serving-api'}
 # Part of covid_tf to the extras that it may need.
-_ROOMS = {
-    'batch': ('dask',), 'models': ('models',), 'server': ('models',),
+_PACKAGES = {
+    'batch': ('dask',), 'models': ('models',), 'server': ('models',), 'sessions': ('models',),
     'training': ('models', 'training')}
 
 
@@ -64,14 +64,14 @@ def _missing(imported: set[str], required) -> set[str]:
       if not required & set(map(_canonical, _distributions().get(name, ())))}
 
 
-@pytest.mark.parametrize('room', sorted(
+@pytest.mark.parametrize('package', sorted(
     path.stem for path in (_ROOT / 'covid_tf').iterdir()
     if path.suffix == '.py' or (path / '__init__.py').exists()))
-def test_a_room_imports_what_its_extras_bring(room):
-  path = _ROOT / 'covid_tf' / room
+def test_a_package_imports_what_its_extras_bring(package):
+  path = _ROOT / 'covid_tf' / package
   imported = (_imported(path) if path.is_dir()
-              else _imported(path.parent, f'{room}.py'))
-  assert not _missing(imported, _required(*_ROOMS.get(room, ())))
+              else _imported(path.parent, f'{package}.py'))
+  assert not _missing(imported, _required(*_PACKAGES.get(package, ())))
 
 
 def test_only_the_engine_of_dask_needs_dask():
@@ -96,7 +96,7 @@ def test_tests_need_no_more_than_test_sh_installs():
   required = set(_required(*extras)) | _BY_HAND
   if 'tensorflow-cpu' in required:
     required.add('tensorflow')
-  assert not _missing(_imported(_ROOT / 'tests', '*.py'), required)
+  assert not _missing(_imported(_ROOT / 'tests'), required)
 
 
 def test_both_builds_of_tensorflow_come_with_the_same():

@@ -11,7 +11,7 @@ from absl import flags
 import script
 
 from covid_tf import contract
-from covid_tf.training import averaging
+from covid_tf.training import first_weights
 
 _NETWORK = flags.DEFINE_enum(
     'network', None, [contract.LUNGS_MODEL, contract.CLASSIFIER_MODEL],
@@ -24,8 +24,8 @@ _OUTPUT = flags.DEFINE_string('output', None, 'Folder to make.', required=True)
 
 def main():
   """Averages, as the flags say."""
-  model = averaging.mean(_NETWORK.value, _RUN.value)
-  averaging.write(model, _RUN.value, _OUTPUT.value)
+  model = first_weights.mean_weights(_NETWORK.value, _RUN.value)
+  first_weights.write_mean(model, _RUN.value, _OUTPUT.value)
   print(f'{_OUTPUT.value}: the mean of {len(_RUN.value)} runs')
 
 

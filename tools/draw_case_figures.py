@@ -11,7 +11,7 @@ from absl import flags
 import script
 
 import covid_tf
-from covid_tf.reports import case_figures
+from covid_tf.reports import figures
 
 _STUDY = flags.DEFINE_string(
     'study', None, 'DICOM folder or NIfTI file.', required=True)
@@ -32,7 +32,7 @@ def main():
   source = (covid_tf.load_models(_MODELS.value) if _MODELS.value
             else covid_tf.connect(_SERVER.value))
   with source as models:
-    case_figures.write_figures(
+    figures.write_figures(
         pathlib.Path(_OUTPUT.value), volume, covid_tf.analyze(volume, models), models,
         _SLICE.value)
 

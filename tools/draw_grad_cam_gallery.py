@@ -16,10 +16,10 @@ from PIL import Image
 import script
 
 import covid_tf
-from covid_tf import files
-from covid_tf import localization
 from covid_tf import results
+from covid_tf.analysis import localization
 from covid_tf.datasets import phantom
+from covid_tf.storage import files
 
 _OUTPUT = flags.DEFINE_string('output', None, 'PNG to write.', required=True)
 _MODELS = flags.DEFINE_string('models', None, 'Exported models; else the demo ones.')

@@ -16,10 +16,9 @@ from sklearn import metrics
 
 from covid_tf import contract
 from covid_tf import errors
-from covid_tf.models import cards
-from covid_tf.models import demo_weights
 from covid_tf.models import preprocessing
-from covid_tf.models import trained
+from covid_tf.models import signatures
+from covid_tf.models import weights
 from covid_tf.training import augmentation
 from covid_tf.training import pipelines
 from covid_tf.training import shards as shards_lib
@@ -30,7 +29,7 @@ _CARD = flags.DEFINE_string(
     'card', None, "JSON: what 'lungs', 'classifier' were trained on.", required=True)
 _SHARDS = flags.DEFINE_multi_string('shards', None, 'Held-out slices.', required=True)
 _FOLDER = flags.DEFINE_string(
-    'output', str(demo_weights.FOLDER), 'Where the encoded weights go.')
+    'output', str(weights.DEMO_FOLDER), 'Where the encoded weights go.')
 _SLICES = 192
 
 
@@ -42,7 +41,7 @@ def main():
   if not sources:
     raise errors.UsageError(
         '--lungs or --classifier (or both) is required, found none.')
-  given = cards.read_training(_CARD.value)
+  given = signatures.read_training_card(_CARD.value)
   if missing := sources.keys() - given:
     raise errors.UsageError(
         f'{_CARD.value}: an entry for {min(missing)!r} is required, found '
@@ -55,10 +54,10 @@ def main():
 
 def _encode(name, source, card, folder, patterns):
   reached = _REACHED[name]
-  model, _ = trained.load(name, source)
+  model, _ = weights.load_network(name, source)
   before = [reached(model, shards.paths) for shards in patterns]
-  demo_weights.save(model, name, card, folder)
-  demo_weights.assign(model, name, folder)
+  weights.save_demo_weights(model, name, card, folder)
+  weights.assign_demo_weights(model, name, folder)
   for shards, value in zip(patterns, before, strict=True):
     after = reached(model, shards.paths)
     print(f'{name} {shards.pattern}: {value:.4f} before, {after:.4f} after')

@@ -16,7 +16,7 @@ import script
 
 from covid_tf import contract
 from covid_tf import errors
-from covid_tf.datasets import shard_list
+from covid_tf.datasets import splits
 
 _CLASSIFIER = flags.DEFINE_string('classifier', None, 'The classifier.')
 _LUNGS = flags.DEFINE_string('lungs', None, 'The lung network.')
@@ -42,18 +42,16 @@ def main():
         f'and --slices are required, found {sum(sources)} of the latter.')
   shards = _matches(_SHARDS.value)
   if _APART_FROM.value:
-    shard_list.require_apart(
+    splits.require_apart(
         {'--shards': shards, '--apart_from': _matches(_APART_FROM.value)})
   # Here: what is asked wrongly is refused before TensorFlow starts.
-  from covid_tf.training.evaluation import cases
-  from covid_tf.training.evaluation import networks
+  from covid_tf.training.evaluation import evaluating
   from covid_tf.training.evaluation import report
-  from covid_tf.training.evaluation import run
-  cases.check_shards(shards)
-  lungs = _LUNGS.value and networks.load(contract.LUNGS_MODEL, _LUNGS.value)
-  classifier = _CLASSIFIER.value and networks.load(
+  evaluating.check_shards(shards)
+  lungs = _LUNGS.value and evaluating.load_network(contract.LUNGS_MODEL, _LUNGS.value)
+  classifier = _CLASSIFIER.value and evaluating.load_network(
       contract.CLASSIFIER_MODEL, _CLASSIFIER.value)
-  found = run.evaluate(_cases(cases, shards), lungs, classifier, _SEED.value)
+  found = evaluating.evaluate(_cases(evaluating, shards), lungs, classifier, _SEED.value)
   report.write(found, _subject(shards), _OUTPUT.value)
   _print(found)
 

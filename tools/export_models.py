@@ -13,9 +13,9 @@ import script
 
 from covid_tf import contract
 from covid_tf import errors
-from covid_tf.models import cards
 from covid_tf.models import export
-from covid_tf.models import trained
+from covid_tf.models import signatures
+from covid_tf.models import weights
 
 _LUNGS = flags.DEFINE_string('lungs', None, "U-Net: run, weights or 'demo'.")
 _CLASSIFIER = flags.DEFINE_string('classifier', None, 'Classifier: likewise.')
@@ -46,10 +46,10 @@ def export_all():
              contract.CLASSIFIER_MODEL: _CLASSIFIER.value}
   if not any(sources.values()):
     raise errors.UsageError('--lungs or --classifier is required, found neither.')
-  card = cards.read_training(_CARD.value) if _CARD.value else {}
+  card = signatures.read_training_card(_CARD.value) if _CARD.value else {}
   for name, source in sources.items():
     if source:
-      model, training = trained.load(name, source)
+      model, training = weights.load_network(name, source)
       yield export.export(
           name, model, _OUTPUT.value, training | card.get(name, {}), _VERSION.value,
           _COMPUTE_DTYPE.value)

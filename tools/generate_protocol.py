@@ -14,7 +14,7 @@ import importlib
 from google.protobuf import descriptor_pb2
 from google.protobuf import wrappers_pb2
 
-from covid_tf import files
+from covid_tf.storage import files
 
 # Modules whose protos, with everything they import, are carried.
 _MODULES = (

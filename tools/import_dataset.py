@@ -19,8 +19,8 @@ from covid_tf.datasets import splits
 from covid_tf.datasets.collections import covid_ct_md
 from covid_tf.datasets.collections import covidx_ct
 from covid_tf.datasets.collections import ct_seg
-from covid_tf.datasets.collections import grey_values
 from covid_tf.datasets.collections import implanted
+from covid_tf.datasets.collections import mask_files
 from covid_tf.datasets.collections import mosmed
 from covid_tf.datasets.collections import own_layout
 from covid_tf.datasets.collections import phantoms
@@ -93,7 +93,7 @@ def _list_studies():
     return covid_ct_md.list_studies(_FOLDER.value, negative)
   if name == covidx_ct.NAME:
     return covidx_ct.list_studies(
-        _FOLDER.value, grey_values.parse_window(_WINDOW.value), negative,
+        _FOLDER.value, mask_files.parse_window(_WINDOW.value), negative,
         not _MODEL_LABELS.value)
   return _FROM_FOLDER[name].list_studies(_FOLDER.value)
 

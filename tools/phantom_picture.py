@@ -8,8 +8,8 @@ import matplotlib
 import numpy as np
 import script
 
-from covid_tf import files
 from covid_tf.datasets import phantom
+from covid_tf.storage import files
 
 _OUTPUT = flags.DEFINE_string('output', 'docs/images/phantoms.png', 'The PNG to write.')
 _SEED = flags.DEFINE_integer('seed', 1_000_021, 'Of the first phantom.')

@@ -8,12 +8,12 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from covid_tf import cli
 from covid_tf import errors
-from covid_tf.commands import terminal
-from covid_tf.predictors import tensorflow_defaults
+from covid_tf.predictors import in_process
 
 # Here: a script may import TensorFlow at its top, and it imports this module first.
-tensorflow_defaults.set_defaults()
+in_process.set_defaults()
 
 # What asks for help instead of a run.
 _HELP = ('h', 'help', 'helpfull', 'helpshort', '?')
@@ -27,7 +27,7 @@ def run(main: Callable[[], None]) -> None:
     main: does the work. Of an errors.CovidTFError the text is printed, in one line,
       and its status is the script's.
   """
-  with terminal.safe_streams():
+  with cli.safe_streams():
     app.run(lambda argv: _run(main, argv), flags_parser=_parse)
 
 

@@ -11,8 +11,8 @@ from absl import flags
 import script
 
 from covid_tf import contract
-from covid_tf.datasets import shard_list
-from covid_tf.models import trained
+from covid_tf.datasets import splits
+from covid_tf.models import weights
 from covid_tf.training import hard_slices
 from covid_tf.training import shards as shards_lib
 
@@ -28,8 +28,8 @@ def main():
   """Selects, as the flags say."""
   found = [shards_lib.look_through(pattern) for pattern in _SHARDS.value]
   paths = [path for shards in found for path in shards.paths]
-  shard_list.check(paths)
-  model, _ = trained.load(contract.CLASSIFIER_MODEL, _CLASSIFIER.value)
+  splits.check(paths)
+  model, _ = weights.load_network(contract.CLASSIFIER_MODEL, _CLASSIFIER.value)
   hard = hard_slices.hardness(model, paths)
   labels = hard_slices.labels_of(paths)
   places = hard_slices.select(hard, labels, _SLICES.value)

@@ -8,12 +8,11 @@ from absl import flags
 import script
 import tqdm
 
-from covid_tf.datasets import shard_list
-from covid_tf.training import devices
-from covid_tf.training import options as options_lib
-from covid_tf.training import run
+from covid_tf.datasets import splits
+from covid_tf.training import loop
 from covid_tf.training import shards as shards_lib
-from covid_tf.training import stages
+from covid_tf.training import tasks
+from covid_tf.training import trainer
 
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder of the run.', required=True)
 _SHARDS = flags.DEFINE_multi_string(
@@ -48,7 +47,7 @@ _XLA = flags.DEFINE_boolean('xla', False, 'Compile the step with XLA.')
 _TENSORBOARD = flags.DEFINE_boolean(
     'tensorboard', True, 'Write curves and pictures to OUTPUT/tensorboard.')
 _DEVICES = flags.DEFINE_enum(
-    'devices', devices.NONE, devices.CHOICES,
+    'devices', loop.NONE, loop.DEVICE_CHOICES,
     'mirrored: all devices of this machine; multi_worker: the processes of TF_CONFIG.')
 # What may differ when a run goes on: where it runs and what it shows, not what it does.
 _NOT_CONFIGURATION = ('output', 'devices', 'tensorboard')
@@ -80,12 +79,12 @@ def main(make_task, require_classes: bool = False):
 
 
 def _train(make_task, require_classes):
-  strategy = devices.strategy(_DEVICES.value)  # Before anything else of TensorFlow.
+  strategy = loop.strategy(_DEVICES.value)  # Before anything else of TensorFlow.
   options = _options()
   sets = [shards_lib.look_through(pattern) for pattern in _SHARDS.value]
   held_out = [shards_lib.look_through(pattern) for pattern in _VALIDATION.value]
   _check(sets, held_out, require_classes)
-  if any(stage.kind == stages.GUIDED for stage in options.stages):
+  if any(stage.kind == tasks.GUIDED for stage in options.stages):
     shards_lib.require_drawn_lesions('--shards', sets)
   for shards in sets + held_out:
     print(f'{shards.pattern}: {shards.count} slices, {shards.positives} positive, '
@@ -93,7 +92,7 @@ def _train(make_task, require_classes):
   # Off where nobody watches: a log file needs no bar.
   with tqdm.tqdm(total=sum(stage.steps for stage in options.stages), disable=None,
                  unit='step') as bar:
-    run.train(
+    trainer.train(
         make_task(sets), options, sets, held_out, _configuration(), strategy=strategy,
         report=_report, progress=lambda *now: _show(bar, options.stages, *now))
 
@@ -102,8 +101,8 @@ def _check(sets, held_out, require_classes):
   """Before the first step: lists of shards agree, patients are apart."""
   paths = {name: [path for shards in group for path in shards.paths]
            for name, group in (('--shards', sets), ('--validation', held_out))}
-  shard_list.check([path for group in paths.values() for path in group])
-  shard_list.require_apart(paths)
+  splits.check([path for group in paths.values() for path in group])
+  splits.require_apart(paths)
   if require_classes:
     shards_lib.require_both_classes('--shards', sets)
     for shards in held_out:
@@ -111,9 +110,9 @@ def _check(sets, held_out, require_classes):
 
 
 def _options():
-  return options_lib.Options(
+  return tasks.Options(
       pathlib.Path(_OUTPUT.value),
-      tuple(stages.Stage.parse(text) for text in flags.FLAGS.stage),
+      tuple(tasks.Stage.parse(text) for text in flags.FLAGS.stage),
       flags.FLAGS.batch, _SEED.value, _SHUFFLE.value, _CHECKPOINT.value,
       _VALIDATION_SLICES.value, _PATIENCE.value, _KEEP.value == 'best',
       _DETERMINISTIC.value, _XLA.value, _TENSORBOARD.value)

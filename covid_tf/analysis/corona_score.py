@@ -4,9 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from covid_tf import lung_regions
-from covid_tf import lungs as lungs_lib
 from covid_tf import results
+from covid_tf.analysis import lungs as lungs_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +31,7 @@ class CoronaScore:
 
 def corona_score(
     localization: results.LocalizationMap, lungs: lungs_lib.Lungs,
-    regions: lung_regions.LungRegions, voxel_volume_mm3: float,
+    regions: lungs_lib.LungRegions, voxel_volume_mm3: float,
     map_threshold: float) -> CoronaScore:
   """Sums map * [map > threshold] * voxel volume over the positive slices.
 
@@ -47,7 +46,7 @@ def corona_score(
   voxel_cm3 = voxel_volume_mm3 / 1000
   box = localization.box
   by_slice = np.zeros(localization.shape[0])
-  by_part = np.zeros(len(lung_regions.SIDES) * len(lung_regions.LEVELS))
+  by_part = np.zeros(len(lungs_lib.SIDES) * len(lungs_lib.LEVELS))
   involved = 0
   for index, map_ in zip(localization.slices, localization.maps):
     # A plain float: 0.6 is compared as float32, and is not above itself.
@@ -61,9 +60,9 @@ def corona_score(
         index, rows[in_lung] + box.row0, columns[in_lung] + box.column0)
     by_part += np.bincount(
         parts, weights=values[in_lung], minlength=len(by_part)) * voxel_cm3
-  by_part = by_part.reshape(len(lung_regions.SIDES), len(lung_regions.LEVELS))
-  by_region = dict(zip(lung_regions.SIDES, by_part.sum(axis=1).tolist()))
-  by_region |= dict(zip(lung_regions.LEVELS, by_part.sum(axis=0).tolist()))
+  by_part = by_part.reshape(len(lungs_lib.SIDES), len(lungs_lib.LEVELS))
+  by_region = dict(zip(lungs_lib.SIDES, by_part.sum(axis=1).tolist()))
+  by_region |= dict(zip(lungs_lib.LEVELS, by_part.sum(axis=0).tolist()))
   return CoronaScore(
       total_cm3=float(by_slice.sum()),
       in_lung_cm3=float(by_part.sum()),

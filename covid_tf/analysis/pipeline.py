@@ -9,17 +9,16 @@ import sys
 import numpy as np
 import tqdm
 
-from covid_tf import corona_score
 from covid_tf import errors
-from covid_tf import localization
-from covid_tf import lung_regions
-from covid_tf import lungs as lungs_lib
-from covid_tf import model_answers
-from covid_tf import orientation
 from covid_tf import results
 from covid_tf import version
 from covid_tf import volume as volume_lib
-from covid_tf.predictors import base
+from covid_tf.analysis import corona_score
+from covid_tf.analysis import localization
+from covid_tf.analysis import lungs as lungs_lib
+from covid_tf.analysis import orientation
+from covid_tf.predictors import answers as answers_lib
+from covid_tf.predictors import interface
 
 # Slices a call: enough for a predictor to fill its batches and requests, few
 # enough for a bar that moves every few seconds on two cores.
@@ -40,7 +39,7 @@ def _BAR(**options) -> tqdm.tqdm:  # noqa: N802
 
 
 def analyze(
-    volume: volume_lib.CTVolume, models: base.Models, *,
+    volume: volume_lib.CTVolume, models: interface.Models, *,
     thresholds: results.Thresholds | None = None,
     progress: Callable[..., tqdm.tqdm] | None = None) -> results.CaseResult:
   """Finds the lungs, localizes opacities and measures them.
@@ -76,7 +75,7 @@ def analyze(
 
 
 def segment(
-    volume: volume_lib.CTVolume, models: base.Models,
+    volume: volume_lib.CTVolume, models: interface.Models,
     progress: Callable[..., tqdm.tqdm] = _BAR) -> np.ndarray:
   """uint8 [slice, row, column]: the network's lung masks of every slice, as stored."""
   mask = np.empty(volume.shape, np.uint8)
@@ -86,12 +85,12 @@ def segment(
     with _counted_from(part.start):
       answer = models.segment_lungs(hu)
     mask[part] = turn.to_stored(
-        model_answers.lung_mask(answer, hu.shape, part.start))
+        answers_lib.checked_lung_mask(answer, hu.shape, part.start))
   return mask
 
 
 def explain(
-    volume: volume_lib.CTVolume, box: results.LungBox, models: base.Models,
+    volume: volume_lib.CTVolume, box: results.LungBox, models: interface.Models,
     progress: Callable[..., tqdm.tqdm] = _BAR) -> results.SliceExplanation:
   """The classifier's answer for the lung crop of every slice, maps as stored.
 
@@ -103,7 +102,7 @@ def explain(
     crop = turn.to_usual(volume.hu[part, box.rows, box.columns])
     with _counted_from(part.start):
       answer = models.grad_cam(crop)
-    answers.append(model_answers.explanation(answer, len(crop), part.start))
+    answers.append(answers_lib.checked_explanation(answer, len(crop), part.start))
   probability, *cams = map(np.concatenate, zip(*answers))
   return results.SliceExplanation(probability, *map(turn.to_stored, cams))
 
@@ -139,7 +138,7 @@ def _analyze_once(volume, models, thresholds, progress) -> results.CaseResult:
   map_ = localization.localize(
       explanation, lungs.box, volume.shape, thresholds.slice_probability)
   score = corona_score.corona_score(
-      map_, lungs, lung_regions.find_regions(lungs.mask, volume.affine),
+      map_, lungs, lungs_lib.find_regions(lungs.mask, volume.affine),
       volume.voxel_volume_mm3, thresholds.map)
   return _case_result(
       volume, lungs, explanation, map_, score, thresholds, tuple(identities))

@@ -1,7 +1,7 @@
 """An archive from its listing to its summary; may be killed and started again."""
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
 import fcntl
@@ -10,14 +10,77 @@ import pathlib
 import threading
 
 from covid_tf import errors
-from covid_tf import files
-from covid_tf.batch import lost
-from covid_tf.batch import manifest
+from covid_tf.batch import listing
 from covid_tf.batch import progress as progress_lib
 from covid_tf.batch import records
-from covid_tf.batch import resumption
 from covid_tf.batch import scoring
-from covid_tf.batch import studies
+from covid_tf.storage import files
+
+# What an earlier run left: which studies are done, and which may not be touched.
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What is to be done.
+
+  Attributes:
+    open: studies to score.
+    already: status to number of studies that need nothing.
+  """
+
+  open: tuple[listing.Study, ...]
+  already: Mapping[str, int]
+
+
+def plan_run(
+    found: Iterable[listing.Study], stored: Mapping[str, records.Record],
+    configuration: scoring.Configuration, output: str | os.PathLike, *,
+    redo: bool) -> Plan:
+  """Sets aside what is done.
+
+  A refusal stands as long as files and configuration are the same; a failure is
+  tried again.
+
+  Args:
+    found: the studies of the archive.
+    stored: key to record, of an earlier run.
+    configuration: of this run.
+    output: the folder of the results.
+    redo: score again what was scored otherwise, instead of refusing to.
+
+  Raises:
+    errors.UsageError: scores of another configuration, or of other files, are
+      in the way.
+  """
+  digest = configuration.digest
+  still_open, already, foreign, changed = [], collections.Counter(), [], 0
+  for study in found:
+    record = stored.get(study.key)
+    if record is None or record.status == records.FAILED:
+      still_open.append(study)
+      continue
+    same_files = record.fingerprint == study.fingerprint
+    if record.configuration == digest and same_files:
+      already[record.status] += 1
+      continue
+    still_open.append(study)
+    if record.status == records.SCORED:
+      changed += not same_files
+      if record.configuration != digest:
+        foreign.append(record.configuration)
+  if foreign and not redo:
+    difference = configuration.difference(output, foreign[0])
+    raise errors.UsageError(
+        f'--output {output}: results of one configuration are required, found '
+        f'{len(foreign)} of another ({difference}); give --redo to score them again, '
+        'or another --output.')
+  if changed and not redo:
+    raise errors.UsageError(
+        f'--output {output}: {changed} scored studies have other files now; give '
+        '--redo to score them again, or another --output.')
+  return Plan(tuple(still_open), dict(already))
+
+
+# An archive from its listing to its summary; may be killed and started again.
 
 # Model failures one after the other: then it is not the studies.
 _MOST_FAILURES_IN_A_ROW = 20
@@ -76,7 +139,7 @@ def exclusive(output: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def run(
-    archive: studies.Archive, scorer: scoring.Scorer, map_studies: MapStudies,
+    archive: listing.Archive, scorer: scoring.Scorer, map_studies: MapStudies,
     stop: threading.Event, *, redo: bool = False, on_cluster: bool = False) -> Outcome:
   """Scores what is not scored yet; call it inside `exclusive(scorer.output)`.
 
@@ -98,14 +161,14 @@ def run(
   """
   output = scorer.output
   scoring.remove_leftovers(output, _LEFTOVER_AGE_ON_CLUSTER_S if on_cluster else 0)
-  stored = {record.key: record for record in records.read_all(output)}
-  plan = resumption.plan(
+  stored = {record.key: record for record in records.read_records(output)}
+  plan = plan_run(
       archive.studies, stored, scorer.configuration, output, redo=redo)
-  manifest.start(output, stored, {study.key for study in plan.open})
+  records.start_manifest(output, stored, {study.key for study in plan.open})
   scorer.configuration.save(output)
   guard = _Guard(stop)
   not_reached = {study.key for study in plan.open}
-  with (manifest.Appender(output) as rows,
+  with (records.Appender(output) as rows,
         progress_lib.Progress(len(plan.open)) as progress):
     try:
       for study, value in map_studies(scorer, iter(plan.open)):
@@ -122,7 +185,7 @@ def run(
 
 
 def _record(scorer, study, value) -> records.Record:
-  if not isinstance(value, lost.Lost):
+  if not isinstance(value, records.Lost):
     return value
   return scoring.store(scorer.output, scoring.end_record(
       study, records.FAILED, value.reason, scorer.configuration.digest, 0.0))
@@ -153,3 +216,42 @@ class _Guard:
   def _end(self, error: errors.CovidTFError) -> None:
     self.error = self.error or error
     self._stop.set()
+
+
+def summary_lines(outcome: Outcome, archive: listing.Archive) -> list[str]:
+  """The end of a run in words, for a person.
+
+  Args:
+    outcome: what the run did.
+    archive: what it was given.
+
+  Returns:
+    Counts, the slowest studies, refusals by reason, what was not looked into.
+  """
+  progress = outcome.progress
+  counts = _counts(progress.counts) or 'nothing to do'
+  result = [f'This run: {counts}; {progress.studies_per_hour:.0f} studies an hour.']
+  if outcome.already:
+    result.append(f'Earlier runs: {_counts(outcome.already)}.')
+  if left := outcome.total - progress.done - sum(outcome.already.values()):
+    result.append(f'Not reached: {left}.')
+  if progress.slowest:
+    result.append('Slowest studies:')
+    result += [f'  {seconds:8.1f} s  {key}' for seconds, key in progress.slowest]
+  if progress.reasons:
+    result.append('Without a score, by reason (all of them are in the manifest):')
+    result += map(_reason, sorted(
+        progress.reasons.values(), key=lambda reason: -reason.count))
+  if archive.problems or archive.notes:
+    result.append('Not looked into:')
+    result += [f'  {line}' for line in (*archive.problems, *archive.notes)]
+  return result
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+  return ', '.join(f'{count} {status}' for status, count in sorted(counts.items()))
+
+
+def _reason(reason: progress_lib.Reason) -> str:
+  more = ', …' if reason.count > len(reason.keys) else ''
+  return f'  {reason.count} x {reason.example} [{", ".join(reason.keys)}{more}]'

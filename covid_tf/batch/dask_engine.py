@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from covid_tf import errors
-from covid_tf.batch import lost
+from covid_tf.batch import records
 
 # Studies known to the scheduler at once: enough for a thousand workers, few enough
 # that neither it nor this process grows with the archive.
@@ -43,7 +43,7 @@ def dashboard(address: str) -> str:
 def _run(client, function, studies, stop, window) -> Iterator[tuple]:
   suspects = []
   for study, value in _ended(client, function, studies, stop, window):
-    if value == lost.by_deaths():
+    if value == records.lost_by_deaths():
       suspects.append(study)  # Or was it the study beside it on that worker?
     else:
       yield study, value
@@ -60,7 +60,7 @@ def _ended(client, function, studies, stop, window) -> Iterator[tuple]:
     chosen = [] if stop.is_set() else list(itertools.islice(studies, count))
     # Not pure: two studies that look alike are two all the same.
     futures = client.map(
-        _Ending(function), chosen, key='study', retries=lost.MOST_DEATHS, pure=False,
+        _Ending(function), chosen, key='study', retries=records.MOST_DEATHS, pure=False,
         batch_size=1000) if chosen else []
     in_hand.update(zip((future.key for future in futures), chosen))
     return futures
@@ -104,8 +104,8 @@ def _value(gathered):
     raise _vanished()  # The future was cancelled, and not by us.
   error = gathered[1]
   if type(error).__name__ == 'KilledWorker':
-    return lost.by_deaths()
-  return lost.Lost(
+    return records.lost_by_deaths()
+  return records.Lost(
       f'{type(error).__name__} on a worker; is the same covid-tf installed there?')
 
 

@@ -6,17 +6,65 @@ that a dead worker had in hand are known, and each is tried again, by itself.
 
 import collections
 from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 import dataclasses
 import multiprocessing
 from multiprocessing import connection as connection_lib
 import os
+import signal
 import threading
-from typing import Any
+from typing import Any, TypeVar
+import warnings
 
 from covid_tf import errors
 from covid_tf import process_end
-from covid_tf.batch import lost
-from covid_tf.batch import worker as worker_lib
+from covid_tf.batch import records
+
+# The inside of a local worker process: studies in, values out, over one pipe.
+
+STUDIES_AT_A_TIME = 2  # One has the models; the other is read or written.
+READY = 'ready'
+VALUE = 'value'
+RAISED = 'raised'
+
+
+def serve_worker(connection, function: Callable, environment: dict[str, str]) -> None:
+  """Works until the pipe says None or closes.
+
+  Args:
+    connection: brings (number, study), takes (READY,), then for each study
+      (VALUE, number, value) or (RAISED, number, name of the exception).
+    function: applied to each study.
+    environment: set before anything heavy is imported.
+  """
+  # Both reach the whole process group; the parent decides what ends when.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  os.environ.update(environment)
+  sending = threading.Lock()
+
+  def send(*message) -> None:
+    with sending:
+      connection.send(message)
+
+  def work(number: int, study) -> None:
+    try:
+      value = function(study)
+    except Exception as error:
+      send(RAISED, number, type(error).__name__)
+    else:
+      send(VALUE, number, value)
+
+  with warnings.catch_warnings(action='ignore'), futures.ThreadPoolExecutor(
+      STUDIES_AT_A_TIME) as pool:
+    try:
+      send(READY)
+      while (message := connection.recv()) is not None:
+        pool.submit(work, *message)
+    except (EOFError, OSError):
+      # The parent is gone. Nobody waits for what is in hand, and all of it is
+      # either whole under its name or not there.
+      os._exit(1)
 
 
 def map_local(
@@ -47,7 +95,7 @@ class _Worker:
     context = multiprocessing.get_context('spawn')
     self.connection, theirs = context.Pipe()
     self.process = context.Process(
-        target=worker_lib.serve, args=(theirs, function, environment), daemon=True)
+        target=serve_worker, args=(theirs, function, environment), daemon=True)
     self.process.start()
     theirs.close()  # So that the pipe closes with the process.
     self.tasks: dict[int, _Task] = {}
@@ -64,7 +112,7 @@ class _Worker:
   def has_room(self) -> bool:
     """Whether it takes one more; a task that outlived a worker stays alone."""
     alone = any(task.deaths for task in self.tasks.values())
-    return not alone and len(self.tasks) < worker_lib.STUDIES_AT_A_TIME
+    return not alone and len(self.tasks) < STUDIES_AT_A_TIME
 
 
 class _Crew:
@@ -129,13 +177,13 @@ class _Crew:
     except (EOFError, OSError):
       yield from self._buried(worker)
       return
-    if kind == worker_lib.READY:
+    if kind == READY:
       worker.is_ready = True
       self._deaths_before_ready = 0
       return
     number, value = message
-    if kind == worker_lib.RAISED:
-      value = lost.Lost(f'{value} while it was worked on')
+    if kind == RAISED:
+      value = records.Lost(f'{value} while it was worked on')
     yield worker.tasks.pop(number).study, value
 
   def _buried(self, worker: _Worker) -> Iterator[tuple]:
@@ -144,15 +192,95 @@ class _Crew:
     worker.connection.close()
     if not worker.is_ready:
       self._deaths_before_ready += 1
-      if self._deaths_before_ready >= lost.MOST_DEATHS:
+      if self._deaths_before_ready >= records.MOST_DEATHS:
         raise errors.ClusterError(
             'worker processes must start, but the last of '
-            f'{lost.MOST_DEATHS} {process_end.how(code)} before it did: '
+            f'{records.MOST_DEATHS} {process_end.how(code)} before it did: '
             f'{process_end.remedy(code)}.')
     self._workers[self._workers.index(worker)] = self._hired()
     for task in worker.tasks.values():
       task.deaths += worker.is_ready
-      if task.deaths >= lost.MOST_DEATHS:
-        yield task.study, lost.by_deaths(code)
+      if task.deaths >= records.MOST_DEATHS:
+        yield task.study, records.lost_by_deaths(code)
       else:
         self._suspects.append(task)
+
+
+# One seam between an archive and whatever runs its studies.
+#
+# `map_studies` hands studies to worker processes and yields what became of each,
+# once, in the order in which they end. Workers may be killed at any moment.
+
+_Item = TypeVar('_Item')
+_Value = TypeVar('_Value')
+
+
+def map_studies(
+    function: Callable[[_Item], _Value], studies: Iterable[_Item], *,
+    processes: int = 1, scheduler: str | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[tuple[_Item, _Value | records.Lost]]:
+  """Applies a function to every study, in processes that may die.
+
+  Args:
+    function: gets one study; picklable, as is what it returns. It returns refusals
+      and failures as values; an exception of it loses the study at once.
+    studies: taken as workers become free, never all at once.
+    processes: workers of this machine, two studies at a time in each.
+    scheduler: address of a running Dask cluster to use instead.
+    stop: once it is set no further study is handed out; those in hand end.
+
+  Yields:
+    (study, what the function returned), or (study, Lost) for a study whose
+    workers died as often as is tolerated.
+
+  Raises:
+    errors.ClusterError: no worker can be started or reached.
+  """
+  stop = stop or threading.Event()
+  if scheduler is None:
+    return map_local(function, studies, processes, stop)
+  # Here, because Dask is an extra.
+  from covid_tf.batch import dask_engine
+  return dask_engine.map_dask(function, studies, scheduler, stop)
+
+
+def dashboard(scheduler: str) -> str:
+  """URL of a Dask scheduler's dashboard.
+
+  Raises:
+    errors.ClusterError: there is no such scheduler.
+  """
+  from covid_tf.batch import dask_engine
+  return dask_engine.dashboard(scheduler)
+
+
+# How many worker processes this machine takes.
+
+# A worker holds two studies: 500 slices of 512 x 512 are 0.26 GB in int16, and
+# masks, crops, maps and the report's pictures come on top.
+_WORKER_BYTES = 1.5e9
+# TensorFlow, both networks and their largest batch, in a worker of its own.
+_MODELS_BYTES = 2.5e9
+
+
+def worker_count(models_in_process: bool) -> int:
+  """Workers by cores and memory, at least one.
+
+  Args:
+    models_in_process: whether each worker loads the models.
+  """
+  each = _WORKER_BYTES + (_MODELS_BYTES if models_in_process else 0)
+  return max(1, min(len(os.sched_getaffinity(0)), int(_available_bytes() // each)))
+
+
+def _available_bytes() -> int:
+  """Memory that can be had without swapping."""
+  try:
+    with open('/proc/meminfo', encoding='ascii') as lines:
+      for line in lines:
+        if line.startswith('MemAvailable:'):
+          return int(line.split()[1]) * 1024
+  except OSError:
+    pass
+  return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')

@@ -1,21 +1,180 @@
-"""The studies of one folder, by the headers of its files."""
+"""What an archive holds: its folders, their studies, each exactly once."""
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import hashlib
 import os
 
-from covid_tf.batch import walk
 from covid_tf.readers import discovery
-from covid_tf.readers import identification
+from covid_tf.readers import header
 from covid_tf.readers import sources
 
-Identify = Callable[[str], identification.FileIdentity | None]
+# What an archive holds: studies, and the files that each is made of.
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+  """The files of one study in one folder.
+
+  Attributes:
+    folder: where they lie.
+    names: of the files; None for all files and links of the folder, which keeps an
+      archive of a hundred thousand studies small in memory.
+  """
+
+  folder: str
+  names: tuple[str, ...] | None = None
+
+  def files(self) -> list[str]:
+    """Paths of the files, in order of name; links that lead nowhere among them.
+
+    Raises:
+      OSError: the folder cannot be listed.
+    """
+    names = self.names
+    if names is None:
+      with os.scandir(self.folder) as entries:
+        names = sorted(
+            entry.name for entry in entries
+            if entry.is_file() or sources.leads_nowhere(entry.path))
+    return [os.path.join(self.folder, name) for name in names]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Study:
+  """One study of an archive, known from headers only.
+
+  Attributes:
+    key: name of its result folder, the same in every run.
+    study_uid: Study Instance UID; '' where the source has none.
+    places: its DICOM files; empty for a NIfTI file or a zip.
+    path: the NIfTI file or the zip; '' for DICOM files.
+    series_uids: its CT series.
+    series_uid: the series to read; None leaves the choice to the reader.
+    copies: further places that hold the same images; their bytes are compared
+      before the study is scored.
+    fingerprint: digest of images and sizes; another one means other files.
+    warnings: what a person should know of how it was found.
+    refusal: why it cannot be scored, known from the listing; None if it may be.
+  """
+
+  key: str
+  study_uid: str
+  places: tuple[Place, ...] = ()
+  path: str = ''
+  series_uids: tuple[str, ...] = ()
+  series_uid: str | None = None
+  copies: tuple[Place, ...] = ()
+  fingerprint: str = ''
+  warnings: tuple[str, ...] = ()
+  refusal: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+  """All studies of an archive.
+
+  Attributes:
+    studies: in order of key, each key once.
+    problems: folders and files that could not be looked into, in words.
+    notes: what was left aside on purpose, in words.
+  """
+
+  studies: tuple[Study, ...]
+  problems: tuple[str, ...] = ()
+  notes: tuple[str, ...] = ()
+
+
+# Every folder below a root with its files; always ends, says what it left out.
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Folder:
+  """A folder as the walk saw it.
+
+  Attributes:
+    path: of the folder.
+    names: its regular files, sorted.
+    changed_ns: modification time of the folder: another one after a file came,
+      went or was renamed.
+    complete: False where somebody chose some of its files.
+    links_skipped: whether links to files that the walk meets elsewhere are not among
+      the names.
+  """
+
+  path: str
+  names: tuple[str, ...]
+  changed_ns: int
+  complete: bool = True
+  links_skipped: bool = False
+
+
+def walk(
+    root: str | os.PathLike, problems: list[str], notes: list[str],
+    skip: str | None = None) -> Iterator[Folder]:
+  """Yields the folders below `root` that hold files, `root` included.
+
+  Links to regular files are followed, those to folders are not, so a loop of them is
+  no loop here. A link that leads nowhere is among the names where it may have been an
+  image: who reads it finds that something is missing.
+
+  Args:
+    root: a folder; may itself be a link.
+    problems: gets a line for each folder that cannot be listed.
+    notes: gets a line if links to folders were left aside.
+    skip: real path of a folder that is no part of it; results are no studies.
+
+  Yields:
+    Folders in order of path, parents first.
+  """
+  links = discovery.Links(root)
+  waiting = [os.fspath(root)]
+  while waiting:
+    path = waiting.pop()
+    if skip is not None and os.path.realpath(path) == skip:
+      continue
+    try:
+      changed_ns = os.stat(path).st_mtime_ns
+      skipped = links.skipped
+      names, inner = _listed(path, links)
+    except OSError as error:
+      problems.append(
+          f'{path}: cannot be listed ({error.strerror}), so its studies are missing; '
+          'make it readable and start again.')
+      continue
+    waiting.extend(os.path.join(path, name) for name in reversed(inner))
+    if names:
+      yield Folder(path, tuple(names), changed_ns,
+                   links_skipped=links.skipped > skipped)
+  for note in links.notes():
+    notes.append(
+        f'{os.fspath(root)}: {note}; list the folders that they lead to, if they '
+        'matter.')
+
+
+def _listed(path: str, links: discovery.Links) -> tuple[list[str], list[str]]:
+  names, inner = [], []
+  with os.scandir(path) as entries:
+    # In order, so that of two links to one file always the same is followed.
+    for entry in sorted(entries, key=lambda entry: entry.name):
+      if entry.is_symlink():
+        dangling = len(links.dangling)
+        if links.is_file(entry.path) or len(links.dangling) > dangling:
+          names.append(entry.name)
+      elif entry.is_dir():
+        if entry.name not in discovery.NO_FOLDERS:
+          inner.append(entry.name)
+      elif entry.is_file():
+        names.append(entry.name)
+  return names, inner
+
+
+# The studies of one folder, by the headers of its files.
+
+Identify = Callable[[str], header.FileIdentity | None]
 
 _DIGEST_BITS = 128
 # What is known of a link that leads nowhere: it may be a slice of any study.
-_NOTHING = identification.FileIdentity('', '', '', '', False, 0)
+_NOTHING = header.FileIdentity('', '', '', '', False, 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,7 +221,7 @@ class FolderListing:
 
 
 def list_folder(
-    folder: walk.Folder, identify: Identify = identification.identify
+    folder: Folder, identify: Identify = header.identify
 ) -> FolderListing:
   """Groups the files of a folder by study; reads headers only.
 
@@ -139,3 +298,92 @@ def _folder_study(folder, study_uid, images, broken, alone: bool) -> FolderStudy
       images=len(images), size=sum(identity.size for identity in identities),
       digest=sum(image_digests(identities)) % (1 << _DIGEST_BITS),
       names=None if alone else tuple(sorted(names)))
+
+
+# From what folders hold to the studies of an archive, each exactly once.
+
+def group_studies(
+    listings: Iterable[FolderListing], root: str, *,
+    identify: Identify = header.identify
+) -> list[Study]:
+  """Joins a study's folders, sets copies aside, refuses what contradicts itself.
+
+  Args:
+    listings: of all folders of an archive.
+    root: of the archive: studies without a UID are named by where they lie in it.
+    identify: path of a file to its identity.
+
+  Returns:
+    The studies; two of one key only if the same file was listed twice.
+  """
+  by_uid = collections.defaultdict(list)
+  found = []
+  for listing in listings:
+    for part in listing.studies:
+      by_uid[part.study_uid or _derived('folder', part.folder, root)].append(part)
+    for name in listing.niftis:
+      found.append(_single_file(os.path.join(listing.path, name), 'nifti', root))
+    for name in listing.zips:
+      found.append(_single_file(os.path.join(listing.path, name), 'zip', root))
+  found.extend(_joined(key, by_uid.pop(key), identify) for key in sorted(by_uid))
+  return found
+
+
+def _single_file(path: str, kind: str, root: str) -> Study:
+  status = os.stat(path)
+  return Study(
+      _derived(kind, path, root), '', path=path,
+      fingerprint=_digest(f'{status.st_size}/{status.st_mtime_ns}'))
+
+
+def _joined(key: str, parts, identify) -> Study:
+  parts = sorted(parts, key=lambda part: part.folder)
+  first_by_digest, copies = {}, []
+  for part in parts:
+    if first_by_digest.setdefault((part.digest, part.images), part) is not part:
+      copies.append(part)
+  kept = list(first_by_digest.values())
+  refusal = _contradiction(kept, identify) if len(kept) > 1 else None
+  warnings = tuple(
+      f'the same {part.images} images lie in a second place too; one was read'
+      for part in copies)
+  return Study(
+      key, kept[0].study_uid,
+      places=tuple(Place(part.folder, part.names) for part in kept),
+      series_uids=tuple(sorted({uid for part in kept for uid in part.series_uids})),
+      copies=tuple(Place(part.folder, part.names) for part in copies),
+      fingerprint=_digest(sorted((part.digest, part.images) for part in kept)),
+      warnings=warnings, refusal=refusal)
+
+
+def _contradiction(parts, identify) -> str | None:
+  """Why folders of one study cannot be joined: an image in two versions."""
+  seen = {}
+  for part in parts:
+    for image_uid in _image_uids(part, identify):
+      other = seen.setdefault(image_uid, part)
+      if other is not part:
+        return (
+            f'two folders hold differing copies of the study, with {other.images} and '
+            f'{part.images} images; each image is required once or in equal copies: '
+            'remove the copy that is not wanted.')
+  return None
+
+
+def _image_uids(part: FolderStudy, identify) -> set[str]:
+  uids = set()
+  for path in Place(part.folder, part.names).files():
+    identity = None if sources.leads_nowhere(path) else identify(path)
+    if identity and identity.whole and identity.study_uid == part.study_uid and (
+        identity.modality in ('CT', '')):
+      uids.add(identity.image_uid)
+  return uids
+
+
+def _derived(kind: str, path: str, root: str) -> str:
+  # Not the name itself: people name files after patients.
+  return f'{kind}-{_digest(os.path.relpath(path, root))[:16]}'
+
+
+def _digest(value) -> str:
+  return hashlib.sha256(str(value).encode('utf-8', 'surrogateescape')).hexdigest()

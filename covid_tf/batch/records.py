@@ -1,14 +1,22 @@
-"""What became of a study: one record.json in its result folder."""
+"""What became of each study: record.json beside it, and manifest.csv over all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
+import csv
 import dataclasses
+import errno
+import io
 import json
 import os
 import pathlib
 
-from covid_tf.reports import result_json
+from covid_tf import errors
+from covid_tf import process_end
+from covid_tf.storage import files
+from covid_tf.storage import result_json
 
-FILE_NAME = 'record.json'
+# What became of a study: one record.json in its result folder.
+
+RECORD_FILE = 'record.json'
 
 SCORED = 'scored'
 REFUSED = 'refused'  # The study cannot be measured; it would be refused again.
@@ -61,13 +69,13 @@ def studies_folder(output: str | os.PathLike) -> pathlib.Path:
   return pathlib.Path(output) / 'studies'
 
 
-def write(folder: str | os.PathLike, record: Record) -> None:
+def write_record(folder: str | os.PathLike, record: Record) -> None:
   """Writes a record into a result folder that has not got its name yet."""
   text = json.dumps(dataclasses.asdict(record), allow_nan=False, indent=0)
-  pathlib.Path(folder, FILE_NAME).write_text(f'{text}\n', 'utf-8')
+  pathlib.Path(folder, RECORD_FILE).write_text(f'{text}\n', 'utf-8')
 
 
-def read(folder: str | os.PathLike) -> Record | None:
+def read_record(folder: str | os.PathLike) -> Record | None:
   """Reads the record of a result folder.
 
   Returns:
@@ -76,7 +84,7 @@ def read(folder: str | os.PathLike) -> Record | None:
   """
   folder = os.fspath(folder)
   try:
-    with open(os.path.join(folder, FILE_NAME), 'rb') as file:
+    with open(os.path.join(folder, RECORD_FILE), 'rb') as file:
       record = Record(**json.loads(file.read()))
   except (OSError, ValueError, TypeError):
     return None
@@ -88,7 +96,7 @@ def read(folder: str | os.PathLike) -> Record | None:
   return record
 
 
-def read_all(output: str | os.PathLike) -> Iterator[Record]:
+def read_records(output: str | os.PathLike) -> Iterator[Record]:
   """Yields the records of all result folders, in order of key."""
   root = studies_folder(output)
   try:
@@ -97,5 +105,143 @@ def read_all(output: str | os.PathLike) -> Iterator[Record]:
     return
   for name in names:
     # A name with a dot in front is still being written, or was when it stopped.
-    if not name.startswith('.') and (record := read(root / name)):
+    if not name.startswith('.') and (record := read_record(root / name)):
       yield record
+
+
+# manifest.csv: one row a study, appended as studies end, made anew at any time.
+
+MANIFEST_FILE = 'manifest.csv'
+
+
+def rebuild_manifest(output: str | os.PathLike) -> dict[str, Record]:
+  """Writes the manifest anew from the records of the result folders.
+
+  Whatever happened to the file, a torn last line or a row twice, is mended.
+
+  Args:
+    output: the folder of the archive's results.
+
+  Returns:
+    Key of a study to its record.
+
+  Raises:
+    errors.OutputError: it cannot be written.
+  """
+  found = {record.key: record for record in read_records(output)}
+  write_manifest(pathlib.Path(output) / MANIFEST_FILE, found.values())
+  return found
+
+
+def start_manifest(
+    output: str | os.PathLike, stored: Mapping[str, Record],
+    still_open: Set[str]) -> None:
+  """Writes the manifest that a run appends to: one row for each study once.
+
+  Args:
+    output: the folder of the archive's results.
+    stored: key to record, of earlier runs.
+    still_open: keys of studies that this run works on, and so will append.
+
+  Raises:
+    errors.OutputError: it cannot be written.
+  """
+  write_manifest(pathlib.Path(output) / MANIFEST_FILE, (
+      record for key, record in stored.items() if key not in still_open))
+
+
+def write_manifest(path: str | os.PathLike, rows: Iterable[Record]) -> None:
+  """Replaces a manifest.
+
+  Raises:
+    errors.OutputError: it cannot be written.
+  """
+  with files.replacing(path) as temporary:
+    with open(temporary, 'w', encoding='utf-8', newline='') as file:
+      writer = csv.writer(file, lineterminator='\n')
+      writer.writerow(FIELDS)
+      writer.writerows(map(_values, rows))
+
+
+class Appender:
+  """Adds a row for each study that ends; a context manager."""
+
+  def __init__(self, output: str | os.PathLike):
+    """Opens the manifest, which `rebuild` has made.
+
+    Raises:
+      errors.OutputError: it cannot be opened for writing.
+    """
+    self._path = pathlib.Path(output) / MANIFEST_FILE
+    try:
+      # Unbuffered: a row is in the file or not; a kill leaves none in memory.
+      self._file = open(self._path, 'ab', buffering=0)
+    except OSError as error:
+      raise self._explained(error) from error
+
+  def __enter__(self) -> 'Appender':
+    return self
+
+  def __exit__(self, *exception) -> None:
+    self._file.close()
+
+  def append(self, record: Record) -> None:
+    """Adds one row.
+
+    Raises:
+      errors.OutputError: no space; the next start mends the file.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerow(_values(record))
+    row = text.getvalue().encode()
+    try:
+      written = self._file.write(row)
+      if written < len(row):  # A disk that fills up takes what fits, without an error.
+        self._file.truncate(self._file.tell() - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+      raise self._explained(error) from error
+
+  def _explained(self, error: OSError) -> errors.OutputError:
+    return errors.OutputError(
+        f'{self._path}: cannot be written ({error.strerror}); the results are whole, '
+        'and the manifest is made anew at the next start.')
+
+
+def _values(record: Record) -> list:
+  values = dataclasses.asdict(record)
+  # A cell that starts like a formula is one to a spreadsheet.
+  if values['reason'].startswith(('=', '+', '-', '@')):
+    values['reason'] = ' ' + values['reason']
+  if values['case_detected'] is not None:
+    values['case_detected'] = str(values['case_detected']).lower()
+  return [values[name] for name in FIELDS]
+
+
+# A study that has no end of its own: its workers died, or its function raised.
+
+# Of one study: twice may be bad luck, three times is the study.
+MOST_DEATHS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Lost:
+  """What an engine says of a study that it gave up.
+
+  Attributes:
+    reason: why, for people.
+  """
+
+  reason: str
+
+
+def lost_by_deaths(exit_code: int | None = None) -> Lost:
+  """Of a study whose workers died again and again.
+
+  Args:
+    exit_code: of the last of them; None if it is not known, as on a cluster.
+  """
+  return Lost(
+      f'its worker process died {MOST_DEATHS} times and {process_end.how(exit_code)} '
+      f'the last time: {process_end.remedy(exit_code)}; or read the study alone with '
+      'covid-tf inspect.')

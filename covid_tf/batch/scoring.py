@@ -5,37 +5,181 @@ next one is read and the last one written.
 """
 
 import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import datetime
 import functools
 import hashlib
+import hmac
+import json
 import os
+import pathlib
 import shutil
 import socket
 import threading
 import time
+from typing import TypeVar
 
 import tqdm
 
 from covid_tf import errors
-from covid_tf import files
-from covid_tf import pipeline
 from covid_tf import readers
 from covid_tf import results
-from covid_tf.batch import configuration as configuration_lib
-from covid_tf.batch import pinning
+from covid_tf import version
+from covid_tf.analysis import pipeline
+from covid_tf.batch import listing
 from covid_tf.batch import records
-from covid_tf.batch import studies
-from covid_tf.predictors import base
-from covid_tf.readers import identification
+from covid_tf.predictors import interface
+from covid_tf.readers import header
+from covid_tf.readers import privacy
 from covid_tf.readers import sources
-from covid_tf.reports import study_files
+from covid_tf.reports import scored_study
+from covid_tf.storage import files
+
+# What makes two results comparable: the same models, cuts and software.
+
+_FOLDER = 'configurations'
+_OPTIONAL = ('ignore_frame_of_reference', 'phase', 'select')
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+  """Everything but the study that a result depends on.
+
+  Attributes:
+    models: (name, version, card digest) of each, lungs first.
+    thresholds: the cuts of the score.
+    patient_key: digest that tells one site's key file from another; None
+      without one.
+    resample_tilt: whether series with gantry tilt are straightened.
+    software: name and version of this package.
+    ignore_frame_of_reference, phase, select: as for `covid_tf.read_ct`.
+  """
+
+  models: tuple[tuple[str, int, str], ...]
+  thresholds: results.Thresholds
+  patient_key: str | None = None
+  resample_tilt: bool = False
+  software: str = f'covid-tf {version.__version__}'
+  ignore_frame_of_reference: bool = False
+  phase: str | None = None
+  select: str | None = None
+
+  @property
+  def reading(self) -> dict[str, object]:
+    """How a study is read, as keyword arguments of `covid_tf.read_ct`."""
+    return {name: getattr(self, name) for name in ('resample_tilt', *_OPTIONAL)}
+
+  @property
+  def digest(self) -> str:
+    """16 hex digits; equal for equal configurations, on every machine."""
+    return hashlib.sha256(self._text().encode()).hexdigest()[:16]
+
+  def save(self, output: str | os.PathLike) -> None:
+    """Leaves the configuration beside the results, named by its digest.
+
+    Raises:
+      errors.OutputError: it cannot be written.
+    """
+    path = _path(output, self.digest)
+    if not path.exists():
+      files.write_atomically(path, f'{self._text()}\n'.encode())
+
+  def difference(self, output: str | os.PathLike, digest: str) -> str:
+    """Which parts differ from the configuration of another digest, in words."""
+    try:
+      other = json.loads(_path(output, digest).read_bytes())
+    except (OSError, ValueError):
+      return 'its record is lost'
+    own = json.loads(self._text())
+    names = [name for name in {**own, **other} if own.get(name) != other.get(name)]
+    return f'{" and ".join(names)} differ' if names else 'nothing that is recorded'
+
+  def _text(self) -> str:
+    values = dataclasses.asdict(self)
+    # Absent where nobody asks for it, so that results of before are of the same
+    # configuration still.
+    for name in _OPTIONAL:
+      if not values[name]:
+        del values[name]
+    return json.dumps(values, sort_keys=True)
+
+
+def model_triples(identities) -> tuple[tuple[str, int, str], ...]:
+  """ModelIdentity objects as a configuration holds them."""
+  return tuple((model.name, model.version, model.card_sha256) for model in identities)
+
+
+def key_digest(patient_key_file: str | os.PathLike | None) -> str | None:
+  """Tells one key file from another without giving the key away.
+
+  Raises:
+    errors.UsageError: the file is unusable.
+  """
+  if patient_key_file is None:
+    return None
+  key = privacy.load_key(patient_key_file)
+  return hmac.new(key, b'covid-tf batch configuration', hashlib.sha256).hexdigest()[:16]
+
+
+def _path(output, digest: str) -> pathlib.Path:
+  return pathlib.Path(output) / _FOLDER / f'{digest}.json'
+
+
+# Which server a study asks: its own, or the next one while its own is away.
+
+# A server that is away keeps a study waiting for a minute; each worker looks
+# whether it is back this often.
+_AWAY_S = 300.0
+# Servers that one study may wait for.
+_MOST_TRIED = 2
+
+_Answer = TypeVar('_Answer')
+
+_away_until: dict[str, float] = {}  # Of this process, by address.
+
+
+def answered(
+    servers: Sequence[str], key: str, ask: Callable[[str], _Answer]) -> _Answer:
+  """Asks the server of a study, or the next one if that one fails.
+
+  One server gives all answers of a study: another one starts it anew. A server is
+  passed over for a while once another one could do what it could not; a study that
+  fails everywhere says nothing of the servers.
+
+  Args:
+    servers: addresses of servers with the same models.
+    key: of the study; chooses its own server, always the same.
+    ask: address to the answers for the whole study.
+
+  Returns:
+    What `ask` returned.
+
+  Raises:
+    errors.ModelError: of the last server that was asked.
+  """
+  digest = hashlib.sha256(key.encode()).digest()
+  own = int.from_bytes(digest[:8], 'big') % len(servers)
+  order = [*servers[own:], *servers[:own]]
+  now = time.monotonic()
+  present = [server for server in order if _away_until.get(server, 0) <= now]
+  *others, last = (present or order)[:_MOST_TRIED]
+  failed = []
+  for server in others:
+    try:
+      return ask(server)
+    except errors.ModelError:
+      failed.append(server)
+  answer = ask(last)
+  for server in failed:
+    _away_until[server] = time.monotonic() + _AWAY_S
+  return answer
+
 
 # Opens the models of a server, or those of this process for ''. Hashable, so that
 # a process opens each once.
-OpenModels = Callable[[str], contextlib.AbstractContextManager[base.Models]]
+OpenModels = Callable[[str], contextlib.AbstractContextManager[interface.Models]]
 
 # One study of a process has the models at a time: two would share the same cores.
 _MODELS_TURN = threading.Lock()
@@ -60,15 +204,15 @@ class Scorer:
   output: str
   open_models: OpenModels
   servers: tuple[str, ...]
-  configuration: configuration_lib.Configuration
+  configuration: Configuration
   demo_models: bool = False
   patient_key_file: str | None = None
   with_reports: bool = True
 
-  def __call__(self, study: studies.Study) -> records.Record:
+  def __call__(self, study: listing.Study) -> records.Record:
     """Scores one study unless it is done already; never raises for its sake."""
     folder = records.studies_folder(self.output) / study.key
-    done = records.read(folder)
+    done = records.read_record(folder)
     if done and self._is_final(done, study):
       return done  # By a worker that was lost before it could say so.
     started = time.monotonic()
@@ -99,21 +243,21 @@ class Scorer:
     read_end = time.monotonic()
     with _MODELS_TURN:
       waited = time.monotonic() - read_end
-      result = pinning.answered(
+      result = answered(
           self.servers, study.key, lambda server: pipeline.analyze(
               volume, _models(self.open_models, server),
               thresholds=self.configuration.thresholds, progress=_NO_BAR))
-    if configuration_lib.model_triples(result.models) != self.configuration.models:
+    if model_triples(result.models) != self.configuration.models:
       raise errors.ModelError(
           'the models changed while the archive was scored; start again to score the '
           'rest, with --redo or another --output if the new models are to stay.')
     result = dataclasses.replace(result, warnings=study.warnings + result.warnings)
     with files.replacing_directory(folder) as temporary:
-      study_files.write_all(
+      scored_study.write_all(
           temporary, result, volume, demo_models=self.demo_models,
           with_report=self.with_reports)
       record = self._record(study, records.SCORED, '', started + waited, result)
-      records.write(temporary, record)
+      records.write_record(temporary, record)
     return record
 
   def _record(
@@ -125,7 +269,7 @@ class Scorer:
 
 
 def end_record(
-    study: studies.Study, status: str, reason: str, configuration: str,
+    study: listing.Study, status: str, reason: str, configuration: str,
     seconds: float, result: results.CaseResult | None = None) -> records.Record:
   """The record of a study that has come to its end, with or without a result."""
   now = datetime.datetime.now(datetime.UTC)
@@ -153,19 +297,19 @@ def store(output: str | os.PathLike, record: records.Record) -> records.Record:
     The record; UNWRITTEN if the output takes no more.
   """
   folder = records.studies_folder(output) / record.key
-  earlier = records.read(folder) if record.status == records.FAILED else None
+  earlier = records.read_record(folder) if record.status == records.FAILED else None
   if earlier and earlier.status == records.SCORED:
     return record
   try:
     with files.replacing_directory(folder) as temporary:
-      records.write(temporary, record)
+      records.write_record(temporary, record)
   except errors.OutputError as error:
     return dataclasses.replace(record, status=records.UNWRITTEN, reason=str(error))
   return record
 
 
 @functools.cache
-def _models(open_models: OpenModels, server: str) -> base.Models:
+def _models(open_models: OpenModels, server: str) -> interface.Models:
   """Models of this process, opened by the first study that asks (in its turn)."""
   kept = contextlib.ExitStack()
   models = kept.enter_context(open_models(server))
@@ -175,7 +319,7 @@ def _models(open_models: OpenModels, server: str) -> base.Models:
   return models
 
 
-def _read(study: studies.Study, **options):
+def _read(study: listing.Study, **options):
   if study.refusal:
     raise errors.CTReadError(study.refusal)
   if study.series_uid is not None:
@@ -192,7 +336,7 @@ def _read(study: studies.Study, **options):
   return readers.read_files(paths, study.series_uid, name=study.key, **options)
 
 
-def _out_of_reach(study: studies.Study) -> str | None:
+def _out_of_reach(study: listing.Study) -> str | None:
   """Why the files of a study cannot be opened; None if they can."""
   try:
     paths = [path for place in (*study.places, *study.copies)
@@ -208,7 +352,7 @@ def _out_of_reach(study: studies.Study) -> str | None:
   return None
 
 
-def _for_a_manifest(reason: str, study: studies.Study) -> str:
+def _for_a_manifest(reason: str, study: listing.Study) -> str:
   """A reader's message on one line, in the words of an archive.
 
   Without its subject, which may be a file named for a patient.
@@ -219,7 +363,7 @@ def _for_a_manifest(reason: str, study: studies.Study) -> str:
   return ' '.join(reason.split())
 
 
-def _require_equal_copies(study: studies.Study) -> None:
+def _require_equal_copies(study: listing.Study) -> None:
   """Copies are known to be equal by UIDs and sizes; here byte by byte."""
   if not study.copies:
     return
@@ -231,12 +375,12 @@ def _require_equal_copies(study: studies.Study) -> None:
           'that is not wanted.')
 
 
-def _file_digests(place: studies.Place) -> set[bytes]:
+def _file_digests(place: listing.Place) -> set[bytes]:
   digests = set()
   for path in place.files():
     if sources.leads_nowhere(path):
       continue  # The reader refuses the study for it.
-    identity = identification.identify(path)
+    identity = header.identify(path)
     if identity is None or identity.modality not in ('CT', ''):
       continue  # A note, a viewer or a dose report beside the images is no difference.
     with open(path, 'rb') as file:

@@ -4,15 +4,121 @@ Reads only what a cohort needs, so that results of another schema version can be
 seen, counted and refused by name rather than fail to load.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import json
 import math
+import os
 import pathlib
 
 from covid_tf import errors
-from covid_tf.cohort import find_results
-from covid_tf.reports import study_files
+from covid_tf.reports import scored_study
+
+# Where results lie below a folder, and which studies there have none.
+
+RESULT_NAME = 'result.json'
+_OWN_OUTPUT = 'cohort.json'  # A cohort written among its results is none of them.
+_REASON_KEYS = ('error', 'reason', 'refusal', 'message')
+_LARGEST_NOTE_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class FailedStudy:
+  """A study folder without a usable result.
+
+  Attributes:
+    path: the folder or file.
+    reason: why it gives no score.
+  """
+
+  path: pathlib.Path
+  reason: str
+
+
+def result_files(
+    root: pathlib.Path, failed: list[FailedStudy]) -> Iterator[pathlib.Path]:
+  """Yields result files; adds the studies that end without one to `failed`.
+
+  A folder that ends without a result is a failed study where its neighbours have
+  results, or where something of a study was left in it; not every folder below is
+  one.
+
+  Args:
+    root: the folder to search.
+    failed: grows.
+
+  Yields:
+    Paths of result.json, in order of name.
+  """
+  yield from _search(root, failed, set())
+
+
+def _search(
+    folder: pathlib.Path, failed: list[FailedStudy],
+    seen: set[str]) -> Iterator[pathlib.Path]:
+  seen.add(os.path.realpath(folder))
+  try:
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+  except OSError as error:
+    failed.append(FailedStudy(folder, f'cannot be listed: {error.strerror}'))
+    return
+  names = {entry.name for entry in entries}
+  is_result = RESULT_NAME in names
+  if is_result:
+    yield folder / RESULT_NAME
+  elif _OWN_OUTPUT in names:
+    return
+  # A name with a dot in front is a result that is still being written.
+  folders = [folder / entry.name for entry in entries
+             if entry.is_dir() and not entry.name.startswith('.')]
+  among_results = any((inner / RESULT_NAME).exists() for inner in folders)
+  for inner in folders:
+    if os.path.realpath(inner) in seen:  # A link may lead back up.
+      continue
+    # What else lies in a result's folder is of that study, unless it has a result.
+    if not is_result and (among_results or _was_a_study(inner)):
+      _add_failure(inner, failed)
+    yield from _search(inner, failed, seen)
+
+
+def _was_a_study(folder: pathlib.Path) -> bool:
+  """Whether a folder is empty or holds what scoring leaves, but maybe no result."""
+  try:
+    names = {entry.name for entry in os.scandir(folder)}
+  except OSError:
+    return False  # Listed when it is searched.
+  return not names or any(name in names for name in scored_study.FILE_NAMES) or (
+      _noted_reason(folder, names) is not None)
+
+
+def _add_failure(folder: pathlib.Path, failed: list[FailedStudy]) -> None:
+  """Adds a folder that ends without a result to `failed`."""
+  try:
+    entries = list(os.scandir(folder))
+  except OSError:
+    return
+  names = {entry.name for entry in entries}
+  if names & {RESULT_NAME, _OWN_OUTPUT} or any(entry.is_dir() for entry in entries):
+    return
+  failed.append(FailedStudy(
+      folder, _noted_reason(folder, names) or f'no {RESULT_NAME}'))
+
+
+def _noted_reason(folder: pathlib.Path, names: set[str]) -> str | None:
+  """The reason that whoever failed left in a JSON file, if any."""
+  for name in sorted(names):
+    path = folder / name
+    if not name.endswith('.json') or path.stat().st_size > _LARGEST_NOTE_BYTES:
+      continue
+    try:
+      note = json.loads(path.read_text('utf-8'))
+    except (OSError, ValueError):
+      continue
+    for key in _REASON_KEYS if isinstance(note, dict) else ():
+      if isinstance(note.get(key), str):
+        return note[key]
+  return None
+
 
 CORONA_SCORE = 'corona_score_cm3'
 # Numbers of a result that also grow with disease, for the paired comparison.
@@ -48,7 +154,7 @@ class StudyResult:
 
 def load_results(
     root: pathlib.Path | str
-) -> tuple[tuple[StudyResult, ...], tuple[find_results.FailedStudy, ...]]:
+) -> tuple[tuple[StudyResult, ...], tuple[FailedStudy, ...]]:
   """Finds and reads the results below `root`, at any depth.
 
   Args:
@@ -64,15 +170,15 @@ def load_results(
   if not root.exists():
     raise errors.UsageError(f'{root}: a folder of results is required, found nothing.')
   results, failed = [], []
-  for path in ([root] if root.is_file() else find_results.result_files(root, failed)):
+  for path in ([root] if root.is_file() else result_files(root, failed)):
     try:
       results.append(_read(path))
     except (OSError, ValueError) as error:
-      failed.append(find_results.FailedStudy(path, str(error)))
+      failed.append(FailedStudy(path, str(error)))
   if not results:
     seen = f'; {len(failed)} failed, the first: {failed[0].reason}' if failed else ''
     raise errors.UsageError(
-        f'{root}: at least one usable {find_results.RESULT_NAME} is required below it, '
+        f'{root}: at least one usable {RESULT_NAME} is required below it, '
         f'found none{seen}.')
   _check_unique(results)
   return tuple(results), tuple(sorted(failed, key=lambda study: str(study.path)))
@@ -105,7 +211,7 @@ def _study_result(path: pathlib.Path, content: dict) -> StudyResult:
       content.get('schema_version'), _models(content.get('models')),
       {name: value for name, value in (thresholds or {}).items()
        if 'case' not in name}, content.get('patient_key'),
-      study_files.DEMO_WARNING in (content.get('warnings') or ()))
+      scored_study.DEMO_WARNING in (content.get('warnings') or ()))
 
 
 def _second_scores(content: dict) -> dict[str, float]:

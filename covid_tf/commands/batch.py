@@ -13,24 +13,17 @@ import signal
 import sys
 import threading
 
-from covid_tf import case_threshold
 from covid_tf import errors
 from covid_tf import readers
 from covid_tf import results
 from covid_tf.batch import archive as archive_lib
-from covid_tf.batch import configuration
-from covid_tf.batch import engine
-from covid_tf.batch import index
-from covid_tf.batch import lost
-from covid_tf.batch import manifest
+from covid_tf.batch import archive_run
+from covid_tf.batch import engines
+from covid_tf.batch import listing
 from covid_tf.batch import records
-from covid_tf.batch import run as run_lib
 from covid_tf.batch import scoring
-from covid_tf.batch import sizing
-from covid_tf.batch import studies as studies_lib
-from covid_tf.batch import summary
-from covid_tf.commands import model_options
-from covid_tf.commands import reading_options
+from covid_tf.commands import shared_flags
+from covid_tf.statistics import operating_points
 
 _SOME = 1  # Exit status: some studies have a score, others have none.
 _NONE = 3  # No study has a score.
@@ -50,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       '--output', metavar='DIR', required=True,
       help='where studies/UID/ and manifest.csv appear; the same command goes on '
       'where it stopped')
-  model_options.add_arguments(parser, several_servers=True)
+  shared_flags.add_model_arguments(parser, several_servers=True)
   parser.add_argument(
       '--processes', type=int, metavar='N',
       help='workers of this machine (default: by its cores and memory)')
@@ -69,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       '--patient-key-file', metavar='FILE',
       help="the site's secret key, as for covid-tf score")
-  reading_options.add_arguments(parser)
+  shared_flags.add_reading_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,19 +72,19 @@ def run(arguments: argparse.Namespace) -> int:
         f'--processes: at least 1 is required, found {arguments.processes}.')
   # A slip is found before an hour of listing.
   _servers(arguments.server)
-  readers.require_options(**reading_options.chosen(arguments))
+  readers.require_options(**shared_flags.chosen(arguments))
   stop = threading.Event()
-  with run_lib.exclusive(arguments.output), _signals(stop) as caught:
+  with archive_run.exclusive(arguments.output), _signals(stop) as caught:
     workers = _workers(arguments, stop)
     archive = _listed(arguments, stop)
     if caught:
       return _interrupted(caught)
-    outcome = run_lib.run(
+    outcome = archive_run.run(
         archive, _scorer(arguments, workers), workers, stop, redo=arguments.redo,
         on_cluster=arguments.scheduler is not None)
-  for line in summary.lines(outcome, archive):
+  for line in archive_run.summary_lines(outcome, archive):
     print(line)
-  print(f'{pathlib.Path(arguments.output) / manifest.FILE_NAME}: research use only.')
+  print(f'{pathlib.Path(arguments.output) / records.MANIFEST_FILE}: research use only.')
   if outcome.stopped:
     raise outcome.stopped
   if caught:
@@ -102,38 +95,38 @@ def run(arguments: argparse.Namespace) -> int:
   return _SOME if scored else _NONE
 
 
-def _workers(arguments, stop: threading.Event) -> run_lib.MapStudies:
+def _workers(arguments, stop: threading.Event) -> archive_run.MapStudies:
   """What runs the studies, as the flags say."""
   if arguments.scheduler:
     # What they tell of lost connections, this command says in one line.
     for name in ('distributed', 'tornado'):
       logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    print(f'Dashboard: {engine.dashboard(arguments.scheduler)}', file=sys.stderr)
-  processes = arguments.processes or sizing.worker_count(
+    print(f'Dashboard: {engines.dashboard(arguments.scheduler)}', file=sys.stderr)
+  processes = arguments.processes or engines.worker_count(
       models_in_process=arguments.server is None)
   return functools.partial(
-      engine.map_studies, processes=processes, scheduler=arguments.scheduler,
+      engines.map_studies, processes=processes, scheduler=arguments.scheduler,
       stop=stop)
 
 
-def _listed(arguments, stop: threading.Event) -> studies_lib.Archive:
+def _listed(arguments, stop: threading.Event) -> listing.Archive:
   """Finds the studies; a large archive is listed by processes of this machine."""
-  processes = sizing.worker_count(models_in_process=False)
+  processes = engines.worker_count(models_in_process=False)
 
   def mapped(function: Callable, items: Iterator) -> Iterator:
     items = iter(items)
     yield from map(function, itertools.islice(items, _TASKS_WITHOUT_PROCESSES))
     for first in items:
       everything = itertools.chain([first], items)
-      for _, value in engine.map_studies(
+      for _, value in engines.map_studies(
           function, everything, processes=processes, stop=stop):
-        if isinstance(value, lost.Lost):
+        if isinstance(value, records.Lost):
           raise errors.ClusterError(f'listing {arguments.studies}: {value.reason}')
         yield value
 
   archive = archive_lib.find_studies(
       arguments.studies, map_=mapped, skip=arguments.output,
-      index_path=index.default_path(pathlib.Path(arguments.output)))
+      index_path=archive_lib.default_index_path(pathlib.Path(arguments.output)))
   print(f'covid-tf batch: {len(archive.studies)} studies in {arguments.studies}',
         file=sys.stderr)
   if not archive.studies:
@@ -155,7 +148,7 @@ class _OpenModels:
   flags: tuple[tuple[str, object], ...]
 
   def __call__(self, server: str) -> contextlib.AbstractContextManager:
-    return model_options.open_models(
+    return shared_flags.open_models(
         argparse.Namespace(**dict(self.flags) | {'server': server or None}))
 
 
@@ -173,26 +166,26 @@ class _Identify:
       return error
 
 
-def _scorer(arguments, workers: run_lib.MapStudies) -> scoring.Scorer:
+def _scorer(arguments, workers: archive_run.MapStudies) -> scoring.Scorer:
   """What workers apply to each study; asks a worker which models answer."""
   # Workers, above all those of a cluster, have working directories of their own.
   arguments = _with_whole_paths(arguments)
   open_models = _OpenModels(tuple(sorted(vars(arguments).items())))
   servers = _servers(arguments.server)
-  threshold = arguments.case_threshold and case_threshold.parse(
+  threshold = arguments.case_threshold and operating_points.parse_case_threshold(
       arguments.case_threshold)
-  key_digest = configuration.key_digest(arguments.patient_key_file)
+  key_digest = scoring.key_digest(arguments.patient_key_file)
   identities = _identities(workers, open_models, servers)
   if threshold:
     threshold.require_same_models(identities)
   return scoring.Scorer(
       arguments.output, open_models, servers,
-      configuration.Configuration(
-          configuration.model_triples(identities),
+      scoring.Configuration(
+          scoring.model_triples(identities),
           results.Thresholds(
               case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None),
-          key_digest, **reading_options.chosen(arguments)),
-      model_options.are_demo(arguments, identities), arguments.patient_key_file,
+          key_digest, **shared_flags.chosen(arguments)),
+      shared_flags.are_demo(arguments, identities), arguments.patient_key_file,
       not arguments.no_reports)
 
 
@@ -221,7 +214,7 @@ def _servers(text: str | None) -> tuple[str, ...]:
 def _identities(workers, open_models, servers) -> tuple[results.ModelIdentity, ...]:
   first = None
   for server, found in workers(_Identify(open_models), iter(servers)):
-    if isinstance(found, lost.Lost):
+    if isinstance(found, records.Lost):
       raise errors.ClusterError(f'asking for the models: {found.reason}')
     if isinstance(found, errors.CovidTFError):
       raise found

@@ -13,7 +13,7 @@ import tqdm
 
 from covid_tf import errors
 from covid_tf import process_end
-from covid_tf.commands import model_options
+from covid_tf.commands import shared_flags
 from covid_tf.predictors import self_check
 
 _BATCHES = 200  # A fault of one batch in seventy is met with 95 %.
@@ -21,7 +21,7 @@ _BATCHES = 200  # A fault of one batch in seventy is met with 95 %.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the command's flags."""
-  model_options.add_arguments(parser, self_check=False)
+  shared_flags.add_model_arguments(parser, self_check=False)
   parser.add_argument(
       '--batches', type=int, default=_BATCHES, metavar='N',
       help='how often one batch is asked of each model, one at once and again two at '
@@ -83,7 +83,7 @@ def _leave_interrupts() -> None:
 
 def _reports(arguments: argparse.Namespace, source: str) -> list[self_check.Report]:
   with contextlib.ExitStack() as stack:
-    models = stack.enter_context(model_options.open_models(arguments))
+    models = stack.enter_context(shared_flags.open_models(arguments))
     study = stack.enter_context(models.study())
     # None: a bar on a terminal, silence in a pipe.
     bar = stack.enter_context(tqdm.tqdm(

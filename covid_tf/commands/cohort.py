@@ -6,13 +6,12 @@ import pathlib
 import sys
 
 from covid_tf import errors
-from covid_tf.cohort import cohort_analysis
-from covid_tf.cohort import cohort_report
-from covid_tf.cohort import detection
-from covid_tf.cohort import load_results
 from covid_tf.cohort import paper
-from covid_tf.cohort import roc
-from covid_tf.cohort import wording
+from covid_tf.cohort import results
+from covid_tf.cohort.accuracy import analysis
+from covid_tf.cohort.accuracy import experiments
+from covid_tf.cohort.accuracy import report as report_lib
+from covid_tf.statistics import roc
 
 _POINTS = ('youden', 'sensitivity', 'threshold')
 _FEWEST_DRAWS = 100
@@ -42,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       '--operating-point', choices=_POINTS, default='youden',
       help='the one written to operating_point.json (default youden)')
   parser.add_argument(
-      '--second-score', choices=load_results.SECOND_SCORES,
+      '--second-score', choices=results.SECOND_SCORES,
       default='involved_lung_fraction',
       help='number of the same results that the Corona score is compared with')
   parser.add_argument(
@@ -63,13 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
   """Analyzes the cohort, writes everything, prints the findings."""
-  options = cohort_analysis.CohortOptions(
+  options = analysis.CohortOptions(
       _detection_options(arguments), _order(arguments.severity_order),
       arguments.second_score, arguments.second_results, arguments.allow_mixed,
       arguments.require_all)
-  report = cohort_analysis.analyze_cohort(
+  report = analysis.analyze_cohort(
       arguments.results, arguments.labels, options)
-  cohort_analysis.write_report(report, arguments.output, arguments.operating_point)
+  analysis.write_report(report, arguments.output, arguments.operating_point)
   for message in (*report.warnings, *report.detection.messages,
                   *report.severity.messages):
     print(f'covid-tf cohort: {message}', file=sys.stderr)
@@ -78,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
   return 0
 
 
-def summary_text(report: cohort_report.CohortReport) -> str:
+def summary_text(report: report_lib.CohortReport) -> str:
   """The findings as a few lines for a terminal, the paper's beside them."""
   found, severity = report.detection, report.severity
   lines = [
@@ -88,21 +87,21 @@ def summary_text(report: cohort_report.CohortReport) -> str:
     lines += [
         f'Detection: AUC {found.auc:.3f} ({found.n_positive} with, '
         f'{found.n_negative} without disease)',
-        f'  95 % CI {wording.interval(found.auc_ci95_delong)} DeLong, '
-        f'{wording.interval(found.auc_ci95_bootstrap)} bootstrap',
-        f'  paper: {paper.AUC} ({wording.interval(paper.AUC_CI95)})']
+        f'  95 % CI {paper.interval(found.auc_ci95_delong)} DeLong, '
+        f'{paper.interval(found.auc_ci95_bootstrap)} bootstrap',
+        f'  paper: {paper.AUC} ({paper.interval(paper.AUC_CI95)})']
   for grade, group in severity.summaries.items():
     lines.append(f'Severity: {grade} median '
-                 f'{wording.cubic_centimetres(group.median_cm3)} (n = {group.n})')
+                 f'{paper.cubic_centimetres(group.median_cm3)} (n = {group.n})')
   if severity.two:
-    lines += [f'  rank-sum {wording.p_value(severity.two.rank_sum.p_value)} '
+    lines += [f'  rank-sum {paper.p_value(severity.two.rank_sum.p_value)} '
               f'({severity.two.rank_sum.method})',
-              f'  paper: {wording.p_value(paper.RANK_SUM_P_VALUE)}']
+              f'  paper: {paper.p_value(paper.RANK_SUM_P_VALUE)}']
   if severity.many:
     lines.append('  Kruskal-Wallis '
-                 f'{wording.p_value(severity.many.kruskal_wallis_p_value)}')
+                 f'{paper.p_value(severity.many.kruskal_wallis_p_value)}')
     if severity.many.trend:
-      lines.append(f'  trend {wording.p_value(severity.many.trend.p_value)}')
+      lines.append(f'  trend {paper.p_value(severity.many.trend.p_value)}')
   return '\n'.join(lines)
 
 
@@ -115,7 +114,7 @@ def _order(text: str) -> tuple[str, ...]:
   return grades
 
 
-def _detection_options(arguments: argparse.Namespace) -> detection.DetectionOptions:
+def _detection_options(arguments: argparse.Namespace) -> experiments.DetectionOptions:
   sensitivity, prevalence = arguments.sensitivity, arguments.prevalence
   if not 0 < sensitivity <= 1:
     raise errors.UsageError(
@@ -134,5 +133,5 @@ def _detection_options(arguments: argparse.Namespace) -> detection.DetectionOpti
         f'{arguments.draws}.')
   if arguments.seed < 0:
     raise errors.UsageError(f'--seed must be 0 or more, found {arguments.seed}.')
-  return detection.DetectionOptions(
+  return experiments.DetectionOptions(
       sensitivity, threshold, prevalence, arguments.draws, arguments.seed)

@@ -4,10 +4,10 @@ import argparse
 import pathlib
 import sys
 
-from covid_tf import output_folder
-from covid_tf.cohort import follow_up as follow_up_lib
-from covid_tf.cohort import follow_up_report
-from covid_tf.reports import wording
+from covid_tf.cohort.follow_up import course
+from covid_tf.cohort.follow_up import report
+from covid_tf.reports import pages
+from covid_tf.storage import files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       help='folders that covid-tf score wrote, two or more, of one patient')
   parser.add_argument(
       '--output', required=True, metavar='DIR',
-      help=f'where {", ".join(follow_up_report.NAMES)} appear, all or none')
+      help=f'where {", ".join(report.FILE_NAMES)} appear, all or none')
   parser.add_argument(
       '--same-patient', action='store_true',
       help='vouch that results without patient_key are one patient\'s')
@@ -28,11 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
   """Compares the studies, writes everything, prints the change; returns 0."""
-  follow_up = follow_up_lib.follow_up(
+  follow_up = course.follow_up(
       arguments.results, same_patient=arguments.same_patient,
       allow_mixed_models=arguments.allow_mixed_models)
-  with output_folder.filling(arguments.output, follow_up_report.NAMES) as folder:
-    follow_up = follow_up_report.write_all(folder, follow_up)
+  with files.filling_folder(arguments.output, report.FILE_NAMES) as folder:
+    follow_up = report.write_all(folder, follow_up)
   for warning in follow_up.warnings:
     print(f'covid-tf compare: warning: {warning}', file=sys.stderr)
   print(summary_text(follow_up))
@@ -40,16 +40,16 @@ def run(arguments: argparse.Namespace) -> int:
   return 0
 
 
-def summary_text(follow_up: follow_up_lib.FollowUp) -> str:
+def summary_text(follow_up: course.FollowUp) -> str:
   """A line a measure, first study to last."""
   first, last = follow_up.points[0], follow_up.points[-1]
   lines = [f'{len(follow_up.points)} studies, {first.label} to {last.label}']
-  for measure in follow_up_lib.MEASURES:
+  for measure in course.MEASURES:
     change = follow_up.overall(measure)
     values = ' to '.join(
-        wording.measured(measure.of(point.result), measure.unit)
+        pages.measured(measure.of(point.result), measure.unit)
         for point in (first, last))
     lines.append(
         f'{measure.title}: {values} {measure.unit}, {change.direction}, '
-        f'{wording.change(change.difference, change.relative, measure.unit)}')
+        f'{pages.change(change.difference, change.relative, measure.unit)}')
   return '\n'.join(lines)

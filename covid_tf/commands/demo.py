@@ -8,9 +8,9 @@ import sys
 import time
 
 from covid_tf import errors
-from covid_tf.demo import figures
-from covid_tf.demo import layout
+from covid_tf.demo import drawing
 from covid_tf.demo import running
+from covid_tf.demo import summary
 
 _FEWEST_CASES, _MOST_CASES = 1, 1000
 
@@ -38,10 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
         "in a checkout of covid_tf: pip install '.[models-cpu]'.")
   # Ends as an exception, so that the server and half-written folders go too.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-  folder = layout.claim(arguments.output)
+  folder = drawing.claim_folder(arguments.output)
   folder.clear()
   named = running.run(folder, running.demo_cases(arguments.cases), _say)
-  missed = figures.failures(named)
+  missed = summary.failures(named)
   if missed:
     print(f'covid-tf demo: below what is required: {", ".join(missed)}',
           file=sys.stderr)

@@ -8,7 +8,7 @@ import numpy as np
 
 from covid_tf import readers
 from covid_tf import volume
-from covid_tf.commands import reading_options
+from covid_tf.commands import shared_flags
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       'study', metavar='STUDY',
       help='folder, DICOM file, DICOMDIR, zip or NIfTI file')
   parser.add_argument('--series', metavar='UID', help='the series to read')
-  reading_options.add_arguments(parser)
+  shared_flags.add_reading_arguments(parser)
   parser.add_argument(
       '--list', action='store_true', help='all series, without reading one')
   parser.add_argument('--json', action='store_true', help='one JSON object')
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     print(json.dumps([dataclasses.asdict(entry) for entry in series]) if args.json
           else '\n'.join(map(str, series)) or 'no DICOM series')
     return 0
-  ct = readers.read_ct(args.study, args.series, **reading_options.chosen(args))
+  ct = readers.read_ct(args.study, args.series, **shared_flags.chosen(args))
   facts = describe(ct)
   print(json.dumps(facts) if args.json else _table(facts))
   return 0

@@ -5,15 +5,14 @@ import pathlib
 import sys
 
 from covid_tf import errors
-from covid_tf.cohort import describe_studies
-from covid_tf.cohort import known_kinds
-from covid_tf.cohort import labels as labels_lib
-from covid_tf.cohort import load_results
-from covid_tf.cohort import manifestation_model
-from covid_tf.cohort import manifestation_report
-from covid_tf.cohort import manifestation_weightings
-from covid_tf.cohort import manifestations
-from covid_tf.commands import model_options
+from covid_tf.cohort import labels
+from covid_tf.cohort import results
+from covid_tf.cohort.manifestations import clusters
+from covid_tf.cohort.manifestations import features
+from covid_tf.cohort.manifestations import kinds as kinds_lib
+from covid_tf.cohort.manifestations import report
+from covid_tf.cohort.manifestations import table as table_lib
+from covid_tf.commands import shared_flags
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       '--output', required=True, type=pathlib.Path, metavar='DIR',
       help='also keeps the described slices: the same command goes on')
-  model_options.add_arguments(parser)
+  shared_flags.add_model_arguments(parser)
   parser.add_argument(
       '--results', type=pathlib.Path, metavar='RESULTS',
       help='results of these studies by covid-tf score, so that they are not scored '
@@ -37,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       '--kinds', type=pathlib.Path, metavar='CSV',
       help='known kinds, study_uid,kind[,slice]: agreement with them is reported')
   parser.add_argument(
-      '--weighting', choices=tuple(manifestation_weightings.WEIGHTINGS),
-      default=manifestation_weightings.DEFAULT,
-      help=f'whose clusters are kept (default {manifestation_weightings.DEFAULT}; '
+      '--weighting', choices=tuple(features.WEIGHTINGS),
+      default=features.DEFAULT,
+      help=f'whose clusters are kept (default {features.DEFAULT}; '
       'all are compared)')
   parser.add_argument(
       '--clusters', type=int, metavar='K', help='instead of the elbow')
@@ -47,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       '--most-clusters', type=int, default=10, metavar='K',
       help='largest number tried (default 10)')
   parser.add_argument(
-      '--negative-slices', type=int, default=describe_studies.NEGATIVE_SLICES,
+      '--negative-slices', type=int, default=features.NEGATIVE_SLICES,
       metavar='N', help='of a study without disease, at most (default '
-      f'{describe_studies.NEGATIVE_SLICES})')
+      f'{features.NEGATIVE_SLICES})')
   parser.add_argument('--seed', type=int, default=0, help='of the starts (default 0)')
   parser.add_argument(
       '--apply', type=pathlib.Path, metavar='MODEL',
@@ -59,24 +58,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
   """Describes the studies, then fits or applies; returns 0."""
   _check(arguments)
-  studies = describe_studies.find_studies(arguments.studies)
+  studies = features.find_studies(arguments.studies)
   options = _options(arguments)
-  kinds = (known_kinds.read(arguments.kinds) if arguments.kinds else
-           known_kinds.NOTHING)
-  model = manifestation_model.load(arguments.apply) if arguments.apply else None
-  with model_options.open_models(arguments) as models:
+  kinds = (table_lib.read_known_kinds(arguments.kinds) if arguments.kinds else
+           table_lib.NOTHING)
+  model = clusters.load_model(arguments.apply) if arguments.apply else None
+  with shared_flags.open_models(arguments) as models:
     identities = models.identities()
     digests = {identity.name: identity.card_sha256 for identity in identities}
     if model:
       model.require_models(digests)
-    described = describe_studies.describe_studies(
+    described = features.describe_studies(
         studies, arguments.output / 'features', models, options)
   if not described.sources:
     first = next(iter(described.refused.values()))
     raise errors.CTReadError(
         f'{arguments.studies}: at least one study that can be measured is required, '
         f'found {len(described.refused)} that cannot; the first: {first}')
-  demo = model_options.are_demo(arguments, identities)
+  demo = shared_flags.are_demo(arguments, identities)
   for name, reason in described.refused.items():
     print(f'covid-tf manifestations: {name} refused: {reason}', file=sys.stderr)
   if model:
@@ -84,19 +83,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
   cuts = {'slice_probability': options.thresholds.slice_probability,
           'map': options.thresholds.map}
-  fitted = manifestations.fit(
+  fitted = kinds_lib.fit(
       described.store, described.sources, models=digests, cuts=cuts,
       weighting=arguments.weighting, k=arguments.clusters,
       most_clusters=arguments.most_clusters, seed=arguments.seed, kinds=kinds)
-  manifestation_report.write_fitted(fitted, described, arguments.output, demo)
-  for warning in manifestation_report.warnings(fitted, described, demo):
+  report.write_fitted(fitted, described, arguments.output, demo)
+  for warning in report.warnings(fitted, described, demo):
     print(f'covid-tf manifestations: warning: {warning}', file=sys.stderr)
   print(summary_text(fitted))
   print(f'Report: {arguments.output / "manifestations.html"}: research use only.')
   return 0
 
 
-def summary_text(fitted: manifestations.Fitted) -> str:
+def summary_text(fitted: kinds_lib.Fitted) -> str:
   """The clusters as a few lines for a terminal."""
   outcome, table = fitted.outcome, fitted.table
   counts = ', '.join(
@@ -118,25 +117,25 @@ def _apply(model, described, output: pathlib.Path, demo: bool) -> None:
   shares = []
   for source in described.sources:
     slices = described.store.get(source)
-    shares.append(manifestation_report.StudyShares(
+    shares.append(report.StudyShares(
         slices.study_uid, int(slices.positive.sum()),
-        manifestations.apply(model, described.store, source)))
+        kinds_lib.apply(model, described.store, source)))
     words = 'no positive slice' if shares[-1].shares is None else ', '.join(
         f'{name} {share:.0%}' for name, share in shares[-1].shares.items())
     print(f'{slices.study_uid}: {words}')
-  manifestation_report.write_json(
+  report.write_json(
       output / 'manifestations.json', shares, described.refused,
       {'demo_models': demo, 'models': model.models, 'weighting': model.weighting})
 
 
-def _options(arguments: argparse.Namespace) -> describe_studies.DescribeOptions:
+def _options(arguments: argparse.Namespace) -> features.DescribeOptions:
   covid, found = {}, ()
   if arguments.labels:
     covid = {label.study_uid: label.covid
-             for label in labels_lib.read_labels(arguments.labels)}
+             for label in labels.read_labels(arguments.labels)}
   if arguments.results:
-    found, _ = load_results.load_results(arguments.results)
-  return describe_studies.DescribeOptions(
+    found, _ = results.load_results(arguments.results)
+  return features.DescribeOptions(
       arguments.negative_slices, covid,
       {result.study_uid: result.path for result in found})
 

@@ -5,12 +5,10 @@ import functools
 import pathlib
 import sys
 
-from covid_tf import case_threshold
 from covid_tf import results
-from covid_tf import study_scoring
-from covid_tf.commands import model_options
-from covid_tf.commands import reading_options
-from covid_tf.reports import study_files
+from covid_tf.commands import shared_flags
+from covid_tf.reports import scored_study
+from covid_tf.statistics import operating_points
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       'study', metavar='STUDY', help='folder of DICOM files, or a NIfTI file')
   parser.add_argument(
       '--output', metavar='DIR', required=True,
-      help=f'where {", ".join(study_files.NAMES)} appear, all or none')
-  model_options.add_arguments(parser)
+      help=f'where {", ".join(scored_study.FILE_NAMES)} appear, all or none')
+  shared_flags.add_model_arguments(parser)
   parser.add_argument('--series', metavar='UID', help='which series of the study')
-  reading_options.add_arguments(parser)
+  shared_flags.add_reading_arguments(parser)
   parser.add_argument(
       '--case-threshold', metavar='FILE|CM3',
       help='answer whether the case is detected: above this score, or by the '
@@ -35,14 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
   """Scores the study; returns 0."""
-  threshold = arguments.case_threshold and case_threshold.parse(
+  threshold = arguments.case_threshold and operating_points.parse_case_threshold(
       arguments.case_threshold)
-  result = study_scoring.score_study(
+  result = scored_study.score_study(
       arguments.study, arguments.output,
-      functools.partial(model_options.open_models, arguments),
+      functools.partial(shared_flags.open_models, arguments),
       series_uid=arguments.series, patient_key_file=arguments.patient_key_file,
-      reading=reading_options.chosen(arguments), threshold=threshold or None,
-      demo_models=model_options.are_demo(arguments))
+      reading=shared_flags.chosen(arguments), threshold=threshold or None,
+      demo_models=shared_flags.are_demo(arguments))
   _print_summary(result, pathlib.Path(arguments.output))
   return 0
 

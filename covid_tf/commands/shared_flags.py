@@ -1,4 +1,4 @@
-"""Flags that say which models answer; for every command that needs them."""
+"""Flags that several commands share: models and servers, and how a study is read."""
 
 import argparse
 from collections.abc import Iterable, Iterator
@@ -9,11 +9,12 @@ import pathlib
 from covid_tf import errors
 from covid_tf import predictors
 from covid_tf import results
-from covid_tf import study_scoring
-from covid_tf.predictors import base
+from covid_tf.predictors import interface
+from covid_tf.reports import scored_study
 
+# Flags that say which models answer; for every command that needs them.
 
-def add_arguments(
+def add_model_arguments(
     parser: argparse.ArgumentParser, *, several_servers: bool = False,
     self_check: bool = True) -> None:
   """Adds --server, --models and what belongs to a server.
@@ -56,7 +57,7 @@ def add_arguments(
 
 
 @contextlib.contextmanager
-def open_models(arguments: argparse.Namespace) -> Iterator[base.Models]:
+def open_models(arguments: argparse.Namespace) -> Iterator[interface.Models]:
   """Yields the models that the flags name.
 
   Raises:
@@ -80,7 +81,7 @@ def are_demo(
     identities: Iterable[results.ModelIdentity] = ()) -> bool:
   """Whether the demo models answer: by default, or from wherever they are served."""
   by_default = arguments.server is None and arguments.models is None
-  return by_default or study_scoring.has_demo_card(identities)
+  return by_default or scored_study.has_demo_card(identities)
 
 
 def _refuse_server_flags(arguments: argparse.Namespace) -> None:
@@ -113,3 +114,36 @@ def _token(path: str | os.PathLike) -> str:
     raise errors.UsageError(
         f'--token-file {path}: a readable file is required, found '
         f'{error.strerror}.') from error
+
+
+# Flags that say how a study is read; the same for every command that reads one.
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds --select, --phase, --resample-tilt and --ignore-frame-of-reference."""
+  reading = parser.add_argument_group('how a study is read')
+  reading.add_argument(
+      '--select', metavar='RULE',
+      help='which of several series: conditions parted by commas, applied in order, '
+      'for instance thickness=thinnest,kernel=B6*|I7*; also description=, type=, '
+      'number=, kvp=, slices=, extent=longest, newest, oldest')
+  reading.add_argument(
+      '--phase', metavar='N|KEYWORD=VALUE',
+      help='of a series with several images at one place those to read: the N-th that '
+      'the refusal lists, or by a header field, for instance TriggerTime=450')
+  reading.add_argument(
+      '--resample-tilt', action='store_true',
+      help='straighten a series with gantry tilt instead of refusing it')
+  reading.add_argument(
+      '--ignore-frame-of-reference', action='store_true',
+      help='read a series whose slices have several Frame of Reference UIDs by their '
+      'positions')
+
+
+def chosen(arguments: argparse.Namespace) -> dict[str, object]:
+  """What the flags say, as keyword arguments of `covid_tf.read_ct`."""
+  return {
+      'resample_tilt': arguments.resample_tilt,
+      'ignore_frame_of_reference': arguments.ignore_frame_of_reference,
+      'phase': arguments.phase,
+      'select': arguments.select,
+  }

@@ -13,7 +13,7 @@ import dataclasses
 import numpy as np
 from scipy import ndimage
 
-from covid_tf import volume as ct_volume
+from covid_tf import volume
 
 # Hounsfield units by tissue, from general radiological knowledge; ours.
 GROUND_GLASS_HU = (-680.0, -330.0)
@@ -204,5 +204,5 @@ def _smooth_noise(shape, sigma, random):
 
 
 def _to_hu(image):
-  clipped = np.clip(np.rint(image), ct_volume.AIR_HU, 3071)
+  clipped = np.clip(np.rint(image), volume.AIR_HU, 3071)
   return clipped.astype(np.int16)

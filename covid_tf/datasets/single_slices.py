@@ -12,15 +12,14 @@ import nibabel
 import numpy as np
 
 from covid_tf import errors
-from covid_tf import tables
-from covid_tf import volume as ct_volume
+from covid_tf import volume
 from covid_tf.readers import decoding
-from covid_tf.readers import headers
+from covid_tf.readers import header
 from covid_tf.readers import hounsfield
-from covid_tf.readers import hounsfield_check
 from covid_tf.readers import privacy
 from covid_tf.readers import series
 from covid_tf.readers import sources
+from covid_tf.storage import tables
 
 _MOST_HU = np.iinfo(np.int16).max
 
@@ -93,7 +92,7 @@ def read_slice(path: pathlib.Path) -> tuple[np.ndarray, float]:
 
 
 def _read_dicom(path):
-  images = headers.images_of(sources.FileSource(path), privacy.PatientHasher())
+  images = header.images_of(sources.FileSource(path), privacy.PatientHasher())
   if not isinstance(images, list) or len(images) != 1:
     raise errors.CTReadError(f'{path.name}: a DICOM file of one CT slice is required.')
   (image,) = images
@@ -102,12 +101,12 @@ def _read_dicom(path):
     raise errors.CTReadError(f'{path.name}: an axial CT slice is required: {reason}.')
   words = np.empty((image.pixels.rows, image.pixels.columns), np.uint16)
   try:
-    hounsfield.convert(
+    hounsfield.convert_to_hu(
         decoding.PixelReader().read_into(image, words), image, words)
   except errors.CTReadError as error:
     raise errors.CTReadError(f'{path.name}: {error}') from None
   hu = words.view(np.int16)
-  if image.rescale.unit and (reason := hounsfield_check.judge(hu[np.newaxis])):
+  if image.rescale.unit and (reason := hounsfield.judge(hu[np.newaxis])):
     raise errors.CTReadError(
         f"{path.name}: Rescale Type must be HU, found '{image.rescale.unit}', and "
         f'{reason}.')
@@ -147,4 +146,4 @@ def _hu(path, values) -> np.ndarray:
     raise errors.CTReadError(
         f'{path.name}: HU of a chest are required, found {values.min():g} to '
         f'{values.max():g}.')
-  return np.maximum(np.rint(values), ct_volume.AIR_HU).astype(np.int16)
+  return np.maximum(np.rint(values), volume.AIR_HU).astype(np.int16)

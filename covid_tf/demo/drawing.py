@@ -1,23 +1,99 @@
-"""Draws the demo's phantoms to disk, on every core."""
+"""The demo's phantoms drawn to disk, and where its files lie."""
 
 from collections.abc import Iterator
 import concurrent.futures
 from concurrent.futures import process
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import pathlib
+import shutil
 import signal
 import sys
 import threading
 
 from covid_tf import errors
-from covid_tf import files
 from covid_tf import process_end
 from covid_tf.datasets import phantom
-from covid_tf.datasets import phantom_dicom
-from covid_tf.datasets import phantom_truth
-from covid_tf.demo import layout
+from covid_tf.datasets.phantom import written
+from covid_tf.storage import files
+
+# Where the demo's files lie, and whose folder may be written over.
+
+_README = """\
+Made by `covid-tf demo`: phantoms drawn by a computer, not patients.
+Everything here may be deleted; the next demo in this folder writes it anew.
+"""
+_MARKER = 'README.txt'
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoFolder:
+  """The demo's folder.
+
+  Attributes:
+    root: `--output`.
+  """
+
+  root: pathlib.Path
+
+  @property
+  def models(self) -> pathlib.Path:
+    return self.root / 'models'
+
+  def study(self, name: str) -> pathlib.Path:
+    return self.root / 'studies' / name
+
+  def truth(self, name: str) -> pathlib.Path:
+    return self.root / 'truth' / name
+
+  def result(self, name: str) -> pathlib.Path:
+    return self.root / 'results' / name
+
+  def timing(self, name: str) -> pathlib.Path:
+    return self.root / 'timings' / f'{name}.json'
+
+  @property
+  def labels(self) -> pathlib.Path:
+    return self.root / 'labels.csv'
+
+  @property
+  def summary(self) -> pathlib.Path:
+    return self.root / 'summary.json'
+
+  @property
+  def page(self) -> pathlib.Path:
+    return self.root / 'index.html'
+
+  def clear(self) -> None:
+    """Removes what an earlier demo left under these names."""
+    for name in ('models', 'studies', 'truth', 'results', 'timings'):
+      shutil.rmtree(self.root / name, ignore_errors=True)
+    for path in (self.labels, self.summary, self.page):
+      path.unlink(missing_ok=True)
+
+
+def claim_folder(root: str | os.PathLike) -> DemoFolder:
+  """Marks a folder as the demo's.
+
+  Args:
+    root: an absent or empty folder, or one that an earlier demo left.
+
+  Raises:
+    errors.UsageError: it holds something else.
+    errors.OutputError: it cannot be written.
+  """
+  root = pathlib.Path(root)
+  if root.is_dir() and any(root.iterdir()) and not (root / _MARKER).is_file():
+    raise errors.UsageError(
+        f'--output {root}: an empty folder, or one of an earlier demo, is required; '
+        'found other files in it. Choose another folder.')
+  files.write_atomically(root / _MARKER, _README.encode())
+  return DemoFolder(root)
+
+
+# Draws the demo's phantoms to disk, on every core.
 
 _MOST_PROCESSES = 8  # Each holds one phantom: some hundred MB at 512 x 512.
 
@@ -61,13 +137,13 @@ def case_name(case: phantom.PhantomCase) -> str:
   return f'phantom-{case.seed}'
 
 
-def draw(folder: layout.DemoFolder, case: phantom.PhantomCase) -> str:
+def draw(folder: DemoFolder, case: phantom.PhantomCase) -> str:
   """Writes the truth of a case, then its study; returns its name."""
   name = case_name(case)
   drawn = phantom.generate(case)
-  phantom_truth.write_truth(drawn, folder.truth(name))
+  written.write_truth(drawn, folder.truth(name))
   # The study last: where it is, the truth is too.
-  phantom_dicom.write_study(drawn, folder.study(name))
+  written.write_study(drawn, folder.study(name))
   return name
 
 
@@ -76,7 +152,7 @@ def export_models(models: pathlib.Path) -> None:
   # TensorFlow and Keras greet on standard error, whatever level they are set to.
   # What fails comes back as an exception, so this worker needs none.
   os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-  from covid_tf.models import demo  # pylint: disable=import-outside-toplevel
+  from covid_tf.models import export  # pylint: disable=import-outside-toplevel
 
   with files.replacing_directory(models) as temporary:
-    demo.export_demo_models(temporary)
+    export.export_demo_models(temporary)

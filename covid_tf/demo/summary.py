@@ -1,4 +1,4 @@
-"""The demo's findings: as JSON, as labels for `covid-tf cohort`, as text."""
+"""How far the demo's results agree with the truth: figures, JSON, text and page."""
 
 from collections.abc import Sequence
 import csv
@@ -6,10 +6,178 @@ import dataclasses
 import io
 import json
 
-from covid_tf import files
-from covid_tf.demo import agreement
-from covid_tf.demo import figures
-from covid_tf.demo import layout
+import numpy as np
+from scipy import stats
+from sklearn import metrics
+
+from covid_tf import readers
+from covid_tf.datasets.phantom import written
+from covid_tf.demo import drawing
+from covid_tf.reports import pages
+from covid_tf.reports import pictures
+from covid_tf.storage import files
+from covid_tf.storage import result_json
+
+# How far a scored phantom agrees with its truth.
+
+@dataclasses.dataclass(frozen=True)
+class CaseAgreement:
+  """Truth beside result of one phantom.
+
+  Attributes:
+    name: the case's folder.
+    truth: what is so.
+    corona_score_cm3, involved_lung_fraction, lung_volume_cm3, positive_slices,
+      slice_probability: what was found (see results.CaseResult).
+    lung_dice: overlap of found and true lung masks, in [0, 1].
+    true_positive_slices: slices detected positive that hold lesion.
+    hit_slices: those of them where a map above its threshold touches lesion.
+    seconds: that scoring took, reading and reports included.
+  """
+
+  name: str
+  truth: written.Truth
+  corona_score_cm3: float
+  involved_lung_fraction: float
+  lung_volume_cm3: float
+  positive_slices: tuple[int, ...]
+  slice_probability: tuple[float, ...]
+  lung_dice: float
+  true_positive_slices: int
+  hit_slices: int
+  seconds: float
+
+
+def compare_case(folder: drawing.DemoFolder, name: str) -> CaseAgreement:
+  """Reads a case's truth and result and compares them.
+
+  Args:
+    folder: the demo's.
+    name: of the case.
+
+  Raises:
+    errors.UsageError: truth or result is absent or damaged.
+  """
+  truth = written.read_truth(folder.truth(name))
+  result = result_json.read_result(folder.result(name))
+  lung_dice = dice(
+      written.read_mask(folder.truth(name) / written.LUNG_MASK_NAME),
+      written.read_mask(folder.result(name) / 'lung_mask.nii.gz'))
+  seconds = json.loads(folder.timing(name).read_text('utf-8'))['seconds']
+  both = sorted(set(truth.positive_slices) & set(result.positive_slices))
+  hits = 0
+  if both:
+    lesion = written.read_mask(
+        folder.truth(name) / written.LESION_MASK_NAME)
+    localization = written.read_mask(
+        folder.result(name) / 'localization.nii.gz')
+    hits = sum(
+        bool((localization[i][lesion[i] > 0] > result.thresholds.map).any())
+        for i in both)
+  return CaseAgreement(
+      name, truth, result.corona_score_cm3, result.involved_lung_fraction,
+      result.lung_volume_cm3, result.positive_slices, result.slice_probability,
+      lung_dice, len(both), hits, seconds)
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+  """Twice the overlap of two masks over their sum; 1 where both are empty."""
+  first, second = first > 0, second > 0
+  total = np.count_nonzero(first) + np.count_nonzero(second)
+  return 2 * np.count_nonzero(first & second) / total if total else 1.0
+
+
+# The demo's named figures: how good the shipped models are on phantoms.
+
+# Figure -> what the demo models are held to; other figures are only told.
+REQUIRED = {
+    'positives_above_negatives': 1.0,
+    'volume_rank_correlation': 0.8,
+    'map_hits_lesion_fraction': 0.9,
+    'lung_dice_min': 0.95,
+}
+
+
+def named_figures(cases: Sequence[CaseAgreement]) -> dict[str, float | None]:
+  """Named figures of a cohort; None where the cohort cannot have one.
+
+  positives_above_negatives is the share of positive patients whose score lies
+  above every negative's.
+
+  Args:
+    cases: the scored phantoms.
+  """
+  positive = [case for case in cases if case.truth.positive]
+  negative = [case for case in cases if not case.truth.positive]
+  scores = np.array([case.corona_score_cm3 for case in positive])
+  highest = max((case.corona_score_cm3 for case in negative), default=None)
+  found = sum(case.true_positive_slices for case in cases)
+  dices = [case.lung_dice for case in cases]
+  slices = sum(case.truth.slice_count for case in cases)
+  seconds = sum(case.seconds for case in cases)
+  both = bool(positive) and bool(negative)
+  return {
+      'patients': len(cases),
+      'positive_patients': len(positive),
+      'slices': slices,
+      'score_auc': _auc([case.truth.positive for case in cases],
+                        [case.corona_score_cm3 for case in cases]),
+      'positives_above_negatives': float((scores > highest).mean()) if both else None,
+      'lowest_positive_score_cm3': float(scores.min()) if positive else None,
+      'highest_negative_score_cm3': highest,
+      'volume_rank_correlation': _rank_correlation(positive),
+      'true_positive_slices': found,
+      'map_hits_lesion_fraction': (
+          sum(case.hit_slices for case in cases) / found if found else None),
+      **_slice_figures(cases),
+      'lung_dice_min': min(dices, default=None),
+      'lung_dice_mean': float(np.mean(dices)) if dices else None,
+      'seconds': seconds,
+      'seconds_per_slice': seconds / slices if slices else None,
+  }
+
+
+def failures(named: dict[str, float | None]) -> list[str]:
+  """Names of the required figures that are known and not reached."""
+  return [name for name, least in REQUIRED.items()
+          if named[name] is not None and named[name] < least]
+
+
+def _rank_correlation(positive):
+  """Spearman's, of score and true lesion volume; None below three patients."""
+  if len(positive) < 3:
+    return None
+  scores = [case.corona_score_cm3 for case in positive]
+  volumes = [case.truth.lesion_volume_cm3 for case in positive]
+  if min(scores) == max(scores) or min(volumes) == max(volumes):
+    return 0.0  # All equal: no order at all.
+  return float(stats.spearmanr(scores, volumes).statistic)
+
+
+def _slice_figures(cases):
+  """Sensitivity, specificity and AUC over slices; any lesion makes one positive."""
+  truth, found, probability = [], [], []
+  for case in cases:
+    indices = np.arange(case.truth.slice_count)
+    truth.append(np.isin(indices, case.truth.positive_slices))
+    found.append(np.isin(indices, case.positive_slices))
+    probability.append(case.slice_probability)
+  if not cases:
+    return dict.fromkeys(('slice_sensitivity', 'slice_specificity', 'slice_auc'))
+  truth, found = np.concatenate(truth), np.concatenate(found)
+  return {
+      'slice_sensitivity': float(found[truth].mean()) if truth.any() else None,
+      'slice_specificity': float((~found[~truth]).mean()) if (~truth).any() else None,
+      'slice_auc': _auc(truth, np.concatenate(probability))}
+
+
+def _auc(truth, score):
+  if len(set(np.asarray(truth).tolist())) < 2:
+    return None
+  return float(metrics.roc_auc_score(truth, score))
+
+
+# The demo's findings: as JSON, as labels for `covid-tf cohort`, as text.
 
 _TRUTH_FIELDS = ('kind', 'severe', 'lesion_volume_cm3', 'lung_volume_cm3',
                  'positive_slices', 'slice_count', 'study_uid', 'series_uid', 'seed')
@@ -30,7 +198,7 @@ _NAMES = {
 
 
 def write_summary(
-    folder: layout.DemoFolder, cases: Sequence[agreement.CaseAgreement],
+    folder: drawing.DemoFolder, cases: Sequence[CaseAgreement],
     ungraded: frozenset[str] = frozenset()) -> None:
   """Writes summary.json and labels.csv.
 
@@ -44,15 +212,15 @@ def write_summary(
   """
   content = {
       'note': 'phantoms, not patients; research use only',
-      'figures': figures.figures(cases),
-      'required': figures.REQUIRED,
+      'figures': named_figures(cases),
+      'required': REQUIRED,
       'cases': [_case(case) for case in cases]}
   files.write_atomically(folder.labels, _labels(cases, ungraded).encode())
   files.write_atomically(
       folder.summary, (json.dumps(content, indent=2) + '\n').encode())
 
 
-def row(case: agreement.CaseAgreement) -> str:
+def row(case: CaseAgreement) -> str:
   """One line of the table below HEADER."""
   truth = case.truth
   kind = truth.kind + (', severe' if truth.severe else '')
@@ -68,7 +236,7 @@ def figures_text(named: dict[str, float | None]) -> str:
   lines = []
   for name, words in _NAMES.items():
     if named[name] is not None:
-      least = figures.REQUIRED.get(name)
+      least = REQUIRED.get(name)
       verdict = '' if least is None else f'  (required {least:g}: ' + (
           'reached)' if named[name] >= least else 'NOT REACHED)')
       lines.append(f'{words:55} {named[name]:.3f}{verdict}')
@@ -99,3 +267,85 @@ def _labels(cases, ungraded):
     table.writerow((
         truth.study_uid, case.name, int(truth.positive), severity, 1, truth.kind))
   return text.getvalue()
+
+
+# index.html: every phantom's truth beside its result, with links to the reports.
+
+_COLUMNS = 220  # Of a thumbnail.
+_MARGIN_MM = 12
+_QUALITY = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Thumbnail:
+  """One axial slice: the CT, the map found, the lesions' true outline.
+
+  Attributes:
+    grey_uri, heat_uri: images, as data URIs; heat_uri may be ''.
+    lesion_path: SVG path of the true lesions, in tenths of a millimetre.
+    width, height: of the picture, millimetres.
+    index: of the slice, 0 the lowest.
+  """
+
+  grey_uri: str
+  heat_uri: str
+  lesion_path: str
+  width: float
+  height: float
+  index: int
+
+
+def thumbnail(folder: drawing.DemoFolder, name: str) -> Thumbnail:
+  """The slice with most lesion; the one with most lung where there is none.
+
+  Args:
+    folder: the demo's.
+    name: of a scored case.
+
+  Raises:
+    errors.CovidTFError: a file is absent or damaged.
+  """
+  volume = readers.read_ct(folder.study(name))
+  truth = folder.truth(name)
+  lung = written.read_mask(truth / written.LUNG_MASK_NAME)
+  lesion = written.read_mask(truth / written.LESION_MASK_NAME)
+  shown = lesion if lesion.any() else lung
+  index = int(shown.sum((1, 2)).argmax())
+  found = written.read_mask(folder.result(name) / 'localization.nii.gz')[index]
+  step_mm = row_mm, column_mm = volume.spacing_mm[1:]
+  window = _around(lung, step_mm)
+  grey = pictures.lung_window(volume.hu[index][window])
+  height, width = grey.shape[0] * row_mm, grey.shape[1] * column_mm
+  return Thumbnail(
+      pictures.grey_uri(grey, (round(_COLUMNS * height / width), _COLUMNS), _QUALITY),
+      pictures.heat_uri(found[window], step_mm, _COLUMNS) if found.any() else '',
+      pictures.outline(lesion[index][window], step_mm), width, height, index)
+
+
+def write_page(
+    folder: drawing.DemoFolder, cases: Sequence[CaseAgreement],
+    thumbnails: dict[str, Thumbnail]) -> None:
+  """Writes index.html.
+
+  Args:
+    folder: the demo's.
+    cases: the scored phantoms, in the order of the table.
+    thumbnails: one a case, by name.
+
+  Raises:
+    errors.OutputError: it cannot be written.
+  """
+  named = named_figures(cases)
+  files.write_atomically(folder.page, pages.render(
+      'demo.html', cases=cases, thumbnails=thumbnails, figures=named,
+      required=REQUIRED, demo_models=True))
+
+
+def _around(mask, step_mm):
+  """Rows and columns of all lung, with a margin."""
+  window = []
+  for axis, step in zip((1, 2), step_mm):
+    used = np.flatnonzero(mask.any(axis=(0, 3 - axis)))
+    margin = round(_MARGIN_MM / step)
+    window.append(slice(max(0, int(used[0]) - margin), int(used[-1]) + margin + 1))
+  return tuple(window)

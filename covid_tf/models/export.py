@@ -8,20 +8,52 @@ import os
 import pathlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from covid_tf import contract
 from covid_tf import errors
-from covid_tf import files
-from covid_tf.models import additions
-from covid_tf.models import cards
-from covid_tf.models import concurrency
 from covid_tf.models import export_check
-from covid_tf.models import folding
-from covid_tf.models import precision
-from covid_tf.models import reference_answers
+from covid_tf.models import rewrites
 from covid_tf.models import signatures
-from covid_tf.models import warm_up
+from covid_tf.models import weights
+from covid_tf.predictors import protocol
+from covid_tf.predictors import tensors
+from covid_tf.storage import files
+
+# Requests that a server replays when it loads a model, before it says it is ready.
+#
+# TensorFlow plans and tunes a graph at its first runs; with these the first study
+# does not wait for that. Format: a TFRecord of PredictionLog under
+# assets.extra/tf_serving_warmup_requests.
+
+WARM_UP_FILE = 'tf_serving_warmup_requests'
+
+_AIR_HU = -1000
+# A whole slice of the usual matrix, and a lung crop of the usual size.
+_SLICE_SHAPE = {
+    contract.LUNGS_MODEL: (1, 512, 512),
+    contract.CLASSIFIER_MODEL: (1, 256, 352),
+}
+
+
+def write_warm_up_requests(path: str | os.PathLike, model_name: str) -> None:
+  """Writes one request for every signature of a model that takes slices."""
+  with tf.io.TFRecordWriter(os.fspath(path)) as writer:
+    for signature_name, signature in contract.SIGNATURES[model_name].items():
+      if signature.inputs:
+        writer.write(_log(model_name, signature_name).SerializeToString())
+
+
+def _log(model_name: str, signature_name: str):
+  log = protocol.PredictionLog()
+  request = log.predict_log.request
+  request.model_spec.name = model_name
+  request.model_spec.signature_name = signature_name
+  hu = np.full(_SLICE_SHAPE[model_name], _AIR_HU, np.int16)
+  tensors.fill(request.inputs['hu'], hu)
+  return log
+
 
 # TF Serving hands out what lies here no more than the assets; it only reads the
 # warm-up requests. Its name and the file's are fixed by the server.
@@ -70,27 +102,27 @@ def export(
     raise errors.UsageError(
         f'{target}: this version is there already; versions are never replaced. '
         'Choose another number, or none for the next one.')
-  card = cards.make_card(name, model, training) | {'compute_dtype': compute_dtype}
+  card = signatures.make_card(name, model, training) | {'compute_dtype': compute_dtype}
   functions = signatures.SIGNATURES[name](
-      for_serving(model, compute_dtype), cards.to_json(card))
+      for_serving(model, compute_dtype), signatures.card_json(card))
   exact = functions if compute_dtype == 'float32' else signatures.SIGNATURES[name](
-      for_serving(model), cards.to_json(card))
-  functions[contract.SELF_CHECK] = reference_answers.self_check(name, exact)
+      for_serving(model), signatures.card_json(card))
+  functions[contract.SELF_CHECK] = signatures.self_check(name, exact)
   with files.replacing_directory(target) as temporary:
     _write(name, functions, temporary)
     extra = temporary / _EXTRA_FOLDER
     extra.mkdir()
-    (extra / CARD_FILE).write_text(cards.to_json(card), encoding='utf-8')
-    warm_up.write_requests(extra / warm_up.FILE_NAME, name)
-    concurrency.check(name, temporary)
+    (extra / CARD_FILE).write_text(signatures.card_json(card), encoding='utf-8')
+    write_warm_up_requests(extra / WARM_UP_FILE, name)
+    export_check.check_concurrency(name, temporary)
     export_check.check(name, temporary, model, functions, compute_dtype)
   return target
 
 
 def for_serving(model: keras.Model, compute_dtype: str = 'float32') -> keras.Model:
   """The network as it is exported: the same function, in fewer and faster ops."""
-  return additions.apart_from_convolutions(precision.with_compute_dtype(
-      folding.fold_batch_norm(model), compute_dtype))
+  return rewrites.apart_from_convolutions(rewrites.with_compute_dtype(
+      rewrites.fold_batch_norm(model), compute_dtype))
 
 
 def versions(folder: pathlib.Path) -> list[int]:
@@ -110,3 +142,27 @@ def _write(name: str, functions: dict, folder: pathlib.Path) -> None:
   # No source paths of this machine in the graph's nodes.
   options = tf.saved_model.SaveOptions(experimental_debug_stripper=True)
   archive.write_out(os.fspath(folder), options=options, verbose=False)
+
+
+# The demo networks as the SavedModels that a server or `load_models` takes.
+
+def export_demo_models(directory: str | os.PathLike) -> pathlib.Path:
+  """Exports both networks with the weights that come with the package.
+
+  Args:
+    directory: gets `lungs/1` and `classifier/1`; a version that is there
+      already, from an earlier call, is kept as it is.
+
+  Returns:
+    The directory.
+
+  Raises:
+    errors.ModelError: the weights are absent or damaged.
+    errors.OutputError: the directory cannot be written.
+  """
+  directory = pathlib.Path(directory)
+  for name in (contract.LUNGS_MODEL, contract.CLASSIFIER_MODEL):
+    if not (directory / name / '1').exists():
+      model, training = weights.load_network(name, weights.DEMO)
+      export(name, model, directory, training, version=1)
+  return directory

@@ -11,11 +11,8 @@ import types
 import keras
 import tensorflow as tf
 
-from covid_tf.models import channel_gradients
-from covid_tf.models import empty_batch
-from covid_tf.models import layer_gradients
-from covid_tf.models import layer_graph
-from covid_tf.models import logits
+from covid_tf.models import gradients as gradients_lib
+from covid_tf.models import rewrites
 
 
 def grad_cam(
@@ -50,7 +47,7 @@ def grad_cam(
   """
   if method not in METHODS:
     raise ValueError(f'method must be one of {sorted(METHODS)}, found {method!r}.')
-  head = logits.find_head(model, class_index)
+  head = gradients_lib.find_head(model, class_index)
   for name in layer_names:
     _require_image_axes(head, name)
   evidence = METHODS[method](head, layer_names)
@@ -59,7 +56,7 @@ def grad_cam(
     logit, maps = evidence(images)
     return logit, tuple(map(normalize, maps))
 
-  return empty_batch.accept_empty(explain)
+  return rewrites.accept_empty(explain)
 
 
 def normalize(maps: tf.Tensor) -> tf.Tensor:
@@ -77,9 +74,9 @@ def weighted_sum(activations: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
 
 
 def grad_cam_evidence(
-    head: logits.Head, layer_names: Sequence[str]) -> Callable:
+    head: gradients_lib.Head, layer_names: Sequence[str]) -> Callable:
   """Channels weighted by their mean gradient, summed."""
-  run = channel_gradients.channel_gradients(head, layer_names)
+  run = gradients_lib.channel_gradients(head, layer_names)
 
   def evidence(images):
     logit, activations, weights = run(images)
@@ -89,7 +86,7 @@ def grad_cam_evidence(
 
 
 def hires_cam_evidence(
-    head: logits.Head, layer_names: Sequence[str]) -> Callable:
+    head: gradients_lib.Head, layer_names: Sequence[str]) -> Callable:
   """Gradient times activation, summed over channels, never averaged over space.
 
   Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations
@@ -99,7 +96,7 @@ def hires_cam_evidence(
 
 
 def grad_cam_plus_plus_evidence(
-    head: logits.Head, layer_names: Sequence[str]) -> Callable:
+    head: gradients_lib.Head, layer_names: Sequence[str]) -> Callable:
   """Channels weighted by their positive gradients, each pixel by its alpha.
 
   Chattopadhay et al., "Grad-CAM++", WACV 2018, equation 19, for the exponential
@@ -118,8 +115,8 @@ METHODS: Mapping[str, Callable] = types.MappingProxyType({
 
 
 def _of_pixels(
-    of_layer: Callable, head: logits.Head, layer_names: Sequence[str]) -> Callable:
-  run = layer_gradients.layer_gradients(head, layer_names)
+    of_layer: Callable, head: gradients_lib.Head, layer_names: Sequence[str]) -> Callable:
+  run = gradients_lib.layer_gradients(head, layer_names)
 
   def evidence(images):
     logit, activations, gradients = run(images)
@@ -143,8 +140,8 @@ def _grad_cam_plus_plus(activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tens
   return weighted_sum(activations, tf.reduce_sum(weights, axis=axes))
 
 
-def _require_image_axes(head: logits.Head, name: str) -> None:
-  shape = layer_graph.output_of(name, head.calls).shape
+def _require_image_axes(head: gradients_lib.Head, name: str) -> None:
+  shape = rewrites.output_of(name, head.calls).shape
   if len(shape) < 3:
     raise ValueError(
         f'layer {name!r} must keep the image axes, [N, rows, columns, channels], '

@@ -4,20 +4,29 @@ Every signature takes raw Hounsfield units. What the server does not check is
 checked here, in the graph: the number of axes, and that a slice has pixels.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import functools
+import hashlib
+import json
+import os
+import pathlib
 import types
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from covid_tf import contract
-from covid_tf.models import classifier
-from covid_tf.models import empty_batch
+from covid_tf import errors
+from covid_tf import results
 from covid_tf.models import grad_cam
-from covid_tf.models import layer_gradients
-from covid_tf.models import logits
+from covid_tf.models import gradients as gradients_lib
+from covid_tf.models import networks
 from covid_tf.models import preprocessing
+from covid_tf.models import rewrites
+from covid_tf.predictors import reference_slices
+from covid_tf.version import __version__
 
 LUNG_PROBABILITY_THRESHOLD = 0.5  # Ours; compared strictly (`>`).
 
@@ -65,9 +74,9 @@ def classify(model: keras.Model, card: str) -> dict[str, Callable]:
     Signature name -> function from the tensors of the contract to a dict of them.
   """
   explain = grad_cam.grad_cam(
-      model, (classifier.FINE_LAYER, classifier.COARSE_LAYER))
-  pooled = layer_gradients.layer_gradients(
-      logits.find_head(model), (classifier.POOLED_FEATURES_LAYER,))
+      model, (networks.FINE_LAYER, networks.COARSE_LAYER))
+  pooled = gradients_lib.layer_gradients(
+      gradients_lib.find_head(model), (networks.POOLED_FEATURES_LAYER,))
 
   def prediction(hu):
     logit = model(preprocessing.classifier_input(hu), training=False)[:, 0]
@@ -109,7 +118,7 @@ def input_signature(model_name: str, signature_name: str) -> list[tf.TensorSpec]
 
 def _of_slices(function: Callable) -> Callable:
   """Checks `hu` before `function` sees it, and lets an empty batch through."""
-  function = empty_batch.accept_empty(function)
+  function = rewrites.accept_empty(function)
 
   @functools.wraps(function)
   def checked(hu):
@@ -137,3 +146,150 @@ def _checked(hu: tf.Tensor) -> tf.Tensor:
 
 def _constant(card: str) -> Callable:
   return lambda: {'card': tf.constant([card])}
+
+
+# The model card: what a network is, wherever it goes.
+#
+# It travels in the export (`assets.extra/card.json`) for people, and as a constant
+# of the graph (signature `card`) for clients, byte by byte the same.
+
+INTENDED_USE = 'research use only'
+
+_PREPROCESSING = {
+    contract.LUNGS_MODEL: preprocessing.LUNGS,
+    contract.CLASSIFIER_MODEL: preprocessing.CLASSIFIER,
+}
+
+
+def make_card(name: str, model: keras.Model, training: dict) -> dict:
+  """Describes a trained network.
+
+  Args:
+    name: a model name of the contract.
+    model: the network, as trained.
+    training: what it was trained on and how it did, in JSON's types.
+
+  Returns:
+    The card, in JSON's types.
+  """
+  inputs = _PREPROCESSING[name]
+  return {
+      'name': name,
+      'intended_use': INTENDED_USE,
+      'required_input': contract.REQUIRED_INPUT[name],
+      'architecture': model.name,
+      'parameters': model.count_params(),
+      'weights_sha256': weights_sha256(model),
+      'compute_dtype': 'float32',
+      'window_hu': list(inputs.window_hu),
+      'input_size': inputs.size,
+      'low_pass_sigma': inputs.low_pass_sigma,
+      'thresholds': _thresholds(name),
+      'training': training,
+      'package': f'covid_tf {__version__}',
+  }
+
+
+def card_json(card: dict) -> str:
+  """The card as text: the same bytes for the same card."""
+  return json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False) + '\n'
+
+
+def read_training_card(path: str | os.PathLike) -> dict[str, dict]:
+  """Reads what networks were trained on, as a person wrote it down.
+
+  Args:
+    path: JSON: an object, by the contract's names of models.
+
+  Returns:
+    An object for each network that the file names.
+
+  Raises:
+    errors.UsageError: there is no such file, or it holds something else.
+  """
+  try:
+    found = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
+    raise errors.UsageError(
+        f'{path}: a JSON file is required, found {error}.') from error
+  entries = found.values() if isinstance(found, dict) else [found]
+  if not isinstance(found, dict) or not all(isinstance(e, dict) for e in entries):
+    raise errors.UsageError(
+        f"{path}: an object with objects 'lungs' and 'classifier' in it is required, "
+        'found other JSON; say in each what the network was trained on.')
+  return found
+
+
+def weights_sha256(model: keras.Model) -> str:
+  """Hex SHA-256 over all weights in the model's order, as little-endian float32.
+
+  Each array is preceded by its shape, so that no two different sets of arrays
+  run together to the same bytes.
+  """
+  digest = hashlib.sha256()
+  for array in model.get_weights():
+    digest.update(repr(array.shape).encode())
+    digest.update(np.ascontiguousarray(array, '<f4').tobytes())
+  return digest.hexdigest()
+
+
+def _thresholds(name: str) -> dict[str, float]:
+  if name == contract.LUNGS_MODEL:
+    return {'lung_probability': LUNG_PROBABILITY_THRESHOLD}
+  return {'slice_probability': results.Thresholds.slice_probability,
+          'map': results.Thresholds.map}
+
+
+# The signature `self_check`: reference slices and a network's answers to them.
+#
+# The answers come from the very functions that are exported, in float32, also where the
+# export itself computes in another type: a server's own answers then say which it uses.
+
+_CROPS = 4  # Of the classifier; enough to be seen when one batch of many is wrong.
+_ASKED = {
+    contract.LUNGS_MODEL: (contract.SERVING_DEFAULT, contract.PROBABILITY),
+    contract.CLASSIFIER_MODEL: (contract.GRAD_CAM,),
+}
+
+
+def self_check(name: str, functions: Mapping[str, Callable]) -> Callable:
+  """Makes the signature of a network.
+
+  Args:
+    name: a model name of the contract.
+    functions: its signatures, computing in float32.
+
+  Returns:
+    A function without arguments that gives the tensors of `contract.SELF_CHECKS`.
+  """
+  traced = [tf.function(functions[key], input_signature=input_signature(
+      name, key)) for key in _ASKED[name]]
+
+  def answers(hu: np.ndarray) -> dict[str, np.ndarray]:
+    return {key: value.numpy() for function in traced
+            for key, value in function(tf.constant(hu)).items()}
+
+  with _float32():
+    hu = (reference_slices.whole_slices() if name == contract.LUNGS_MODEL
+          else _telling(reference_slices.lung_crops(), answers))
+    tensors = {'hu': hu} | answers(hu)
+  return lambda: {key: tf.constant(value) for key, value in tensors.items()}
+
+
+def _telling(crops: np.ndarray, answers: Callable) -> np.ndarray:
+  """The crops whose answers say most: maps that are not empty, doubt in the number."""
+  found = answers(crops)
+  is_empty = np.min([found[key].max((1, 2)) for key in ('cam_28', 'cam_14')], 0) == 0
+  certainty = np.abs(found['covid_probability'] - 0.5)
+  return crops[np.sort(np.lexsort((certainty, is_empty))[:_CROPS])]
+
+
+@contextlib.contextmanager
+def _float32() -> Iterator[None]:
+  """Keeps GPUs from computing float32 in TF32, which is their default."""
+  before = tf.config.experimental.tensor_float_32_execution_enabled()
+  tf.config.experimental.enable_tensor_float_32_execution(False)
+  try:
+    yield
+  finally:
+    tf.config.experimental.enable_tensor_float_32_execution(before)

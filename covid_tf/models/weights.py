@@ -1,24 +1,32 @@
-"""Weights in about a fifth of their size: quantized by channel, then entropy coded.
+"""Weights of the networks: in files of ours, in runs, and those of the demo."""
 
-A file is eight magic bytes, the length of a JSON index (uint32, little endian),
-the index, and one zlib stream for all tensors in the index's order. A tensor of
-one axis is float32. One of more axes is int8 levels, each times the step of its
-last axis's channel; the steps (float32) come before the levels. A step is a fixed
-share of the channel's standard deviation, so each channel gets the same relative
-noise and about the same bits a weight. Levels have no repeats to find: zlib is
-told to use Huffman codes alone, which is fast and comes near their entropy.
-"""
-
+from collections.abc import Callable, Mapping
 import hashlib
 import json
+import os
 import pathlib
 import struct
+import types
 import zlib
 
+import keras
 import numpy as np
 
+from covid_tf import contract
 from covid_tf import errors
-from covid_tf import files
+from covid_tf.models import networks
+from covid_tf.models import signatures
+from covid_tf.storage import files
+
+# Weights in about a fifth of their size: quantized by channel, then entropy coded.
+#
+# A file is eight magic bytes, the length of a JSON index (uint32, little endian),
+# the index, and one zlib stream for all tensors in the index's order. A tensor of
+# one axis is float32. One of more axes is int8 levels, each times the step of its
+# last axis's channel; the steps (float32) come before the levels. A step is a fixed
+# share of the channel's standard deviation, so each channel gets the same relative
+# noise and about the same bits a weight. Levels have no repeats to find: zlib is
+# told to use Huffman codes alone, which is fast and comes near their entropy.
 
 _MAGIC = b'CTFWGT01'
 # Ours: noise of 0.04 / sqrt(12) = 1.2 % of a weight's deviation, 6.9 bits a
@@ -27,7 +35,7 @@ STEP_PER_DEVIATION = 0.04
 _MAX_LEVEL = 127
 
 
-def save(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> str:
+def save_file(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> str:
   """Writes float tensors by name; returns the file's SHA-256 (hex)."""
   index = [{'name': name, 'shape': tensor.shape} for name, tensor in tensors.items()]
   header = json.dumps(index, separators=(',', ':')).encode()
@@ -39,7 +47,7 @@ def save(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> str:
   return hashlib.sha256(data).hexdigest()
 
 
-def load(path: pathlib.Path, sha256: str) -> dict[str, np.ndarray]:
+def load_file(path: pathlib.Path, sha256: str) -> dict[str, np.ndarray]:
   """Reads float32 tensors by name.
 
   Args:
@@ -95,3 +103,148 @@ def _decode_all(index: list[dict], body: bytes) -> dict[str, np.ndarray]:
       tensor = levels.reshape(-1, shape[-1]) * steps
     tensors[entry['name']] = tensor.reshape(shape).astype(np.float32)
   return tensors
+
+
+# The weights that come with the package: for demonstration, tests and benchmarks.
+#
+# They were trained on phantoms and on lesions implanted into a few normal chests;
+# docs/model_cards.md says what that is worth. Nobody's care may depend on them.
+
+DEMO_FOLDER = pathlib.Path(__file__).with_name('weights')
+_CARDS = 'training.json'
+
+
+def training_cards(folder: pathlib.Path = DEMO_FOLDER) -> dict[str, dict]:
+  """What each network ('lungs', 'classifier') was trained on and reached."""
+  try:
+    return json.loads((folder / _CARDS).read_text())
+  except OSError as error:
+    raise errors.ModelError(
+        f'{_CARDS} of the demo weights is required, found none; install the '
+        'package again.') from error
+
+
+def save_demo_weights(model: keras.Model, name: str, card: dict, folder: pathlib.Path) -> None:
+  """Encodes one network's weights as `<name>.weights`, and its entry in the card.
+
+  Args:
+    model: the network.
+    name: 'lungs' or 'classifier'.
+    card: what it was trained on; its SHA-256 is added.
+    folder: holds both networks, or will; the other's entry stays.
+  """
+  found = training_cards(folder) if (folder / _CARDS).exists() else {}
+  sha256 = save_file(folder / f'{name}.weights', _named_weights(model))
+  found[name] = card | {'weights_sha256': sha256}
+  files.write_atomically(folder / _CARDS, signatures.card_json(found).encode())
+
+
+def assign_demo_weights(
+    model: keras.Model, name: str, folder: pathlib.Path = DEMO_FOLDER) -> keras.Model:
+  """Puts the demo weights into a network, of any input size; returns it.
+
+  Args:
+    model: a network of the architecture.
+    name: 'lungs' or 'classifier'.
+    folder: where they are.
+
+  Raises:
+    errors.ModelError: the weights are absent or damaged.
+  """
+  sha256 = training_cards(folder)[name]['weights_sha256']
+  tensors = load_file(folder / f'{name}.weights', sha256)
+  for key, variable in _variables(model):
+    variable.assign(tensors[key])
+  return model
+
+
+def _named_weights(model: keras.Model) -> dict:
+  return {key: variable.numpy() for key, variable in _variables(model)}
+
+
+def _variables(model: keras.Model):
+  """(key, variable) pairs; layer names are the backbone's own, so they last."""
+  for layer in model.layers:
+    for variable in layer.weights:
+      yield f'{layer.name}/{variable.name}', variable
+
+
+# A trained network from a run's folder, a weights file, or the demo weights.
+
+# The weights that come with the package. A folder of this name is './demo'.
+DEMO = 'demo'
+# As a training leaves them, when it has ended and at every checkpoint; and what it
+# was asked to do.
+FINAL_WEIGHTS = 'final.weights.h5'
+LATEST_WEIGHTS = 'latest.weights.h5'
+CONFIGURATION = 'configuration.json'
+
+_BUILD: Mapping[str, Callable] = types.MappingProxyType({
+    contract.LUNGS_MODEL: networks.build_lung_unet,
+    contract.CLASSIFIER_MODEL: networks.build_classifier,
+})
+
+
+def load_network(name: str, source: str | os.PathLike) -> tuple[keras.Model, dict]:
+  """Loads a trained network.
+
+  Args:
+    name: a model name of the contract.
+    source: the folder of a finished run, a Keras weights file (.weights.h5), or
+      'demo'.
+
+  Returns:
+    (model, training): the network, and what the run's folder, or the demo weights'
+    card, says of its training; {} for a bare weights file.
+
+  Raises:
+    errors.UsageError: no weights there, or those of another network.
+    errors.ModelError: the demo weights are absent or damaged.
+  """
+  model = _BUILD[name]()
+  load_weights(model, source, name)
+  return model, _training(name, source)
+
+
+def load_weights(model: keras.Model, source: str | os.PathLike, name: str) -> None:
+  """Puts trained weights into a network of the same architecture.
+
+  Args:
+    model: the network; another input size than the weights had is no matter.
+    source: as in `load`.
+    name: what messages call the network.
+
+  Raises:
+    errors.UsageError: no weights there, or those of another network.
+    errors.ModelError: the demo weights are absent or damaged.
+  """
+  if source == DEMO:
+    assign_demo_weights(model, name)
+    return
+  source = pathlib.Path(source)
+  weights = source / FINAL_WEIGHTS if source.is_dir() else source
+  if not weights.is_file():
+    raise errors.UsageError(
+        f'{weights}: weights of the {name} network are required, found no such '
+        'file; finish the run, or name a .weights.h5 file.')
+  try:
+    model.load_weights(weights)
+  except (KeyError, OSError, ValueError) as error:
+    raise errors.UsageError(
+        f'{weights}: weights of the {name} network ({model.name}, '
+        f'{model.count_params():,} parameters) are required, found another file or '
+        'another network; give the file that its training wrote.') from error
+
+
+def save_weights(model: keras.Model, path: pathlib.Path) -> None:
+  """Writes weights whole or not at all."""
+  with files.replacing(path) as temporary:
+    model.save_weights(temporary)
+
+
+def _training(name: str, source: str | os.PathLike) -> dict:
+  if source == DEMO:
+    # Said in the card of an export, so that results from it say so too.
+    return training_cards()[name] | {'demo_weights': True}
+  path = pathlib.Path(source) / CONFIGURATION
+  return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}

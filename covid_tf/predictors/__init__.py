@@ -3,8 +3,8 @@
 `connect` needs no TensorFlow; `load_models` brings it in when it is called.
 """
 
-from covid_tf.predictors.channels import TLS
 from covid_tf.predictors.grpc import connect
-from covid_tf.predictors.saved_model import load_models
+from covid_tf.predictors.in_process import load_models
+from covid_tf.predictors.transport import TLS
 
 __all__ = ('TLS', 'connect', 'load_models')

@@ -1,9 +1,146 @@
-"""What a model said, held against the contract before anyone believes it."""
+"""Which model answers, and what it answered: checked before anyone believes it."""
+
+import hashlib
+import json
 
 import numpy as np
 
 from covid_tf import contract
 from covid_tf import errors
+from covid_tf import results
+from covid_tf.predictors import tensors
+
+# Which model is this, and does it keep the contract?
+
+def read_card(source: str, model: str, version: int,
+              card: np.ndarray) -> results.ModelIdentity:
+  """Makes the identity of a model from its card.
+
+  Args:
+    source: the server's address or the models' folder, for the message.
+    model: 'lungs' or 'classifier'.
+    version: the version that gave the card.
+    card: object [1] of bytes, the output of the signature 'card'.
+
+  Returns:
+    Name, version and digest, with the decoded card.
+
+  Raises:
+    errors.ModelError: the card is no JSON object.
+  """
+  where = f'{source}: {model} version {version}: card'
+  if card.dtype != object or card.size != 1:
+    raise errors.ModelError(
+        f'{where}: required one string, found {card.dtype} {list(card.shape)}; serve '
+        'a model exported by covid-tf.')
+  text = bytes(card.flat[0])
+  try:
+    decoded = json.loads(text, parse_constant=_refuse_constant)
+  except (ValueError, RecursionError) as error:
+    raise errors.ModelError(
+        f'{where}: required JSON, found {len(text)} bytes that are none; serve a '
+        'model exported by covid-tf.') from error
+  if not isinstance(decoded, dict):
+    raise errors.ModelError(
+        f'{where}: required a JSON object, found {type(decoded).__name__}; serve a '
+        'model exported by covid-tf.')
+  return results.ModelIdentity(
+      model, version, hashlib.sha256(text).hexdigest(), decoded)
+
+
+def _refuse_constant(name: str):
+  raise ValueError(f'{name} is no JSON')  # NaN and the infinities, to Python they are.
+
+
+def check_signatures(source: str, model: str, served) -> None:
+  """Holds a model's signatures against the contract.
+
+  Args:
+    source: the server's address or the models' folder, for the message.
+    model: 'lungs' or 'classifier'.
+    served: mapping of signature name to SignatureDef (of whichever pool).
+
+  Raises:
+    errors.ModelError: a signature is missing, or a tensor of one is missing, has
+      another dtype, rank or fixed size, or is asked for beyond the contract;
+      says which, and what to export.
+  """
+  wanted = contract.SIGNATURES[model]
+  missing = sorted(set(wanted) - set(served))
+  if missing:
+    raise errors.ModelError(
+        f'{source}: {model}: required the signatures {sorted(wanted)}, found '
+        f'{sorted(served)}; export the model with covid-tf to add {missing}.')
+  for name, signature in wanted.items():
+    where = f'{source}: {model}, signature {name}'
+    extra = sorted(set(served[name].inputs) - {spec.name for spec in signature.inputs})
+    if extra:
+      raise errors.ModelError(
+          f'{where}: required no other inputs than the contract has, found {extra}; '
+          'export the model with covid-tf.')
+    for kind, specs in (('inputs', signature.inputs), ('outputs', signature.outputs)):
+      for spec in specs:
+        _check_tensor(f'{where}, {kind[:-1]} {spec.name}', spec,
+                      getattr(served[name], kind), free=kind == 'inputs')
+
+
+def has_self_check(model: str, served) -> bool:
+  """Whether a model can be asked for its reference answers.
+
+  Args:
+    model: 'lungs' or 'classifier'.
+    served: mapping of signature name to SignatureDef (of whichever pool).
+
+  Returns:
+    False without the signature `self_check`, and where it is not that of the
+    contract: another exporter may mean something else by that name.
+  """
+  if contract.SELF_CHECK not in served:
+    return False
+  signature = served[contract.SELF_CHECK]
+  wanted = {spec.name: tensors.DTYPE_NUMBERS[np.dtype(spec.dtype)]
+            for spec in contract.SELF_CHECKS[model].outputs}
+  return not signature.inputs and wanted.items() <= {
+      name: info.dtype for name, info in signature.outputs.items()}.items()
+
+
+def _check_tensor(where, spec, served, free) -> None:
+  required = f'{spec.dtype} {_shape_text(spec.shape)}'
+  if spec.name not in served:
+    raise errors.ModelError(
+        f'{where}: required {required}, found only {sorted(served)}; export the '
+        'model with covid-tf.')
+  info = served[spec.name]
+  shape = None if info.tensor_shape.unknown_rank else tuple(
+      None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
+  number = tensors.DTYPE_NUMBERS[np.dtype(spec.dtype)]
+  if info.dtype == number and _fits(spec.shape, shape, free):
+    return
+  found = next((str(kind) for kind, other in tensors.DTYPE_NUMBERS.items()
+                if other == info.dtype), f'dtype {info.dtype}')
+  raise errors.ModelError(
+      f'{where}: required {required}, found {found} {_shape_text(shape)}; export the '
+      'model with covid-tf.')
+
+
+def _fits(wanted, found, free) -> bool:
+  if found is None:  # No rank stated: the graph and our checks of answers decide.
+    return True
+  if len(wanted) != len(found):
+    return False
+  # An input that is free by contract must be free; an output may state less.
+  return all(
+      size is None or size == want or (want is None and not free)
+      for want, size in zip(wanted, found, strict=True))
+
+
+def _shape_text(shape) -> str:
+  if shape is None:
+    return '[unknown rank]'
+  return '[' + ', '.join('any' if size is None else str(size) for size in shape) + ']'
+
+
+# What a model said, held against the contract before anyone believes it.
 
 # Each of these is a probability, a map or a mask: in [0, 1] by contract. A map is
 # divided by its maximum, so the last bit of float32 may stick out.
@@ -18,7 +155,7 @@ REFERENCED = {
 }
 
 
-def check(source: str, model: str, signature: str, outputs: dict[str, np.ndarray],
+def check_outputs(source: str, model: str, signature: str, outputs: dict[str, np.ndarray],
           shape: tuple[int, int, int], first_slice: int) -> dict[str, np.ndarray]:
   """Refuses answers that no sound model gives.
 
@@ -78,7 +215,7 @@ def check_reference(source: str, model: str,
   checked = {'hu': hu}
   for signature, named in contract.SIGNATURES[model].items():
     if signature in REFERENCED[model]:
-      checked |= check(
+      checked |= check_outputs(
           source, model, signature,
           {spec.name: outputs[spec.name] for spec in named.outputs
            if spec.name in outputs}, hu.shape, 0)
@@ -109,3 +246,93 @@ def _check_values(where, name, array, first_slice):
   raise errors.ModelError(
       f'{where}, slice {first_slice + index}: required {required}, found {value}; '
       'the model is damaged: export it again, or roll back to its last good version.')
+
+
+# What the models answer, checked before a number is made of it.
+#
+# A model behind an address may be any model: a wrong shape is refused rather than
+# broadcast, and a NaN stops at the slice it came from instead of in a report.
+
+# Float arithmetic may leave a map by its last bits; anything more is another range.
+_REMEDY = 'use models that this package exported'
+
+
+def checked_lung_mask(
+    answer: np.ndarray, shape: tuple[int, int, int], first: int) -> np.ndarray:
+  """The lungs model's answer, if it is a mask.
+
+  Args:
+    answer: what `segment_lungs` returned.
+    shape: (slices, rows, columns) of what it was given.
+    first: index of the first of these slices in the study, for the message.
+
+  Returns:
+    bool or integer [slice, row, column], 0 or 1.
+
+  Raises:
+    errors.ModelError: it is no such mask.
+  """
+  mask = np.asarray(answer)
+  _require_shape('lung_mask', mask, shape, first)
+  if mask.dtype.kind not in 'biu':
+    raise errors.ModelError(
+        f'the lungs model: lung_mask must be of integers, found {mask.dtype}; '
+        f'{_REMEDY}.')
+  for index, plane in enumerate(mask, first):
+    if plane.max() > 1 or plane.min() < 0:
+      raise errors.ModelError(
+          f'the lungs model, slice {index}: lung_mask must be 0 or 1, found values '
+          f'from {plane.min()} to {plane.max()}; {_REMEDY}.')
+  return mask
+
+
+def checked_explanation(
+    answer: tuple, count: int, first: int) -> results.SliceExplanation:
+  """The classifier's answer, if it is probabilities and maps.
+
+  Args:
+    answer: what `grad_cam` returned: probabilities, fine maps, coarse maps.
+    count: slices that it was given.
+    first: index of the first of these slices in the study, for the message.
+
+  Returns:
+    The same in float32, in [0, 1].
+
+  Raises:
+    errors.ModelError: it is not.
+  """
+  names = results.SliceExplanation._fields
+  parts = tuple(answer)
+  if len(parts) != len(names):
+    raise errors.ModelError(
+        f'the classifier: {", ".join(names)} are required, found {len(parts)} '
+        f'arrays; {_REMEDY}.')
+  probability, cam_28, cam_14 = (np.asarray(part) for part in parts)
+  _require_shape(names[0], probability, (count,), first)
+  for name, maps in ((names[1], cam_28), (names[2], cam_14)):
+    side = int(name.removeprefix('cam_'))
+    _require_shape(name, maps, (count, side, side), first)
+  return results.SliceExplanation(*(
+      _unit_range(name, part, first)
+      for name, part in zip(names, (probability, cam_28, cam_14))))
+
+
+def _require_shape(name, array, shape, first):
+  if array.shape != shape:
+    raise errors.ModelError(
+        f'the model, slices {first} to {first + shape[0] - 1}: {name} must have '
+        f'shape {list(shape)}, found {list(array.shape)}; {_REMEDY}.')
+
+
+def _unit_range(name, values, first) -> np.ndarray:
+  if values.dtype.kind != 'f':
+    raise errors.ModelError(
+        f'the classifier: {name} must be of floats, found {values.dtype}; {_REMEDY}.')
+  # Written so that NaN fails too.
+  good = (values >= -_ROUNDING) & (values <= 1 + _ROUNDING)
+  if not good.all():
+    where = tuple(np.argwhere(~good)[0])
+    raise errors.ModelError(
+        f'the classifier, slice {first + where[0]}: {name} must be finite and in '
+        f'[0, 1], found {values[where]!s}; {_REMEDY}.')
+  return np.clip(values, 0, 1).astype(np.float32)

@@ -1,12 +1,41 @@
-"""Whole studies in pieces: as many slices a request as fit in its bytes."""
+"""What `analyze` asks of its models, and whole studies in batches that fit."""
 
+import abc
 import collections
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+from covid_tf import contract
 from covid_tf import errors
+from covid_tf import results
+
+
+class Models(Protocol):
+  """The two networks, wherever they run.
+
+  Batching, retries and transport are the predictor's business: callers pass as
+  many slices as they have. Slices are in the usual orientation, and the classifier's
+  cropped to the lung box of the case (`contract.REQUIRED_INPUT`): `analyze` sees to
+  both, and no shape shows where a caller did not. A context manager; closing frees what it holds.
+  A predictor may also have
+    `identities() -> tuple[results.ModelIdentity, ...]`, lungs first, and
+    `study()`, a context manager that gives Models pinned to one version of each
+    network, and raises errors.ModelVersionChangedError when that version goes.
+  """
+
+  def segment_lungs(self, hu: np.ndarray) -> np.ndarray:
+    """int16 [N, H, W] in HU to uint8 [N, H, W], 0 or 1."""
+
+  def grad_cam(self, hu: np.ndarray) -> results.SliceExplanation:
+    """int16 [N, h, w] lung crops in HU to probabilities and both CAM scales."""
+
+  def features(self, hu: np.ndarray) -> results.SliceFeatures:
+    """int16 [N, h, w] lung crops in HU to pooled features and gradients."""
+
+
+# Whole studies in pieces: as many slices a request as fit in its bytes.
 
 BATCH_BYTES = 4 << 20  # A request; 8 slices of 512 x 512, 16 usual lung crops.
 MAX_SLICES = 16  # Where more slices at once gain nothing and cost server memory.
@@ -77,3 +106,54 @@ def in_order(
 def _finish_first(waiting, finish):
   piece, started = waiting.popleft()
   return piece, finish(piece, started)
+
+
+# The two networks as `analyze` asks for them, whatever carries the batches.
+
+class Networks(abc.ABC):
+  """segment_lungs, grad_cam and features over batches of one signature."""
+
+  @abc.abstractmethod
+  def answers(
+      self, model: str, signature: str, hu: np.ndarray
+  ) -> Iterator[tuple[range, dict[str, np.ndarray]]]:
+    """Yields (slices, checked outputs) for all of `hu`, in order."""
+
+  def segment_lungs(self, hu: np.ndarray) -> np.ndarray:
+    """Finds the lungs.
+
+    Args:
+      hu: int16 [N, H, W].
+
+    Returns:
+      uint8 [N, H, W], 1 inside the lungs.
+
+    Raises:
+      errors.ModelError: the model or its server failed.
+    """
+    return self._collect(contract.LUNGS_MODEL, contract.SERVING_DEFAULT,
+                         hu)['lung_mask']
+
+  def grad_cam(self, hu: np.ndarray) -> results.SliceExplanation:
+    """Classifies and localizes int16 [N, h, w] lung crops; raises ModelError."""
+    return results.SliceExplanation(**self._collect(
+        contract.CLASSIFIER_MODEL, contract.GRAD_CAM, hu))
+
+  def features(self, hu: np.ndarray) -> results.SliceFeatures:
+    """Describes int16 [N, h, w] lung crops by features; raises ModelError."""
+    return results.SliceFeatures(**self._collect(
+        contract.CLASSIFIER_MODEL, contract.FEATURES, hu))
+
+  def _collect(self, model, signature, hu) -> dict[str, np.ndarray]:
+    check_hu(hu)
+    # One block an output, made before the first answer: no second copy at the end.
+    whole = {
+        spec.name: np.empty(
+            (hu.shape[0], *(asked if size is None else size for size, asked in zip(
+                spec.shape[1:], hu.shape[1:], strict=False))), spec.dtype)
+        for spec in contract.SIGNATURES[model][signature].outputs}
+    if hu.shape[0]:
+      for slices, outputs in self.answers(model, signature, hu):
+        for name, array in outputs.items():
+          whole[name][slices.start:slices.stop] = array
+    return whole

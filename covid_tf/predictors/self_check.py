@@ -20,7 +20,7 @@ import numpy as np
 from covid_tf import contract
 from covid_tf import errors
 from covid_tf import results
-from covid_tf.predictors import answers as answers_lib
+from covid_tf.predictors import answers
 from covid_tf.predictors import reference_slices
 
 # The design's bounds between float32 answers of two machines.
@@ -159,7 +159,7 @@ def check(
           'carries no reference answers (an older export, or not ours): only whether '
           'it repeats itself was asked')
     else:
-      for signature in answers_lib.REFERENCED[identity.name]:
+      for signature in answers.REFERENCED[identity.name]:
         _, outputs = _ask(asked, identity.name, signature, reference['hu'])
         _keep_worst(report, compare(reference, signature, outputs))
     _repeat(report, asked, reference, batches, one_machine, tick)

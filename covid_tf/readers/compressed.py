@@ -11,12 +11,147 @@ import re
 import struct
 
 import numpy as np
+from pydicom import encaps
 from pydicom import uid
 
 from covid_tf import errors
-from covid_tf.readers import images
-from covid_tf.readers import pixel_layout
-from covid_tf.readers import rle_stream
+from covid_tf.readers import images as images_lib
+from covid_tf.readers import pixels as pixels_lib
+
+# Encapsulated pixel data (PS3.5 A.4): whole, or refused.
+
+_ITEM = 0xE000FFFE  # (fffe,e000), read as one little-endian word.
+_SEQUENCE_DELIMITER = 0xE0DDFFFE
+# These bytes begin an image of JPEG or JPEG-LS (SOI), of JPEG 2000 (SOC and SIZ), and
+# stand nowhere within one.
+_STARTS = (b'\xff\xd8\xff', b'\xff\x4f\xff\x51')
+
+
+def frames_of(data: bytes, count: int, frame_table) -> list[bytes]:
+  """The compressed stream of each frame.
+
+  Args:
+    data: the value of Pixel Data, and possibly what follows it in the file.
+    count: frames to be found.
+    frame_table: Extended Offset Table and its lengths, or None.
+
+  Raises:
+    CTReadError: an item is cut off or damaged, or frames are missing.
+  """
+  items, end = _items(data)
+  # The first is the Basic Offset Table; some writers end with empty ones.
+  fragments = [item for item in items[1:] if item]
+  images = _images(fragments)
+  if len(images) > count:
+    raise errors.CTReadError(
+        f'its header says {count} image(s), its compressed pixels hold '
+        f'{len(images)}.')
+  if len(images) == count and fragments[0].startswith(_STARTS):
+    return images
+  if count == 1:
+    return [b''.join(fragments)]
+  if len(fragments) == count:
+    return fragments
+  try:
+    frames = list(encaps.generate_frames(
+        data[:end], number_of_frames=count, extended_offsets=frame_table))
+  except Exception:  # Damaged tables fail anywhere inside pydicom.
+    frames = []
+  if len(frames) != count:
+    raise errors.CTReadError(
+        f'compressed pixels of {count} frames are required, found '
+        f'{len(fragments)} pieces that cannot be told apart.')
+  return frames
+
+
+def _images(fragments: list[bytes]) -> list[bytes]:
+  """Fragments joined from one start of an image to the next."""
+  pieces = []
+  for fragment in fragments:
+    if fragment.startswith(_STARTS):
+      pieces.append([])
+    if pieces:
+      pieces[-1].append(fragment)
+  return [b''.join(piece) for piece in pieces]
+
+
+def _items(data: bytes) -> tuple[list[bytes], int]:
+  """All items up to the delimiter, and where that ends."""
+  items, place = [], 0
+  while place + 8 <= len(data):
+    tag, length = struct.unpack_from('<LL', data, place)
+    place += 8
+    if tag == _SEQUENCE_DELIMITER and items:
+      return items, place
+    if tag != _ITEM:
+      raise errors.CTReadError('its compressed pixels are damaged.')
+    if place + length > len(data):
+      break
+    items.append(data[place:place + length])
+    place += length
+  raise errors.CTReadError(
+      'truncated: its compressed pixels are cut off before their end.')
+
+
+# Whether an RLE image (PS3.5 annex G) holds the bytes of its pixels, no fewer.
+#
+# Its decoder takes whatever a damaged stream gives: too many bytes are left out in
+# silence.
+
+_HEADER_BYTES = 64
+
+
+def coded_rle_image(stream: bytes, pixels: int, segments: int) -> bytes:
+  """The stream up to the last byte that its pixels need.
+
+  Args:
+    stream: header and segments, and whatever a writer added.
+    pixels: of the image; each segment gives one byte for each.
+    segments: bytes of a pixel.
+
+  Raises:
+    CTReadError: a segment is missing, or gives fewer or more bytes.
+  """
+  if len(stream) < _HEADER_BYTES:
+    raise errors.CTReadError('truncated: its compressed image has no header.')
+  count, *starts = struct.unpack_from(f'<{segments + 1}L', stream)
+  ends = [*starts[1:], len(stream)]
+  if count != segments or starts[0] != _HEADER_BYTES or not all(
+      start < end for start, end in zip(starts, ends)):
+    raise errors.CTReadError(
+        f'its compressed image must have {segments} segments ({8 * segments} bits a '
+        'pixel).')
+  used = [_used_bytes(stream[start:end], pixels)
+          for start, end in zip(starts, ends)]
+  for start, end, length in zip(starts, ends[:-1], used):
+    if stream[start + length:end].strip(b'\0'):  # Padding (G.3.1).
+      raise _not_whole()
+  return stream[:starts[-1] + used[-1]]
+
+
+def _used_bytes(segment: bytes, pixels: int) -> int:
+  """Bytes that give exactly one byte for each pixel."""
+  place = decoded = 0
+  while decoded < pixels and place < len(segment):
+    code = segment[place]
+    if code < 128:  # That many plus one bytes as they are.
+      decoded += code + 1
+      place += code + 2
+    elif code > 128:  # One byte repeated.
+      decoded += 257 - code
+      place += 2
+    else:
+      place += 1
+  if decoded != pixels or place > len(segment):
+    raise _not_whole()
+  return place
+
+
+def _not_whole() -> errors.CTReadError:
+  return errors.CTReadError(
+      'truncated or damaged: its compressed image does not give one byte for '
+      'each pixel.')
+
 
 _START_OF_IMAGE = b'\xff\xd8'
 _START_OF_CODESTREAM = b'\xff\x4f\xff\x51'  # JPEG 2000, SOC and SIZ.
@@ -36,7 +171,7 @@ _TILE_PART, _START_OF_DATA = 0xFF90, 0xFF93
 _PACKET_OR_END = re.compile(b'\xff\x91\0\4..|\xff\xd9', re.DOTALL)
 
 
-def coded_image(stream: bytes, layout: images.PixelLayout) -> bytes:
+def coded_image(stream: bytes, layout: images_lib.PixelLayout) -> bytes:
   """The stream from its first to its last marker, without what follows.
 
   Args:
@@ -47,10 +182,10 @@ def coded_image(stream: bytes, layout: images.PixelLayout) -> bytes:
     CTReadError: the stream is cut off, damaged or contradicts the header.
   """
   if layout.syntax == uid.RLELossless:
-    return rle_stream.coded_image(
+    return coded_rle_image(
         stream, layout.rows * layout.columns, layout.bits_allocated // 8)
   try:
-    if layout.syntax in pixel_layout.JPEG_2000:
+    if layout.syntax in pixels_lib.JPEG_2000:
       image, found = _jpeg_2000(stream)
     else:
       image, found = _jpeg(stream)

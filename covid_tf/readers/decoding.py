@@ -1,25 +1,102 @@
 """Stored values of an image, whatever its transfer syntax."""
 
+import contextlib
+import ctypes
+import platform
 import sys
+import threading
 
+import gdcm
 import numpy as np
 from pydicom import encaps
 from pydicom import pixels
 from pydicom import uid
 
 from covid_tf import errors
-from covid_tf.readers import fragments
-from covid_tf.readers import gdcm_jpeg
+from covid_tf.readers import compressed
 from covid_tf.readers import images
 from covid_tf.readers import lossless_jpeg
-from covid_tf.readers import pixel_layout
-from covid_tf.readers import streams
+from covid_tf.readers import pixels as pixels_lib
+
+# Lossless JPEG by GDCM, without the way through a text.
+#
+# GDCM's Python layer hands pixels over as a str that must be encoded back to bytes,
+# which takes as long as the decoding (docs/adr/0011).
+
+_STDERR_LOCK = threading.Lock()
+
+
+def decode_jpeg(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
+  """Decodes one image.
+
+  Returns:
+    uint16 [row, column]; bits above Bits Stored have no meaning.
+
+  Raises:
+    CTReadError: GDCM gives another number of bytes than the header promises.
+  """
+  size = 2 * layout.rows * layout.columns
+  codec = gdcm.JPEGCodec()
+  codec.SetNumberOfDimensions(2)
+  codec.SetDimensions((layout.columns, layout.rows, 1))
+  codec.SetPixelFormat(gdcm.PixelFormat(
+      1, 16, layout.bits_stored, layout.bits_stored - 1, int(layout.signed)))
+  codec.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(
+      gdcm.PhotometricInterpretation.MONOCHROME2))
+  decoded = gdcm.DataElement()
+  with _silent_c_library():
+    done = codec.Decode(_element(stream), decoded)
+  value = decoded.GetByteValue() if done else None
+  if value is None or str(value.GetLength()) != str(size):
+    raise errors.CTReadError(
+        'its pixels (JPEG lossless) cannot be decoded: they are damaged or '
+        'truncated.')
+  memory = (ctypes.c_char * size).from_address(
+      int(value.GetVoidPointer()))
+  words = np.frombuffer(memory, np.uint16).reshape(layout.rows, layout.columns)
+  return words.copy()  # The memory goes with `decoded`.
+
+
+@contextlib.contextmanager
+def _silent_c_library():
+  """Keeps libjpeg's remarks on damaged data off the terminal: we refuse in words.
+
+  They cannot be switched off in GDCM. GNU's C library has its standard error in a
+  variable that may be set; what Python writes there does not pass through it.
+  """
+  if platform.libc_ver()[0] != 'glibc':
+    yield
+    return
+  library = ctypes.CDLL(None)
+  library.fopen.restype = ctypes.c_void_p
+  stream = ctypes.c_void_p.in_dll(library, 'stderr')
+  with _STDERR_LOCK:
+    nowhere, before = library.fopen(b'/dev/null', b'w'), stream.value
+    if nowhere:
+      stream.value = nowhere
+    try:
+      yield
+    finally:
+      stream.value = before
+      if nowhere:
+        library.fclose(ctypes.c_void_p(nowhere))
+
+
+def _element(stream: bytes) -> gdcm.DataElement:
+  fragment = gdcm.Fragment()
+  fragment.SetByteStringValue(stream)
+  fragments = gdcm.SequenceOfFragments.New()
+  fragments.AddFragment(fragment)
+  element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+  element.SetValue(fragments.__ref__())
+  return element
+
 
 # The decoders of each family, the faster one first; all were measured to be right
 # on signed values (docs/adr/0011).
 _PLUGINS = (
-    dict.fromkeys(pixel_layout.JPEG_LS, ('pyjpegls', 'gdcm'))
-    | dict.fromkeys(pixel_layout.JPEG_2000, ('pylibjpeg', 'gdcm'))
+    dict.fromkeys(pixels_lib.JPEG_LS, ('pyjpegls', 'gdcm'))
+    | dict.fromkeys(pixels_lib.JPEG_2000, ('pylibjpeg', 'gdcm'))
     | {uid.RLELossless: ('pydicom',)})
 
 
@@ -46,7 +123,7 @@ class PixelReader:
       CTReadError: the pixels are truncated, damaged or contradict the header.
     """
     layout = image.pixels
-    if layout.syntax in pixel_layout.COMPRESSED:
+    if layout.syntax in pixels_lib.COMPRESSED:
       if layout is not self._layout:
         self._frames = _compressed_frames(layout)
         self._layout = layout
@@ -70,15 +147,15 @@ class PixelReader:
 
 def _compressed_frames(layout: images.PixelLayout) -> list[bytes]:
   data = layout.source.read(layout.offset, layout.source.size)
-  return fragments.frames_of(data, layout.frames, layout.frame_table)
+  return compressed.frames_of(data, layout.frames, layout.frame_table)
 
 
 def _decoded(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
   """Words of one compressed image, uint16 (RLE: or uint32) [row, column]."""
-  stream = streams.coded_image(stream, layout)
-  if layout.syntax in pixel_layout.JPEG_LOSSLESS:
+  stream = compressed.coded_image(stream, layout)
+  if layout.syntax in pixels_lib.JPEG_LOSSLESS:
     lossless_jpeg.require_lossless(stream, layout.columns)
-    words = gdcm_jpeg.decode(stream, layout)
+    words = decode_jpeg(stream, layout)
     lossless_jpeg.require_whole(stream, words)
   else:
     words = _decoded_by_pydicom(stream, layout)
@@ -102,10 +179,10 @@ def _decoded_by_pydicom(stream: bytes, layout: images.PixelLayout) -> np.ndarray
   plugin = _plugin(decoder)
   allocated = layout.bits_allocated if layout.syntax == uid.RLELossless else 16
   attempts = [stream]
-  if layout.syntax in pixel_layout.JPEG_LS:
+  if layout.syntax in pixels_lib.JPEG_LS:
     # CharLS refuses zero bytes before the end marker. Whether they are padding only
     # its decoding tells, so they are left out where it has failed.
-    attempts.extend(streams.without_zeros_before_end(stream))
+    attempts.extend(compressed.without_zeros_before_end(stream))
   for attempt in attempts:
     try:
       words, _ = decoder.as_array(

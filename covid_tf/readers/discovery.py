@@ -13,9 +13,8 @@ import stat
 import zipfile
 
 from covid_tf import errors
-from covid_tf.readers import dicomdir
 from covid_tf.readers import elements
-from covid_tf.readers import sources
+from covid_tf.readers import sources as sources_lib
 
 _START = 1024  # Of a file, to know it by its content.
 _PAIR_SUFFIXES = ('.hdr', '.hdr.gz', '.img', '.img.gz')
@@ -92,10 +91,10 @@ def find(path: pathlib.Path):
     with _opened(path) as archive:
       yield _in_zip(archive)
   else:
-    source = sources.FileSource(path)
-    if dicomdir.is_dicomdir(source):
+    source = sources_lib.FileSource(path)
+    if sources_lib.is_dicomdir(source):
       yield Found(tuple(
-          sources.FileSource(file) for file in dicomdir.referenced_files(path)))
+          sources_lib.FileSource(file) for file in sources_lib.referenced_files(path)))
     else:
       yield Found((source,))
 
@@ -108,7 +107,7 @@ def _is_nifti_file(path: str | os.PathLike) -> bool:
   except OSError:  # Said by whoever reads it.
     return is_nifti(os.path.basename(path))
   return start[128:132] != b'DICM' and (
-      sources.is_nifti(start) or is_nifti(os.path.basename(path)))
+      sources_lib.is_nifti(start) or is_nifti(os.path.basename(path)))
 
 
 def is_nifti(name: str) -> bool:
@@ -155,7 +154,7 @@ def _walk(root: pathlib.Path) -> Found:
         niftis.append(pathlib.Path(entry.path))
       else:
         archives += _names_zip(entry.name)
-        files.append(sources.FileSource(pathlib.Path(entry.path)))
+        files.append(sources_lib.FileSource(pathlib.Path(entry.path)))
   refuse_dangling(links.dangling)
   return Found(
       tuple(files), tuple(niftis), (*links.notes(), *_unopened(archives, 'folder')))
@@ -215,10 +214,10 @@ def of_files(files) -> Found:
     CTReadError: links among them lead nowhere.
   """
   files = [pathlib.Path(file) for file in sorted(files)]
-  nowhere = [file for file in files if sources.leads_nowhere(file)]
+  nowhere = [file for file in files if sources_lib.leads_nowhere(file)]
   refuse_dangling([file.name for file in nowhere if may_be_image(file.name)])
   return Found(tuple(map(
-      sources.FileSource, (file for file in files if file not in set(nowhere)))))
+      sources_lib.FileSource, (file for file in files if file not in set(nowhere)))))
 
 
 def may_be_image(name: str) -> bool:
@@ -258,9 +257,9 @@ def _format(source) -> tuple[str, str] | None:
   for known, remedy, magics, suffixes in _OTHER_FORMATS:
     if start.startswith(magics) or name.endswith(suffixes):
       return known, remedy
-  if is_nifti(name) or sources.is_nifti(start) or start[344:348] == b'n+1\0':
+  if is_nifti(name) or sources_lib.is_nifti(start) or start[344:348] == b'n+1\0':
     return 'NIfTI inside a zip', 'unpack it and give the .nii or .nii.gz file'
-  if sources.is_nifti_pair(start) or (
+  if sources_lib.is_nifti_pair(start) or (
       name.endswith(_PAIR_SUFFIXES) and start[128:132] != b'DICM'):
     return ('of a pair of NIfTI or ANALYZE (.hdr and .img)',
             'convert it to one .nii or .nii.gz file in Hounsfield units')
@@ -291,5 +290,5 @@ def _in_zip(archive: zipfile.ZipFile) -> Found:
         'the zip is protected by a password; unpack it and give the folder.')
   members.sort(key=lambda info: info.filename)
   return Found(
-      tuple(sources.ZipSource(archive, info) for info in members),
+      tuple(sources_lib.ZipSource(archive, info) for info in members),
       notes=_unopened(sum(_names_zip(info.filename) for info in members), 'zip'))

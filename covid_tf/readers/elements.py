@@ -5,12 +5,129 @@ conversion is lenient, warns with the value in the text (which may be a name),
 and takes most of the time of reading a header.
 """
 
+import datetime
+import hashlib
 import math
 import re
 import struct
 
 from pydicom import datadict
 from pydicom import dataelem
+from pydicom import uid
+
+# The elements that the reader looks at (PS3.6).
+
+FRAME_TYPE = 0x00089007
+IMAGE_TYPE = 0x00080008
+SOP_CLASS_UID = 0x00080016
+SOP_INSTANCE_UID = 0x00080018
+SERIES_DATE = 0x00080021
+ACQUISITION_DATE = 0x00080022
+ACQUISITION_DATE_TIME = 0x0008002A
+STUDY_DATE = 0x00080020
+MODALITY = 0x00080060
+SLICE_THICKNESS = 0x00180050
+CONVOLUTION_KERNEL = 0x00181210
+STUDY_INSTANCE_UID = 0x0020000D
+SERIES_INSTANCE_UID = 0x0020000E
+ACQUISITION_NUMBER = 0x00200012
+IMAGE_POSITION_PATIENT = 0x00200032
+IMAGE_ORIENTATION_PATIENT = 0x00200037
+FRAME_OF_REFERENCE_UID = 0x00200052
+SAMPLES_PER_PIXEL = 0x00280002
+PHOTOMETRIC_INTERPRETATION = 0x00280004
+NUMBER_OF_FRAMES = 0x00280008
+ROWS = 0x00280010
+COLUMNS = 0x00280011
+PIXEL_SPACING = 0x00280030
+BITS_ALLOCATED = 0x00280100
+BITS_STORED = 0x00280101
+HIGH_BIT = 0x00280102
+PIXEL_REPRESENTATION = 0x00280103
+PIXEL_PADDING_VALUE = 0x00280120
+PIXEL_PADDING_RANGE_LIMIT = 0x00280121
+RESCALE_INTERCEPT = 0x00281052
+RESCALE_SLOPE = 0x00281053
+RESCALE_TYPE = 0x00281054
+LOSSY_IMAGE_COMPRESSION = 0x00282110
+SHARED_FUNCTIONAL_GROUPS = 0x52009229
+PER_FRAME_FUNCTIONAL_GROUPS = 0x52009230
+EXTENDED_OFFSET_TABLE = 0x7FE00001
+EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00002
+FLOAT_PIXEL_DATA = 0x7FE00008
+PIXEL_DATA = 0x7FE00010
+
+# Fields that may tell phases of one series apart, the surest first: keyword to tag and
+# struct format of a binary value ('' for text).
+MARKS = {
+    'TemporalPositionIdentifier': (0x00200100, ''),
+    'TemporalPositionIndex': (0x00209128, 'L'),
+    'NominalPercentageOfCardiacPhase': (0x00209241, 'f'),
+    'NominalCardiacTriggerDelayTime': (0x00209153, 'd'),
+    'TriggerTime': (0x00181060, ''),
+    'AcquisitionNumber': (ACQUISITION_NUMBER, ''),
+    'FrameAcquisitionNumber': (0x00209156, 'H'),
+    'IrradiationEventUID': (0x00083010, ''),
+    'ConvolutionKernel': (CONVOLUTION_KERNEL, ''),
+    'SliceThickness': (SLICE_THICKNESS, ''),
+    'ImageType': (IMAGE_TYPE, ''),
+    'KVP': (0x00180060, ''),
+    'ReconstructionDiameter': (0x00181100, ''),
+    'SeriesNumber': (0x00200011, ''),
+    'AcquisitionTime': (0x00080032, ''),
+    'AcquisitionDateTime': (ACQUISITION_DATE_TIME, ''),
+    'FrameAcquisitionDateTime': (0x00189074, ''),
+    'ContentTime': (0x00080033, ''),
+    'SeriesTime': (0x00080031, ''),
+}
+SERIES_DESCRIPTION = 0x0008103E
+
+OF_AN_IMAGE = (
+    *dict.fromkeys(tag for tag, _ in MARKS.values()), SERIES_DESCRIPTION,
+    IMAGE_TYPE, SOP_CLASS_UID, SOP_INSTANCE_UID, SERIES_DATE, ACQUISITION_DATE,
+    ACQUISITION_DATE_TIME, STUDY_DATE, MODALITY, SLICE_THICKNESS,
+    CONVOLUTION_KERNEL, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID,
+    ACQUISITION_NUMBER, IMAGE_POSITION_PATIENT, IMAGE_ORIENTATION_PATIENT,
+    FRAME_OF_REFERENCE_UID, SAMPLES_PER_PIXEL, PHOTOMETRIC_INTERPRETATION,
+    NUMBER_OF_FRAMES, ROWS, COLUMNS, PIXEL_SPACING, BITS_ALLOCATED, BITS_STORED,
+    HIGH_BIT, PIXEL_REPRESENTATION, PIXEL_PADDING_VALUE,
+    PIXEL_PADDING_RANGE_LIMIT, RESCALE_INTERCEPT, RESCALE_SLOPE, RESCALE_TYPE,
+    LOSSY_IMAGE_COMPRESSION, SHARED_FUNCTIONAL_GROUPS,
+    PER_FRAME_FUNCTIONAL_GROUPS, EXTENDED_OFFSET_TABLE,
+    EXTENDED_OFFSET_TABLE_LENGTHS,
+)
+
+
+# UIDs and dates as headers hold them, made safe to print and to name files by.
+
+_UID = re.compile(r'[0-9]+(\.[0-9]+)*')
+_LONGEST_UID = 64  # PS3.5 section 9.1.
+
+
+def legal_uid(uid: str) -> bool:
+  """Whether a text is a UID: digits and dots, at most 64 of them."""
+  return len(uid) <= _LONGEST_UID and _UID.fullmatch(uid) is not None
+
+
+def safe_uid(uid: str) -> str:
+  """The UID itself; for an illegal text a UID derived from it, always the same.
+
+  Texts like '../x' or '=cmd' reach file names and tables; a UID under 2.25
+  (PS3.5 B.2) made from their digest is as unique and harmless.
+  """
+  if not uid or legal_uid(uid):
+    return uid
+  digest = hashlib.sha256(uid.encode('utf-8', 'replace')).digest()
+  return f'2.25.{int.from_bytes(digest[:16], "big")}'
+
+
+def iso_date(text: str) -> str | None:
+  """'YYYYMMDD…' as 'YYYY-MM-DD'; None if it is no date."""
+  try:
+    return datetime.datetime.strptime(text[:8], '%Y%m%d').date().isoformat()
+  except ValueError:
+    return None
+
 
 # Python's float() also takes 'nan', 'inf' and '1_000'; a decimal string does not.
 _DECIMAL = re.compile(r'[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?')
@@ -140,3 +257,26 @@ def items(elements, tag: int) -> list[dict]:
     element = dataelem.convert_raw_data_element(element)
   return [{int(key): item.get_item(key) for key in item.keys()}
           for item in element.value or ()]
+
+
+# Kinds of DICOM objects, by SOP Class UID (PS3.6 annex A).
+
+CT_SOP_CLASSES = frozenset((
+    uid.CTImageStorage, uid.EnhancedCTImageStorage,
+    uid.LegacyConvertedEnhancedCTImageStorage))
+MULTI_FRAME_CT = frozenset((
+    uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage))
+
+_LABEL_MAP_SEGMENTATION_STORAGE = '1.2.840.10008.5.1.4.1.1.66.7'
+
+# They have rows and columns, but lie over a series instead of being part of one;
+# some writers give them the series UID of the CT.
+OVER_A_SERIES = frozenset((
+    uid.SegmentationStorage, uid.ParametricMapStorage, uid.RTDoseStorage,
+    _LABEL_MAP_SEGMENTATION_STORAGE))
+
+
+def sop_class_name(sop_class: str) -> str:
+  """The class in words, fit to print."""
+  return printable(
+      uid.UID(sop_class).name if legal_uid(sop_class) else 'no legal UID')

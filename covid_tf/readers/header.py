@@ -1,23 +1,182 @@
 """From the elements of a header to image records, with what is wrong in words."""
 
+import collections
 import dataclasses
+import math
+import operator
+import pathlib
 import re
+import struct
 
+import numpy as np
 from pydicom import uid as pydicom_uid
 
-from covid_tf.readers import data_sets
+from covid_tf.readers import dataset
 from covid_tf.readers import elements as elements_lib
-from covid_tf.readers import fields
-from covid_tf.readers import frames
 from covid_tf.readers import images
-from covid_tf.readers import pixel_layout
+from covid_tf.readers import pixels as pixels_lib
 from covid_tf.readers import privacy
-from covid_tf.readers import sop_classes
-from covid_tf.readers import tags
-from covid_tf.readers import uids
+from covid_tf.readers import sources
 
-_DATES = (tags.ACQUISITION_DATE, tags.ACQUISITION_DATE_TIME, tags.SERIES_DATE,
-          tags.STUDY_DATE)
+# Geometry and rescale of one image, each value checked.
+
+# A CT's pixels lie between those of micro-CT and of a 250 cm field of view.
+_SPACING_RANGE_MM = (0.05, 5.0)
+# Direction cosines written with three decimals are this far from unit vectors.
+_DIRECTION_TOLERANCE = 2e-3
+# Beyond it a header is damaged: no scanner's coordinate has ten digits.
+_FARTHEST_MM = 1e5
+_SLOPE_RANGE = (1e-6, 1e4)
+_LARGEST_INTERCEPT = 1e6
+
+
+def tried(problems: list[str], function, *args):
+  """The result of `function`, or None with the reason added to `problems`."""
+  try:
+    return function(*args)
+  except elements_lib.ElementError as error:
+    problems.append(str(error))
+    return None
+
+
+def image_plane(elements) -> images.Plane:
+  """Position, orientation and pixel spacing of an image.
+
+  Raises:
+    ElementError: one of them is missing or cannot be true.
+  """
+  spacing = elements_lib.decimals(elements, elements_lib.PIXEL_SPACING, 2)
+  if not all(_SPACING_RANGE_MM[0] <= step <= _SPACING_RANGE_MM[1] for step in spacing):
+    raise elements_lib.ElementError(
+        'Pixel Spacing must lie between 0.05 and 5 mm, found '
+        f'{spacing[0]:g}, {spacing[1]:g}')
+  position = elements_lib.decimals(elements, elements_lib.IMAGE_POSITION_PATIENT, 3)
+  if max(map(abs, position)) > _FARTHEST_MM:
+    raise elements_lib.ElementError(
+        f'Image Position (Patient) is {max(map(abs, position)):g} mm away')
+  cosines = elements_lib.decimals(elements, elements_lib.IMAGE_ORIENTATION_PATIENT, 6)
+  return images.Plane(position, *_directions(cosines), spacing)
+
+
+def _directions(cosines):
+  row, column = cosines[:3], cosines[3:]
+  lengths = math.hypot(*row), math.hypot(*column)
+  product = sum(map(operator.mul, row, column))
+  if max(abs(length - 1) for length in lengths) > _DIRECTION_TOLERANCE or (
+      abs(product) > _DIRECTION_TOLERANCE):
+    raise elements_lib.ElementError(
+        'Image Orientation (Patient) must be two perpendicular unit vectors, '
+        f'found lengths {lengths[0]:.4g} and {lengths[1]:.4g}, product {product:.4g}')
+  return tuple(tuple(value / length for value in direction)
+               for direction, length in zip((row, column), lengths))
+
+
+def image_rescale(elements, padding_range) -> images.Rescale:
+  """Slope and intercept to Hounsfield units.
+
+  Raises:
+    ElementError: missing, not finite, a slope of zero or below, or absurd.
+  """
+  slope, = elements_lib.decimals(elements, elements_lib.RESCALE_SLOPE, 1)
+  intercept, = elements_lib.decimals(elements, elements_lib.RESCALE_INTERCEPT, 1)
+  if not _SLOPE_RANGE[0] <= slope <= _SLOPE_RANGE[1]:
+    raise elements_lib.ElementError(
+        f'Rescale Slope must be above 0 (1e-6 to 1e4), found {slope:g}')
+  if abs(intercept) > _LARGEST_INTERCEPT:
+    raise elements_lib.ElementError(
+        f'Rescale Intercept of {intercept:g} gives no Hounsfield units')
+  return images.Rescale(slope, intercept, padding_range)
+
+
+def image_padding(elements, pixels) -> tuple[int, int] | None:
+  """The stored values that stand for no measurement (PS3.3 C.7.5.1.1.2).
+
+  The VR of the element (US or SS) is often wrong, so the sign is taken from the
+  pixels' own representation.
+  """
+  value = _word(elements, elements_lib.PIXEL_PADDING_VALUE, pixels)
+  if value is None:
+    return None
+  limit = _word(elements, elements_lib.PIXEL_PADDING_RANGE_LIMIT, pixels)
+  limit = value if limit is None else limit
+  return min(value, limit), max(value, limit)
+
+
+def _word(elements, tag: int, pixels) -> int | None:
+  """A stored value; modulo the word, since its VR may have the other sign."""
+  value = elements_lib.raw(elements, tag)
+  if not value or pixels is None:
+    return None
+  found = elements_lib.binary_numbers(elements, tag)
+  if elements[tag].VR in ('IS', 'DS'):
+    found = elements_lib.decimals(elements, tag, 1)
+  elif found is None and len(value) == 2:
+    found = struct.unpack('<H' if elements[tag].is_little_endian else '>H', value)
+  if found is None or len(found) != 1 or not float(found[0]).is_integer():
+    raise elements_lib.ElementError(
+        f'{elements_lib.described(tag)} has {len(value)} bytes instead of 2')
+  bits = 16 if -1 << 15 <= found[0] < 1 << 16 else 32
+  word = int(found[0]) % (1 << bits)
+  return word - (1 << bits) if pixels.signed and word >> (bits - 1) else word
+
+
+def angle_deg(first, second) -> float:
+  """Angle between two unit vectors, 0 to 180 degrees."""
+  return math.degrees(math.acos(float(np.clip(np.dot(first, second), -1, 1))))
+
+
+# Functional groups of enhanced multi-frame CT (PS3.3 C.7.6.16).
+
+# The macros that the reader needs: each is a sequence of one item.
+_PIXEL_MEASURES = 0x00289110
+_PLANE_POSITION = 0x00209113
+_PLANE_ORIENTATION = 0x00209116
+_PIXEL_VALUE_TRANSFORMATION = 0x00289145
+_CT_IMAGE_FRAME_TYPE = 0x00189329
+_CT_RECONSTRUCTION = 0x00189314
+_FRAME_CONTENT = 0x00209111
+_CARDIAC_SYNCHRONIZATION = 0x00189118
+_MACROS = (_PIXEL_MEASURES, _PLANE_POSITION, _PLANE_ORIENTATION,
+           _PIXEL_VALUE_TRANSFORMATION, _CT_IMAGE_FRAME_TYPE, _CT_RECONSTRUCTION,
+           _FRAME_CONTENT, _CARDIAC_SYNCHRONIZATION)
+
+
+def functional_groups(elements) -> list:
+  """For each frame a mapping of tag to raw element, as a single-frame file has.
+
+  A macro stands either in the shared group or in that of each frame. What the
+  top level of the file says of geometry or rescale does not count, but kernel,
+  thickness and acquisition do where no macro says more.
+
+  Raises:
+    ElementError: there are no per-frame groups.
+  """
+  shared = elements_lib.items(elements, elements_lib.SHARED_FUNCTIONAL_GROUPS)
+  frames = elements_lib.items(elements, elements_lib.PER_FRAME_FUNCTIONAL_GROUPS)
+  if not frames or len(shared) > 1:
+    raise elements_lib.ElementError(
+        'an enhanced CT needs functional groups for each frame, found '
+        f'{len(shared)} shared and {len(frames)} of frames')
+  common = _values(shared[0]) if shared else {}
+  outside = {tag: elements[tag] for tag in (
+      elements_lib.IMAGE_TYPE, elements_lib.CONVOLUTION_KERNEL, elements_lib.ACQUISITION_NUMBER)
+             if tag in elements}
+  return [collections.ChainMap(_values(frame), common, outside) for frame in frames]
+
+
+def _values(group) -> dict:
+  values = {}
+  for macro in _MACROS:
+    items = elements_lib.items(group, macro)
+    if len(items) > 1:
+      raise elements_lib.ElementError(
+          f'{elements_lib.described(macro)} must have one item, found {len(items)}')
+    values.update(*items)
+  return values
+
+
+_DATES = (elements_lib.ACQUISITION_DATE, elements_lib.ACQUISITION_DATE_TIME, elements_lib.SERIES_DATE,
+          elements_lib.STUDY_DATE)
 # Letters of a Rescale Type that says HU: 'HU', 'H.U.', 'Hounsfield', 'HOUNSFIELD
 # UNITS', and GE's 'Houndsfield Unit'.
 _HU_TYPE = re.compile('(HOUN[DS]*FIELDS?(UNITS?)?)?(HU)?')
@@ -36,13 +195,13 @@ def images_of(
     images; None for a file that is not DICOM; a BrokenFile.
   """
   try:
-    data_set = data_sets.read(source)
-  except data_sets.NotDicomError:
+    data_set = dataset.read(source)
+  except dataset.NotDicomError:
     return None
-  except data_sets.IncompleteError as error:
+  except dataset.IncompleteError as error:
     return _broken_or_no_image(source, error)
   elements = data_set.elements
-  if elements_lib.text(elements, tags.SOP_CLASS_UID) in sop_classes.OVER_A_SERIES:
+  if elements_lib.text(elements, elements_lib.SOP_CLASS_UID) in elements_lib.OVER_A_SERIES:
     return []
   try:
     return _images(data_set, hasher)
@@ -54,10 +213,10 @@ def images_of(
 
 def _broken_or_no_image(source, error):
   """Whether a file without pixels lost them or never had any."""
-  sop_class = (elements_lib.text(error.elements, tags.SOP_CLASS_UID)
+  sop_class = (elements_lib.text(error.elements, elements_lib.SOP_CLASS_UID)
                or error.media_class)
-  modality = elements_lib.text(error.elements, tags.MODALITY)
-  if sop_class and sop_class not in sop_classes.CT or (
+  modality = elements_lib.text(error.elements, elements_lib.MODALITY)
+  if sop_class and sop_class not in elements_lib.CT_SOP_CLASSES or (
       not sop_class and modality not in ('', 'CT')):
     return []
   return images.BrokenFile(
@@ -65,26 +224,26 @@ def _broken_or_no_image(source, error):
 
 
 def _series_uid(elements) -> str:
-  return uids.safe(elements_lib.text(elements, tags.SERIES_INSTANCE_UID))
+  return elements_lib.safe_uid(elements_lib.text(elements, elements_lib.SERIES_INSTANCE_UID))
 
 
-def _images(data_set: data_sets.DataSet, hasher) -> list[images.Image]:
+def _images(data_set: dataset.DataSet, hasher) -> list[images.Image]:
   elements = data_set.elements
   common = _common(data_set, hasher)
   notes = _notes(elements, data_set.syntax)
   sop_class = common['sop_class']
-  if sop_class in sop_classes.MULTI_FRAME_CT:
-    frame_groups = frames.groups(elements)
+  if sop_class in elements_lib.MULTI_FRAME_CT:
+    frame_groups = functional_groups(elements)
     count = len(frame_groups)
   else:
     frame_groups, count = [elements], 1
   result = []
   for frame, group in enumerate(frame_groups):
     problems = []
-    pixels = fields.tried(problems, pixel_layout.of, data_set, count)
+    pixels = tried(problems, pixels_lib.layout_of, data_set, count)
     problems.extend(_kind_problems(common, elements))
-    plane = fields.tried(problems, fields.plane, group)
-    rescale = fields.tried(problems, _rescale, data_set, group, pixels)
+    plane = tried(problems, image_plane, group)
+    rescale = tried(problems, _rescale, data_set, group, pixels)
     name = data_set.source.name + (f' frame {frame + 1}' if count > 1 else '')
     result.append(images.Image(
         name=name, frame=frame, plane=plane, rescale=rescale, pixels=pixels,
@@ -97,33 +256,33 @@ def _common(data_set, hasher) -> dict:
   """Fields that all frames of a file share."""
   elements = data_set.elements
   text = elements_lib.text
-  dates = (uids.iso_date(text(elements, tag)) for tag in _DATES)
+  dates = (elements_lib.iso_date(text(elements, tag)) for tag in _DATES)
   return {
-      'study_uid': uids.safe(text(elements, tags.STUDY_INSTANCE_UID)),
+      'study_uid': elements_lib.safe_uid(text(elements, elements_lib.STUDY_INSTANCE_UID)),
       'series_uid': _series_uid(elements),
-      'image_uid': uids.safe(text(elements, tags.SOP_INSTANCE_UID)),
-      'frame_of_reference': uids.safe(text(elements, tags.FRAME_OF_REFERENCE_UID)),
+      'image_uid': elements_lib.safe_uid(text(elements, elements_lib.SOP_INSTANCE_UID)),
+      'frame_of_reference': elements_lib.safe_uid(text(elements, elements_lib.FRAME_OF_REFERENCE_UID)),
       'patient': hasher.digests(elements),
-      'sop_class': text(elements, tags.SOP_CLASS_UID),
-      'modality': elements_lib.printable(text(elements, tags.MODALITY).upper()),
+      'sop_class': text(elements, elements_lib.SOP_CLASS_UID),
+      'modality': elements_lib.printable(text(elements, elements_lib.MODALITY).upper()),
       'date': next(filter(None, dates), None),
       'is_picture': _is_picture(elements),
       'description': privacy.without_patient(
-          elements, text(elements, tags.SERIES_DESCRIPTION)),
+          elements, text(elements, elements_lib.SERIES_DESCRIPTION)),
   }
 
 
 def _of_frame(group, sop_class: str) -> dict:
   """Fields that a frame of an enhanced file has for itself."""
-  kinds = elements_lib.texts(group, tags.IMAGE_TYPE)
-  if sop_class in sop_classes.MULTI_FRAME_CT:
-    kinds += elements_lib.texts(group, tags.FRAME_TYPE)
-  kernel = '/'.join(elements_lib.texts(group, tags.CONVOLUTION_KERNEL))
-  acquisition = elements_lib.text(group, tags.ACQUISITION_NUMBER)
+  kinds = elements_lib.texts(group, elements_lib.IMAGE_TYPE)
+  if sop_class in elements_lib.MULTI_FRAME_CT:
+    kinds += elements_lib.texts(group, elements_lib.FRAME_TYPE)
+  kernel = '/'.join(elements_lib.texts(group, elements_lib.CONVOLUTION_KERNEL))
+  acquisition = elements_lib.text(group, elements_lib.ACQUISITION_NUMBER)
   return {
       'image_type': tuple(map(str.upper, kinds)),
       'kernel': elements_lib.printable(kernel),
-      'thickness_mm': elements_lib.decimal_or_none(group, tags.SLICE_THICKNESS),
+      'thickness_mm': elements_lib.decimal_or_none(group, elements_lib.SLICE_THICKNESS),
       'acquisition': elements_lib.printable(acquisition),
       'marks': _marks(group),
   }
@@ -132,7 +291,7 @@ def _of_frame(group, sop_class: str) -> dict:
 def _marks(group) -> dict[str, str]:
   """What may tell an image from another one at the same place."""
   marks = {}
-  for keyword, (tag, binary) in tags.MARKS.items():
+  for keyword, (tag, binary) in elements_lib.MARKS.items():
     if tag not in group:
       continue
     if binary:
@@ -145,11 +304,11 @@ def _marks(group) -> dict[str, str]:
 
 
 def _is_picture(elements) -> bool:
-  photometric = elements_lib.text(elements, tags.PHOTOMETRIC_INTERPRETATION)
+  photometric = elements_lib.text(elements, elements_lib.PHOTOMETRIC_INTERPRETATION)
   try:
     return (photometric not in _GREY
-            or elements_lib.unsigned(elements, tags.SAMPLES_PER_PIXEL, 1) > 1
-            or elements_lib.unsigned(elements, tags.BITS_ALLOCATED, 16) == 8)
+            or elements_lib.unsigned(elements, elements_lib.SAMPLES_PER_PIXEL, 1) > 1
+            or elements_lib.unsigned(elements, elements_lib.BITS_ALLOCATED, 16) == 8)
   except elements_lib.ElementError:
     return False
 
@@ -160,12 +319,12 @@ def _kind_problems(common: dict, elements) -> list[str]:
   sop_class, modality = common['sop_class'], common['modality']
   if not sop_class and not modality:
     problems.append('neither SOP Class UID nor Modality says that it is CT')
-  elif sop_class and sop_class not in sop_classes.CT:
+  elif sop_class and sop_class not in elements_lib.CT_SOP_CLASSES:
     problems.append(
-        f'CT images are required, its SOP class is {sop_classes.name(sop_class)}')
+        f'CT images are required, its SOP class is {elements_lib.sop_class_name(sop_class)}')
   elif modality not in ('', 'CT'):
     problems.append(f"Modality CT is required, found '{modality}'")
-  photometric = elements_lib.text(elements, tags.PHOTOMETRIC_INTERPRETATION)
+  photometric = elements_lib.text(elements, elements_lib.PHOTOMETRIC_INTERPRETATION)
   if photometric not in _GREY:
     problems.append('grey values are required, found colour '
                     f"'{elements_lib.printable(photometric)}'")
@@ -173,12 +332,12 @@ def _kind_problems(common: dict, elements) -> list[str]:
 
 
 def _rescale(data_set, group, pixels) -> images.Rescale:
-  kind = elements_lib.text(group, tags.RESCALE_TYPE)
+  kind = elements_lib.text(group, elements_lib.RESCALE_TYPE)
   letters = re.sub('[^A-Z]', '', kind.upper())
   if letters in _OTHER_UNITS:
     raise elements_lib.ElementError(
         f"Rescale Type must be HU, found '{elements_lib.printable(kind)}'")
-  rescale = fields.rescale(group, fields.padding(data_set.elements, pixels))
+  rescale = image_rescale(group, image_padding(data_set.elements, pixels))
   if not kind or letters and _HU_TYPE.fullmatch(letters):
     return rescale
   return dataclasses.replace(rescale, unit=elements_lib.printable(kind))
@@ -187,13 +346,58 @@ def _rescale(data_set, group, pixels) -> images.Rescale:
 def _notes(elements, syntax: str) -> tuple[str, ...]:
   """Oddities that a person would want to know."""
   notes = []
-  if not elements_lib.text(elements, tags.MODALITY):
+  if not elements_lib.text(elements, elements_lib.MODALITY):
     notes.append('Modality is missing; the SOP class says CT')
-  if not elements_lib.text(elements, tags.SOP_CLASS_UID):
+  if not elements_lib.text(elements, elements_lib.SOP_CLASS_UID):
     notes.append('SOP Class UID is missing; the Modality says CT')
-  if elements_lib.text(elements, tags.PHOTOMETRIC_INTERPRETATION) == 'MONOCHROME1':
+  if elements_lib.text(elements, elements_lib.PHOTOMETRIC_INTERPRETATION) == 'MONOCHROME1':
     notes.append('MONOCHROME1 (shown inverted); the HU are taken as they are')
   if syntax == pydicom_uid.JPEGLSNearLossless or (
-      elements_lib.text(elements, tags.LOSSY_IMAGE_COMPRESSION) == '01'):
+      elements_lib.text(elements, elements_lib.LOSSY_IMAGE_COMPRESSION) == '01'):
     notes.append('the images were compressed with loss; HU may be off a little')
   return tuple(notes)
+
+
+# Which study and series a file belongs to, from its header alone.
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FileIdentity:
+  """What a listing keeps of a DICOM image; nothing in it names a patient.
+
+  Attributes:
+    study_uid, series_uid, image_uid: UIDs, '' if missing.
+    modality: 'CT', …; '' if missing.
+    whole: False for a file that breaks off or is damaged.
+    size: bytes of the file.
+  """
+
+  study_uid: str
+  series_uid: str
+  image_uid: str
+  modality: str
+  whole: bool
+  size: int
+
+
+def identify(path) -> FileIdentity | None:
+  """The identity of a DICOM image; None for anything else.
+
+  Args:
+    path: a regular file.
+
+  Returns:
+    Of a file with many frames, that of the first.
+
+  Raises:
+    OSError: the file cannot be read.
+  """
+  source = sources.FileSource(pathlib.Path(path))
+  found = images_of(source, privacy.PatientHasher())
+  if isinstance(found, images.BrokenFile):
+    return FileIdentity('', found.series_uid, '', '', False, source.size)
+  if not found:
+    return None
+  first = found[0]
+  return FileIdentity(
+      first.study_uid, first.series_uid, first.image_uid, first.modality, True,
+      source.size)

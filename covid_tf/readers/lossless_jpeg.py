@@ -14,7 +14,7 @@ import struct
 import numpy as np
 
 from covid_tf import errors
-from covid_tf.readers import streams
+from covid_tf.readers import compressed
 
 _START_OF_FRAME = 0xC3  # Lossless, sequential, Huffman.
 _HUFFMAN_TABLES = 0xC4
@@ -87,7 +87,7 @@ def _holds(data: bytes, needed: int) -> bool:
   """Whether an interval ends with the byte that its last pixel ends in."""
   excess = _payload_bytes(data) - -(-needed // 8)
   if excess:
-    if not 0 < excess <= streams.MOST_ZERO_BYTES or data[-excess:].strip(b'\0'):
+    if not 0 < excess <= compressed.MOST_ZERO_BYTES or data[-excess:].strip(b'\0'):
       return False
     return _holds(data[:-excess], needed)
   padding = (1 << (-needed % 8)) - 1
@@ -121,7 +121,7 @@ def _parse(stream: bytes, columns: int) -> Scan:
     length, = struct.unpack_from('>H', stream, place + 2)
     body = stream[place + 4:place + 2 + length]
     place += 2 + length
-    if marker in streams.FRAME_MARKERS:
+    if marker in compressed.FRAME_MARKERS:
       precision = body[0]
       if marker != _START_OF_FRAME or not _FEWEST_BITS <= precision <= 16:
         raise ValueError('another process')

@@ -1,11 +1,10 @@
-"""How pixels are stored, checked before a byte of them is read or allocated."""
+"""Stored pixels: their layout, checked first, and the way to Hounsfield units."""
 
 from pydicom import uid
 
-from covid_tf.readers import data_sets
+from covid_tf.readers import dataset
 from covid_tf.readers import elements as elements_lib
 from covid_tf.readers import images
-from covid_tf.readers import tags
 
 NATIVE = frozenset((
     '', uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian,
@@ -22,7 +21,7 @@ _LARGEST_SIDE = 4096
 _FEWEST_BITS = 9  # 8 bits are a picture of a CT, not its Hounsfield units.
 
 
-def of(data_set: data_sets.DataSet, frames: int) -> images.PixelLayout:
+def layout_of(data_set: dataset.DataSet, frames: int) -> images.PixelLayout:
   """The layout of a file's pixels.
 
   Args:
@@ -34,11 +33,11 @@ def of(data_set: data_sets.DataSet, frames: int) -> images.PixelLayout:
       syntax that is not read, or too few bytes.
   """
   elements = data_set.elements
-  if data_set.pixel_tag != tags.PIXEL_DATA:
+  if data_set.pixel_tag != elements_lib.PIXEL_DATA:
     raise elements_lib.ElementError(
         'integer pixels are required, found floating point ones')
   rows, columns = (
-      elements_lib.unsigned(elements, tag) for tag in (tags.ROWS, tags.COLUMNS))
+      elements_lib.unsigned(elements, tag) for tag in (elements_lib.ROWS, elements_lib.COLUMNS))
   if not (2 <= rows <= _LARGEST_SIDE and 2 <= columns <= _LARGEST_SIDE):
     raise elements_lib.ElementError(
         f'2 to {_LARGEST_SIDE} rows and columns are required, found '
@@ -57,16 +56,16 @@ def of(data_set: data_sets.DataSet, frames: int) -> images.PixelLayout:
 
 
 def _require_one_value(elements):
-  samples = elements_lib.unsigned(elements, tags.SAMPLES_PER_PIXEL, default=1)
+  samples = elements_lib.unsigned(elements, elements_lib.SAMPLES_PER_PIXEL, default=1)
   if samples != 1:
     raise elements_lib.ElementError(
         f'one grey value a pixel is required, found {samples} (colour)')
 
 
 def _require_frames(elements, frames: int):
-  if frames == 1 and not elements_lib.raw(elements, tags.NUMBER_OF_FRAMES):
+  if frames == 1 and not elements_lib.raw(elements, elements_lib.NUMBER_OF_FRAMES):
     return
-  count, = elements_lib.decimals(elements, tags.NUMBER_OF_FRAMES, 1)
+  count, = elements_lib.decimals(elements, elements_lib.NUMBER_OF_FRAMES, 1)
   if count != frames:
     raise elements_lib.ElementError(
         f'Number of Frames is {count:g}, but its geometry is given for {frames}')
@@ -74,13 +73,13 @@ def _require_frames(elements, frames: int):
 
 def _bits(elements) -> tuple[int, int]:
   """Bits allocated and stored."""
-  allocated = elements_lib.unsigned(elements, tags.BITS_ALLOCATED)
-  stored = elements_lib.unsigned(elements, tags.BITS_STORED)
+  allocated = elements_lib.unsigned(elements, elements_lib.BITS_ALLOCATED)
+  stored = elements_lib.unsigned(elements, elements_lib.BITS_STORED)
   if allocated not in (16, 32) or not _FEWEST_BITS <= stored <= allocated:
     raise elements_lib.ElementError(
         f'{_FEWEST_BITS} to 16 bits stored in 16 allocated (or up to 32 in 32) are '
         f'required, found {stored} in {allocated}')
-  high = elements_lib.unsigned(elements, tags.HIGH_BIT, default=stored - 1)
+  high = elements_lib.unsigned(elements, elements_lib.HIGH_BIT, default=stored - 1)
   if high != stored - 1:
     raise elements_lib.ElementError(
         f'High Bit must be Bits Stored - 1 = {stored - 1}, found {high}')
@@ -88,7 +87,7 @@ def _bits(elements) -> tuple[int, int]:
 
 
 def _signed(elements) -> bool:
-  representation = elements_lib.unsigned(elements, tags.PIXEL_REPRESENTATION)
+  representation = elements_lib.unsigned(elements, elements_lib.PIXEL_REPRESENTATION)
   if representation > 1:
     raise elements_lib.ElementError(
         f'Pixel Representation must be 0 or 1, found {representation}')
@@ -97,7 +96,7 @@ def _signed(elements) -> bool:
 
 def _frame_table(elements) -> tuple[bytes, bytes] | None:
   table = tuple(elements_lib.raw(elements, tag) for tag in (
-      tags.EXTENDED_OFFSET_TABLE, tags.EXTENDED_OFFSET_TABLE_LENGTHS))
+      elements_lib.EXTENDED_OFFSET_TABLE, elements_lib.EXTENDED_OFFSET_TABLE_LENGTHS))
   return table if all(table) else None
 
 

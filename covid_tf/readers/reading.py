@@ -10,20 +10,70 @@ import numpy as np
 from covid_tf import errors
 from covid_tf import volume
 from covid_tf.readers import choice
-from covid_tf.readers import consistency
+from covid_tf.readers import decoding
 from covid_tf.readers import discovery
 from covid_tf.readers import elements
-from covid_tf.readers import headers
-from covid_tf.readers import hounsfield_check
+from covid_tf.readers import geometry
+from covid_tf.readers import header
+from covid_tf.readers import hounsfield
 from covid_tf.readers import images as images_lib
-from covid_tf.readers import loading
 from covid_tf.readers import nifti
-from covid_tf.readers import phases
 from covid_tf.readers import privacy
-from covid_tf.readers import selection
 from covid_tf.readers import series as series_lib
 from covid_tf.readers import stacking
-from covid_tf.readers import tilt
+
+
+def load_voxels(stack: stacking.Stack) -> tuple[np.ndarray, tuple[str, ...]]:
+  """Decodes all slices.
+
+  Returns:
+    (int16 HU [slice, row, column], warnings with the counts of what was changed).
+
+  Raises:
+    CTReadError: pixels that cannot be trusted, or different images at one place.
+  """
+  layout = stack.places[0][0].pixels
+  shape = (len(stack.places), layout.rows, layout.columns)
+  words = np.empty(shape, np.uint16)  # HU take the place of the words, one by one.
+  reader = decoding.PixelReader()
+  corrections = hounsfield.Corrections()
+  for place, target in zip(stack.places, words):
+    corrections += _load_image(reader, place[0], target)
+    for copy in place[1:]:
+      other = np.empty_like(target)
+      _load_image(reader, copy, other)
+      if not np.array_equal(target, other):
+        raise stacking.conflict(stack, place)
+  return words.view(np.int16), _warnings(stack, corrections)
+
+
+def _load_image(reader, image, target) -> hounsfield.Corrections:
+  try:
+    return hounsfield.convert_to_hu(reader.read_into(image, target), image, target)
+  except errors.CTReadError as error:
+    raise errors.CTReadError(
+        f'{image.name} (z = {image.plane.position[2]:.2f} mm): {error}') from None
+  except OSError as error:
+    raise errors.CTReadError(
+        f'{image.name}: it cannot be read any more ({error.strerror}).') from None
+
+
+def _warnings(stack, corrections) -> tuple[str, ...]:
+  warnings = []
+  if copies := sum(len(place) - 1 for place in stack.places):
+    warnings.append(f'{copies} identical copies of slices were dropped')
+  if corrections.padding:
+    warnings.append(
+        f'{corrections.padding} padding voxels were set to -1024 HU')
+  if corrections.kept:
+    warnings.append(
+        f'{corrections.kept} voxels hold the Pixel Padding Value where it may be a '
+        'measured one; they keep their HU')
+  if corrections.below_air:
+    warnings.append(
+        f'{corrections.below_air} voxels below -1024 HU were set to -1024 HU')
+  return tuple(warnings)
+
 
 # Steps of so many thicknesses: more than rounding of nominal values, less than the 2
 # of a series that lost every second slice.
@@ -41,10 +91,10 @@ class _Wanted:
   resample_tilt: bool = False
   ignore_frame_of_reference: bool = False
   phase: str | None = None
-  rule: selection.Rule | None = None
+  rule: choice.Rule | None = None
 
   def __post_init__(self):
-    phases.require_phase(self.phase)
+    stacking.require_phase(self.phase)
     if self.series_uid is not None and self.rule:
       raise errors.UsageError(
           'a series UID and a selection rule are given; one of them is required, or '
@@ -103,7 +153,7 @@ def read_ct(
   wanted = _Wanted(
       series_uid, resample_tilt, ignore_frame_of_reference,
       None if phase is None else str(phase),
-      None if select is None else selection.parse(select))
+      None if select is None else choice.parse(select))
   path = pathlib.Path(os.fsdecode(path))
   with _refusing(path.name or str(path)), discovery.find(path) as found:
     return _read(found, wanted, hasher)
@@ -138,7 +188,7 @@ def read_files(
   wanted = _Wanted(
       series_uid, resample_tilt, ignore_frame_of_reference,
       None if phase is None else str(phase),
-      None if select is None else selection.parse(select))
+      None if select is None else choice.parse(select))
   with _refusing(name):
     return _read(discovery.of_files(files), wanted, hasher)
 
@@ -147,9 +197,9 @@ def require_options(
     *, phase: str | None = None, select: str | None = None, **others) -> None:
   """Raises UsageError for options of `read_ct` that no study can be read with."""
   del others
-  phases.require_phase(phase)
+  stacking.require_phase(phase)
   if select is not None:
-    selection.parse(select)
+    choice.parse(select)
 
 
 def list_series(path) -> tuple[series_lib.SeriesSummary, ...]:
@@ -178,15 +228,15 @@ def _read(
     raise errors.CTReadError(_nothing(found))
   series, choice_notes = choice.choose(all_series, wanted.series_uid, wanted.rule)
   _require_no_stray(all_series, series)
-  kept, phase_notes = phases.chosen(series.images, wanted.phase)
+  kept, phase_notes = stacking.chosen(series.images, wanted.phase)
   series = dataclasses.replace(series, images=kept)
-  frame_notes = consistency.require(
+  frame_notes = series_lib.require_one_stack(
       series, ignore_frame_of_reference=wanted.ignore_frame_of_reference)
   stack = stacking.stack(series.images, tilt_allowed=wanted.resample_tilt)
   result = _volume(
       series, stack, (*notes, *choice_notes, *phase_notes, *frame_notes),
       _patient_key(all_series, series) if hasher.lasting else None)
-  return tilt.straightened(result) if wanted.resample_tilt else result
+  return geometry.straightened(result) if wanted.resample_tilt else result
 
 
 def _without_header(ct: volume.CTVolume, wanted: _Wanted) -> volume.CTVolume:
@@ -235,7 +285,7 @@ def _refusing(name: str):
 
 def _in_hu(ct: volume.CTVolume) -> volume.CTVolume:
   """A NIfTI volume, if it may be in HU: nothing in its header says so."""
-  if note := hounsfield_check.judge(ct.hu):
+  if note := hounsfield.judge(ct.hu):
     raise errors.CTReadError(
         f'no Hounsfield units of a chest: {note}; give the CT as it was measured, not '
         'scaled, shifted or limited to a window.')
@@ -247,7 +297,7 @@ def _all_series(found: discovery.Found, hasher):
   images, broken, empty = [], [], 0
   for source in found.sources:
     empty += source.size == 0
-    result = headers.images_of(source, hasher)
+    result = header.images_of(source, hasher)
     if isinstance(result, images_lib.BrokenFile):
       broken.append(result)
     elif result:
@@ -273,7 +323,7 @@ def _require_no_stray(all_series, chosen):
   for series in all_series:
     if series.uid or series is chosen:
       continue
-    consistency.refuse_broken(series.broken)
+    series_lib.refuse_broken(series.broken)
     if not series_lib.refusal(series) or len(series.images) == 1:
       raise errors.CTReadError(
           f'{len(series.images)} image(s) carry no Series Instance UID, beside a '
@@ -317,12 +367,12 @@ def _units(images, not_hu: str | None) -> tuple[str, ...]:
 
 def _volume(
     series, stack: stacking.Stack, notes, patient_key: str | None) -> volume.CTVolume:
-  hu, changes = loading.load(stack)
+  hu, changes = load_voxels(stack)
   images = series.images
   oddities = dict.fromkeys(note for image in images for note in image.notes)
   warnings = [
       *notes, *oddities, *stack.grid.warnings, *_gaps(images, stack.grid), *changes]
-  warnings += _units(images, hounsfield_check.judge(hu))
+  warnings += _units(images, hounsfield.judge(hu))
   if series.localizers:
     warnings.append(f'{len(series.localizers)} localizer(s) in the series set aside')
   if series.captures:

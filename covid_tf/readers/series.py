@@ -1,4 +1,4 @@
-"""Images grouped into series, and what a list of series tells of each."""
+"""Images grouped into series: what they must share, and which one is read."""
 
 import collections
 import dataclasses
@@ -8,11 +8,13 @@ import re
 import numpy as np
 
 from covid_tf import errors
-from covid_tf.readers import fields
+from covid_tf.readers import elements
 from covid_tf.readers import geometry
+from covid_tf.readers import header
 from covid_tf.readers import images as images_lib
 from covid_tf.readers import privacy
-from covid_tf.readers import sop_classes
+
+# Images grouped into series, and what a list of series tells of each.
 
 _LOCALIZER_WORDS = frozenset(('LOCALIZER', 'SCOUT', 'TOPOGRAM', 'SCANOGRAM'))
 # Brightest or darkest values along rays, and pictures of surfaces: no tissue has
@@ -156,7 +158,7 @@ def is_slice(image) -> bool:
 
 
 def _is_ct(image) -> bool:
-  return ((not image.sop_class or image.sop_class in sop_classes.CT)
+  return ((not image.sop_class or image.sop_class in elements.CT_SOP_CLASSES)
           and image.modality in ('CT', ''))
 
 
@@ -203,7 +205,7 @@ def refusal(series: Series) -> str | None:
   images = series.images
   if not images:
     return 'only localizers' if series.localizers else 'only broken files'
-  if not any(image.sop_class in sop_classes.CT
+  if not any(image.sop_class in elements.CT_SOP_CLASSES
              or not image.sop_class and image.modality in ('CT', '')
              for image in images):
     return f'not CT: {"/".join(sorted(set(map(_kind, images))))}'
@@ -214,7 +216,7 @@ def refusal(series: Series) -> str | None:
     return 'projection or rendering, not single slices'
   axial = [image for image in good if is_axial(image)]
   if not axial:
-    tilt = min(fields.angle_deg(image.plane.normal, (0, 0, sign))
+    tilt = min(header.angle_deg(image.plane.normal, (0, 0, sign))
                for image in good for sign in (1, -1))
     return f'not axial: {tilt:.0f} degrees from it'
   if len(axial) <= _MOST_STRAY_AXIAL and 2 * len(axial) < len(good):
@@ -232,7 +234,7 @@ def _kind(image) -> str:
   """What an image is: by its modality, or by its class where that says CT too."""
   if image.modality != 'CT':
     return image.modality or '?'
-  return sop_classes.name(image.sop_class)
+  return elements.sop_class_name(image.sop_class)
 
 
 def _problem(images) -> str:
@@ -288,7 +290,7 @@ def _spacing(images) -> tuple[float, float, float] | None:
     return None
   order = np.argsort(geometry.heights_mm(planes))
   try:
-    affine = geometry.grid([planes[index] for index in order]).affine
+    affine = geometry.even_grid([planes[index] for index in order]).affine
   except errors.CTReadError:
     return None
   return tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
@@ -298,3 +300,129 @@ def _one_direction(planes) -> bool:
   """Whether the images lie in parallel planes, so that an order of them means much."""
   normals = np.array([plane.normal for plane in planes])
   return bool((normals @ normals[0] > math.cos(math.radians(1))).all())
+
+
+# What all slices of a series must share before they are one volume.
+
+_SAME_COSINE = 1e-3
+_SAME_SPACING = 1e-4  # Relative: 0.05 mm over a field of view of 500 mm.
+
+
+def require_one_stack(
+    series: Series, *, ignore_frame_of_reference: bool = False
+) -> tuple[str, ...]:
+  """Raises CTReadError for the first thing that makes it no single stack.
+
+  Args:
+    series: the chosen one.
+    ignore_frame_of_reference: read positions of several frames of reference as if
+      they were of one, because somebody says that they are.
+
+  Returns:
+    What a person should know.
+  """
+  images = series.images
+  refuse_broken(series.broken)
+  reason = refusal(series)
+  if reason and not images:
+    raise errors.CTReadError(f'no axial CT series: {reason}.')
+  bad = [image for image in images if image.problems]
+  if bad:
+    raise errors.CTReadError(
+        f'{bad[0].name}: {bad[0].problems[0]} ({len(bad)} of {len(images)} slices).')
+  if reason:
+    raise errors.CTReadError(f'no axial CT series: {reason}.')
+  _require_same(images, 'study', lambda image: image.study_uid)
+  frames = len({image.frame_of_reference for image in images} - {''})
+  if frames > 1 and not ignore_frame_of_reference:
+    raise errors.CTReadError(
+        f'one frame of reference is required, the slices of this series have {frames}; '
+        'if their positions are known to belong together, ask to ignore it '
+        '(ignore_frame_of_reference=True, --ignore-frame-of-reference).')
+  if differing_patients(images):
+    raise errors.CTReadError('one patient is required, the slices of this series '
+                             'belong to several.')
+  _require_one_size(images)
+  _require_one_orientation(images)
+  _require_one_reconstruction(images)
+  if frames < 2:
+    return ()
+  return (f'the slices have {frames} Frame of Reference UIDs, ignored as asked: their '
+          'positions were taken as those of one',)
+
+
+def refuse_broken(broken) -> None:
+  """Raises CTReadError if there are files that lost their image."""
+  if broken:
+    remedy = broken[0].remedy or 'copy the study again'
+    raise errors.CTReadError(
+        f'{len(broken)} DICOM file(s) are no complete image, so slices may be '
+        f'missing: {broken[0].name}: {broken[0].reason}; {remedy}, or move the file '
+        'away if it is no slice.')
+
+
+def _require_same(images, what: str, value):
+  count = len({value(image) for image in images} - {''})
+  if count > 1:
+    raise errors.CTReadError(
+        f'one {what} is required, the slices of this series have {count}.')
+
+
+def _require_one_size(images):
+  sizes = collections.Counter(
+      (image.pixels.rows, image.pixels.columns) for image in images)
+  if len(sizes) > 1:
+    found = ', '.join(f'{rows} x {columns} ({count} slices)'
+                      for (rows, columns), count in sizes.most_common(4))
+    raise errors.CTReadError(f'one image size is required, found {found}.')
+  spacings = np.array([image.plane.spacing_mm for image in images])
+  if (np.ptp(spacings, axis=0) > _SAME_SPACING * spacings.min(axis=0)).any():
+    low, high = spacings.min(), spacings.max()
+    raise errors.CTReadError(
+        f'one pixel spacing is required, found {low:.4g} to {high:.4g} mm.')
+
+
+def _require_one_orientation(images):
+  cosines = np.array([
+      image.plane.row_direction + image.plane.column_direction for image in images])
+  usual = np.median(cosines, axis=0)
+  off = np.abs(cosines - usual).max(axis=1)
+  if off.max() > _SAME_COSINE:
+    worst = images[int(np.argmax(off))]
+    raise errors.CTReadError(
+        'one orientation is required, '
+        f'{np.count_nonzero(off > _SAME_COSINE)} of {len(images)} slices lie '
+        f'otherwise, the first at z = {worst.plane.position[2]:.2f} mm.')
+  if not all(map(is_axial, images)):
+    raise errors.CTReadError('axial slices are required.')
+
+
+def _require_one_reconstruction(images):
+  """Two kernels or thicknesses between each other's slices are two volumes.
+
+  One after the other they may be one stack. Acquisition numbers do not count:
+  scanners start new ones within a stack.
+  """
+  heights = geometry.heights_mm([image.plane for image in images])
+  for what, keyword, value_of in (
+      ('kernel', 'ConvolutionKernel', lambda image: image.kernel),
+      ('slice thickness', 'SliceThickness', lambda image: image.thickness_mm)):
+    kinds = collections.defaultdict(list)
+    for image, height in zip(images, heights):
+      if value_of(image):
+        kinds[value_of(image)].append(height)
+    if _interleaved(kinds.values()):
+      found = ', '.join(f'{kind} ({len(kinds[kind])} slices)' for kind in sorted(kinds))
+      raise errors.CTReadError(
+          f'{len(kinds)} reconstructions in one series, told apart by {what}: '
+          f'{found}; choose one (--phase {keyword}={min(kinds)}), or export each as a '
+          'series of its own.')
+
+
+def _interleaved(groups) -> bool:
+  highest = -np.inf
+  for group in sorted(groups, key=min):
+    if min(group) < highest:
+      return True
+    highest = max(highest, max(group))
+  return False

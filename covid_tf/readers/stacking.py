@@ -1,13 +1,255 @@
-"""The order of a series' images: one place a slice, copies told from conflicts."""
+"""The order of a series' images: one place a slice, copies, conflicts and phases."""
 
+import collections
+from collections.abc import Callable
 import dataclasses
+import math
+import re
 
 import numpy as np
 
 from covid_tf import errors
+from covid_tf.readers import elements
 from covid_tf.readers import geometry
 from covid_tf.readers import images as images_lib
-from covid_tf.readers import phases
+
+# Several images at one place: what tells them apart, and which are to be read.
+
+# Values that grow from image to image: phases are told apart by the gaps in them.
+_TIMES = frozenset((
+    'TriggerTime', 'AcquisitionTime', 'AcquisitionDateTime', 'FrameAcquisitionDateTime',
+    'ContentTime'))
+_CLOCK = re.compile(r'(\d{8})?(\d\d)(\d\d)(\d\d(?:\.\d*)?)')
+_LISTED_VALUES = 8
+_LISTED_WAYS = 4
+# Two acquisitions that follow each other share so many places, phases more.
+_MOST_SHARED_AT_A_SEAM = 2
+_SEAM_SHARE = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+  """One header field that parts images so that each part has one a place.
+
+  Attributes:
+    keyword: DICOM keyword of the field.
+    parts: (value, images), in order of the values; of times the first one.
+  """
+
+  keyword: str
+  parts: tuple[tuple[str, tuple[images_lib.Image, ...]], ...]
+
+  def __str__(self) -> str:
+    found = [f'{value} ({len(part)} slices)' for value, part in self.parts]
+    more = len(found) - _LISTED_VALUES
+    name = 'acquisitions' if self.keyword == 'AcquisitionNumber' else self.keyword
+    return f'{name} ' + ', '.join(
+        found[:_LISTED_VALUES] + ([f'and {more} more'] if more > 0 else []))
+
+
+def at_places(images) -> list[list[images_lib.Image]]:
+  """Images with a plane, grouped by their place along the normal, lowest first."""
+  images = [image for image in images if image.plane]
+  if not images:
+    return []
+  heights = geometry.heights_mm([image.plane for image in images])
+  order = np.argsort(heights, kind='stable')
+  places = [[images[order[0]]]]
+  for before, index in zip(order, order[1:]):
+    if heights[index] - heights[before] < geometry.SAME_PLACE_MM:
+      places[-1].append(images[index])
+    else:
+      places.append([images[index]])
+  return places
+
+
+def ways(places) -> list[Way]:
+  """All fields that tell images at one place apart, the surest first."""
+  found = (_way(places, keyword) for keyword in elements.MARKS)
+  return [way for way in found if way]
+
+
+def described(places) -> str:
+  """What tells the images apart and how one phase is asked for, in words."""
+  found = ways(places)
+  if not found:
+    return ('nothing in the headers tells them apart; export each phase or '
+            'reconstruction as a series of its own.')
+  first = found[0]
+  value = first.parts[0][0]
+  seam = ('; they share these positions only, so the phase that you choose says whose '
+          'image is read there' if _is_seam(places) else '')
+  return (
+      'told apart by ' + '; or by '.join(map(str, found[:_LISTED_WAYS])) + seam
+      + '; choose one by its number in the first list (phase=1, --phase 1) or by a '
+      f'value (--phase {first.keyword}={value}), or export each phase or '
+      'reconstruction as a series of its own.')
+
+
+def require_phase(text: str | None) -> None:
+  """Raises UsageError for a phase that is neither a number nor KEYWORD=VALUE."""
+  if text is None or text.isdecimal() and int(text) > 0:
+    return
+  keyword, _, value = text.partition('=')
+  if not value.strip() or _keyword(keyword) is None:
+    raise errors.UsageError(
+        f'phase {elements.printable(text)}: a number from 1 or KEYWORD=VALUE is '
+        f'required, with one of the keywords {", ".join(elements.MARKS)}.')
+
+
+def chosen(images, text: str | None):
+  """The images of the phase that is asked for.
+
+  Args:
+    images: of one series.
+    text: 'N' for the N-th phase as messages list them, 'KEYWORD=VALUE', or None.
+
+  Returns:
+    (images, notes). Where two acquisitions follow each other and share a place or
+    two, the others' images stay but for those places.
+
+  Raises:
+    CTReadError: there is no such phase; lists those that there are.
+  """
+  if text is None:
+    return tuple(images), ()
+  places = at_places(images)
+  keyword, value, part = (
+      _by_number(places, int(text)) if text.isdecimal()
+      else _by_value(places, images, *text.split('=', 1)))
+  name = f'{keyword}={value}'
+  if not _is_seam(places):
+    return part, (f'{len(part)} of {len(images)} images of the series were read, those '
+                  f'of the phase {name} as asked',)
+  kept = set(map(id, part))
+  result = [image for place in places for image in place
+            if id(image) in kept or not any(id(other) in kept for other in place)]
+  return tuple(result), (
+      f'at {len(images) - len(result)} position(s) that acquisitions share, the image '
+      f'of {name} was read as asked',)
+
+
+def _by_number(places, number: int):
+  found = ways(places)
+  if not found:
+    raise errors.CTReadError(
+        f'phase {number} of this series was asked for, but nothing in its headers '
+        'tells phases apart; leave the phase out.')
+  parts = found[0].parts
+  if number > len(parts):
+    raise errors.CTReadError(
+        f'phase {number} was asked for, but there are {len(parts)}: {found[0]}.')
+  return found[0].keyword, *parts[number - 1]
+
+
+def _by_value(places, images, keyword: str, wanted: str):
+  keyword, wanted = _keyword(keyword), wanted.strip()
+  way = _way(places, keyword)
+  parts = way.parts if way else _parts(images, keyword)
+  for value, part in parts:
+    if _same(value, wanted):
+      return keyword, value, part
+  found = str(Way(keyword, parts)) if parts else f'no {keyword}'
+  raise errors.CTReadError(
+      f'phase {keyword}={elements.printable(wanted)} was asked for, found {found}'
+      + ''.join(f'; or {other}' for other in ways(places)[:_LISTED_WAYS]
+                if other.keyword != keyword) + '.')
+
+
+def _keyword(text: str) -> str | None:
+  return next((keyword for keyword in elements.MARKS
+               if keyword.lower() == text.strip().lower()), None)
+
+
+def _same(value: str, wanted: str) -> bool:
+  if value.lower() == wanted.lower():
+    return True
+  first, second = _number(value), _number(wanted)
+  return first is not None and first == second
+
+
+def _is_seam(places) -> bool:
+  shared = sum(len(place) > 1 for place in places)
+  return 0 < shared <= min(_MOST_SHARED_AT_A_SEAM, _SEAM_SHARE * len(places))
+
+
+def _way(places, keyword: str) -> Way | None:
+  """How a field parts the images of all places, or None if it does not."""
+  images = [image for place in places for image in place]
+  if not all(keyword in image.marks for image in images):
+    return None
+  most = max(map(len, places), default=0)
+  parts = _parts(images, keyword)
+  place_of = {id(image): number for number, place in enumerate(places)
+              for image in place}
+  if _tells_apart(parts, place_of, most):
+    return Way(keyword, parts)
+  if keyword in _TIMES:
+    parts = _by_gaps(images, keyword, most)
+    if _tells_apart(parts, place_of, most):
+      return Way(keyword, parts)
+  return None
+
+
+def _parts(images, keyword: str):
+  by_value = collections.defaultdict(list)
+  for image in images:
+    if keyword in image.marks:
+      by_value[image.marks[keyword]].append(image)
+  return tuple((value, tuple(by_value[value]))
+               for value in sorted(by_value, key=_order(by_value)))
+
+
+def _order(values) -> Callable:
+  """Numbers by size, texts by letters."""
+  if all(_number(value) is not None for value in values):
+    return _number
+  return str
+
+
+def _tells_apart(parts, place_of, most: int) -> bool:
+  if len(parts) < 2 or len(parts) != most and min(len(part) for _, part in parts) < 2:
+    return False
+  return all(len({place_of[id(image)] for image in part}) == len(part)
+             for _, part in parts)
+
+
+def _by_gaps(images, keyword: str, count: int):
+  """Images in `count` parts, between which their times have the widest gaps."""
+  times = [_seconds(keyword, image.marks[keyword]) for image in images]
+  if count < 2 or None in times:
+    return ()
+  order = np.argsort(times, kind='stable')
+  gaps = np.diff(np.array(times)[order])
+  cuts = np.sort(np.argsort(-gaps, kind='stable')[:count - 1]) + 1
+  return tuple(
+      (images[part[0]].marks[keyword], tuple(images[index] for index in part))
+      for part in np.split(order, cuts))
+
+
+def _seconds(keyword: str, text: str) -> float | None:
+  """A time on an even scale; None if it is none.
+
+  Trigger times are milliseconds; others are [YYYYMMDD]HHMMSS.FFFFFF (PS3.5 6.2).
+  """
+  if keyword == 'TriggerTime':
+    return _number(text)
+  found = _CLOCK.match(text)
+  if not found:
+    return None
+  day, hours, minutes, seconds = found.groups(default='0')
+  return int(day) * 86400 + int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+def _number(text: str) -> float | None:
+  try:
+    value = float(text)
+  except ValueError:
+    return None
+  return value if math.isfinite(value) else None
+
+
+# The order of a series' images: one place a slice, copies told from conflicts.
 
 # Fewer positions shared by different images than this are no sign of rounding.
 _SURELY_ROUNDED = 3
@@ -33,11 +275,11 @@ def stack(images, tilt_allowed: bool = False) -> Stack:
     CTReadError: one UID at two places, images that overlap sideways, or places
       that make no even grid.
   """
-  places = phases.at_places(images)
+  places = at_places(images)
   for place in places:
     _require_one_place(place)
   _require_distinct_uids(places)
-  grid = geometry.grid([place[0].plane for place in places])
+  grid = geometry.even_grid([place[0].plane for place in places])
   if not tilt_allowed:
     geometry.require_upright(grid.tilt_deg)
   return Stack(tuple(map(tuple, places)), grid)
@@ -51,7 +293,7 @@ def conflict(stacked: Stack, place) -> errors.CTReadError:
   return errors.CTReadError(
       f'{several} of {len(stacked.places)} slice positions hold different images '
       f'(first at z = {place[0].plane.position[2]:.2f} mm): '
-      f'{phases.described(stacked.places)}')
+      f'{described(stacked.places)}')
 
 
 def _rounded(stacked: Stack, several: int) -> str | None:

@@ -1,14 +1,17 @@
-"""The pictures of one case: slices, coronal plane and rendered lungs, as data."""
+"""The pictures of one case as data: key slices, planes, lungs, slices to scroll."""
 
+from collections.abc import Sequence
+from concurrent import futures
 import dataclasses
 
 import numpy as np
 
 from covid_tf import results
 from covid_tf import volume as volume_lib
-from covid_tf.reports import lung_rendering
 from covid_tf.reports import pictures
-from covid_tf.reports import plane_view
+from covid_tf.reports import rendering
+
+# The pictures of one case: slices, coronal plane and rendered lungs, as data.
 
 _MARGIN_MM = 20  # Chest wall shown around the lung box.
 _COVERED_MARGIN_MM = 30  # Shown above and below what is lung or positive.
@@ -75,13 +78,13 @@ class CasePictures:
           f'{volume.shape} and {result.shape}.')
     self._volume, self._result = volume, result
     shown = _shown(result)
-    self.axial = plane_view.plane_view(volume.affine, volume.shape, 'axial', shown)
-    self.coronal = plane_view.plane_view(
+    self.axial = pictures.plane_view(volume.affine, volume.shape, 'axial', shown)
+    self.coronal = pictures.plane_view(
         volume.affine, volume.shape, 'coronal', shown)
     if self.axial.fixed_axis != 0:
       raise ValueError('slices nearest to axial are required.')
     box = result.lung_box
-    self._map_view = plane_view.plane_view(
+    self._map_view = pictures.plane_view(
         volume.affine, volume.shape, 'axial', (slice(None), box.rows, box.columns))
     self.heat_place = self._heat_place()
     self._map_number = {
@@ -137,9 +140,9 @@ class CasePictures:
 
   def renderings(self) -> tuple[Rendering, ...]:
     """The map in the lungs, from three sides."""
-    scene = lung_rendering.lung_scene(
+    scene = rendering.lung_scene(
         self._result.lung_mask, self._result.localization, self._result.affine)
-    pictures_ = [lung_rendering.render(scene, turn) for _, turn, _, _ in _VIEWS]
+    pictures_ = [rendering.render(scene, turn) for _, turn, _, _ in _VIEWS]
     return tuple(
         Rendering(title, pictures.rgba_uri(picture), *picture.shape[:2], left, right)
         for (title, _, left, right), picture in zip(_VIEWS, pictures_))
@@ -192,3 +195,82 @@ def _size(view, columns) -> tuple[int, int]:
   """(rows, columns) of an image whose pixels are square on the page."""
   height, width = view.size_mm
   return max(1, round(columns * height / width)), columns
+
+
+# The slices of a case for scrolling, within a budget of bytes.
+
+_BUDGET_BYTES = 1_650_000  # Of all grey images, as text; a report stays below 3 MB.
+_MOST_SLICES = 320  # More are thinned out evenly; the strip still shows every one.
+_COLUMNS = (512, 160)  # Widest and narrowest image.
+_SAMPLES = 5
+_QUALITY = 55
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewedSlice:
+  """One slice of the viewer.
+
+  Attributes:
+    index: of the slice in the volume.
+    picture: what is shown.
+    probability: COVID probability.
+    score_cm3: its part of the Corona score.
+    position_mm: along the slice normal, towards the head.
+    place_mm: of its centre from the top of the coronal picture.
+  """
+
+  index: int
+  picture: Picture
+  probability: float
+  score_cm3: float
+  position_mm: float
+  place_mm: float
+
+
+def viewed_slices(
+    maker: CasePictures, result: results.CaseResult,
+    first: int) -> tuple[ViewedSlice, ...]:
+  """The slices to scroll through, from the head down.
+
+  Args:
+    maker: makes the pictures.
+    result: the scored study.
+    first: a slice that must be among them: the one shown at the start.
+  """
+  indices = _chosen(maker.coronal.down, first)
+  columns = _affordable_columns(maker, indices)
+  # Threads: compression and resizing, most of the work, leave the interpreter free.
+  with futures.ThreadPoolExecutor() as pool:
+    return tuple(pool.map(
+        lambda index: viewed_slice(maker, result, index, columns, _QUALITY), indices))
+
+
+def viewed_slice(
+    maker: CasePictures, result: results.CaseResult, index: int,
+    columns: int, quality: int) -> ViewedSlice:
+  """One slice with its numbers."""
+  return ViewedSlice(
+      index, maker.slice_picture(index, columns, quality),
+      float(result.slice_probability[index]),
+      float(result.corona_score_by_slice_cm3[index]),
+      maker.position_mm(index), maker.coronal.down.place_mm(index))
+
+
+def _chosen(down, first) -> Sequence[int]:
+  count = down.stop - down.start
+  step = -(-count // _MOST_SLICES)
+  start = down.start + (first - down.start) % step
+  indices = range(start, down.stop, step)
+  return indices[::-1] if down.reversed else indices
+
+
+def _affordable_columns(maker, indices) -> int:
+  """The image width at which all slices fit the budget, judged by a few of them."""
+  widest, narrowest = _COLUMNS
+  sampled = np.linspace(0, len(indices) - 1, _SAMPLES).astype(int)
+  sizes = [len(maker.slice_picture(indices[number], widest, _QUALITY).grey_uri)
+           for number in sampled]
+  # Bytes grow a little slower than the area: judged so, the budget is kept.
+  share = _BUDGET_BYTES / (np.mean(sizes) * len(indices))
+  columns = widest * min(1.0, share) ** 0.5
+  return int(np.clip(columns // 16 * 16, narrowest, widest))

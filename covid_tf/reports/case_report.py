@@ -5,14 +5,12 @@ import os
 
 import numpy as np
 
-from covid_tf import files
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.reports import case_pictures
 from covid_tf.reports import pages
 from covid_tf.reports import pictures
-from covid_tf.reports import slice_viewer
-from covid_tf.reports import wording
+from covid_tf.storage import files
 
 _MOST_AFFECTED = 6
 _APART_MM = 5.0  # Of thin slices, six neighbours would show one place six times.
@@ -60,9 +58,9 @@ def report_html(
   maker = case_pictures.CasePictures(volume, result)
   ranked = _most_affected(result)
   first = ranked[0] if ranked else _widest_lung(result)
-  start = slice_viewer.viewed_slice(
+  start = case_pictures.viewed_slice(
       maker, result, first, _START_COLUMNS, _START_QUALITY)
-  slices = slice_viewer.viewed_slices(maker, result, first)
+  slices = case_pictures.viewed_slices(maker, result, first)
   coronal_row, holds_score = maker.coronal_row()
   regions = [(title, result.corona_score_by_region_cm3[name])
              for name, title in _REGIONS]
@@ -76,11 +74,11 @@ def report_html(
                                 result.shape[0]) for viewed in slices],
       renderings=maker.renderings(), regions=regions,
       most_region_cm3=max(value for _, value in regions) or 1.0,
-      thumbs=[slice_viewer.viewed_slice(
+      thumbs=[case_pictures.viewed_slice(
           maker, result, index, _THUMB_COLUMNS, _THUMB_QUALITY) for index in ranked],
       apart_mm=_APART_MM, gradient=pictures.css_gradient(), window=pictures.WINDOW_HU,
-      methods=wording.methods(result, demo_models),
-      provenance=wording.provenance(result, pictures.WINDOW_HU, demo_models),
+      methods=pages.methods(result, demo_models),
+      provenance=pages.provenance(result, pictures.WINDOW_HU, demo_models),
       coded=_coded(result))
 
 
@@ -116,8 +114,8 @@ def _viewer_entry(viewed, first, slice_count) -> dict:
   return {
       'grey': viewed.picture.grey_uri, 'heat': viewed.picture.heat_uri,
       'lungs': viewed.picture.lung_path, 'counted': viewed.picture.counted_path,
-      'title': wording.slice_title(viewed, slice_count),
-      'caption': wording.slice_caption(viewed),
+      'title': pages.slice_title(viewed, slice_count),
+      'caption': pages.slice_caption(viewed),
       'place': round(viewed.place_mm, 2), 'start': viewed.index == first}
 
 

@@ -1,18 +1,114 @@
 """Figures of one case as in a journal: the two scales (Fig. 2) and the 3D map."""
 
+import contextlib
+import io
+import pathlib
+import re
+import textwrap
+
+import matplotlib
 from matplotlib import patheffects
 import matplotlib.colors
 import matplotlib.figure
 import numpy as np
 
-from covid_tf import localization
 from covid_tf import results
 from covid_tf import volume as volume_lib
-from covid_tf.reports import figure_style
-from covid_tf.reports import lung_rendering
+from covid_tf.analysis import localization
+from covid_tf.analysis import orientation
+from covid_tf.predictors import interface
+from covid_tf.reports import pages
 from covid_tf.reports import pictures
-from covid_tf.reports import plane_view
-from covid_tf.reports import wording
+from covid_tf.reports import rendering
+from covid_tf.storage import files
+
+# How figures look, and how they reach the disk.
+
+# M. Okabe, K. Ito, "Color Universal Design" (2008): told apart with any colour
+# vision. Marks differ in shape too, so that a grey print still reads.
+BLUE = '#0072B2'
+ORANGE = '#D55E00'
+GREEN = '#009E73'
+PURPLE = '#CC79A7'
+SKY = '#56B4E9'
+AMBER = '#E69F00'
+GREY = '#666666'
+CATEGORIES = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY)
+
+COLUMN_WIDTH_INCH = 3.5  # 89 mm, one column of most journals.
+_CAPTION_POINTS = 6.5
+_PNG_DOTS_PER_INCH = 300
+# A number stays with its unit and its sign: no line begins with '< 0.0001' or 'cm³'.
+_KEPT_TOGETHER = re.compile(r'(?<=[=<×−]) | (?=[=<×−] )|(?<=\d) (?=%|cm³|HU\b)')
+_STYLE = {
+    'font.family': 'DejaVu Sans',  # Comes with matplotlib: the same everywhere.
+    'font.size': 8,
+    'axes.linewidth': 0.6,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'xtick.major.width': 0.6,
+    'ytick.major.width': 0.6,
+    'legend.frameon': False,
+    'svg.hashsalt': 'covid_tf',  # The same figure gives the same bytes.
+}
+
+
+@contextlib.contextmanager
+def styled():
+  """Sets the style while a figure is made, and leaves matplotlib as it was."""
+  with matplotlib.rc_context(_STYLE):
+    yield
+
+
+def new_figure(
+    height_inch: float, width_inch: float = COLUMN_WIDTH_INCH
+) -> matplotlib.figure.Figure:
+  """An empty figure; no pyplot, so no window and no shared state."""
+  return matplotlib.figure.Figure((width_inch, height_inch))
+
+
+def put_caption(
+    figure: matplotlib.figure.Figure, caption: str, line_characters: int = 72,
+    tight: bool = True) -> None:
+  """Writes `caption` at the foot and, where `tight`, fits the axes above it."""
+  lines = textwrap.wrap(
+      _KEPT_TOGETHER.sub('\N{NO-BREAK SPACE}', caption), line_characters,
+      break_on_hyphens=False)
+  height = figure.get_figheight()
+  line_inch = _CAPTION_POINTS * 1.35 / 72
+  figure.text(
+      0.02, 0.06 / height, '\n'.join(lines), fontsize=_CAPTION_POINTS, va='bottom',
+      linespacing=1.3, color='#222222', parse_math=False)
+  foot = (0.18 + line_inch * len(lines)) / height
+  if tight:
+    figure.tight_layout(rect=(0, foot, 1, 1), pad=0.5)
+
+
+class Shown:
+  """A figure as a notebook shows it."""
+
+  def __init__(self, figure: matplotlib.figure.Figure):
+    self._figure = figure
+
+  def _repr_svg_(self) -> str:
+    return svg_text(self._figure)
+
+
+def svg_text(figure: matplotlib.figure.Figure) -> str:
+  """The figure as an <svg> element, without the XML prologue."""
+  buffer = io.StringIO()
+  with styled():
+    figure.savefig(buffer, format='svg', metadata={'Date': None})
+  text = buffer.getvalue()
+  return text[text.index('<svg'):]
+
+
+def save(figure: matplotlib.figure.Figure, stem: pathlib.Path) -> None:
+  """Writes STEM.svg and STEM.png."""
+  for suffix, metadata in (('.svg', {'Date': None}), ('.png', {'Software': None})):
+    with files.replacing(stem.with_suffix(suffix)) as path, styled():
+      figure.savefig(path, dpi=_PNG_DOTS_PER_INCH, metadata=metadata)
+
 
 _TWO_COLUMNS_INCH = 7.0  # 178 mm, the width of a journal's page.
 _CAPTION_CHARACTERS = 138  # That fit this width.
@@ -41,7 +137,7 @@ def scales_figure(
     The figure, with its caption.
   """
   box = result.lung_box
-  view = plane_view.plane_view(
+  view = pictures.plane_view(
       volume.affine, volume.shape, 'axial', (slice(None), box.rows, box.columns))
   fused = localization.fuse_scales(
       explanation.cam_28[0], explanation.cam_14[0], box.shape)
@@ -51,8 +147,8 @@ def scales_figure(
       ('14 × 14', _enlarged(explanation.cam_14[0], box.shape)),
       ('Product', fused))
   height_mm, width_mm = view.size_mm
-  with figure_style.styled():
-    figure = figure_style.new_figure(
+  with styled():
+    figure = new_figure(
         _TWO_COLUMNS_INCH / 4 * height_mm / width_mm + 1.05, _TWO_COLUMNS_INCH)
     all_axes = figure.subplots(1, 4)
     for axes, (title, map_) in zip(all_axes, maps):
@@ -61,7 +157,7 @@ def scales_figure(
     _contour(all_axes[0], view, result.lung_mask[index], 0.5, _LUNGS)
     _contour(all_axes[3], view, _on_grid(fused, box, volume.shape),
              result.thresholds.map, 'white')
-    figure_style.put_caption(
+    put_caption(
         figure, _scales_caption(result, index, explanation),
         line_characters=_CAPTION_CHARACTERS)
     _colour_bar(figure, all_axes[3], result.thresholds.map)
@@ -79,19 +175,19 @@ def map_figure(
     affine: float64 [4, 4], index (slice, row, column, 1) to LPS millimetres.
     caption: what the figure shows.
   """
-  scene = lung_rendering.lung_scene(lung_mask, map_, affine, _VOXEL_MM)
-  views = [_trimmed(lung_rendering.render(scene, turn, tilt))
+  scene = rendering.lung_scene(lung_mask, map_, affine, _VOXEL_MM)
+  views = [_trimmed(rendering.render(scene, turn, tilt))
            for _, turn, tilt, _ in _SIDES]
   widths = [view.shape[1] for view in views]
   tallest = max(view.shape[0] for view in views)
-  with figure_style.styled():
-    figure = figure_style.new_figure(
+  with styled():
+    figure = new_figure(
         _TWO_COLUMNS_INCH * tallest / sum(widths) + 0.72, _TWO_COLUMNS_INCH)
     all_axes = figure.subplots(1, len(views), width_ratios=widths)
     for axes, view, (title, _, _, letters) in zip(all_axes, views, _SIDES):
       _draw_rendering(axes, view, tallest, letters)
       axes.set_title(title, fontsize=8, pad=4)
-    figure_style.put_caption(figure, caption, line_characters=_CAPTION_CHARACTERS)
+    put_caption(figure, caption, line_characters=_CAPTION_CHARACTERS)
     return figure
 
 
@@ -100,8 +196,8 @@ def map_caption(result: results.CaseResult) -> str:
   return (
       'Localization map of one case, rendered in the segmented lungs: '
       f'{len(result.positive_slices)} of {result.shape[0]} slices positive, Corona '
-      f'score {wording.cm3(result.corona_score_cm3)} cm³, '
-      f'{wording.percent(result.involved_lung_fraction)} % of '
+      f'score {pages.cm3(result.corona_score_cm3)} cm³, '
+      f'{pages.percent(result.involved_lung_fraction)} % of '
       f'{result.lung_volume_cm3:,.0f} cm³ of lung involved. The brighter, the higher '
       'the map; slices that are not positive have none. Research use only.')
 
@@ -115,7 +211,7 @@ def _scales_caption(result, index, explanation) -> str:
       'the lung crop with the segmented lungs (blue); Grad-CAM at the 28 × 28 and the '
       '14 × 14 layer, each divided by its maximum; their product, the localization '
       f'map. White: voxels above {result.thresholds.map:g}, which count in the Corona '
-      f'score ({wording.cm3(score_cm3)} cm³ here). Lung window '
+      f'score ({pages.cm3(score_cm3)} cm³ here). Lung window '
       f'−{-pictures.WINDOW_HU[0]} to {pictures.WINDOW_HU[1]} HU; '
       "patient's right on the left. Research use only.")
 
@@ -195,3 +291,33 @@ def _colour_bar(figure, beside, threshold):
   axes.axvline(threshold, color='white', lw=1)
   axes.set(yticks=[], xticks=[0, threshold, 1])
   axes.tick_params(labelsize=6, length=2, pad=1.5)
+
+
+def write_figures(
+    folder: pathlib.Path, volume: volume_lib.CTVolume, result: results.CaseResult,
+    models: interface.Models, index: int | None = None) -> None:
+  """Writes scales.svg, scales.png (Fig. 2 of the paper), map.svg and map.png.
+
+  Args:
+    folder: where.
+    volume: the CT.
+    result: its score.
+    models: who gave it; asked once more, for the two scales of one slice.
+    index: that slice; None for the one with most of the score.
+
+  Raises:
+    errors.ModelError: the models fail.
+    errors.OutputError: a file cannot be written.
+  """
+  if index is None:
+    index = int(np.argmax(result.corona_score_by_slice_cm3))
+  box = result.lung_box
+  turn = orientation.plane_turn(volume.affine)
+  probability, *cams = models.grad_cam(
+      turn.to_usual(volume.hu[index:index + 1, box.rows, box.columns]))
+  explanation = results.SliceExplanation(probability, *map(turn.to_stored, cams))
+  save(
+      scales_figure(volume, result, index, explanation), folder / 'scales')
+  save(
+      map_figure(result.lung_mask, result.localization, result.affine,
+                         map_caption(result)), folder / 'map')

@@ -1,16 +1,139 @@
-"""Templates to self-contained HTML pages; whatever comes from a result is escaped."""
+"""Templates to self-contained HTML pages, and the wording of numbers on them."""
 
 import jinja2
 
-from covid_tf.reports import wording
+from covid_tf import results
+from covid_tf.reports import case_pictures
+
+# Numbers and sentences of the reports.
+
+PAPER = (
+    'Gozes O, Frid-Adar M, Sagie N, Zhang H, Ji W, Greenspan H. Coronavirus Detection '
+    'and Analysis on Chest CT with Deep Learning. 2020')
+
+_CHANGE_UNITS = {'%': 'points'}
+
+
+def cm3(value: float) -> str:
+  """'1,235', '123.4', '0.42', '0.0031': as many digits as are read."""
+  if value >= 1000:
+    return f'{value:,.0f}'
+  return _short(value)
+
+
+def percent(fraction: float) -> str:
+  """'7.1' of 0.071, '0.42' of 0.0042."""
+  return _short(100 * fraction)
+
+
+def millimetres(value: float) -> str:
+  """At most two decimals, without trailing zeros: short in SVG."""
+  return f'{value:.2f}'.rstrip('0').rstrip('.')
+
+
+def signed(value: float) -> str:
+  """One decimal with its sign, a true minus."""
+  return f'{value:+.1f}'.replace('-', '\N{MINUS SIGN}')
+
+
+def slice_title(viewed: case_pictures.ViewedSlice, slice_count: int) -> str:
+  """Which slice an axial picture shows."""
+  return f'Axial, slice {viewed.index} (0 lowest, {slice_count - 1} highest)'
+
+
+def slice_caption(viewed: case_pictures.ViewedSlice) -> str:
+  """What the models say of a slice."""
+  return (
+      f'Position {signed(viewed.position_mm)} mm, COVID-19 probability '
+      f'{viewed.probability:.2f}, {cm3(viewed.score_cm3)} cm³ of the score')
+
+
+def measured(value: float, unit: str) -> str:
+  """A measure as it is read: fractions in percent."""
+  return percent(value) if unit == '%' else cm3(value)
+
+
+def change(difference: float, relative: float | None, unit: str) -> str:
+  """'−46.5 cm³ (−79 %)'; of a fraction, in points of percent."""
+  if difference == 0:
+    return 'no change'
+  sign = '+' if difference > 0 else '\N{MINUS SIGN}'
+  in_words = f'{sign}{measured(abs(difference), unit)} {_CHANGE_UNITS.get(unit, unit)}'
+  return in_words if relative is None else (
+      f'{in_words} ({sign}{abs(relative):.0%})'.replace('%)', ' %)'))
+
+
+def methods(result: results.CaseResult, demo_models: bool = False) -> str:
+  """A paragraph for a paper's methods section, true of this result."""
+  cuts = result.thresholds
+  models = ' and '.join(
+      f'{model.name} version {model.version} (card SHA-256 {model.card_sha256[:12]})'
+      for model in result.models) or 'models without identity'
+  case = '' if cuts.case_corona_score_cm3 is None else (
+      f' A case was called detected above {cm3(cuts.case_corona_score_cm3)} cm³.')
+  demo = ' The models were demonstration models trained on phantoms.' * demo_models
+  return (
+      f'The Corona score (Eq. 1 of {PAPER}) was computed with {result.software}, using '
+      f'{models}.{demo} Lungs were segmented slice by slice and the largest lung box '
+      'of the case was given to the slice classifier. For slices with a COVID-19 '
+      f'probability above {cuts.slice_probability:g}, Grad-CAM maps at 28 × 28 and '
+      '14 × 14 were multiplied to one localization map; the score is the sum of map '
+      f'values above {cuts.map:g} times the voxel volume '
+      f'({result.voxel_volume_mm3:.3f} mm³, from slice positions and pixel spacing). '
+      'The involved fraction is the share of segmented lung voxels above the same map '
+      f'threshold.{case}')
+
+
+def provenance(
+    result: results.CaseResult, window_hu: tuple[int, int],
+    demo_models: bool) -> tuple[tuple[str, str], ...]:
+  """Name and value of everything that a result depends on."""
+  cuts = result.thresholds
+  spacing = ' × '.join(f'{step:.3f}' for step in result.spacing_mm)
+  rows = [('Software', result.software)]
+  for model in result.models:
+    rows.append((f'Model {model.name}', f'version {model.version}'
+                 + ', demo weights trained on phantoms' * demo_models))
+    if 'window_hu' in model.card:
+      rows.append((f'Window of {model.name}', _window(model.card['window_hu'])))
+    rows.append((f'Card of {model.name}, SHA-256', model.card_sha256))
+  rows += [
+      ('Slice threshold', f'probability > {cuts.slice_probability:g}'),
+      ('Map threshold', f'map > {cuts.map:g}'),
+      ('Case threshold', 'none' if cuts.case_corona_score_cm3 is None else
+       f'score > {cm3(cuts.case_corona_score_cm3)} cm³'),
+      ('Study UID', result.study_uid or 'none'),
+      ('Series UID', result.series_uid or 'none'),
+      ('Acquired', result.acquisition_date or 'not stated'),
+      ('Grid', ' × '.join(map(str, result.shape)) + ' (slices, rows, columns)'),
+      ('Spacing', f'{spacing} mm (slice, row, column)'),
+      ('Voxel volume', f'{result.voxel_volume_mm3:.4f} mm³'),
+      ('Lung box', '{0}:{2} rows, {1}:{3} columns'.format(*result.lung_box.as_list())),
+      ('Lung outside the box', f'{percent(result.lung_outside_box_fraction)} %'),
+      ('Window of the pictures', _window(window_hu))]
+  return tuple(rows)
+
+
+def _window(window_hu) -> str:
+  low, high = window_hu
+  return f'{low:g} to {high:g} HU'
+
+
+def _short(value) -> str:
+  if value >= 1 or value == 0:
+    return f'{value:.1f}'
+  return f'{value:.2f}' if value >= 0.1 else f'{value:.2g}'
+
+
+# Templates to self-contained HTML pages; whatever comes from a result is escaped.
 
 _FILTERS = {
-    'cm3': wording.cm3,
-    'percent': wording.percent,
-    'mm': wording.millimetres,
-    'signed': wording.signed,
-    'slice_title': wording.slice_title,
-    'slice_caption': wording.slice_caption,
+    'cm3': cm3,
+    'percent': percent,
+    'mm': millimetres,
+    'signed': signed,
+    'slice_title': slice_title,
+    'slice_caption': slice_caption,
 }
 
 

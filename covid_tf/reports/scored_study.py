@@ -1,25 +1,76 @@
-"""One study from its files to its result folder: `covid-tf score` and the demo."""
+"""One study from its files to its result folder, as `covid-tf score` leaves it."""
 
 from collections.abc import Callable, Iterable, Mapping
 import contextlib
+import dataclasses
 import os
+import pathlib
 
-from covid_tf import case_threshold
 from covid_tf import errors
-from covid_tf import output_folder
-from covid_tf import pipeline
 from covid_tf import readers
 from covid_tf import results
-from covid_tf.predictors import base
-from covid_tf.reports import study_files
+from covid_tf import volume as volume_lib
+from covid_tf.analysis import pipeline
+from covid_tf.predictors import interface
+from covid_tf.reports import case_report
+from covid_tf.statistics import operating_points
+from covid_tf.storage import files
+from covid_tf.storage import maps
+from covid_tf.storage import result_json
 
+# The files of one scored study, as `covid-tf score` leaves them.
+
+# In the order in which they appear: result.json is there only when all are.
+FILE_NAMES = (
+    'lung_mask.nii.gz', 'localization.nii.gz', 'report.html', result_json.FILE_NAME)
+
+DEMO_WARNING = (
+    'Scored by the demo models, which were trained on phantoms to show how the '
+    'package works: no measurement of a patient.')
+_NOTE = 'covid-tf; research use only'
+_DEMO_NOTE = 'covid-tf DEMO MODELS; research use only'
+
+
+def write_all(
+    folder: pathlib.Path, result: results.CaseResult, volume: volume_lib.CTVolume, *,
+    demo_models: bool, with_report: bool = True) -> None:
+  """Writes result.json, report.html, localization.nii.gz and lung_mask.nii.gz.
+
+  Args:
+    folder: where; see output_folder.filling for all or none.
+    result: the scored study.
+    volume: its CT, for the pictures.
+    demo_models: the demo models answered; every file says so.
+    with_report: False leaves report.html out, which takes longer than the rest.
+
+  Raises:
+    errors.OutputError: a file cannot be written.
+  """
+  note = _NOTE
+  if demo_models:
+    result = with_demo_warning(result)
+    note = _DEMO_NOTE
+  maps.write_lung_mask(folder / FILE_NAMES[0], result, note)
+  maps.write_localization(folder / FILE_NAMES[1], result, note)
+  if with_report:
+    case_report.write_report(folder / FILE_NAMES[2], result, volume, demo_models=demo_models)
+  result_json.write_result(folder / FILE_NAMES[3], result)
+
+
+def with_demo_warning(result: results.CaseResult) -> results.CaseResult:
+  """The result, its warnings led by DEMO_WARNING."""
+  others = tuple(text for text in result.warnings if text != DEMO_WARNING)
+  return dataclasses.replace(result, warnings=(DEMO_WARNING, *others))
+
+
+# One study from its files to its result folder: `covid-tf score` and the demo.
 
 def score_study(
     study: str | os.PathLike, output: str | os.PathLike,
-    open_models: Callable[[], contextlib.AbstractContextManager[base.Models]], *,
+    open_models: Callable[[], contextlib.AbstractContextManager[interface.Models]], *,
     series_uid: str | None = None, patient_key_file: str | None = None,
     reading: Mapping[str, object] | None = None,
-    threshold: case_threshold.CaseThreshold | None = None,
+    threshold: operating_points.CaseThreshold | None = None,
     demo_models: bool = False) -> results.CaseResult:
   """Reads, scores and writes a study; all of its files appear, or none.
 
@@ -39,7 +90,7 @@ def score_study(
   Raises:
     errors.CovidTFError: nothing appeared in `output`; says why.
   """
-  with output_folder.filling(output, study_files.NAMES) as folder:
+  with files.filling_folder(output, FILE_NAMES) as folder:
     volume = readers.read_ct(
         study, series_uid=series_uid, patient_key_file=patient_key_file,
         **(reading or {}))
@@ -48,8 +99,8 @@ def score_study(
         threshold.require_same_models(models.identities())
       result = _analyze(study, volume, models, threshold)
     demo_models = demo_models or has_demo_card(result.models)
-    study_files.write_all(folder, result, volume, demo_models=demo_models)
-  return study_files.with_demo_warning(result) if demo_models else result
+    write_all(folder, result, volume, demo_models=demo_models)
+  return with_demo_warning(result) if demo_models else result
 
 
 def has_demo_card(identities: Iterable[results.ModelIdentity]) -> bool:

@@ -1,19 +1,20 @@
 """Loads and unloads versions as the disk and the configuration change."""
 
+from collections.abc import Callable
+import dataclasses
 import gc
 import logging
 import pathlib
+import threading
 import time
 
-from covid_tf.server import model_versions
-from covid_tf.server import refusal
+from covid_tf.server import predict
 from covid_tf.server import registry as registry_lib
-from covid_tf.server import servable as servable_lib
-from covid_tf.server import version_folders
-from covid_tf.server import warm_up
+from covid_tf.sessions import refusal
+from covid_tf.sessions import servable as servable_lib
 
 _log = logging.getLogger(__name__)
-_State = model_versions.State
+_State = registry_lib.State
 
 
 class Loader:
@@ -44,7 +45,7 @@ class Loader:
       self._wanted = wanted
       for name, folders in wanted.items():
         self._registry.models.setdefault(
-            name, model_versions.ModelVersions(name)).want(folders)
+            name, registry_lib.ModelVersions(name)).want(folders)
       failed = [version for model in self._registry.models.values()
                 for version in model.versions.values()
                 if version.has_failed or version.waits_to_try_again]
@@ -88,35 +89,35 @@ class Loader:
 
   def _wanted_of(self, model) -> dict[int, pathlib.Path]:
     try:
-      on_disk = version_folders.versions_on_disk(model.base_path)
+      on_disk = servable_lib.versions_on_disk(model.base_path)
     except OSError as error:  # Maybe the share is away: what is loaded stays.
       self._warn_once(f'{model.name}: {model.base_path} cannot be listed: {error}')
       return self._wanted.get(model.name, {})
     if not on_disk:
       self._warn_once(f'{model.name}: no versions under {model.base_path}; '
                       'is the folder of each one a number?')
-    wanted = version_folders.wanted_versions(on_disk, model.model_version_policy)
+    wanted = servable_lib.wanted_versions(on_disk, model.model_version_policy)
     return {number: on_disk[number] for number in wanted}
 
   def _begin_again_if_mended(self, failed) -> None:
     # A folder that is copied in place may be seen half there, and fails. TF Serving
     # tries again after a minute; when its files have changed there is no need to wait.
     for version in failed:
-      if version_folders.fingerprint(version.path) != version.files:
+      if servable_lib.fingerprint(version.path) != version.files:
         with self._registry.changed:
           version.begin_again()
 
   def _load(self, model, version) -> None:
-    version.files = version_folders.fingerprint(version.path)
+    version.files = servable_lib.fingerprint(version.path)
     with self._registry.changed:
       version.state = _State.LOADING
       self._registry.changed.notify_all()
     servable, error = None, None
     try:
       servable = servable_lib.Servable(version.path)
-      warm_up.replay(servable, version.number)
+      predict.replay_warm_up(servable, version.number)
       if self._self_check:
-        warm_up.check(servable, version.number)
+        predict.check(servable, version.number)
     except refusal.Refusal as failed:
       error = failed
     except Exception as failed:  # Whatever it is, the other models go on.
@@ -132,7 +133,7 @@ class Loader:
 
   def _note_failure(self, model, version, error) -> None:
     version.attempts += 1
-    is_final = isinstance(error, warm_up.ComputesWrongError)
+    is_final = isinstance(error, predict.ComputesWrongError)
     if is_final or version.attempts > self._retries:
       version.state, version.error = _State.END, error
     else:
@@ -146,3 +147,108 @@ class Loader:
     if text not in self._warned:
       self._warned.add(text)
       _log.warning('%s', text)
+
+
+# The life of the models: started, replaced, stopped.
+
+_TICK_S = 0.1  # How soon a retry, an idle old version or a waiting caller is seen.
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How versions are looked for and loaded.
+
+  Attributes:
+    poll_s: seconds between two looks at the disk; 0 or less: look once.
+    load_retries: how often a version that fails to load is tried again.
+    retry_interval_s: seconds between two tries.
+    allow_labels_for_unavailable: see `labels.new_labels`.
+    self_check: see `loader.Loader`.
+  """
+
+  poll_s: float = 1.0
+  load_retries: int = 5
+  retry_interval_s: float = 60.0
+  allow_labels_for_unavailable: bool = False
+  self_check: bool = True
+
+
+class ModelManager:
+  """Keeps the registry as configuration and disk want it, from a thread of its own.
+
+  Attributes:
+    registry: what is served; for the services.
+  """
+
+  def __init__(self, options: Options):
+    """Serves nothing until `start`."""
+    self.registry = registry_lib.Registry(options.allow_labels_for_unavailable)
+    self._loader = Loader(
+        self.registry, options.load_retries, options.retry_interval_s,
+        options.self_check)
+    self._poll_s = options.poll_s
+    self._look_now = threading.Event()
+    self._stopping = threading.Event()
+    self._thread = threading.Thread(target=self._work, name='model-loader', daemon=True)
+
+  def start(self, config) -> None:
+    """Begins with the models of `config` and waits until each has a version.
+
+    Raises:
+      refusal.Refusal: the configuration is wrong, or a model cannot be loaded.
+    """
+    names = self.registry.accept(config)
+    self._thread.start()
+    self._wait_for(names, lambda: True)
+
+  def reload(self, config, is_wanted: Callable[[], bool] = lambda: True) -> None:
+    """Replaces the whole list of models; waits for those that are new.
+
+    Args:
+      config: a ModelServerConfig.
+      is_wanted: asked while waiting; False ends the wait.
+
+    Raises:
+      refusal.Refusal: as `start`; the old list stays if the new one is wrong.
+    """
+    names = self.registry.accept(config)
+    self._look_now.set()
+    self._wait_for(names, is_wanted)
+
+  def close(self) -> None:
+    """Stops looking at the disk and frees the models."""
+    self._stopping.set()
+    if self._thread.is_alive():
+      self._thread.join()
+    self._loader.unload_superfluous(everything=True)
+
+  def _work(self) -> None:
+    next_look = 0.0
+    while not self._stopping.is_set():
+      if self._look_now.is_set() or time.monotonic() >= next_look:
+        self._look_now.clear()
+        self._loader.look()
+        next_look = (
+            time.monotonic() + self._poll_s if self._poll_s > 0 else float('inf'))
+      self._loader.load_due()
+      self._loader.unload_superfluous()
+      self._look_now.wait(_TICK_S)
+
+  def _wait_for(self, names: set[str], is_wanted: Callable[[], bool]) -> None:
+    with self.registry.changed:
+      for name in sorted(names):
+        while is_wanted() and not self._stopping.is_set():
+          model = self.registry.models.get(name)
+          if model and model.newest():
+            break
+          if model and model.has_given_up():
+            raise _not_available(model)
+          self.registry.changed.wait(_TICK_S)
+
+
+def _not_available(model) -> refusal.Refusal:
+  reasons = ', '.join(
+      f'{{{{name: {model.name} version: {version.number}}} due to error: '
+      f'{version.error}}}' for version in model.versions.values() if version.error)
+  return refusal.Refusal(
+      refusal.UNKNOWN, f'1 model(s) did not become available: {{{reasons}}}')

@@ -1,16 +1,54 @@
 """PredictionService and ModelService as gRPC handlers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import contextlib
 import threading
 
 import grpc
 
 from covid_tf.predictors import protocol
-from covid_tf.server import admission as admission_lib
-from covid_tf.server import manager as manager_lib
+from covid_tf.server import loading
 from covid_tf.server import predict
-from covid_tf.server import refusal
+from covid_tf.sessions import refusal
+
+# A bounded queue before the models: refuse early rather than swell.
+
+class Admission:
+  """Lets `running` requests run and `waiting` more wait; the rest is refused."""
+
+  def __init__(self, running: int, waiting: int):
+    """Opens with all places free."""
+    self._running = threading.BoundedSemaphore(running)
+    self._places = running + waiting
+    self._inside = 0
+    self._lock = threading.Lock()
+
+  @contextlib.contextmanager
+  def admitted(self, context: grpc.ServicerContext) -> Iterator[None]:
+    """Waits for a place to run.
+
+    Args:
+      context: of the request; one whose client is gone is not run any more.
+
+    Raises:
+      refusal.Refusal: the queue is full, or nobody waits for the answer.
+    """
+    with self._lock:
+      if self._inside == self._places:
+        raise refusal.Refusal(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            'The request queue is full, try again later')
+      self._inside += 1
+    try:
+      with self._running:
+        if not context.is_active():
+          raise refusal.Refusal(
+              grpc.StatusCode.CANCELLED, 'The client is gone, or its deadline is over')
+        yield
+    finally:
+      with self._lock:
+        self._inside -= 1
+
 
 _SIGNATURE_DEF = 'signature_def'
 
@@ -18,8 +56,8 @@ _SIGNATURE_DEF = 'signature_def'
 class Services:
   """The methods of both services over one manager."""
 
-  def __init__(self, manager: manager_lib.ModelManager,
-               admission: admission_lib.Admission, as_content: bool):
+  def __init__(self, manager: loading.ModelManager,
+               admission: Admission, as_content: bool):
     """`as_content`: answer with `tensor_content` instead of the typed fields."""
     self._manager = manager
     self._registry = manager.registry

@@ -1,19 +1,23 @@
-"""The localization map and the lung mask as NIfTI, in line with the CT.
-
-Of a NIfTI file they have its own shape, axes and affine, so that they lie over it
-index by index too; of DICOM, the axes column, row and slice (docs/adr/0115).
-"""
+"""The localization map and the lung mask as NIfTI, written and read back."""
 
 from collections.abc import Callable, Iterable
 import gzip
 import os
+import pathlib
 
 import nibabel as nib
 import numpy as np
 
-from covid_tf import files
+from covid_tf import errors
 from covid_tf import results
-from covid_tf import volume as volume_lib
+from covid_tf import volume
+from covid_tf.storage import files
+from covid_tf.storage import result_json
+
+# The localization map and the lung mask as NIfTI, in line with the CT.
+#
+# Of a NIfTI file they have its own shape, axes and affine, so that they lie over it
+# index by index too; of DICOM, the axes column, row and slice (docs/adr/0115).
 
 _SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT: millimetres of the scanner's own frame.
 _HEADER_BYTES = 352  # NIfTI-1 in one file: 348 of header, 4 that say no extension.
@@ -91,9 +95,9 @@ def _named_axes(name: str) -> tuple[tuple[int, ...], bool]:
   return tuple(map(_AXES.index, name[:3])), name.endswith('-')
 
 
-def _grid(result: results.CaseResult) -> volume_lib.StoredGrid:
+def _grid(result: results.CaseResult) -> volume.StoredGrid:
   """How the files of a result are stored."""
-  return result.stored_grid or volume_lib.StoredGrid(
+  return result.stored_grid or volume.StoredGrid(
       result.shape[::-1], _USUAL_AXES, False, ras_affine(result.affine))
 
 
@@ -126,7 +130,7 @@ def _write(
 
 
 def _header(
-    grid: volume_lib.StoredGrid, dtype: type, note: str) -> nib.Nifti1Header:
+    grid: volume.StoredGrid, dtype: type, note: str) -> nib.Nifti1Header:
   header = nib.Nifti1Header(endianness='<')
   header.set_data_dtype(dtype)
   header.set_data_shape(grid.shape)
@@ -142,3 +146,68 @@ def _header(
   header['cal_max'] = 1
   header['descrip'] = note or 'covid-tf; research use only'
   return header
+
+
+# Reads back the map and the lung mask that `covid-tf score` wrote.
+
+MASK_NAME = 'lung_mask.nii.gz'
+MAP_NAME = 'localization.nii.gz'
+_SAME_MM = 1e-3
+
+
+def has_maps(folder: pathlib.Path) -> bool:
+  """Whether map and mask lie in a folder."""
+  return all((folder / name).is_file() for name in (MASK_NAME, MAP_NAME))
+
+
+def read_maps(
+    folder: pathlib.Path, result: result_json.StoredResult
+) -> tuple[np.ndarray, results.LocalizationMap, np.ndarray]:
+  """Reads map and mask of a scored study.
+
+  Args:
+    folder: where they lie.
+    result: the result.json beside them.
+
+  Returns:
+    (lung mask uint8 [slice, row, column], localization map, affine float64 [4, 4]
+    of (slice, row, column, 1) to LPS millimetres).
+
+  Raises:
+    errors.UsageError: a file cannot be read or does not belong to the result.
+  """
+  mask, affine = _read(folder / MASK_NAME, result)
+  heat, other = _read(folder / MAP_NAME, result)
+  if not np.allclose(affine, other, atol=_SAME_MM):
+    raise errors.UsageError(
+        f'{folder}: map and mask on one grid are required, found two; score the study '
+        'again.')
+  box, positive = result.lung_box, list(result.positive_slices)
+  crops = heat[positive, box.rows, box.columns].astype(np.float32)
+  return (mask > 0).astype(np.uint8), results.LocalizationMap(
+      result.shape, box, result.positive_slices, crops), affine
+
+
+def _read(path, result) -> tuple[np.ndarray, np.ndarray]:
+  """[slice, row, column] and its affine to LPS."""
+  try:
+    stored, affine = read(path)
+  except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+    raise errors.UsageError(
+        f'{path}: the file that covid-tf score writes is required, found none that '
+        f'can be read ({type(error).__name__}); score the study again.') from error
+  spacing = np.linalg.norm(affine[:3, :3], axis=0)
+  if stored.shape != result.shape or not np.allclose(
+      spacing, result.spacing_mm, atol=_SAME_MM):
+    raise errors.UsageError(
+        f'{path}: the grid of result.json is required ({result.shape}, '
+        f'{_words(result.spacing_mm)} mm), found {stored.shape}, {_words(spacing)} mm; '
+        'score the study again.')
+  if not np.isfinite(stored).all():
+    raise errors.UsageError(
+        f'{path}: finite values are required, found others; score the study again.')
+  return stored, affine
+
+
+def _words(spacing) -> str:
+  return ' × '.join(f'{step:.3f}' for step in spacing)

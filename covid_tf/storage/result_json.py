@@ -1,12 +1,19 @@
-"""result.json: the numbers of a scored study, for programs (docs/results.md)."""
+"""result.json: the numbers of a scored study, written and read back (docs/results.md)."""
 
+from collections.abc import Callable
+import dataclasses
 import json
+import math
 import os
+import pathlib
 
 import numpy as np
 
-from covid_tf import files
+from covid_tf import errors
 from covid_tf import results
+from covid_tf.storage import files
+
+# result.json: the numbers of a scored study, for programs (docs/results.md).
 
 FILE_NAME = 'result.json'
 
@@ -75,3 +82,228 @@ def to_dict(result: results.CaseResult) -> dict:
 def _shortest(values: np.ndarray) -> list[float]:
   """Each float32 by the fewest digits that give it back: 0.1, not 0.10000000149."""
   return [float(str(value)) for value in np.asarray(values, np.float32)]
+
+
+REGIONS = ('left', 'right', 'apical', 'middle', 'basal')
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredResult:
+  """The fields of a result.json (docs/results.md), without map and mask.
+
+  Attributes:
+    schema_version: results.SCHEMA_VERSION.
+    study_uid, series_uid, acquisition_date, patient_key, shape, spacing_mm,
+      voxel_volume_mm3, corona_score_cm3, case_detected, corona_score_in_lung_cm3,
+      corona_score_by_region_cm3, involved_lung_fraction, lung_volume_cm3,
+      lung_box, lung_outside_box_fraction, positive_slices, thresholds, models,
+      warnings, software: as in results.CaseResult.
+    slice_count: slices of the CT.
+    slice_probability: one a slice.
+    corona_score_by_slice_cm3: one a slice.
+  """
+
+  schema_version: int
+  study_uid: str
+  series_uid: str
+  acquisition_date: str | None
+  patient_key: str | None = dataclasses.field(repr=False)
+  shape: tuple[int, int, int]
+  slice_count: int
+  spacing_mm: tuple[float, float, float]
+  voxel_volume_mm3: float
+  corona_score_cm3: float
+  case_detected: bool | None
+  corona_score_in_lung_cm3: float
+  corona_score_by_region_cm3: dict[str, float]
+  involved_lung_fraction: float
+  lung_volume_cm3: float
+  lung_box: results.LungBox
+  lung_outside_box_fraction: float
+  positive_slices: tuple[int, ...]
+  slice_probability: tuple[float, ...]
+  corona_score_by_slice_cm3: tuple[float, ...]
+  thresholds: results.Thresholds
+  models: tuple[results.ModelIdentity, ...]
+  warnings: tuple[str, ...]
+  software: str
+
+
+def read_result(path: str | os.PathLike) -> StoredResult:
+  """Reads a result.json.
+
+  Args:
+    path: the file, or the folder that `covid-tf score` wrote.
+
+  Returns:
+    Its fields, checked one by one and against each other.
+
+  Raises:
+    errors.UsageError: no such file, or not a result of this schema; names the
+      field, what was required and what was found.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    path = path / 'result.json'
+  try:
+    content = json.loads(path.read_text('utf-8'), parse_constant=_refuse_constant)
+    return from_dict(content)
+  except OSError as error:
+    raise errors.UsageError(
+        f'{path}: a result.json of covid-tf score is required, found none that can '
+        f'be read ({error.strerror}).') from error
+  except ValueError as error:  # UnicodeDecodeError and JSONDecodeError too.
+    raise errors.UsageError(
+        f'{path}: not a result.json of covid-tf score: {error}; score the study '
+        'again.') from error
+
+
+def from_dict(content: dict) -> StoredResult:
+  """Fields as result.json holds them to a checked result; others are ignored.
+
+  Raises:
+    ValueError: a field is missing or wrong.
+  """
+  if not isinstance(content, dict):
+    raise ValueError(f'an object is required, found {type(content).__name__}')
+  version = content.get('schema_version')
+  if version != results.SCHEMA_VERSION:
+    raise ValueError(
+        f'schema_version {results.SCHEMA_VERSION} is required, found {version!r}')
+  stored = StoredResult(**{
+      field.name: _field(content, field.name, _READERS[field.name])
+      for field in dataclasses.fields(StoredResult)})
+  _check_consistent(stored)
+  return stored
+
+
+def _check_consistent(stored: StoredResult) -> None:
+  count = stored.slice_count
+  # In float32, as the slices were decided.
+  probability = np.asarray(stored.slice_probability, np.float32)
+  positive = tuple(
+      np.flatnonzero(probability > stored.thresholds.slice_probability).tolist())
+  box = stored.lung_box
+  checks = {
+      'slice_count': stored.shape[0] == count,
+      'slice_probability': len(stored.slice_probability) == count,
+      'corona_score_by_slice_cm3': (
+          len(stored.corona_score_by_slice_cm3) == count and math.isclose(
+              math.fsum(stored.corona_score_by_slice_cm3), stored.corona_score_cm3,
+              rel_tol=1e-9, abs_tol=1e-9)),
+      'positive_slices': stored.positive_slices == positive,
+      'lung_box': (box.row0 < box.row1 <= stored.shape[1]
+                   and box.column0 < box.column1 <= stored.shape[2]),
+  }
+  for name, good in checks.items():
+    if not good:
+      raise ValueError(f'{name} contradicts the other fields')
+
+
+def _field(content: dict, name: str, read: Callable):
+  if name not in content:
+    raise ValueError(f'{name} is required, found nothing')
+  try:
+    return read(content[name])
+  except (TypeError, KeyError, ValueError) as error:
+    found = json.dumps(content[name])
+    found = found if len(found) <= 60 else f'{found[:60]}…'
+    raise ValueError(f'{name} must be {error.args[0]}, found {found}') from error
+
+
+def _refuse_constant(name: str):
+  raise ValueError(f'numbers are required, found {name}')
+
+
+def _text(value) -> str:
+  if not isinstance(value, str):
+    raise ValueError('text')
+  return value
+
+
+def _integer(value) -> int:
+  if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    raise ValueError('an integer not below 0')
+  return value
+
+
+def _number(value) -> float:
+  if isinstance(value, bool) or not isinstance(value, (int, float)) or not (
+      0 <= value < math.inf):
+    raise ValueError('a finite number not below 0')
+  return float(value)
+
+
+def _share(value) -> float:
+  if not _number(value) <= 1:
+    raise ValueError('a number in [0, 1]')
+  return float(value)
+
+
+def _truth(value) -> bool:
+  if not isinstance(value, bool):
+    raise ValueError('true, false or null')
+  return value
+
+
+def _optional(read: Callable) -> Callable:
+  return lambda value: None if value is None else read(value)
+
+
+def _list(read: Callable, length: int | None = None) -> Callable:
+  def read_list(value):
+    if not isinstance(value, list) or length not in (None, len(value)):
+      raise ValueError('a list' if length is None else f'a list of {length}')
+    return tuple(map(read, value))
+  return read_list
+
+
+def _regions(value) -> dict[str, float]:
+  if not isinstance(value, dict) or set(value) != set(REGIONS):
+    raise ValueError(f'an object of {", ".join(REGIONS)}')
+  return {name: _number(value[name]) for name in REGIONS}
+
+
+def _thresholds(value) -> results.Thresholds:
+  names = [field.name for field in dataclasses.fields(results.Thresholds)]
+  if not isinstance(value, dict) or set(value) != set(names):
+    raise ValueError(f'an object of {", ".join(names)}')
+  return results.Thresholds(
+      _share(value['slice_probability']), _share(value['map']),
+      _optional(_number)(value['case_corona_score_cm3']))
+
+
+def _model(value) -> results.ModelIdentity:
+  if not isinstance(value, dict) or not {'name', 'version', 'card_sha256'} <= set(
+      value):
+    raise ValueError('objects of name, version and card_sha256')
+  return results.ModelIdentity(
+      _text(value['name']), _integer(value['version']), _text(value['card_sha256']))
+
+
+_READERS = {
+    'schema_version': _integer,
+    'study_uid': _text,
+    'series_uid': _text,
+    'acquisition_date': _optional(_text),
+    'patient_key': _optional(_text),
+    'shape': _list(_integer, 3),
+    'slice_count': _integer,
+    'spacing_mm': _list(_number, 3),
+    'voxel_volume_mm3': _number,
+    'corona_score_cm3': _number,
+    'case_detected': _optional(_truth),
+    'corona_score_in_lung_cm3': _number,
+    'corona_score_by_region_cm3': _regions,
+    'involved_lung_fraction': _share,
+    'lung_volume_cm3': _number,
+    'lung_box': lambda value: results.LungBox(*_list(_integer, 4)(value)),
+    'lung_outside_box_fraction': _share,
+    'positive_slices': _list(_integer),
+    'slice_probability': _list(_share),
+    'corona_score_by_slice_cm3': _list(_number),
+    'thresholds': _thresholds,
+    'models': _list(_model),
+    'warnings': _list(_text),
+    'software': _text,
+}

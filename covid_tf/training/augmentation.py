@@ -5,7 +5,7 @@ import math
 
 import tensorflow as tf
 
-from covid_tf import volume as ct_volume
+from covid_tf import volume
 from covid_tf.models import preprocessing
 
 
@@ -70,7 +70,7 @@ def augment_slice(
     angle = tf.random.stateless_uniform(
         [], seeds[0], -1.0, 1.0) * augmentation.rotation_degrees * _RADIANS
     transform = _rotation_about(angle, box)
-    image = _transform(image, transform, 'BILINEAR', float(ct_volume.AIR_HU))
+    image = _transform(image, transform, 'BILINEAR', float(volume.AIR_HU))
     lung_mask = _transform(lung_mask, transform, 'NEAREST', 0.0)
   if augmentation.flip_probability:
     flip = tf.random.stateless_uniform(

@@ -1,5 +1,6 @@
 """Training of the slice classifier (paper section 2.2)."""
 
+from collections.abc import Callable, Sequence
 import dataclasses
 
 import keras
@@ -8,19 +9,122 @@ from sklearn import metrics
 import tensorflow as tf
 
 from covid_tf import contract
-from covid_tf.models import classifier
 from covid_tf.models import grad_cam
+from covid_tf.models import gradients
+from covid_tf.models import networks
 from covid_tf.models import preprocessing
-from covid_tf.models import trained
+from covid_tf.models import rewrites
+from covid_tf.models import weights as weights_lib
 from covid_tf.training import augmentation
 from covid_tf.training import first_weights
-from covid_tf.training import guidance
-from covid_tf.training import located_classifier
-from covid_tf.training import losses
-from covid_tf.training import pictures
 from covid_tf.training import pipelines
-from covid_tf.training import stages
 from covid_tf.training import tasks
+
+# The classifier with two helpers that say where, for training only.
+#
+# A slice's label is one bit; a drawn lesion is a label for each cell of a feature map.
+# Where lesions are drawn (phantoms, implants), one-by-one convolutions on the ends of
+# conv4 and conv5 learn which cells hold lesion, and the backbone learns with them. The
+# exported classifier has neither.
+
+HELPED_LAYERS = (networks.COARSE_LAYER, 'conv5_block3_out')
+# Ours: about one cell in eight holds lesion, so that helpers begin nearly silent and
+# do not shake a backbone that has learned already.
+_FIRST_CELL_LOGIT = -2.0
+_FIRST_KERNEL_DEVIATION = 0.01
+
+
+def build_located(size: int) -> keras.Model:
+  """Model from float32 [N, size, size, 3] to [logit, cells of conv4, of conv5]."""
+  return add_helpers(networks.build_classifier(size=size))
+
+
+def add_helpers(model: keras.Model, compute_dtype: str = 'float32') -> keras.Model:
+  """A classifier of `classifier.build` with its helpers; logits stay float32."""
+  return with_helpers(
+      rewrites.with_compute_dtype(model, compute_dtype), HELPED_LAYERS)
+
+
+def with_helpers(model: keras.Model, layer_names: Sequence[str]) -> keras.Model:
+  """Adds cell logits [N, h, w, 1] of some layers to a classifier's logit."""
+  cells = [_helper(name)(model.get_layer(name).output) for name in layer_names]
+  return keras.Model(model.input, [model.output, *cells])
+
+
+def cells_name(layer_name: str) -> str:
+  """Name of the helper that labels a layer's cells."""
+  return f'{layer_name}_cells'
+
+
+def classifier_of(model: keras.Model) -> keras.Model:
+  """The classifier inside, sharing its variables."""
+  return keras.Model(model.input, model.outputs[0], name='covid_classifier')
+
+
+def _helper(layer_name):
+  return keras.layers.Conv2D(
+      1, 1, name=cells_name(layer_name), dtype='float32',
+      kernel_initializer=keras.initializers.RandomNormal(
+          stddev=_FIRST_KERNEL_DEVIATION),
+      bias_initializer=keras.initializers.Constant(_FIRST_CELL_LOGIT))
+
+
+# Drawn lesions tell the classifier's Grad-CAM maps where to look, in training only.
+#
+# The maps that are served are computed inside the training step, and a Dice loss draws
+# them to the lesion; the gradient passes through the gradient. The idea is that of Li
+# et al., "Tell Me Where to Look: Guided Attention Inference Network", CVPR 2018, who
+# had the attention map learn from the class label and, as here, from drawn masks.
+
+MAP_LAYERS = (networks.FINE_LAYER, networks.COARSE_LAYER)
+
+
+def guided_objective(
+    model: keras.Model, map_layers: Sequence[str] = MAP_LAYERS,
+    helped_layers: Sequence[str] = HELPED_LAYERS,
+    positive_weight: float = 1.0) -> Callable:
+  """What a guided stage minimizes.
+
+  Batch normalization is frozen: a map of the served network is wanted, and that
+  network uses its stored statistics.
+
+  Args:
+    model: of `located_classifier.build`, or one of its kind.
+    map_layers: the layers to explain, finest first.
+    helped_layers: those whose cells a helper labels.
+    positive_weight: as `losses.located_cross_entropy`.
+
+  Returns:
+    Function from (images [N, size, size, 3], labels), as `located_example` gives
+    them, batched, to a float32 scalar.
+  """
+  explain = _explainer(model, map_layers, helped_layers)
+
+  def loss(images, labels):
+    logit, maps, cells = explain(images)
+    located = tasks.located_cross_entropy(
+        labels, [logit[:, tf.newaxis], *cells], positive_weight)
+    return located + tasks.map_dice(labels, maps)
+
+  return loss
+
+
+def _explainer(model, map_layers, helped_layers):
+  """Function from images to (logit [N], maps, cell logits), in one forward pass."""
+  head = gradients.find_head(classifier_of(model))
+  run = gradients.channel_gradients(head, map_layers, helped_layers)
+  helpers = [model.get_layer(cells_name(name))
+             for name in helped_layers]
+
+  def explain(images):
+    logit, activations, weights = run(images)
+    maps = [grad_cam.normalize(grad_cam.weighted_sum(activation, weight))
+            for activation, weight in zip(activations, weights)]
+    helped = activations[len(map_layers):]
+    return logit, maps, [helper(a) for helper, a in zip(helpers, helped)]
+
+  return explain
+
 
 AUGMENTATION = augmentation.Augmentation(
     rotation_degrees=12.0, margin_fraction=0.1, hu_offset=15.0, noise_hu=15.0)
@@ -42,20 +146,20 @@ def task(
   def build(size):
     model = _with_backbone(size, encoder_weights)
     if weights:
-      trained.load_weights(model, weights, contract.CLASSIFIER_MODEL)
-    return located_classifier.add_helpers(model, compute_dtype)
+      weights_lib.load_weights(model, weights, contract.CLASSIFIER_MODEL)
+    return add_helpers(model, compute_dtype)
 
   return tasks.Task(
-      build=build, served=located_classifier.classifier_of, freeze=freeze_backbone,
+      build=build, served=classifier_of, freeze=freeze_backbone,
       objective=_objective(positive_weight), example=_example, measure=slice_figures,
-      picture=_picture, kinds=stages.KINDS, augmentation=AUGMENTATION,
+      picture=_picture, kinds=tasks.STAGE_KINDS, augmentation=AUGMENTATION,
       labelled_only=True, least_size=_LEAST_SIZE)
 
 
 def freeze_backbone(model: keras.Model) -> None:
   """Fixes all but the logit and the helpers."""
-  learning = {classifier.LOGIT_LAYER, *map(
-      located_classifier.cells_name, located_classifier.HELPED_LAYERS)}
+  learning = {networks.LOGIT_LAYER, *map(
+      cells_name, HELPED_LAYERS)}
   for layer in model.layers:
     layer.trainable = layer.name in learning
 
@@ -75,18 +179,18 @@ def slice_figures(model: keras.Model, batches: tf.data.Dataset) -> dict[str, flo
 def _with_backbone(size, encoder_weights):
   if encoder_weights == first_weights.IMAGENET:
     return first_weights.downloaded(
-        lambda: classifier.build(first_weights.IMAGENET, size=size))
+        lambda: networks.build_classifier(first_weights.IMAGENET, size=size))
   if encoder_weights:
     return first_weights.from_file(
-        lambda path: classifier.build(path, size=size), encoder_weights)
-  return classifier.build(size=size)
+        lambda path: networks.build_classifier(path, size=size), encoder_weights)
+  return networks.build_classifier(size=size)
 
 
 def _objective(positive_weight):
   def objective(model, stage):
-    if stage.kind == stages.GUIDED:
-      return guidance.objective(model, positive_weight=positive_weight)
-    return lambda images, labels: losses.located_cross_entropy(
+    if stage.kind == tasks.GUIDED:
+      return guided_objective(model, positive_weight=positive_weight)
+    return lambda images, labels: tasks.located_cross_entropy(
         labels, model(images, training=True), positive_weight)
 
   return objective
@@ -102,8 +206,8 @@ def _example(record, seed, how, size):
 
 def _picture(model, images, labels):
   images = images[:_PICTURES]
-  _, scales = grad_cam.grad_cam(model, guidance.MAP_LAYERS)(images)
+  _, scales = grad_cam.grad_cam(model, MAP_LAYERS)(images)
   fused = tf.ones(images.shape[:-1])
   for grid in scales:
     fused *= tf.image.resize(grid[..., tf.newaxis], images.shape[1:3])[..., 0]
-  return pictures.maps(images, fused, labels['lesion'][:_PICTURES])
+  return tasks.map_pictures(images, fused, labels['lesion'][:_PICTURES])

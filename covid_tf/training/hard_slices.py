@@ -16,12 +16,12 @@ import numpy as np
 import tensorflow as tf
 
 from covid_tf import errors
-from covid_tf import files
-from covid_tf.datasets import shard_list
+from covid_tf.datasets import splits
 from covid_tf.models import preprocessing
+from covid_tf.storage import files
 from covid_tf.training import augmentation
 from covid_tf.training import pipelines
-from covid_tf.training import records
+from covid_tf.training import shards as shards_lib
 
 SHARD = 'hard/hard.tfrecord'
 _BATCH = 16
@@ -79,7 +79,7 @@ def select(hard: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
 def labels_of(shards: Sequence[str]) -> np.ndarray:
   """int [slices]: the label of every slice, in the shards' order."""
   dataset = tf.data.TFRecordDataset(list(shards)).map(
-      lambda example: records.parse(example)['label'])
+      lambda example: shards_lib.parse_record(example)['label'])
   return np.fromiter(dataset.as_numpy_iterator(), int)
 
 
@@ -100,11 +100,11 @@ def write(
     path = folder / SHARD
     path.parent.mkdir()
     with tf.io.TFRecordWriter(str(path)) as writer, (
-        shard_list.ManifestWriter(folder)) as manifest:
+        splits.ManifestWriter(folder)) as manifest:
       for example in _taken(shards, places):
         writer.write(example)
         manifest.write([_manifest_row(example)])
-    shard_list.write_shards(folder, {SHARD: len(places)})
+    splits.write_shards(folder, {SHARD: len(places)})
 
 
 def _taken(shards, places):
@@ -114,10 +114,10 @@ def _taken(shards, places):
   return itertools.compress(examples, wanted)
 
 
-def _manifest_row(example: bytes) -> shard_list.ManifestRow:
-  record = {name: value.numpy() for name, value in records.parse(example).items()}
+def _manifest_row(example: bytes) -> splits.ManifestRow:
+  record = {name: value.numpy() for name, value in shards_lib.parse_record(example).items()}
   low, high = record['window_hu']
-  return shard_list.ManifestRow(
+  return splits.ManifestRow(
       shard=SHARD, set=pathlib.PurePath(SHARD).parent.name,
       patient=record['patient'].decode(), series=record['series'].decode(),
       slice_index=int(record['slice_index']), label=int(record['label']),

@@ -8,12 +8,10 @@ import os
 import re
 
 from covid_tf import errors
-from covid_tf import files
-from covid_tf.datasets import shard_list
 from covid_tf.datasets import splits
-from covid_tf.datasets.collections import preparation
 from covid_tf.datasets.collections import study as study_lib
-from covid_tf.training import records
+from covid_tf.storage import files
+from covid_tf.training import shards as shards_lib
 
 LEFT_OUT_NAME = 'left_out.csv'
 _CLASSES = {1: 'positive', 0: 'negative', study_lib.UNLABELLED: 'unlabelled'}
@@ -61,7 +59,7 @@ def write_shards(
   with files.replacing_directory(output) as folder:
     imported, shards = _write_all(entries, split, folder, size, progress)
     _require_classes(imported, allow_empty_class)
-    shard_list.write_shards(folder, shards)
+    splits.write_shards(folder, shards)
     splits.write(split, folder, imported.slices)
     with open(folder / LEFT_OUT_NAME, 'w', encoding='utf-8', newline='') as file:
       writer = csv.writer(file, lineterminator='\n')
@@ -72,17 +70,17 @@ def write_shards(
 def _write_all(entries, split, folder, size, progress):
   slices = {name: dict.fromkeys(_CLASSES.values(), 0) for name in split.set_names}
   patients, left_out, shards = collections.defaultdict(set), [], {}
-  with shard_list.ManifestWriter(folder) as manifest:
+  with splits.ManifestWriter(folder) as manifest:
     for number, entry in enumerate(progress(entries)):
       name = split.set_of[entry.patient]
       try:
-        study = preparation.prepared(entry.read(), size, entry.series)
+        study = study_lib.prepared(entry.read(), size, entry.series)
       except errors.StudyRefusedError as error:
         left_out.append((entry.series, str(error)))
         continue
       shard = f'{name}/{_file_name(number, entry)}'
       (folder / name).mkdir(exist_ok=True)
-      shards[shard] = records.write_shard(
+      shards[shard] = shards_lib.write_shard(
           folder / shard, slice_records(entry, study))
       manifest.write(_manifest_rows(shard, name, entry, study))
       patients[name].add(entry.patient)
@@ -95,7 +93,7 @@ def _write_all(entries, split, folder, size, progress):
 def slice_records(entry: study_lib.StudyEntry, study: study_lib.Study):
   """The records of a prepared study, slice by slice."""
   for place, hu in enumerate(study.hu):
-    yield records.SliceRecord(
+    yield shards_lib.SliceRecord(
         hu=hu, lung_mask=study.lung_mask[place],
         lesion_mask=None if study.lesion_mask is None else study.lesion_mask[place],
         box=study.box, label=int(study.labels[place]), pixel_mm=study.spacing_mm[1],
@@ -108,7 +106,7 @@ def slice_records(entry: study_lib.StudyEntry, study: study_lib.Study):
 def _manifest_rows(shard, name, entry, study):
   window = '' if study.window_hu is None else '{:g}..{:g}'.format(*study.window_hu)
   for place, label in enumerate(study.labels):
-    yield shard_list.ManifestRow(
+    yield splits.ManifestRow(
         shard, name, entry.patient, entry.series, _slice_index(study, place),
         int(label), entry.source, entry.case_label, entry.severity, entry.labels_by,
         study.lung_mask_kind, int(study.lesion_mask is not None), window)

@@ -6,15 +6,52 @@ Not Keras' `fit`: Keras 3 refuses it under MultiWorkerMirroredStrategy.
 from collections.abc import Callable
 import dataclasses
 import math
+import os
 import pathlib
 import time
 
 import keras
 import tensorflow as tf
 
-from covid_tf import files
-from covid_tf.training import devices
-from covid_tf.training import stages
+from covid_tf import errors
+from covid_tf.storage import files
+from covid_tf.training import tasks
+
+# Where a training runs: one device, all of a machine's, or several machines'.
+
+NONE, MIRRORED, MULTI_WORKER = DEVICE_CHOICES = ('none', 'mirrored', 'multi_worker')
+_CLUSTER = 'TF_CONFIG'  # TensorFlow's own: JSON of all workers and of this one's place.
+
+
+def strategy(choice: str) -> tf.distribute.Strategy:
+  """The strategy of a choice; call it before TensorFlow does anything else.
+
+  Args:
+    choice: 'none', one device; 'mirrored', all GPUs of this machine, or all its
+      logical CPU devices; 'multi_worker', the processes that TF_CONFIG lists.
+
+  Raises:
+    errors.UsageError: an unknown choice, or no TF_CONFIG for several machines.
+  """
+  if choice == NONE:
+    return tf.distribute.get_strategy()
+  if choice == MIRRORED:
+    return tf.distribute.MirroredStrategy()
+  if choice != MULTI_WORKER:
+    raise errors.UsageError(
+        f'devices must be one of {", ".join(DEVICE_CHOICES)}, found {choice!r}.')
+  if not os.environ.get(_CLUSTER):
+    raise errors.UsageError(
+        f'multi_worker needs the environment variable {_CLUSTER} in every process, '
+        'found none; docs/training.md shows one.')
+  return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def worker_number(strategy: tf.distribute.Strategy) -> int:
+  """This process's number; 0 is the chief, which alone writes the run's files."""
+  resolver = strategy.cluster_resolver
+  return resolver.task_id if resolver and resolver.task_type else 0
+
 
 BEST_WEIGHTS = 'best.weights.h5'
 _CLIP_NORM = 5.0  # Ours: a network from scratch sees large gradients at first.
@@ -66,19 +103,19 @@ class Trainer:
     self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
     self.best = tf.Variable(-math.inf, trainable=False)
     self.worse = tf.Variable(0, dtype=tf.int64, trainable=False)
-    self.is_chief = devices.worker_number(self.strategy) == 0
+    self.is_chief = worker_number(self.strategy) == 0
     checkpoint = tf.train.Checkpoint(
         model=self.model, optimizer=self.optimizer, step=self.step, best=self.best,
         worse=self.worse)
     shared = self.directory / 'checkpoints'
     # All workers take part in a save, and only the chief's is kept.
     own = shared if self.is_chief else self.directory / (
-        f'worker{devices.worker_number(self.strategy)}')
+        f'worker{worker_number(self.strategy)}')
     self._manager = tf.train.CheckpointManager(checkpoint, str(own), max_to_keep=2)
     checkpoint.restore(tf.train.latest_checkpoint(str(shared)))
 
   def run(
-      self, stage: stages.Stage, dataset: Callable, listener: Listener, *,
+      self, stage: tasks.Stage, dataset: Callable, listener: Listener, *,
       checkpoint_every: int, patience: int = 0) -> None:
     """Runs what is left of a stage.
 

@@ -6,16 +6,13 @@ import keras
 import tensorflow as tf
 
 from covid_tf import contract
-from covid_tf.models import lung_unet
-from covid_tf.models import precision
+from covid_tf.models import networks
 from covid_tf.models import preprocessing
-from covid_tf.models import trained
+from covid_tf.models import rewrites
+from covid_tf.models import weights as weights_lib
 from covid_tf.training import augmentation
 from covid_tf.training import first_weights
-from covid_tf.training import losses
-from covid_tf.training import pictures
 from covid_tf.training import pipelines
-from covid_tf.training import stages
 from covid_tf.training import tasks
 
 # The crop of the whole slice stands for other fields of view; the rest for other
@@ -41,13 +38,13 @@ def task(
   def build(size):
     model = _with_encoder(size, encoder_weights)
     if weights:
-      trained.load_weights(model, weights, contract.LUNGS_MODEL)
-    return precision.with_compute_dtype(model, compute_dtype)
+      weights_lib.load_weights(model, weights, contract.LUNGS_MODEL)
+    return rewrites.with_compute_dtype(model, compute_dtype)
 
   return tasks.Task(
       build=build, served=_itself, freeze=freeze_encoder, objective=_objective,
       example=_example, measure=dice, picture=_picture,
-      kinds=(stages.PLAIN, stages.FROZEN), augmentation=AUGMENTATION,
+      kinds=(tasks.PLAIN, tasks.FROZEN), augmentation=AUGMENTATION,
       labelled_only=False, least_size=_SIZE_STEP, size_step=_SIZE_STEP)
 
 
@@ -71,8 +68,8 @@ def dice(model: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
 def _with_encoder(size, encoder_weights):
   if encoder_weights == first_weights.IMAGENET:
     return first_weights.downloaded(
-        lambda: lung_unet.build(first_weights.IMAGENET, size=size))
-  model = lung_unet.build(size=size)
+        lambda: networks.build_lung_unet(first_weights.IMAGENET, size=size))
+  model = networks.build_lung_unet(size=size)
   if encoder_weights:
     first_weights.load_vgg16(model, encoder_weights)
   return model
@@ -84,7 +81,7 @@ def _itself(model):
 
 def _objective(model, stage):
   del stage
-  return lambda images, labels: losses.dice_and_cross_entropy(
+  return lambda images, labels: tasks.dice_and_cross_entropy(
       labels, model(images, training=True))
 
 
@@ -96,4 +93,4 @@ def _example(record, seed, how, size):
 def _picture(model, images, truth):
   images, truth = images[:_PICTURES], truth[:_PICTURES]
   found = tf.sigmoid(model(images, training=False))
-  return pictures.lungs(images, found[..., 0], truth[..., 0])
+  return tasks.lung_pictures(images, found[..., 0], truth[..., 0])

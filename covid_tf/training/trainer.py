@@ -1,27 +1,159 @@
 """A whole training: checks, stages one after the other, logs, weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import csv
+import dataclasses
+import io
+import pathlib
 
 import keras
 import tensorflow as tf
 
 from covid_tf import errors
-from covid_tf.models import trained
-from covid_tf.training import configuration
-from covid_tf.training import devices
-from covid_tf.training import feed
+from covid_tf.models import weights
+from covid_tf.storage import files
 from covid_tf.training import kernel_gradients
-from covid_tf.training import logs
 from covid_tf.training import loop
-from covid_tf.training import options as options_lib
+from covid_tf.training import pipelines
 from covid_tf.training import shards as shards_lib
-from covid_tf.training import stages as stages_lib
 from covid_tf.training import tasks
-from covid_tf.training import watcher
+
+# What a run leaves to be looked at: log.csv, validation.csv, TensorBoard.
+
+_LOG = ('stage', 'step', 'loss', 'learning_rate', 'seconds_per_step')
+_VALIDATION = ('stage', 'step', 'figure', 'value')
+
+
+class RunLog:
+  """Log files of a run. A stage that starts again takes its later rows away."""
+
+  def __init__(self, folder: pathlib.Path, tensorboard: bool = True):
+    """Begins or continues the logs in `folder`."""
+    self._folder = folder
+    self._writer = tf.summary.create_file_writer(
+        str(folder / 'tensorboard')) if tensorboard else None
+    self._before = 0  # Steps of earlier stages, so that curves go on.
+
+  def begin_stage(self, stage: int, step: int, before: int) -> None:
+    """Drops what a killed process wrote after its last checkpoint.
+
+    Args:
+      stage: number of the stage.
+      step: its step that the checkpoint holds.
+      before: steps of all earlier stages.
+    """
+    self._before = before
+    for name, header in (('log.csv', _LOG), ('validation.csv', _VALIDATION)):
+      _keep_rows_until(self._folder / name, header, (stage, step))
+
+  def training(
+      self, stage: int, step: int, loss: float, rate: float, seconds: float) -> None:
+    """Adds means over the last steps."""
+    self._append('log.csv', (stage, step, f'{loss:.6f}', f'{rate:.3g}',
+                             f'{seconds:.3f}'))
+    self._scalars(step, {'loss': loss, 'learning_rate': rate})
+
+  def validation(self, stage: int, step: int, figures: Mapping[str, float]) -> None:
+    """Adds the figures of a checkpoint."""
+    for name, value in figures.items():
+      self._append('validation.csv', (stage, step, name, f'{value:.5f}'))
+    self._scalars(step, figures)
+
+  def picture(self, step: int, name: str, images: tf.Tensor) -> None:
+    """Adds pictures, float32 [N, rows, columns, 3] in [0, 1], to TensorBoard."""
+    if self._writer:
+      with self._writer.as_default(step=self._before + step):
+        tf.summary.image(name, images, max_outputs=images.shape[0])
+
+  def _append(self, name, row):
+    with open(self._folder / name, 'a', newline='') as log:
+      csv.writer(log).writerow(row)
+
+  def _scalars(self, step, values):
+    if self._writer:
+      with self._writer.as_default(step=self._before + step):
+        for name, value in values.items():
+          tf.summary.scalar(name, value)
+      self._writer.flush()
+
+
+def _keep_rows_until(path, header, last):
+  rows = []
+  if path.exists():
+    with open(path, newline='') as log:
+      # A killed process may leave half a row at the end.
+      rows = [row for row in csv.reader(log) if len(row) == len(header)][1:]
+  kept = [row for row in rows if (int(row[0]), int(row[1])) <= last]
+  text = io.StringIO()
+  csv.writer(text).writerows([header, *kept])
+  files.write_atomically(path, text.getvalue().encode())
+
+
+# What is measured, drawn and written down while a stage runs.
+
+@dataclasses.dataclass(frozen=True)
+class Watcher:
+  """Listens to one stage.
+
+  Attributes:
+    task: the network's parts.
+    options: of the run.
+    stage: the stage.
+    number: of the stage, 0 the first.
+    model: the network that trains.
+    held_out: shards to measure on.
+    log: files of the run; None in a process that writes none.
+    report: takes a line of figures.
+    progress: takes (stage, step, steps, loss).
+  """
+
+  task: tasks.Task
+  options: tasks.Options
+  stage: tasks.Stage
+  number: int
+  model: keras.Model
+  held_out: Sequence[shards_lib.Shards]
+  log: RunLog | None
+  report: Callable
+  progress: Callable
+
+  def listener(self) -> loop.Listener:
+    """Its two ears."""
+    return loop.Listener(self._logged, self._measured)
+
+  def _logged(self, step, loss, rate, seconds):
+    self.progress(self.number, step, self.stage.steps, loss)
+    if self.log:
+      self.log.training(self.number, step, loss, rate, seconds)
+
+  def _measured(self, step):
+    network = self.task.served(self.model)
+    if self.log:
+      weights.save_weights(network, self.options.output / weights.LATEST_WEIGHTS)
+    scores = []
+    for shards in self.held_out:
+      batches = pipelines.held_out(
+          self.task, self.options, shards, self.stage.size)
+      figures = self.task.measure(network, batches)
+      scores.append(next(iter(figures.values())))
+      self._write(step, shards.pattern, figures, network, batches)
+    return sum(scores) / len(scores) if scores else None
+
+  def _write(self, step, pattern, figures, network, batches):
+    values = ' '.join(f'{name} {value:.4f}' for name, value in figures.items())
+    self.report(f'stage {self.number} ({self.stage.size}) step {step} {pattern}: '
+                f'{values}')
+    if not self.log:
+      return
+    self.log.validation(
+        self.number, step, {f'{name} {pattern}': v for name, v in figures.items()})
+    if self.options.tensorboard:
+      images, labels = next(iter(batches.take(1)))
+      self.log.picture(step, pattern, self.task.picture(network, images, labels))
 
 
 def check(
-    task: tasks.Task, options: options_lib.Options,
+    task: tasks.Task, options: tasks.Options,
     strategy: tf.distribute.Strategy) -> None:
   """Refuses what cannot be trained.
 
@@ -45,7 +177,7 @@ def check(
 
 
 def train(
-    task: tasks.Task, options: options_lib.Options, sets: Sequence[shards_lib.Shards],
+    task: tasks.Task, options: tasks.Options, sets: Sequence[shards_lib.Shards],
     held_out: Sequence[shards_lib.Shards], asked: dict, *,
     strategy: tf.distribute.Strategy | None = None,
     report: Callable[[str], None] = lambda line: None,
@@ -73,8 +205,8 @@ def train(
   """
   strategy = strategy or tf.distribute.get_strategy()
   check(task, options, strategy)
-  configuration.require_same(options.output, asked)
-  is_chief = devices.worker_number(strategy) == 0
+  tasks.require_same_configuration(options.output, asked)
+  is_chief = loop.worker_number(strategy) == 0
   log, model, taken, before = None, None, 0, 0
   for number, stage in enumerate(options.stages):
     # Also when it goes on: tf.data mixes the global seed into its orders.
@@ -82,18 +214,18 @@ def train(
     model = _prepared(task, stage, model, strategy)
     kernel_gradients.check(model)
     if number == 0:  # Not before: weights that do not fit must leave the folder free.
-      configuration.claim(options.output, asked)
-      log = logs.RunLog(options.output, options.tensorboard) if is_chief else None
+      tasks.claim_folder(options.output, asked)
+      log = RunLog(options.output, options.tensorboard) if is_chief else None
     trainer = loop.Trainer(
         model, task.objective(model, stage), options.output / f'stage{number}',
         strategy, options.xla)
     if log:
       log.begin_stage(number, int(trainer.step), before)
-    listener = watcher.Watcher(
+    listener = Watcher(
         task, options, stage, number, model, held_out, log, report,
         progress).listener()
     trainer.run(
-        stage, feed.Feed(task, options, sets, stage.size, taken), listener,
+        stage, pipelines.Feed(task, options, sets, stage.size, taken), listener,
         checkpoint_every=options.checkpoint_every, patience=options.patience)
     taken += stage.steps * options.batch
     before += stage.steps
@@ -105,7 +237,7 @@ def _prepared(task, stage, before, strategy):
     model = task.build(stage.size)
   if before is not None:
     model.set_weights(before.get_weights())
-  if stage.kind == stages_lib.FROZEN:
+  if stage.kind == tasks.FROZEN:
     task.freeze(model)
   return model
 
@@ -115,6 +247,6 @@ def _finished(task, options, model, trainer, is_chief):
   if options.keep_best and best.exists():
     model.load_weights(best)
   if is_chief:
-    trained.save_weights(
-        task.served(model), options.output / trained.FINAL_WEIGHTS)
+    weights.save_weights(
+        task.served(model), options.output / weights.FINAL_WEIGHTS)
   return task.served(model)

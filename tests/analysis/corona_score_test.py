@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import synthetic_case
 
-from covid_tf import corona_score
-from covid_tf import lung_regions
-from covid_tf import lungs as lungs_lib
 from covid_tf import results
+from covid_tf.analysis import corona_score
+from covid_tf.analysis import lungs as lungs_lib
 
 _SHAPE = (6, 20, 30)
 _BOX = results.LungBox(2, 3, 18, 27)
@@ -23,7 +22,7 @@ def _case(seed=0, slices=(1, 4)):
   lungs = lungs_lib.Lungs(mask, _BOX, int(mask.sum()), 1.0, 0.0)
   affine = synthetic_case.axial_affine((8, 2, 2), _SHAPE)
   return (results.LocalizationMap(_SHAPE, _BOX, slices, maps), lungs,
-          lung_regions.find_regions(mask, affine))
+          lungs_lib.find_regions(mask, affine))
 
 
 def _score(case, voxel_volume_mm3=32.0, threshold=0.6):
@@ -84,7 +83,7 @@ def test_millions_of_terms_keep_their_digits():
   shape = (3, 1024, 1024)
   box = results.LungBox(0, 0, 1024, 1024)
   mask = np.ones(shape, np.uint8)
-  regions = lung_regions.find_regions(mask, synthetic_case.axial_affine(shape=shape))
+  regions = lungs_lib.find_regions(mask, synthetic_case.axial_affine(shape=shape))
   maps = np.full((3, 1024, 1024), 0.7, np.float32)
   score = corona_score.corona_score(
       results.LocalizationMap(shape, box, (0, 1, 2), maps),

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from covid_tf import localization
 from covid_tf import results
+from covid_tf.analysis import localization
 
 _SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 

@@ -10,8 +10,7 @@ import pytest
 from scipy import ndimage
 import synthetic_case
 
-from covid_tf import components
-from covid_tf import lung_pieces
+from covid_tf.analysis import lung_pieces
 
 _SPACING, _SHAPE = (5.0, 5.0, 5.0), (72, 52, 68)
 _AFFINE = synthetic_case.axial_affine(_SPACING, _SHAPE)
@@ -65,9 +64,9 @@ def test_gas_that_is_not_lung_goes(gas, touching):
   lungs = _lung(_RIGHT) | _lung(_LEFT)
   if touching:
     lungs |= _ball(_JUNCTION)
-    assert len(components.find_pieces(lungs.astype(np.uint8)).sizes) == 1
+    assert len(lung_pieces.find_pieces(lungs.astype(np.uint8)).sizes) == 1
   gas = _ball(gas) & ~ndimage.binary_dilation(lungs)
-  gas = components.keep_largest(gas.astype(np.uint8), 1).astype(bool)
+  gas = lung_pieces.keep_largest(gas.astype(np.uint8), 1).astype(bool)
   assert gas.sum() > 0.003 * lungs.sum()
   _assert_only_lung(lungs, gas, hu=_hu(gas))
 
@@ -101,7 +100,7 @@ def test_pieces_that_consolidation_parts_stay_whatever_their_density(hu):
   lungs = _lung(_RIGHT) | _lung(_LEFT)
   z, x = _POINTS[..., 2], _POINTS[..., 0]
   lungs &= ~((abs(z - 35) < 9) & (x < 0)) & ~((abs(z + 50) < 9) & (x < 0))
-  pieces = components.find_pieces(lungs.astype(np.uint8))
+  pieces = lung_pieces.find_pieces(lungs.astype(np.uint8))
   assert sorted(pieces.sizes)[-4] > 0.01 * max(pieces.sizes)
   volume = None if hu is None else np.full(_SHAPE, hu, np.int16)
   large = pieces.sizes >= 0.01 * pieces.sizes.max()
@@ -131,7 +130,7 @@ def test_bowel_on_a_narrow_bridge_goes():
   lungs = _lung(_RIGHT) | _lung(_LEFT)
   stomach = _ball(_STOMACH) & ~lungs & _ball(_DOME, _POINTS + (0, 0, 12))
   mask = lungs | stomach | _bridge()
-  assert components.find_pieces(mask.astype(np.uint8)).sizes.size == 2
+  assert lung_pieces.find_pieces(mask.astype(np.uint8)).sizes.size == 2
   kept = _kept(mask, _hu(stomach))
   assert (kept & stomach & ~_bridge()).sum() < 0.02 * stomach.sum()
   assert (kept & lungs).sum() == lungs.sum()

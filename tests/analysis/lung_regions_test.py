@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import synthetic_case
 
-from covid_tf import lung_regions
+from covid_tf.analysis import lungs
 
 _SHAPE = (18, 42, 64)
 _SPACING = (15.0, 6.0, 6.0)
@@ -18,7 +18,7 @@ def _patient(affine):
 
 def _regions_of_all(mask, affine):
   """Region and LPS point of every lung voxel."""
-  regions = lung_regions.find_regions(mask, affine)
+  regions = lungs.find_regions(mask, affine)
   index = np.argwhere(mask)
   found = np.concatenate([
       regions.index(slice_, index[index[:, 0] == slice_, 1],
@@ -32,7 +32,7 @@ def _regions_of_all(mask, affine):
 def test_sides_and_thirds_follow_the_patient_not_the_index(reverse):
   affine = synthetic_case.axial_affine(_SPACING, _SHAPE, tuple(reverse))
   found, points = _regions_of_all(_patient(affine), affine)
-  side, level = np.divmod(found, len(lung_regions.LEVELS))
+  side, level = np.divmod(found, len(lungs.LEVELS))
   np.testing.assert_array_equal(side, points[:, 0] > 0)
   height = points[:, 2].max() - points[:, 2].min() + _SPACING[0]
   third = np.floor((points[:, 2] - points[:, 2].min() + _SPACING[0] / 2) / height * 3)
@@ -46,7 +46,7 @@ def test_an_oblique_grid_parts_the_same_patient():
   turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
   affine = turn @ straight
   found, points = _regions_of_all(_patient(affine), affine)
-  side = found // len(lung_regions.LEVELS)
+  side = found // len(lungs.LEVELS)
   assert np.mean(side == (points[:, 0] > 0)) > 0.99
 
 
@@ -56,9 +56,9 @@ def test_lungs_that_touch_are_parted_where_least_lung_is():
   mask[4:14, 10:30, 8:30] = 1
   mask[4:14, 10:30, 34:48] = 1
   mask[4:14, 10:12, 30:34] = 1  # In front of the heart.
-  regions = lung_regions.find_regions(mask, affine)
+  regions = lungs.find_regions(mask, affine)
   columns = np.arange(64)
-  side = regions.index(8, np.full(64, 10), columns) // len(lung_regions.LEVELS)
+  side = regions.index(8, np.full(64, 10), columns) // len(lungs.LEVELS)
   # The narrow place, not the middle of the width (column 27.5).
   assert 30 <= np.flatnonzero(side)[0] <= 34
 
@@ -66,9 +66,9 @@ def test_lungs_that_touch_are_parted_where_least_lung_is():
 def test_a_single_voxel_has_a_region():
   mask = np.zeros((2, 2, 2), np.uint8)
   mask[1, 1, 1] = 1
-  regions = lung_regions.find_regions(mask, np.eye(4)[[2, 1, 0, 3]])
+  regions = lungs.find_regions(mask, np.eye(4)[[2, 1, 0, 3]])
   index = regions.index(1, np.array([1]), np.array([1]))
-  assert index[0] % len(lung_regions.LEVELS) == lung_regions.LEVELS.index('middle')
+  assert index[0] % len(lungs.LEVELS) == lungs.LEVELS.index('middle')
   assert regions.level_z_mm == pytest.approx((0.5 + 1 / 3, 0.5 + 2 / 3))
 
 
@@ -79,6 +79,6 @@ def test_many_rows_from_side_to_side_are_parted_where_least_lung_is():
   mask = np.zeros(shape, np.uint8)
   mask[1:5, 60:300, 5:35] = 1
   mask[1:5, 310:450, 5:35] = 1
-  regions = lung_regions.find_regions(mask, affine)
-  side = regions.index(2, np.arange(512), np.full(512, 10)) // len(lung_regions.LEVELS)
+  regions = lungs.find_regions(mask, affine)
+  side = regions.index(2, np.arange(512), np.full(512, 10)) // len(lungs.LEVELS)
   assert 300 <= np.flatnonzero(side)[0] <= 310

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from covid_tf import errors
-from covid_tf import lungs
 from covid_tf import results
+from covid_tf.analysis import lungs
 
 
 def _chest(shape=(12, 60, 80)):

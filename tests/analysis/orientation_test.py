@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import synthetic_case
 
-from covid_tf import orientation
-from covid_tf import pipeline
+from covid_tf.analysis import orientation
+from covid_tf.analysis import pipeline
 from covid_tf.datasets.collections import study as study_lib
 
 _STORED = list(itertools.product((False, True), (0, 1), (0, 1)))

@@ -15,16 +15,14 @@ from scipy.spatial import transform
 import synthetic_case
 
 from covid_tf import errors
-from covid_tf import orientation
 from covid_tf import readers
-from covid_tf.cohort import stored_study
+from covid_tf.analysis import orientation
+from covid_tf.cohort.manifestations import slices
 from covid_tf.datasets.collections import own_layout
 from covid_tf.reports import case_pictures
-from covid_tf.reports import nifti
-from covid_tf.reports import result_json
-from covid_tf.reports import stored_maps
-from covid_tf.reports import stored_result
-from covid_tf.reports import study_files
+from covid_tf.reports import scored_study
+from covid_tf.storage import maps
+from covid_tf.storage import result_json
 
 _SHAPE = (12, 30, 44)
 _SPACING_MM = (22.0, 8.5, 9.0)
@@ -48,13 +46,13 @@ def _image(volume, codes, values=None):
   """NIfTI of a volume's grid, its axes stored as nibabel's orientation says."""
   values = volume.hu if values is None else values
   image = nibabel.Nifti1Image(
-      np.ascontiguousarray(values.T), nifti.ras_affine(volume.affine))
+      np.ascontiguousarray(values.T), maps.ras_affine(volume.affine))
   image.header.set_xyzt_units('mm')
   return image.as_reoriented(codes)
 
 
 def _codes(letters, volume):
-  start = nibabel.io_orientation(nifti.ras_affine(volume.affine))
+  start = nibabel.io_orientation(maps.ras_affine(volume.affine))
   return nibabel.orientations.ornt_transform(
       start, nibabel.orientations.axcodes2ornt(letters))
 
@@ -95,8 +93,8 @@ def test_map_and_mask_lie_on_their_input_index_by_index(tmp_path, axes, flips):
   result = _score(volume)
   expected = _score(usual)
   (tmp_path / 'out').mkdir()
-  nifti.write_localization(tmp_path / 'out' / 'localization.nii.gz', result)
-  nifti.write_lung_mask(tmp_path / 'out' / 'lung_mask.nii.gz', result)
+  maps.write_localization(tmp_path / 'out' / 'localization.nii.gz', result)
+  maps.write_lung_mask(tmp_path / 'out' / 'lung_mask.nii.gz', result)
   result_json.write_result(tmp_path / 'out' / 'result.json', result)
   for name, values in (
       ('localization.nii.gz', expected.localization.to_volume()),
@@ -106,12 +104,12 @@ def test_map_and_mask_lie_on_their_input_index_by_index(tmp_path, axes, flips):
     np.testing.assert_allclose(image.affine, source.affine, atol=1e-4)
     np.testing.assert_allclose(
         image.dataobj, _image(usual, codes, values).dataobj, atol=1e-5)
-  stored = stored_result.read_result(tmp_path / 'out')
-  mask, map_, affine = stored_maps.read_maps(tmp_path / 'out', stored)
+  stored = result_json.read_result(tmp_path / 'out')
+  mask, map_, affine = maps.read_maps(tmp_path / 'out', stored)
   np.testing.assert_array_equal(mask, result.lung_mask)
   np.testing.assert_array_equal(map_.to_volume(), result.localization.to_volume())
   np.testing.assert_allclose(affine, volume.affine, atol=1e-4)
-  again = stored_study.read_study(tmp_path / 'out' / 'result.json', volume)
+  again = slices.read_study(tmp_path / 'out' / 'result.json', volume)
   np.testing.assert_array_equal(again.lung_mask, result.lung_mask)
 
 
@@ -133,12 +131,12 @@ def test_oblique_files(tmp_path_factory, order, angles, unit):
   volume = readers.read_ct(folder / 'ct.nii')
   _require_same_patient(volume, usual)
   result = _score(volume)
-  nifti.write_lung_mask(folder / 'mask.nii.gz', result)
+  maps.write_lung_mask(folder / 'mask.nii.gz', result)
   image = nibabel.load(folder / 'mask.nii.gz')
   np.testing.assert_allclose(image.affine, source.affine, rtol=1e-4, atol=1e-2)
   expected = _image(usual, codes, _score(usual).lung_mask)
   assert np.mean(np.asarray(image.dataobj) != expected.dataobj) < 1e-3  # Rounding.
-  mask, affine = nifti.read(folder / 'mask.nii.gz')
+  mask, affine = maps.read(folder / 'mask.nii.gz')
   np.testing.assert_array_equal(mask, result.lung_mask)
   np.testing.assert_allclose(affine, volume.affine, atol=1e-2)
 
@@ -149,10 +147,10 @@ def test_a_fourth_axis_of_one_is_kept(tmp_path):
   nibabel.save(nibabel.Nifti1Image(
       np.asarray(source.dataobj)[..., np.newaxis], source.affine), tmp_path / 'ct.nii')
   result = _score(readers.read_ct(tmp_path / 'ct.nii'))
-  nifti.write_lung_mask(tmp_path / 'mask.nii.gz', result)
+  maps.write_lung_mask(tmp_path / 'mask.nii.gz', result)
   assert nibabel.load(tmp_path / 'mask.nii.gz').shape == (*source.shape, 1)
   np.testing.assert_array_equal(
-      nifti.read(tmp_path / 'mask.nii.gz')[0], result.lung_mask)
+      maps.read(tmp_path / 'mask.nii.gz')[0], result.lung_mask)
 
 
 @pytest.mark.parametrize('orientation_', (
@@ -210,10 +208,10 @@ def test_from_labels_to_slices_to_the_map(tmp_path, name):
 def test_a_result_whose_slices_run_the_other_way_is_refused(tmp_path):
   """As results of LAS files were stored before slice 0 was always the lowest."""
   usual = _usual()
-  study_files.write_all(
+  scored_study.write_all(
       tmp_path, _score(usual), usual, demo_models=False, with_report=False)
   upside_down = usual.affine @ np.array(
       [[-1, 0, 0, _SHAPE[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
   old = synthetic_case.make_volume(upside_down, _SHAPE, (_LESION,))
   with pytest.raises(errors.UsageError, match='the other way.*score the study again'):
-    stored_study.read_study(tmp_path / 'result.json', old)
+    slices.read_study(tmp_path / 'result.json', old)

@@ -11,9 +11,9 @@ import synthetic_case
 import tqdm
 
 from covid_tf import errors
-from covid_tf import localization
-from covid_tf import pipeline
 from covid_tf import results
+from covid_tf.analysis import localization
+from covid_tf.analysis import pipeline
 
 _SHAPE = (70, 42, 64)  # More than two calls of slices.
 _SPACING = (4.0, 6.0, 6.0)

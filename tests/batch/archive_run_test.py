@@ -14,16 +14,13 @@ import odd_series
 import pytest
 
 from covid_tf import errors
-from covid_tf import files
 from covid_tf.batch import archive
-from covid_tf.batch import lost
-from covid_tf.batch import manifest
+from covid_tf.batch import archive_run
 from covid_tf.batch import records
-from covid_tf.batch import run
 from covid_tf.batch import scoring
-from covid_tf.batch import summary
-from covid_tf.cohort import load_results
-from covid_tf.reports import stored_result
+from covid_tf.cohort import results
+from covid_tf.storage import files
+from covid_tf.storage import result_json
 
 _RECORD = records.Record(
     '1.2', 'refused', 'no lungs', '1.2', '', None, None, None, None, None, 0, 1.0,
@@ -41,7 +38,7 @@ def _output(tmp_path):
 
 
 def _rows(output):
-  with open(output / manifest.FILE_NAME, newline='', encoding='utf-8') as file:
+  with open(output / records.MANIFEST_FILE, newline='', encoding='utf-8') as file:
     return list(csv.DictReader(file))
 
 
@@ -49,22 +46,22 @@ def test_an_archive_becomes_results_and_a_manifest(source, output):
   outcome = batch_archive.score_in_process(source, output)
   assert outcome.count(records.SCORED) == outcome.total == 2
   first, second = _rows(output)
-  stored = stored_result.read_result(output / 'studies' / first['key'])
+  stored = result_json.read_result(output / 'studies' / first['key'])
   assert float(first['corona_score_cm3']) == stored.corona_score_cm3
   assert float(second['corona_score_cm3']) > float(first['corona_score_cm3']) > 0
   assert first['status'] == 'scored' and first['series_uid'] == stored.series_uid
   assert first['study_uid'] == batch_archive.study_uid(1)
   # What a cohort's analysis makes of the same folder.
-  loaded, failed = load_results.load_results(output / 'studies')
+  loaded, failed = results.load_results(output / 'studies')
   assert len(loaded) == 2 and not failed
 
 
 def test_the_same_command_does_nothing_twice(source, output):
   batch_archive.score_in_process(source, output)
-  before = (output / manifest.FILE_NAME).read_bytes()
+  before = (output / records.MANIFEST_FILE).read_bytes()
   outcome = batch_archive.score_in_process(source, output)
   assert outcome.already == {'scored': 2} and outcome.progress.done == 0
-  assert (output / manifest.FILE_NAME).read_bytes() == before
+  assert (output / records.MANIFEST_FILE).read_bytes() == before
 
 
 def test_a_study_without_its_whole_result_is_scored_again(source, output):
@@ -73,7 +70,7 @@ def test_a_study_without_its_whole_result_is_scored_again(source, output):
   os.unlink(output / 'studies' / batch_archive.study_uid(1) / 'result.json')
   leftover = output / 'studies' / '.0badc0de.1.2.3'
   leftover.mkdir()
-  with open(output / manifest.FILE_NAME, 'ab') as file:
+  with open(output / records.MANIFEST_FILE, 'ab') as file:
     file.write(b'torn,lin')
   outcome = batch_archive.score_in_process(source, output)
   assert outcome.already == {'scored': 1} and outcome.count(records.SCORED) == 2
@@ -88,7 +85,7 @@ def test_another_configuration_is_refused_unless_told(source, output):
   outcome = batch_archive.score_in_process(source, output, map=0.7, redo=True)
   assert outcome.already == {} and outcome.count(records.SCORED) == 2
   assert len(_rows(output)) == 2
-  stored = stored_result.read_result(
+  stored = result_json.read_result(
       output / 'studies' / batch_archive.study_uid(1))
   assert stored.thresholds.map == 0.7
 
@@ -100,7 +97,7 @@ def test_other_files_of_a_scored_study_are_refused_unless_told(tmp_path, output)
   with pytest.raises(errors.UsageError, match='1 scored studies have other files'):
     batch_archive.score_in_process(source, output)
   batch_archive.score_in_process(source, output, redo=True)
-  stored = stored_result.read_result(output / 'studies' / batch_archive.study_uid(1))
+  stored = result_json.read_result(output / 'studies' / batch_archive.study_uid(1))
   assert stored.slice_count == 13
 
 
@@ -111,10 +108,10 @@ def test_a_refusal_is_kept_without_naming_anybody(tmp_path, output):
   assert outcome.count(records.REFUSED) == 1
   (row,) = _rows(output)
   assert row['status'] == 'refused' and row['corona_score_cm3'] == ''
-  assert row['reason'] and 'Secret' not in (output / manifest.FILE_NAME).read_text()
+  assert row['reason'] and 'Secret' not in (output / records.MANIFEST_FILE).read_text()
   assert batch_archive.score_in_process(tmp_path / 'in', output).already == {
       'refused': 1}
-  lines = '\n'.join(summary.lines(outcome, archive.find_studies(tmp_path / 'in')))
+  lines = '\n'.join(archive_run.summary_lines(outcome, archive.find_studies(tmp_path / 'in')))
   assert f'1 x {row["reason"]}' in lines
 
 
@@ -134,7 +131,7 @@ def test_an_equal_copy_is_scored_with_a_warning(tmp_path, output):
   source = batch_archive.write_archive(tmp_path / 'in', 1)
   shutil.copytree(source / 'case01', source / 'copy')
   batch_archive.score_in_process(source, output)
-  stored = stored_result.read_result(output / 'studies' / batch_archive.study_uid(1))
+  stored = result_json.read_result(output / 'studies' / batch_archive.study_uid(1))
   assert 'second place' in stored.warnings[0]
 
 
@@ -161,7 +158,7 @@ def test_a_failure_does_not_cost_an_earlier_score(source, output, monkeypatch):
     patched.setattr(scoring.pipeline, 'analyze', broken)
     batch_archive.score_in_process(source, output, map=0.7, redo=True)
   assert [row['status'] for row in _rows(output)] == ['failed'] * 2
-  stored = stored_result.read_result(output / 'studies' / batch_archive.study_uid(1))
+  stored = result_json.read_result(output / 'studies' / batch_archive.study_uid(1))
   assert stored.thresholds.map == 0.6
 
 
@@ -215,10 +212,10 @@ def test_failures_in_a_row_end_a_run(source, output):
     for _ in range(100):
       if stop.is_set():
         return
-      yield study, lost.Lost('no models on this worker')
+      yield study, records.Lost('no models on this worker')
 
-  with run.exclusive(output):
-    outcome = run.run(
+  with archive_run.exclusive(output):
+    outcome = archive_run.run(
         archive.find_studies(source), batch_archive.make_scorer(output), map_studies,
         stop)
   assert isinstance(outcome.stopped, errors.ModelError)
@@ -236,8 +233,8 @@ def test_studies_that_a_run_does_not_reach_keep_their_rows(source, output):
     if not stop.is_set():
       yield from ((study, function(study)) for study in studies)
 
-  with run.exclusive(output):
-    run.run(archive.find_studies(source), batch_archive.make_scorer(output, map=0.7),
+  with archive_run.exclusive(output):
+    archive_run.run(archive.find_studies(source), batch_archive.make_scorer(output, map=0.7),
             map_studies, stop, redo=True)
   assert _rows(output) == rows
 
@@ -275,16 +272,16 @@ def test_a_note_beside_a_copy_is_no_difference(tmp_path, output):
 
 
 def test_two_runs_do_not_share_an_output(output):
-  with run.exclusive(output):
+  with archive_run.exclusive(output):
     with pytest.raises(errors.UsageError, match='another covid-tf batch'):
-      with run.exclusive(output):
+      with archive_run.exclusive(output):
         pass
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(errors.OutputError, match='file'):
-    with run.exclusive(tmp_path / 'file' / 'out'):
+    with archive_run.exclusive(tmp_path / 'file' / 'out'):
       pass
 
 
@@ -292,27 +289,27 @@ def test_records_that_cannot_be_trusted_are_none(tmp_path):
   folder = tmp_path / '1.2.3'
   folder.mkdir()
   for text in ('', '{', '[]', json.dumps({'key': '1.2.3'})):
-    (folder / records.FILE_NAME).write_text(text)
-    assert records.read(folder) is None
-  assert records.read(tmp_path / 'gone') is None
+    (folder / records.RECORD_FILE).write_text(text)
+    assert records.read_record(folder) is None
+  assert records.read_record(tmp_path / 'gone') is None
 
 
 def test_a_manifest_holds_no_formula(tmp_path):
   record = dataclasses.replace(_RECORD, reason='=cmd()')
-  manifest.write(tmp_path / 'm.csv', [record])
+  records.write_manifest(tmp_path / 'm.csv', [record])
   (row,) = csv.DictReader((tmp_path / 'm.csv').open(encoding='utf-8'))
   assert row['reason'] == ' =cmd()'
   assert pathlib.Path(tmp_path / 'm.csv').read_text().count('\n') == 2
 
 
 def test_a_row_that_does_not_fit_is_taken_back(tmp_path):
-  manifest.write(tmp_path / manifest.FILE_NAME, [_RECORD])
-  before = (tmp_path / manifest.FILE_NAME).read_bytes()
-  with manifest.Appender(tmp_path) as rows:
+  records.write_manifest(tmp_path / records.MANIFEST_FILE, [_RECORD])
+  before = (tmp_path / records.MANIFEST_FILE).read_bytes()
+  with records.Appender(tmp_path) as rows:
     rows._file = _Full(rows._file)
     with pytest.raises(errors.OutputError, match='No space'):
       rows.append(_RECORD)
-  assert (tmp_path / manifest.FILE_NAME).read_bytes() == before
+  assert (tmp_path / records.MANIFEST_FILE).read_bytes() == before
 
 
 class _Full:

@@ -11,9 +11,8 @@ import pytest
 from covid_tf import errors
 from covid_tf import readers
 from covid_tf.batch import archive
-from covid_tf.batch import index
-from covid_tf.batch import studies as studies_lib
-from covid_tf.readers import identification
+from covid_tf.batch import listing as listing_lib
+from covid_tf.readers import header
 
 _ROOT = '1.2.826.0.1.3680043.10.511'
 
@@ -27,7 +26,7 @@ def _write(folder, number, *, slices=3, prefix='', seed=None):
       folder, prefix=prefix)
 
 
-def _keys(found: studies_lib.Archive):
+def _keys(found: listing_lib.Archive):
   return [study.key for study in found.studies]
 
 
@@ -241,7 +240,7 @@ def test_a_second_listing_reads_only_what_is_new(tmp_path):
 
   def identify(path):
     read.append(path)
-    return identification.identify(path)
+    return header.identify(path)
 
   def find():
     return archive.find_studies(
@@ -254,7 +253,7 @@ def test_a_second_listing_reads_only_what_is_new(tmp_path):
   assert _keys(find()) == [f'{_ROOT}.2.1', f'{_ROOT}.2.2']
   assert len(read) == 6
   (tmp_path / 'index.jsonl').write_text('{"torn')
-  assert index.load(tmp_path / 'index.jsonl') == {}
+  assert archive.load_index(tmp_path / 'index.jsonl') == {}
 
 
 def test_a_dicomdir_lists_its_studies(tmp_path):

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from covid_tf import errors
-from covid_tf.batch import engine
-from covid_tf.batch import lost
+from covid_tf.batch import engines
+from covid_tf.batch import records
 
 
 def _square(number):
@@ -64,7 +64,7 @@ def _end(process):
 def test_every_study_ends_once_although_workers_die(tmp_path):
   with _cluster(tmp_path, 2) as (address, scheduler):
     counts = collections.Counter()
-    for study, (value, pid) in engine.map_studies(
+    for study, (value, pid) in engines.map_studies(
         _square, range(60), scheduler=address):
       counts[study] += 1
       assert value == study * study
@@ -72,13 +72,13 @@ def test_every_study_ends_once_although_workers_die(tmp_path):
         os.kill(pid, signal.SIGKILL)
     assert counts == dict.fromkeys(range(60), 1)
 
-    ends = dict(engine.map_studies(_with_a_killer, range(8), scheduler=address))
-    assert ends.pop(3) == lost.by_deaths()
+    ends = dict(engines.map_studies(_with_a_killer, range(8), scheduler=address))
+    assert ends.pop(3) == records.lost_by_deaths()
     assert 'ValueError' in ends[4].reason and 'Secret' not in ends.pop(4).reason
     assert ends == {number: number for number in (0, 1, 2, 5, 6, 7)}
 
     with pytest.raises(errors.ClusterError, match='the scheduler went away'):
-      for study, _ in engine.map_studies(_square, range(500), scheduler=address):
+      for study, _ in engines.map_studies(_square, range(500), scheduler=address):
         if study == 5:
           scheduler.kill()
 
@@ -88,4 +88,4 @@ def test_no_scheduler_is_said_in_one_line():
     free.bind(('127.0.0.1', 0))
     address = f'tcp://127.0.0.1:{free.getsockname()[1]}'
   with pytest.raises(errors.ClusterError, match='running Dask scheduler is required'):
-    dict(engine.map_studies(_square, [1], scheduler=address))
+    dict(engines.map_studies(_square, [1], scheduler=address))

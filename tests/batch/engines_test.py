@@ -8,8 +8,8 @@ import time
 import pytest
 
 from covid_tf import errors
-from covid_tf.batch import engine
-from covid_tf.batch import lost
+from covid_tf.batch import engines
+from covid_tf.batch import records
 
 
 def _square(number):
@@ -36,7 +36,7 @@ def _slow(number):
 
 def test_every_study_ends_once_although_workers_are_killed():
   counts, killed = collections.Counter(), 0
-  for study, (value, pid) in engine.map_studies(_square, range(60), processes=2):
+  for study, (value, pid) in engines.map_studies(_square, range(60), processes=2):
     counts[study] += 1
     assert value == study * study
     if study in (10, 30):
@@ -46,15 +46,15 @@ def test_every_study_ends_once_although_workers_are_killed():
 
 
 def test_a_study_that_kills_its_workers_fails_alone():
-  ends = dict(engine.map_studies(_with_a_killer, range(8), processes=1))
-  assert ends.pop(3) == lost.by_deaths(-signal.SIGKILL)
+  ends = dict(engines.map_studies(_with_a_killer, range(8), processes=1))
+  assert ends.pop(3) == records.lost_by_deaths(-signal.SIGKILL)
   assert {study: value for study, (value, _) in ends.items()} == {
       study: study * study for study in (0, 1, 2, 4, 5, 6, 7)}
 
 
 def test_an_exception_loses_its_study_without_its_text():
-  ends = dict(engine.map_studies(_raising, range(4)))
-  assert ends.pop(2) == lost.Lost('ValueError while it was worked on')
+  ends = dict(engines.map_studies(_raising, range(4)))
+  assert ends.pop(2) == records.Lost('ValueError while it was worked on')
   assert ends == {0: 0, 1: 1, 3: 3}
 
 
@@ -68,7 +68,7 @@ def test_studies_are_taken_as_workers_become_free_until_stopped():
       yield number
 
   ended = []
-  for study, value in engine.map_studies(_slow, studies(), processes=1, stop=stop):
+  for study, value in engines.map_studies(_slow, studies(), processes=1, stop=stop):
     ended.append(study)
     assert value == study and len(taken) <= len(ended) + 2
     if len(ended) == 3:
@@ -77,7 +77,7 @@ def test_studies_are_taken_as_workers_become_free_until_stopped():
 
 
 def test_workers_end_with_the_caller():
-  run = engine.map_studies(_square, itertools.count(), processes=1)
+  run = engines.map_studies(_square, itertools.count(), processes=1)
   _, (_, pid) = next(run)
   run.close()
   try:
@@ -96,7 +96,7 @@ def _with_a_fault(number):
 
 
 def test_a_worker_that_dies_is_named_by_its_signal():
-  ends = dict(engine.map_studies(_with_a_fault, range(3), processes=1))
+  ends = dict(engines.map_studies(_with_a_fault, range(3), processes=1))
   reason = ends.pop(1).reason
   assert 'died 3 times and was ended by SIGSEGV (segmentation fault)' in reason
   assert 'TF_ENABLE_ONEDNN_OPTS=0' in reason
@@ -117,7 +117,7 @@ def _faulty_once(marker):
 
 def test_a_study_whose_worker_died_once_is_tried_again(tmp_path):
   studies = ['', str(tmp_path / 'marker'), '']
-  ends = list(engine.map_studies(_faulty_once, studies, processes=1))
+  ends = list(engines.map_studies(_faulty_once, studies, processes=1))
   assert [value for _, value in ends] == ['done'] * 3
 
 
@@ -137,4 +137,4 @@ class _Own:
 
 def test_workers_that_die_before_they_start_are_named_by_their_signal():
   with pytest.raises(errors.ClusterError, match=r'SIGSEGV \(segmentation fault\)'):
-    list(engine.map_studies(_DiesOnArrival(), range(3), processes=1))
+    list(engines.map_studies(_DiesOnArrival(), range(3), processes=1))

@@ -14,12 +14,11 @@ import time
 import batch_archive
 import psutil
 
-from covid_tf.batch import manifest
 from covid_tf.batch import records
-from covid_tf.reports import study_files
+from covid_tf.reports import scored_study
 
 _STUDIES = 6
-_NAMES = sorted({*study_files.NAMES, records.FILE_NAME} - {'report.html'})
+_NAMES = sorted({*scored_study.FILE_NAMES, records.RECORD_FILE} - {'report.html'})
 
 
 def _start(source, output):
@@ -74,7 +73,7 @@ def test_twice_killed_is_the_same_as_undisturbed(tmp_path):
   while _start(source, output).wait(280) and time.monotonic() < deadline:
     pass
   assert _results(output) == _results(tmp_path / 'calm')
-  with open(output / manifest.FILE_NAME, newline='', encoding='utf-8') as file:
+  with open(output / records.MANIFEST_FILE, newline='', encoding='utf-8') as file:
     rows = list(csv.DictReader(file))
   assert sorted(row['key'] for row in rows) == sorted(
       batch_archive.study_uid(number) for number in range(1, _STUDIES + 1))

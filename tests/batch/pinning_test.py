@@ -3,7 +3,7 @@ import collections
 import pytest
 
 from covid_tf import errors
-from covid_tf.batch import pinning
+from covid_tf.batch import scoring
 
 _SERVERS = ('one:1', 'two:2', 'three:3')
 
@@ -12,8 +12,8 @@ _SERVERS = ('one:1', 'two:2', 'three:3')
 def _clock(monkeypatch):
   """Seconds, moved by hand; no server is away at the start."""
   clock = [1000.0]
-  monkeypatch.setattr(pinning.time, 'monotonic', lambda: clock[0])
-  monkeypatch.setattr(pinning, '_away_until', {})
+  monkeypatch.setattr(scoring.time, 'monotonic', lambda: clock[0])
+  monkeypatch.setattr(scoring, '_away_until', {})
   return clock
 
 
@@ -32,34 +32,34 @@ class _Servers:
 
 
 def test_studies_are_spread_and_stay_with_their_server():
-  first = {str(key): pinning.answered(_SERVERS, str(key), _Servers())
+  first = {str(key): scoring.answered(_SERVERS, str(key), _Servers())
            for key in range(60)}
   assert min(collections.Counter(first.values()).values()) > 10
-  assert first == {key: pinning.answered(_SERVERS, key, _Servers()) for key in first}
+  assert first == {key: scoring.answered(_SERVERS, key, _Servers()) for key in first}
 
 
 def test_a_dead_server_costs_one_try_every_five_minutes(clock):
   servers = _Servers('two:2')
   for key in range(60):
-    assert pinning.answered(_SERVERS, str(key), servers) != 'two:2'
+    assert scoring.answered(_SERVERS, str(key), servers) != 'two:2'
   assert servers.asked['two:2'] == 1
   servers.dead = ()
   clock[0] += 301
-  assert 'two:2' in {pinning.answered(_SERVERS, str(key), servers)
+  assert 'two:2' in {scoring.answered(_SERVERS, str(key), servers)
                      for key in range(60)}
 
 
 def test_a_study_that_fails_everywhere_blames_no_server():
   with pytest.raises(errors.ModelError, match='is away'):
-    pinning.answered(_SERVERS, 'odd', _Servers(*_SERVERS))
+    scoring.answered(_SERVERS, 'odd', _Servers(*_SERVERS))
   healthy = _Servers()
   for key in range(60):
-    pinning.answered(_SERVERS, str(key), healthy)
+    scoring.answered(_SERVERS, str(key), healthy)
   assert sorted(healthy.asked) == sorted(_SERVERS)
 
 
 def test_one_server_is_asked_once():
   alone = _Servers('one:1')
   with pytest.raises(errors.ModelError):
-    pinning.answered(('one:1',), 'a', alone)
+    scoring.answered(('one:1',), 'a', alone)
   assert alone.asked == {'one:1': 1}

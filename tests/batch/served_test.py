@@ -8,7 +8,7 @@ import sys
 import batch_archive
 import fake_serving
 
-from covid_tf.reports import stored_result
+from covid_tf.storage import result_json
 
 
 def _batch(folder, *flags):
@@ -39,5 +39,5 @@ def test_relative_paths_are_scored_by_two_servers_and_once(tmp_path):
   assert sorted(row['key'] for row in rows) == [
       batch_archive.study_uid(number) for number in range(1, 5)]
   for row in rows:
-    result = stored_result.read_result(tmp_path / 'out' / 'studies' / row['key'])
+    result = result_json.read_result(tmp_path / 'out' / 'studies' / row['key'])
     assert result.corona_score_cm3 == float(row['corona_score_cm3']) > 0

@@ -5,14 +5,14 @@ import cohort_files
 import pytest
 
 from covid_tf import errors
-from covid_tf.cohort import comparable
-from covid_tf.cohort import load_results
+from covid_tf.cohort import results as results_lib
+from covid_tf.cohort.accuracy import analysis
 
 
 def test_finds_results_at_any_depth(tmp_path):
   cohort_files.write_result(tmp_path, '1.1', 3.5, folder='a/b/c/case')
   cohort_files.write_result(tmp_path, '1.2', 0, folder='case')
-  results, failed = load_results.load_results(tmp_path)
+  results, failed = results_lib.load_results(tmp_path)
   assert {result.study_uid: result.scores['corona_score_cm3']
           for result in results} == {'1.1': 3.5, '1.2': 0.0}
   assert not failed
@@ -27,7 +27,7 @@ def test_finds_results_below_a_result(tmp_path):
   cohort_files.write_result(tmp_path, '1.2', 2, folder='first')
   cohort_files.write_result(tmp_path, '1.3', 3, folder='first/later')
   (tmp_path / 'figures').mkdir()  # Of the study above, not a failed one.
-  results, failed = load_results.load_results(tmp_path)
+  results, failed = results_lib.load_results(tmp_path)
   assert [result.study_uid for result in results] == ['1.1', '1.2', '1.3']
   assert not failed
 
@@ -45,7 +45,7 @@ def test_lists_every_failed_study_with_its_reason(tmp_path):
   (tmp_path / '1.8').mkdir()
   (tmp_path / '1.8' / 'failure.json').write_text('{"reason": "slices are missing"}')
   (tmp_path / '.1.9.partial').mkdir()
-  results, failed = load_results.load_results(tmp_path)
+  results, failed = results_lib.load_results(tmp_path)
   assert [result.study_uid for result in results] == ['1.1']
   reasons = {(study.path.parent if study.path.is_file() else study.path).name:
              study.reason for study in failed}
@@ -64,7 +64,7 @@ def test_not_every_folder_is_a_failed_study(tmp_path):
   (tmp_path / 'studies' / '1.2' / '1.dcm').write_bytes(b'')
   (tmp_path / 'elsewhere' / 'torn').mkdir(parents=True)
   (tmp_path / 'elsewhere' / 'torn' / 'report.html').write_bytes(b'')
-  _, failed = load_results.load_results(tmp_path)
+  _, failed = results_lib.load_results(tmp_path)
   assert [study.path.name for study in failed] == ['torn']
 
 
@@ -72,12 +72,12 @@ def test_refuses_one_study_in_two_places(tmp_path):
   cohort_files.write_result(tmp_path, '1.1', 3, folder='first')
   cohort_files.write_result(tmp_path, '1.1', 4, folder='second')
   with pytest.raises(errors.UsageError, match=r'1\.1: .*first.*second'):
-    load_results.load_results(tmp_path)
+    results_lib.load_results(tmp_path)
 
 
 def test_a_source_without_uid_goes_by_its_folder(tmp_path):
   cohort_files.write_result(tmp_path, '', 3, folder='study_0255')
-  (result,), _ = load_results.load_results(tmp_path)
+  (result,), _ = results_lib.load_results(tmp_path)
   assert result.study_uid == 'study_0255'
 
 
@@ -88,7 +88,7 @@ def test_follows_links_once(tmp_path):
   root.mkdir()
   os.symlink(elsewhere, root / 'linked')
   os.symlink(root, elsewhere / 'back')
-  results, _ = load_results.load_results(root)
+  results, _ = results_lib.load_results(root)
   assert [result.study_uid for result in results] == ['1.1']
 
 
@@ -96,15 +96,15 @@ def test_its_own_output_is_no_study(tmp_path):
   cohort_files.write_result(tmp_path, '1.1', 3)
   (tmp_path / 'cohort' / 'figures').mkdir(parents=True)
   (tmp_path / 'cohort' / 'cohort.json').write_text('{}')
-  _, failed = load_results.load_results(tmp_path)
+  _, failed = results_lib.load_results(tmp_path)
   assert not failed
 
 
 def test_refuses_a_folder_without_results(tmp_path):
   with pytest.raises(errors.UsageError, match='found nothing'):
-    load_results.load_results(tmp_path / 'absent')
+    results_lib.load_results(tmp_path / 'absent')
   with pytest.raises(errors.UsageError, match='found none'):
-    load_results.load_results(tmp_path)
+    results_lib.load_results(tmp_path)
 
 
 @pytest.mark.parametrize('change, words', [
@@ -118,9 +118,9 @@ def test_refuses_a_folder_without_results(tmp_path):
 def test_refuses_results_that_do_not_compare(tmp_path, change, words):
   cohort_files.write_result(tmp_path, '1.1', 3)
   cohort_files.write_result(tmp_path, '1.2', 3, **change)
-  results, _ = load_results.load_results(tmp_path)
+  results, _ = results_lib.load_results(tmp_path)
   with pytest.raises(errors.UsageError, match=f'found 2 .*{words}.*--allow-mixed'):
-    comparable.require_comparable(results)
+    analysis.require_comparable(results)
 
 
 def test_a_case_threshold_does_not_change_a_score(tmp_path):
@@ -129,7 +129,7 @@ def test_a_case_threshold_does_not_change_a_score(tmp_path):
   content = json.loads(path.read_text())
   content['thresholds']['case_corona_score_cm3'] = 12.5
   path.write_text(json.dumps(content))
-  loaded = load_results.load_results(tmp_path)[0]
-  comparable.require_comparable(loaded)
+  loaded = results_lib.load_results(tmp_path)[0]
+  analysis.require_comparable(loaded)
   one, other = loaded
   assert (one.scores, one.cuts) == (other.scores, other.cuts)

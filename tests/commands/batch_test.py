@@ -11,8 +11,8 @@ import pytest
 from covid_tf import cli
 from covid_tf import predictors
 from covid_tf import results
-from covid_tf.batch import engine
-from covid_tf.reports import stored_result
+from covid_tf.batch import engines
+from covid_tf.storage import result_json
 
 
 @pytest.fixture(name='source', scope='module')
@@ -37,7 +37,7 @@ def _asked(monkeypatch):
     asked.append(address)
     return fake_models.FakeModels()
 
-  monkeypatch.setattr(engine, 'map_studies', map_studies)
+  monkeypatch.setattr(engines, 'map_studies', map_studies)
   monkeypatch.setattr(predictors, 'connect', connect)
   monkeypatch.setattr(
       predictors, 'load_models', lambda directory=None: fake_models.FakeModels())
@@ -56,7 +56,7 @@ def test_all_scored_by_the_servers_that_were_named(source, asked, tmp_path, caps
   printed = capsys.readouterr()
   assert 'This run: 2 scored' in printed.out and 'manifest.csv' in printed.out
   assert '2 studies in' in printed.err
-  stored = stored_result.read_result(output / 'studies' / batch_archive.study_uid(2))
+  stored = result_json.read_result(output / 'studies' / batch_archive.study_uid(2))
   assert stored.corona_score_cm3 > 0 and stored.warnings == ()
   assert _batch(source, output, '--server', 'one:1') == 0
   assert 'Earlier runs: 2 scored' in capsys.readouterr().out
@@ -64,7 +64,7 @@ def test_all_scored_by_the_servers_that_were_named(source, asked, tmp_path, caps
 
 def test_the_demo_models_say_so(source, tmp_path):
   assert _batch(source, tmp_path / 'out') == 0
-  stored = stored_result.read_result(
+  stored = result_json.read_result(
       tmp_path / 'out' / 'studies' / batch_archive.study_uid(1))
   assert 'demo models' in stored.warnings[0]
 
@@ -90,7 +90,7 @@ def test_the_exit_status_says_some_or_none(tmp_path, capsys):
 def test_a_case_threshold_answers_each_case(source, tmp_path):
   output = tmp_path / 'out'
   assert _batch(source, output, '--models', 'm', '--case-threshold', '1') == 0
-  stored = stored_result.read_result(output / 'studies' / batch_archive.study_uid(1))
+  stored = result_json.read_result(output / 'studies' / batch_archive.study_uid(1))
   assert stored.case_detected is True
 
 
@@ -168,7 +168,7 @@ def test_a_rule_chooses_in_every_study_and_belongs_to_the_configuration(
       assert _batch(second, output, '--select', rule) == 2
       assert 'select' in capsys.readouterr().err
     assert _batch(second, output, '--select', rule, *redo) == 0
-    stored = stored_result.read_result(output / 'studies' / batch_archive.study_uid(1))
+    stored = result_json.read_result(output / 'studies' / batch_archive.study_uid(1))
     assert stored.series_uid.endswith('.9')
     assert any(f"chosen by the rule '{rule}'" in text for text in stored.warnings)
   assert _batch(source, tmp_path / 'other', '--select', 'nonsense') == 2

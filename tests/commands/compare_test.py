@@ -6,9 +6,9 @@ import report_page
 import scored_studies
 
 from covid_tf import cli
-from covid_tf.cohort import follow_up_report
-from covid_tf.reports import stored_result
-from covid_tf.reports import study_files
+from covid_tf.cohort.follow_up import report
+from covid_tf.reports import scored_study
+from covid_tf.storage import result_json
 
 _KEY = 'ab' * 32
 _SMALL = (((-85, 45, -70), (20, 18, 26)),)
@@ -24,12 +24,12 @@ def _compared(tmp_path_factory):
                                  patient_key=_KEY)]
   status = cli.main(['compare', *map(str, paths), '--output', str(root / 'out')])
   assert status == 0
-  return root / 'out', [stored_result.read_result(path) for path in paths[::-1]]
+  return root / 'out', [result_json.read_result(path) for path in paths[::-1]]
 
 
 def test_everything_appears(compared):
   out, _ = compared
-  assert {path.name for path in out.iterdir()} == set(follow_up_report.NAMES)
+  assert {path.name for path in out.iterdir()} == set(report.FILE_NAMES)
 
 
 def test_the_numbers_are_those_of_the_results(compared):
@@ -101,7 +101,7 @@ def test_demo_models_are_called_so(tmp_path):
   for name in 'ab':
     scored_studies.write_study(
         tmp_path / name, maps=False, patient_key=_KEY,
-        warnings=(study_files.DEMO_WARNING,))
+        warnings=(scored_study.DEMO_WARNING,))
   assert cli.main(['compare', str(tmp_path / 'a'), str(tmp_path / 'b'),
                    '--output', str(tmp_path / 'out')]) == 0
   page = report_page.Page((tmp_path / 'out' / 'compare.html').read_bytes())

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from covid_tf import cli
-from covid_tf.cohort import describe_studies
-from covid_tf.commands import model_options
-from covid_tf.reports import nifti
+from covid_tf.cohort.manifestations import features
+from covid_tf.commands import shared_flags
+from covid_tf.storage import maps
 
 KINDS = ('none', 'focal', 'diffuse')
 STUDIES = 9
@@ -24,7 +24,7 @@ def studies(tmp_path_factory):
   for i in range(STUDIES):
     volume = fake_features.make_study(KINDS[i % 3], i)
     nib.save(nib.Nifti1Image(volume.hu.transpose(2, 1, 0),
-                             nifti.ras_affine(volume.affine)),
+                             maps.ras_affine(volume.affine)),
              root / f'case{i}.nii.gz')
   (root / 'broken.nii.gz').write_bytes(b'no image')
   return root
@@ -59,7 +59,7 @@ def use_fake_models(monkeypatch):
     del arguments
     yield made
 
-  monkeypatch.setattr(model_options, 'open_models', opened)
+  monkeypatch.setattr(shared_flags, 'open_models', opened)
   return made
 
 
@@ -135,23 +135,23 @@ def test_a_model_of_other_networks_is_refused(
 
 def test_describing_goes_on_where_it_stopped(tmp_path, studies):
   models = fake_features.LinearModels()
-  places = describe_studies.find_studies(studies)
-  first = describe_studies.describe_studies(places, tmp_path, models)
+  places = features.find_studies(studies)
+  first = features.describe_studies(places, tmp_path, models)
   assert len(first.sources) == STUDIES and list(first.refused) == ['broken.nii.gz']
   calls = models.feature_calls
   assert calls >= STUDIES
   torn = sorted(tmp_path.iterdir())[0]
   torn.write_bytes(torn.read_bytes()[:100])
-  again = describe_studies.describe_studies(places, tmp_path, models)
+  again = features.describe_studies(places, tmp_path, models)
   assert again.sources == first.sources
   assert 0 < models.feature_calls - calls <= 2
 
 
 def test_labels_choose_the_slices(tmp_path, studies):
   covid = {f'case{i}.nii.gz': i % 3 == 2 for i in range(STUDIES)}
-  described = describe_studies.describe_studies(
-      describe_studies.find_studies(studies), tmp_path, fake_features.LinearModels(),
-      describe_studies.DescribeOptions(negative_slices=2, covid=covid))
+  described = features.describe_studies(
+      features.find_studies(studies), tmp_path, fake_features.LinearModels(),
+      features.DescribeOptions(negative_slices=2, covid=covid))
   for slices in described.store.studies(described.sources):
     # The focal studies are labelled clear: two of their negative slices each.
     ill = covid[slices.study_uid]
@@ -174,7 +174,7 @@ def test_too_few_slices_and_no_study(tmp_path, models, capsys):
   (tmp_path / 'one').mkdir()
   volume = fake_features.make_study('none', 0)
   nib.save(nib.Nifti1Image(volume.hu.transpose(2, 1, 0),
-                           nifti.ras_affine(volume.affine)),
+                           maps.ras_affine(volume.affine)),
            tmp_path / 'one' / 'case.nii.gz')
   assert run(tmp_path / 'one', tmp_path / 'out') == 2
   assert 'at least 10 slices are required' in capsys.readouterr().err

@@ -11,9 +11,9 @@ import synthetic_case
 from covid_tf import cli
 from covid_tf import errors
 from covid_tf import predictors
-from covid_tf.reports import nifti
-from covid_tf.reports import stored_result
-from covid_tf.reports import study_files
+from covid_tf.reports import scored_study
+from covid_tf.storage import maps
+from covid_tf.storage import result_json
 
 _SHAPE = (24, 42, 64)
 
@@ -23,7 +23,7 @@ def _study(tmp_path):
   affine = synthetic_case.axial_affine((12.0, 6.0, 6.0), _SHAPE)
   volume = synthetic_case.make_volume(affine, _SHAPE)
   path = tmp_path / 'study.nii.gz'
-  image = nib.Nifti1Image(volume.hu.T, nifti.ras_affine(affine))
+  image = nib.Nifti1Image(volume.hu.T, maps.ras_affine(affine))
   image.header.set_xyzt_units('mm')
   nib.save(image, path)
   return str(path)
@@ -52,8 +52,8 @@ def test_a_study_becomes_four_files(study, sources, tmp_path, capfd):
   assert cli.main(
       ['score', study, '--output', str(output), '--models', 'exported']) == 0
   assert sources == [('load_models', pathlib.Path('exported'))]
-  assert sorted(os.listdir(output)) == sorted(study_files.NAMES)
-  stored = stored_result.read_result(output)
+  assert sorted(os.listdir(output)) == sorted(scored_study.FILE_NAMES)
+  stored = result_json.read_result(output)
   assert stored.corona_score_cm3 > 1 and stored.shape == _SHAPE
   assert stored.warnings == () and stored.case_detected is None
   image = nib.load(output / 'localization.nii.gz')
@@ -72,11 +72,11 @@ def test_the_demo_models_are_named_in_every_output(study, sources, tmp_path, cap
   output = tmp_path / 'out'
   assert cli.main(['score', study, '--output', str(output)]) == 0
   assert sources == [('load_models', None)]
-  assert study_files.DEMO_WARNING in stored_result.read_result(output).warnings
+  assert scored_study.DEMO_WARNING in result_json.read_result(output).warnings
   assert 'demo' in (output / 'report.html').read_text().lower()
   for name in ('localization.nii.gz', 'lung_mask.nii.gz'):
     assert b'DEMO' in nib.load(output / name).header['descrip'].item()
-  assert study_files.DEMO_WARNING in capfd.readouterr().err
+  assert scored_study.DEMO_WARNING in capfd.readouterr().err
 
 
 def test_a_server_is_reached_as_the_flags_say(study, sources, tmp_path):
@@ -101,7 +101,7 @@ def test_a_case_threshold_answers(study, sources, tmp_path):
     assert cli.main([
         'score', study, '--output', str(tmp_path / 'out'), '--models', 'm',
         '--case-threshold', threshold]) == 0
-    stored = stored_result.read_result(tmp_path / 'out')
+    stored = result_json.read_result(tmp_path / 'out')
     assert stored.case_detected is detected
   point.write_text(point.read_text().replace('a' * 64, 'f' * 64))
   assert cli.main([

@@ -5,14 +5,14 @@ import argparse
 import pytest
 
 from covid_tf import errors
-from covid_tf.commands import serve_flags
-from covid_tf.server import options as options_lib
+from covid_tf.commands import serve
+from covid_tf.server import configuration
 
 
 def _parse(*argv):
   parser = argparse.ArgumentParser()
-  serve_flags.add_arguments(parser)
-  return serve_flags.parse_options(*parser.parse_known_args(argv))
+  serve.add_server_flags(parser)
+  return serve.parse_options(*parser.parse_known_args(argv))
 
 
 def test_tf_serving_flags_are_honoured():
@@ -22,7 +22,7 @@ def test_tf_serving_flags_are_honoured():
       '--grpc_channel_arguments=grpc.so_reuseaddr=1,a=b',
       '--file_system_poll_wait_seconds=0', '--max_num_load_retries=2',
       '--allow_version_labels_for_unavailable_models=true',
-      '--model_config_file_poll_wait_seconds=3') == options_lib.ServerOptions(
+      '--model_config_file_poll_wait_seconds=3') == configuration.ServerOptions(
           port=8501, model_name='m', model_base_path='/m', socket_path='/tmp/s',
           channel_arguments=(('grpc.so_reuseaddr', 1), ('a', 'b')), poll_s=0,
           load_retries=2, allow_labels_for_unavailable=True, config_poll_s=3)
@@ -32,7 +32,7 @@ def test_tf_serving_flags_are_honoured():
     '--rest_api_port=8501', '--tensorflow_session_parallelism=2', '--enable_batching',
     '--flush_filesystem_caches=false', '--enable_cors_support'])
 def test_flags_without_effect_warn(flag, caplog):
-  assert _parse('--models', 'm', flag) == options_lib.ServerOptions(
+  assert _parse('--models', 'm', flag) == configuration.ServerOptions(
       models='m', load_retries=0)
   assert flag.partition('=')[0] in caplog.text
 

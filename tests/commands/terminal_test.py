@@ -14,8 +14,8 @@ import odd_series
 import pytest
 import synthetic_case
 
-from covid_tf.reports import nifti
-from covid_tf.reports import study_files
+from covid_tf.reports import scored_study
+from covid_tf.storage import maps
 
 _SHAPE = (24, 42, 64)
 # The command line with models that answer at once.
@@ -47,14 +47,14 @@ def _study(tmp_path):
   affine = synthetic_case.axial_affine((12.0, 6.0, 6.0), _SHAPE)
   volume = synthetic_case.make_volume(affine, _SHAPE)
   path = tmp_path / 'study.nii.gz'
-  image = nib.Nifti1Image(volume.hu.T, nifti.ras_affine(affine))
+  image = nib.Nifti1Image(volume.hu.T, maps.ras_affine(affine))
   image.header.set_xyzt_units('mm')
   nib.save(image, path)
   return path
 
 
 def _is_whole(output: pathlib.Path) -> bool:
-  return sorted(os.listdir(output)) == sorted(study_files.NAMES)
+  return sorted(os.listdir(output)) == sorted(scored_study.FILE_NAMES)
 
 
 @pytest.mark.parametrize('environment', _ENCODINGS)

@@ -1,28 +1,27 @@
 """Single slices: real DICOM slices, and arrays written for the test."""
 
-import pathlib
 
 import nibabel
 import numpy as np
 import odd_series
 import pytest
+import real_ct
 
 from covid_tf import errors
 from covid_tf.datasets import single_slices
 
-_DATA = pathlib.Path(__file__).resolve().parent / 'data'
-_COVID = _DATA / 'covid-19-ny-sbu' / 'A002304-19010112-135-axial' / '19010112-135.dcm'
+_COVID = ('covid-19-ny-sbu', 'A002304-19010112-135-axial', '19010112-135.dcm')
 
 
 def test_a_real_slice_of_a_covid_patient_is_read_in_hu():
-  hu, pixel_mm = single_slices.read_slice(_COVID)
+  hu, pixel_mm = single_slices.read_slice(real_ct.folder(*_COVID))
   assert hu.shape == (512, 512) and hu.dtype == np.int16
   assert hu.min() == -1024  # Padding outside the circle is -3024 in the file.
   assert -900 < np.median(hu[200:300, 120:180]) < -300 and 0.6 < pixel_mm < 1.0
 
 
 def test_a_reformat_that_is_not_axial_is_refused():
-  (sagittal,) = (_DATA / 'covid-19-ny-sbu').glob('*-sagittal/*.dcm')
+  (sagittal,) = real_ct.folder('covid-19-ny-sbu').glob('*-sagittal/*.dcm')
   with pytest.raises(errors.CTReadError, match='not axial'):
     single_slices.read_slice(sagittal)
 

@@ -16,15 +16,12 @@ from covid_tf import cli
 from covid_tf import contract
 from covid_tf import errors
 from covid_tf.cohort import labels
-from covid_tf.cohort import load_results
+from covid_tf.cohort import results
 from covid_tf.commands import demo
 from covid_tf.datasets import phantom
 from covid_tf.demo import drawing
-from covid_tf.demo import layout
 from covid_tf.demo import running
-from covid_tf.demo import scoring
-from covid_tf.demo import server_process
-from covid_tf.predictors import grpc as grpc_predictor
+from covid_tf.predictors import grpc
 
 
 def _cases(count):
@@ -48,9 +45,9 @@ def _done(server, tmp_path_factory):
   said = []
   with patch.context() as inside:
     inside.setattr(running, 'prepare', _prepare)
-    inside.setattr(server_process, 'serving',
+    inside.setattr(running, 'serving',
                    lambda models: contextlib.nullcontext(server.address))
-    folder = layout.claim(root)
+    folder = drawing.claim_folder(root)
     running.run(folder, _cases(3), said.append)
   return folder, '\n'.join(said)
 
@@ -111,7 +108,7 @@ def test_labels_fit_the_cohort_command(done):
   assert [row['covid'] for row in rows] == ['0', '1', '1']
   assert rows[0]['severity'] == '' and rows[1]['severity'] == 'non-severe'
   known = labels.read_labels(folder.labels)
-  found = load_results.load_results(folder.root / 'results')
+  found = results.load_results(folder.root / 'results')
   assert {label.study_uid for label in known} == {
       result.study_uid for result in found[0]}
 
@@ -119,27 +116,27 @@ def test_labels_fit_the_cohort_command(done):
 def test_a_scored_case_is_known_until_model_or_case_change(done, server):
   folder, _ = done
   case, other = _cases(1)[0], phantom.draw_case(running.FIRST_SEED, 'none', matrix=64)
-  with grpc_predictor.connect(server.address) as models:
+  with grpc.connect(server.address) as models:
     identities = models.identities()
-  assert scoring.is_scored(folder, case, identities)
-  assert not scoring.is_scored(folder, other, identities)
-  assert not scoring.is_scored(folder, case, identities[:1])
-  assert not scoring.is_scored(folder, _cases(4)[3], identities)
+  assert running.is_scored(folder, case, identities)
+  assert not running.is_scored(folder, other, identities)
+  assert not running.is_scored(folder, case, identities[:1])
+  assert not running.is_scored(folder, _cases(4)[3], identities)
 
 
 def test_a_folder_of_others_is_left_alone(tmp_path):
   (tmp_path / 'thesis.tex').write_text('years of work')
   with pytest.raises(errors.UsageError, match='an empty folder, or one of an earlier'):
-    layout.claim(tmp_path)
+    drawing.claim_folder(tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
 
 
 def test_an_earlier_demo_is_cleared(tmp_path):
-  folder = layout.claim(tmp_path / 'out')
+  folder = drawing.claim_folder(tmp_path / 'out')
   folder.study('old').mkdir(parents=True)
   folder.summary.write_text('{}')
   (folder.root / 'mine.txt').write_text('kept')
-  again = layout.claim(tmp_path / 'out')
+  again = drawing.claim_folder(tmp_path / 'out')
   again.clear()
   assert sorted(path.name for path in again.root.iterdir()) == [
       'README.txt', 'mine.txt']
@@ -179,18 +176,18 @@ def test_demo_patients_are_held_out_from_training():
 def test_a_real_server_comes_up_and_goes(tmp_path):
   tiny_models = pytest.importorskip('tiny_models')
   models = tiny_models.export_both(tmp_path)
-  with server_process.serving(models) as address:
-    with grpc_predictor.connect(address) as connected:
+  with running.serving(models) as address:
+    with grpc.connect(address) as connected:
       assert [model.name for model in connected.identities()] == [
           contract.LUNGS_MODEL, contract.CLASSIFIER_MODEL]
   with pytest.raises(errors.ModelError):
-    with grpc_predictor.connect(address, timeout_s=2) as connected:
+    with grpc.connect(address, timeout_s=2) as connected:
       connected.identities()
 
 
 def test_a_server_that_ends_is_quoted(tmp_path):
   with pytest.raises(errors.ModelError) as caught:
-    with server_process.serving(tmp_path / 'absent'):
+    with running.serving(tmp_path / 'absent'):
       pass
   assert 'covid-tf serve, which the demo started, ended with status 2 before' in str(
       caught.value)
@@ -219,10 +216,10 @@ def test_a_server_that_dies_is_named_by_its_signal(
     monkeypatch, tmp_path, is_ready, when, signal, words):
   program = _DYING.format(is_ready=is_ready, signal=signal)
   monkeypatch.setattr(
-      server_process, '_command', lambda models: (sys.executable, '-c', program))
+      running, '_command', lambda models: (sys.executable, '-c', program))
   with pytest.raises(errors.ModelError) as caught:
-    with server_process.serving(tmp_path) as address:
-      grpc_predictor.connect(address, connect_patience_s=1).close()
+    with running.serving(tmp_path) as address:
+      grpc.connect(address, connect_patience_s=1).close()
   text = str(caught.value)
   assert f'was ended by {signal}' in text and when in text and '\n' not in text
   assert 'said: loading | corrupted weights: ' in text
@@ -231,11 +228,11 @@ def test_a_server_that_dies_is_named_by_its_signal(
 
 
 def test_another_failure_beside_a_living_server_stays_itself(monkeypatch, tmp_path):
-  monkeypatch.setattr(server_process, '_command', lambda models: (
+  monkeypatch.setattr(running, '_command', lambda models: (
       sys.executable, '-c', 'import time; print("ready on a:1", flush=True); '
       'time.sleep(60)'))
   with pytest.raises(errors.ModelError, match='^another$'):
-    with server_process.serving(tmp_path):
+    with running.serving(tmp_path):
       raise errors.ModelError('another')
 
 

@@ -6,23 +6,20 @@ import numpy as np
 import pytest
 import report_page
 
-from covid_tf.datasets import phantom_truth
-from covid_tf.demo import agreement
-from covid_tf.demo import figures
-from covid_tf.demo import layout
-from covid_tf.demo import page
+from covid_tf.datasets.phantom import written
+from covid_tf.demo import drawing
 from covid_tf.demo import summary
 
 
 def _case(name, volume, score, *, truth_slices=(1, 2), found=(1, 2), hits=2,
           lung_dice=0.97, probability=(0.1, 0.9, 0.9, 0.1)):
   kind = 'focal' if volume else 'none'
-  truth = phantom_truth.Truth(
+  truth = written.Truth(
       seed=1, kind=kind, severe=False, study_uid=f'2.25.{name[-1]}',
       series_uid='2.25.9', lesion_volume_cm3=volume, lung_volume_cm3=4000.0,
       positive_slices=truth_slices if volume else (), slice_count=4)
   both = len(set(truth.positive_slices) & set(found))
-  return agreement.CaseAgreement(
+  return summary.CaseAgreement(
       name, truth, score, 0.0, 3900.0, found, probability, lung_dice, both,
       min(hits, both), 8.0)
 
@@ -34,7 +31,7 @@ _COHORT = (
 
 
 def test_scores_against_truth():
-  named = figures.figures(_COHORT)
+  named = summary.named_figures(_COHORT)
   assert named['patients'] == 5
   assert named['positive_patients'] == 3
   assert named['score_auc'] == pytest.approx(5 / 6)  # One of six pairs is wrong.
@@ -45,7 +42,7 @@ def test_scores_against_truth():
 
 
 def test_maps_and_slices_against_truth():
-  named = figures.figures(_COHORT)
+  named = summary.named_figures(_COHORT)
   assert named['true_positive_slices'] == 6
   assert named['map_hits_lesion_fraction'] == pytest.approx(5 / 6)
   assert named['slice_sensitivity'] == 1.0
@@ -55,46 +52,46 @@ def test_maps_and_slices_against_truth():
 
 
 def test_what_is_missed_is_named():
-  assert figures.failures(figures.figures(_COHORT)) == [
+  assert summary.failures(summary.named_figures(_COHORT)) == [
       'positives_above_negatives', 'volume_rank_correlation',
       'map_hits_lesion_fraction', 'lung_dice_min']
   good = [case for case in _COHORT if case.name in ('p-1', 'p-3', 'n-5')]
   good = [dataclasses.replace(case, lung_dice=0.96) for case in good]
-  assert figures.failures(figures.figures(good)) == []
+  assert summary.failures(summary.named_figures(good)) == []
 
 
 @pytest.mark.parametrize('cases', ((), _COHORT[:1], _COHORT[3:]))
 def test_what_a_cohort_cannot_have_is_none(cases):
-  named = figures.figures(cases)
+  named = summary.named_figures(cases)
   assert named['score_auc'] is None
   assert named['positives_above_negatives'] is None
   assert named['volume_rank_correlation'] is None
-  assert figures.failures(named) in ([], ['lung_dice_min'])
+  assert summary.failures(named) in ([], ['lung_dice_min'])
 
 
 def test_equal_scores_are_no_correlation():
   equal = [dataclasses.replace(case, corona_score_cm3=5.0) for case in _COHORT[:3]]
-  assert figures.figures(equal)['volume_rank_correlation'] == 0.0
+  assert summary.named_figures(equal)['volume_rank_correlation'] == 0.0
 
 
 def test_the_text_says_what_is_not_reached():
-  text = summary.figures_text(figures.figures(_COHORT))
+  text = summary.figures_text(summary.named_figures(_COHORT))
   assert '0.833  (required 0.9: NOT REACHED)' in text
   assert 'AUC of the score' in text
 
 
 def test_dice():
   first, second = np.zeros((2, 4), np.uint8), np.zeros((2, 4), np.uint8)
-  assert agreement.dice(first, second) == 1.0
+  assert summary.dice(first, second) == 1.0
   first[0], second[0, :2] = 1, 1
-  assert agreement.dice(first, second) == pytest.approx(4 / 6)
+  assert summary.dice(first, second) == pytest.approx(4 / 6)
 
 
 def test_the_page_sets_no_score_beside_a_volume_as_if_it_were_one(tmp_path):
   """Old: 'lesion, score (cm³) 580.3 | 169.4' read as an error."""
-  shown = page.Thumbnail('data:,', '', '', 100.0, 80.0, 1)
-  folder = layout.DemoFolder(tmp_path)
-  page.write_page(folder, _COHORT, dict.fromkeys((c.name for c in _COHORT), shown))
+  shown = summary.Thumbnail('data:,', '', '', 100.0, 80.0, 1)
+  folder = drawing.DemoFolder(tmp_path)
+  summary.write_page(folder, _COHORT, dict.fromkeys((c.name for c in _COHORT), shown))
   rows = [row.words() for row in report_page.Page(folder.page.read_bytes()).all('tr')]
   assert 'lesion volume (cm³)100.0not measured' in rows
   assert 'Corona score (cm³)no true one50.0' in rows

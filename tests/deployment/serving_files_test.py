@@ -17,11 +17,11 @@ import yaml
 
 from covid_tf import contract
 from covid_tf import predictors
-from covid_tf.commands import serve_flags
+from covid_tf.commands import serve
 from covid_tf.predictors import protocol
-from covid_tf.server import model_config
+from covid_tf.server import configuration
 
-_SERVING = pathlib.Path(__file__).parents[1] / 'serving'
+_SERVING = pathlib.Path(__file__).parents[2] / 'serving'
 _KUBERNETES = sorted((_SERVING / 'kubernetes').glob('*.yaml'))
 _KUBERNETES_VERSION = '1.34'  # A release that clusters run.
 
@@ -45,7 +45,7 @@ def _pods():
 @pytest.mark.parametrize('name', ['models.config', 'models.canary.config'])
 def test_model_configurations_serve_both_models(name):
   config = _parse(name, protocol.ModelServerConfig)
-  model_config.check(config)
+  configuration.check_configuration(config)
   assert {model.name for model in config.model_config_list.config} == set(
       contract.SIGNATURES)
   for model in config.model_config_list.config:
@@ -127,10 +127,10 @@ def _container_flags():
 def test_server_flags_are_known_and_do_not_batch(name):
   arguments = _container_flags()[name]
   parser = argparse.ArgumentParser()
-  serve_flags.add_arguments(parser)
+  serve.add_server_flags(parser)
   namespace, extra = parser.parse_known_args(
       [argument for argument in arguments if 'monitoring' not in argument])
-  options = serve_flags.parse_options(namespace, extra)
+  options = serve.parse_options(namespace, extra)
   assert options.port == 8500
   assert options.model_config_file == '/etc/covid-tf/models.config'
   assert not namespace.enable_batching

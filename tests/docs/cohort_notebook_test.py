@@ -7,7 +7,7 @@ import pathlib
 import cohort_files
 import numpy as np
 
-NOTEBOOK = pathlib.Path(__file__).parents[1] / 'docs' / 'cohort_on_phantoms.ipynb'
+NOTEBOOK = pathlib.Path(__file__).parents[2] / 'docs' / 'cohort_on_phantoms.ipynb'
 
 
 def run_cell(source, names):

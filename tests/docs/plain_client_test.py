@@ -10,17 +10,17 @@ import tiny_models
 
 import covid_tf
 from covid_tf import contract
-from covid_tf.server import options
+from covid_tf.server import configuration
 from covid_tf.server import serving
 
-_DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'serving.md'
+_DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'serving.md'
 _SHAPE = (21, 42, 64)  # Three requests.
 
 
 @pytest.fixture(scope='module', name='server')
 def _server(tmp_path_factory):
   folder = tiny_models.export_both(tmp_path_factory.mktemp('models'))
-  server = serving.Server(options.ServerOptions(models=str(folder), port=0))
+  server = serving.Server(configuration.ServerOptions(models=str(folder), port=0))
   yield server.addresses[0]
   server.stop()
 

@@ -8,7 +8,7 @@ import shlex
 
 import pytest
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 _OURS = {'study/', 'my_data'}  # Which README says are the reader's.
 
 

@@ -7,14 +7,14 @@ import pytest
 
 from covid_tf import contract
 from covid_tf import errors
-from covid_tf.models import cards
+from covid_tf.models import signatures
 
 
 def test_a_file_is_read_by_network(tmp_path):
   said = {'lungs': {'data': 'Köln, 120 patients'}}
   path = tmp_path / 'card.json'
   path.write_text(json.dumps(said, ensure_ascii=False), encoding='utf-8')
-  assert cards.read_training(path) == said
+  assert signatures.read_training_card(path) == said
 
 
 @pytest.mark.parametrize('text', [
@@ -24,12 +24,12 @@ def test_what_is_no_card_is_refused(tmp_path, text):
   if text is not None:
     path.write_text(text)
   with pytest.raises(errors.UsageError, match=r'card.json: an? .* is required, found'):
-    cards.read_training(path)
+    signatures.read_training_card(path)
 
 
 @pytest.mark.parametrize('name', ['lungs', 'classifier'])
 def test_a_card_says_what_has_to_be_sent(name):
   model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-  card = cards.make_card(name, model, {})
+  card = signatures.make_card(name, model, {})
   assert card['required_input'] == contract.REQUIRED_INPUT[name]
   assert ('lung box' in card['required_input']) == (name == 'classifier')

@@ -16,18 +16,17 @@ from tensorflow.core.protobuf import rewriter_config_pb2
 
 from covid_tf import contract
 from covid_tf import errors
-from covid_tf.models import concurrency
 from covid_tf.models import export
 from covid_tf.models import export_check
-from covid_tf.models import trained
-from covid_tf.server import servable
+from covid_tf.models import weights
+from covid_tf.sessions import servable
 
 layers = keras.layers
 v1 = tf.compat.v1
 _GRAPHS = pathlib.Path(concurrency_graphs.__file__)
 
 
-def _hazards(kind: str, fuses: bool = True) -> list[concurrency.Hazard]:
+def _hazards(kind: str, fuses: bool = True) -> list[export_check.Hazard]:
   """Of a small graph as this process optimizes it, or as one without oneDNN."""
   small = concurrency_graphs.build(kind)
   config = v1.ConfigProto()
@@ -35,22 +34,22 @@ def _hazards(kind: str, fuses: bool = True) -> list[concurrency.Hazard]:
     config.graph_options.rewrite_options.remapping = (
         rewriter_config_pb2.RewriterConfig.OFF)
   with v1.Session(graph=small.graph, config=config) as session:
-    graphs = concurrency.optimized_graphs(
+    graphs = export_check.optimized_graphs(
         session, small.fetches, {small.images: np.zeros((1, 28, 28, 64), np.float32)})
-  return [hazard for graph in graphs for hazard in concurrency.hazards(graph, fuses)]
+  return [hazard for graph in graphs for hazard in export_check.hazards(graph, fuses)]
 
 
 @pytest.mark.parametrize('kind', concurrency_graphs.UNSAFE)
 def test_a_summand_that_somebody_else_needs_is_found(kind):
   assert _hazards(kind, fuses=False)
-  if concurrency.fuses_additions():
+  if export_check.fuses_additions():
     assert _hazards(kind)
 
 
 @pytest.mark.parametrize('kind', concurrency_graphs.SAFE)
 def test_a_summand_that_only_the_convolution_still_needs_is_none(kind):
   assert not _hazards(kind, fuses=False)
-  assert not _hazards(kind, fuses=concurrency.fuses_additions())
+  assert not _hazards(kind, fuses=export_check.fuses_additions())
 
 
 def test_a_hazard_says_who_adds_what_and_who_else_needs_it():
@@ -78,7 +77,7 @@ def test_the_smallest_graph_that_meets_the_fault_is_refused(tmp_path):
         session, str(tmp_path / 'model'), {'images': small.images},
         {str(k): tensor for k, tensor in enumerate(small.fetches)})
   with pytest.raises(errors.ModelError) as caught:
-    concurrency.check('classifier', tmp_path / 'model')
+    export_check.check_concurrency('classifier', tmp_path / 'model')
   message = str(caught.value)
   assert 'signature serving_default' in message and 'Relu' in message
   assert 'keras.layers.Add' in message
@@ -167,7 +166,7 @@ def _averaged(x):
     _averaged])
 def test_networks_of_every_build_are_exported_safely(tmp_path, body):
   folder = export.export('classifier', _classifier(body), tmp_path, {})
-  concurrency.check('classifier', folder)
+  export_check.check_concurrency('classifier', folder)
 
 
 def test_an_addition_inside_a_layer_of_ones_own_is_refused(tmp_path):
@@ -180,7 +179,7 @@ def test_an_addition_inside_a_layer_of_ones_own_is_refused(tmp_path):
 def test_a_small_network_is_exported_safely_in_bfloat16(tmp_path):
   folder = export.export('classifier', small_networks.classifier(seed=1), tmp_path,
                          {}, compute_dtype='bfloat16')
-  concurrency.check('classifier', folder)
+  export_check.check_concurrency('classifier', folder)
 
 
 @pytest.mark.parametrize('name, signature_name, count', [
@@ -189,7 +188,7 @@ def test_a_small_network_is_exported_safely_in_bfloat16(tmp_path):
 def test_the_shipped_networks_answer_two_threads_with_the_same_bits(
     tmp_path, name, signature_name, count):
   (hu, other) = export_check.fixed_batch()[:, np.newaxis]
-  model, _ = trained.load(name, trained.DEMO)
+  model, _ = weights.load_network(name, weights.DEMO)
   folder = export.export(name, model, tmp_path, {})
   with contextlib.closing(servable.Servable(folder)) as served:
     run = lambda batch: export_check.answer(

@@ -5,11 +5,9 @@ import numpy as np
 import pytest
 
 from covid_tf import errors
-from covid_tf.models import cards
-from covid_tf.models import classifier
-from covid_tf.models import demo_weights
-from covid_tf.models import lung_unet
-from covid_tf.models import trained
+from covid_tf.models import networks
+from covid_tf.models import signatures
+from covid_tf.models import weights
 
 
 def _small():
@@ -20,11 +18,11 @@ def _save(name, folder, value):
   model = _small()
   # A vector is kept exactly; see weights_file.
   model.layers[0].bias.assign([value])
-  demo_weights.save(model, name, {'data': f'{name} {value}'}, folder)
+  weights.save_demo_weights(model, name, {'data': f'{name} {value}'}, folder)
 
 
 def _bias(name, folder):
-  model = demo_weights.assign(_small(), name, folder)
+  model = weights.assign_demo_weights(_small(), name, folder)
   return float(np.squeeze(model.layers[0].bias.numpy()))
 
 
@@ -34,7 +32,7 @@ def test_one_network_is_replaced_and_the_other_stays(tmp_path):
   _save('classifier', tmp_path, 3.0)
   assert _bias('lungs', tmp_path) == 1.0
   assert _bias('classifier', tmp_path) == 3.0
-  said = demo_weights.training_cards(tmp_path)
+  said = weights.training_cards(tmp_path)
   assert said['lungs']['data'] == 'lungs 1.0'
   assert said['classifier']['data'] == 'classifier 3.0'
 
@@ -54,16 +52,16 @@ def test_a_folder_without_its_card_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize('name, build', [
-    ('classifier', classifier.build), ('lungs', lung_unet.build)])
+    ('classifier', networks.build_classifier), ('lungs', networks.build_lung_unet)])
 def test_training_begins_with_the_demo_weights_at_any_size(name, build):
   smaller = build(size=64)
-  fresh = cards.weights_sha256(smaller)
-  trained.load_weights(smaller, 'demo', name)
-  whole, _ = trained.load(name, 'demo')
-  assert fresh != cards.weights_sha256(smaller) == cards.weights_sha256(whole)
+  fresh = signatures.weights_sha256(smaller)
+  weights.load_weights(smaller, 'demo', name)
+  whole, _ = weights.load_network(name, 'demo')
+  assert fresh != signatures.weights_sha256(smaller) == signatures.weights_sha256(whole)
 
 
 def test_an_export_of_the_demo_weights_says_what_they_are():
-  _, card = trained.load('classifier', 'demo')
+  _, card = weights.load_network('classifier', 'demo')
   assert card['demo_weights'] is True
-  assert card['task'] == demo_weights.training_cards()['classifier']['task']
+  assert card['task'] == weights.training_cards()['classifier']['task']

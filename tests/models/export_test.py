@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from covid_tf import contract
 from covid_tf import errors
-from covid_tf.models import cards
 from covid_tf.models import export
 from covid_tf.models import export_check
-from covid_tf.server import servable
-from covid_tf.server import warm_up
+from covid_tf.models import signatures
+from covid_tf.server import predict
+from covid_tf.sessions import servable
 
 _TRAINING = {'data': 'none: random weights'}
 _NETWORKS = {contract.LUNGS_MODEL: small_networks.lungs,
@@ -47,7 +47,7 @@ def test_card_is_the_same_for_people_and_for_clients(exports, name):
   assert card['name'] == name
   assert card['intended_use'] == 'research use only'
   assert card['training'] == _TRAINING
-  assert card['weights_sha256'] == cards.weights_sha256(_NETWORKS[name]())
+  assert card['weights_sha256'] == signatures.weights_sha256(_NETWORKS[name]())
 
 
 def test_cards_state_window_size_and_thresholds(exports):
@@ -88,13 +88,13 @@ def test_the_classifier_is_asked_about_slices_whose_answers_tell(exports):
 @pytest.mark.parametrize('name', _NETWORKS)
 def test_a_server_finds_changed_weights(exports, tmp_path, name):
   with contextlib.closing(servable.Servable(exports[name])) as served:
-    warm_up.check(served)
+    predict.check(served)
   changed = tmp_path / '1'
   shutil.copytree(exports[name], changed)
   _scale_weights(changed / 'variables' / 'variables', 1.5)
   with contextlib.closing(servable.Servable(changed)) as served:
-    with pytest.raises(warm_up.ComputesWrongError, match=f'{name} version 1 computes'):
-      warm_up.check(served)
+    with pytest.raises(predict.ComputesWrongError, match=f'{name} version 1 computes'):
+      predict.check(served)
 
 
 def _scale_weights(prefix, factor) -> None:
@@ -110,19 +110,19 @@ def _scale_weights(prefix, factor) -> None:
 
 
 def test_digest_changes_with_any_weight_and_only_then():
-  digest = cards.weights_sha256(small_networks.residual(seed=1))
-  assert digest == cards.weights_sha256(small_networks.residual(seed=1))
+  digest = signatures.weights_sha256(small_networks.residual(seed=1))
+  assert digest == signatures.weights_sha256(small_networks.residual(seed=1))
   changed = small_networks.residual(seed=1)
   weights = changed.get_weights()
   weights[-1] = weights[-1] + 1e-6
   changed.set_weights(weights)
-  assert digest != cards.weights_sha256(changed)
+  assert digest != signatures.weights_sha256(changed)
 
 
 @pytest.mark.parametrize('name', _NETWORKS)
 def test_a_server_replays_a_request_for_every_signature_of_slices(exports, name):
   with contextlib.closing(servable.Servable(exports[name])) as served:
-    count = warm_up.replay(served, 1)
+    count = predict.replay_warm_up(served, 1)
   assert count == len(contract.SIGNATURES[name]) - 1  # All but the card.
 
 
@@ -182,7 +182,7 @@ def test_a_bfloat16_export_keeps_float32_outputs_and_says_what_it_is(tmp_path):
     with contextlib.closing(servable.Servable(folder)) as served:
       answers[dtype] = export_check.answer(served, contract.GRAD_CAM, {'hu': hu})
       references[dtype] = export_check.answer(served, contract.SELF_CHECK, {})
-      warm_up.check(served)  # Of its own type, which its card names.
+      predict.check(served)  # Of its own type, which its card names.
   for name, values in answers['float32'].items():
     assert answers['bfloat16'][name].dtype == np.float32
     difference = np.abs(answers['bfloat16'][name] - values)

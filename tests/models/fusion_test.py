@@ -8,9 +8,8 @@ import small_networks
 import tensorflow as tf
 
 from covid_tf import contract
-from covid_tf.models import additions
 from covid_tf.models import export
-from covid_tf.models import layer_graph
+from covid_tf.models import rewrites
 from covid_tf.models import signatures
 
 layers = keras.layers
@@ -61,20 +60,20 @@ def _additions():
 
 def test_no_summand_is_what_a_convolution_gave():
   model = _additions()
-  rebuilt = additions.apart_from_convolutions(model)
-  _, calls = layer_graph.flatten(rebuilt)
+  rebuilt = rewrites.apart_from_convolutions(model)
+  _, calls = rewrites.flatten(rebuilt)
   maker = {id(tensor): call.layer for call in calls for tensor in call.outputs}
   found = [[type(maker[id(tensor)]) for tensor in call.inputs] for call in calls
            if type(call.layer).__name__ in ('Add', 'Subtract', 'Average')]
   assert len(found) == 8
-  assert set().union(*found) == {additions.Apart, layers.ReLU}
+  assert set().union(*found) == {rewrites.Apart, layers.ReLU}
   images = small_networks.images(model)
   np.testing.assert_array_equal(model(images), rebuilt(images))
 
 
 def test_names_and_gradients_stay():
   model = small_networks.residual()
-  rebuilt = additions.apart_from_convolutions(model)
+  rebuilt = rewrites.apart_from_convolutions(model)
   assert {layer.name for layer in model.layers[1:]} <= {
       layer.name for layer in rebuilt.layers}
   images = tf.constant(small_networks.images(model))

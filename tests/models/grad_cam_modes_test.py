@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from covid_tf.models import export_check
 from covid_tf.models import grad_cam
-from covid_tf.models import precision
-from covid_tf.server import servable
+from covid_tf.models import rewrites
+from covid_tf.sessions import servable
 
 LAYERS = ('fine', 'coarse')
 
@@ -96,7 +96,7 @@ def test_every_mode_takes_an_empty_batch(mode, tmp_path):
 def test_mixed_precision_gives_float32_maps_close_to_float32s(compute_dtype, error):
   model = small_networks.residual()
   images = small_networks.images(model)
-  narrow = precision.with_compute_dtype(model, compute_dtype)
+  narrow = rewrites.with_compute_dtype(model, compute_dtype)
   assert narrow.get_layer('coarse').compute_dtype == compute_dtype
   _, maps = grad_cam.grad_cam(model, LAYERS)(images)
   logit, found = grad_cam.grad_cam(narrow, LAYERS)(images)
@@ -109,7 +109,7 @@ def test_mixed_precision_gives_float32_maps_close_to_float32s(compute_dtype, err
 def test_gradients_below_float16s_range_are_not_lost():
   model = small_networks.residual()
   images = small_networks.images(model)
-  narrow = precision.with_compute_dtype(model, 'float16')
+  narrow = rewrites.with_compute_dtype(model, 'float16')
   _, maps = grad_cam.grad_cam(narrow, LAYERS)(images)
   head = narrow.get_layer('head')
   # Maps do not see the scale of the logit; float16 would without care.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import small_networks
 
-from covid_tf.models import folding
+from covid_tf.models import rewrites
 
 layers = keras.layers
 
@@ -45,7 +45,7 @@ def test_folds_into_every_kind_of_layer(shape, layer):
   inputs = layers.Input(shape)
   outputs = layers.ReLU()(layers.BatchNormalization()(layer(inputs)))
   model = _randomize(keras.Model(inputs, outputs))
-  folded = folding.fold_batch_norm(model)
+  folded = rewrites.fold_batch_norm(model)
   assert not _norms(folded)
   assert _difference(model, folded) < 1e-5
 
@@ -56,7 +56,7 @@ def test_folds_norms_without_shift_or_scale(center, scale):
   x = layers.Conv2D(3, 3)(inputs)
   model = _randomize(keras.Model(
       inputs, layers.BatchNormalization(center=center, scale=scale)(x)))
-  folded = folding.fold_batch_norm(model)
+  folded = rewrites.fold_batch_norm(model)
   assert not _norms(folded)
   assert _difference(model, folded) < 1e-5
 
@@ -88,7 +88,7 @@ def _before(x):
 def test_leaves_what_cannot_be_folded(body):
   inputs = layers.Input((8, 8, 2))
   model = _randomize(keras.Model(inputs, body(inputs)))
-  folded = folding.fold_batch_norm(model)
+  folded = rewrites.fold_batch_norm(model)
   assert len(_norms(folded)) == 1
   assert _difference(model, folded) < 1e-5
 
@@ -99,7 +99,7 @@ def test_a_convolution_that_is_an_output_keeps_its_values():
   model = _randomize(keras.Model(
       inputs, [convolved, layers.BatchNormalization()(convolved)]))
   images = small_networks.images(model)
-  for one, other in zip(model(images), folding.fold_batch_norm(model)(images)):
+  for one, other in zip(model(images), rewrites.fold_batch_norm(model)(images)):
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_nested_models_are_folded_too_and_the_source_stays_as_it_was():
   inputs = layers.Input((12, 12, 2))
   model = keras.Model(inputs, body(inputs))
   before = [weight.copy() for weight in model.get_weights()]
-  folded = folding.fold_batch_norm(model)
+  folded = rewrites.fold_batch_norm(model)
   assert _norms(body) and not _norms(folded)
   assert _difference(model, folded) < 1e-5
   for one, other in zip(before, model.get_weights()):
@@ -123,7 +123,7 @@ def test_a_published_network_folds_whole_and_keeps_its_layer_names():
   for layer in _norms(model):
     gamma, beta, mean, variance = layer.get_weights()
     layer.set_weights([gamma * 0.8, beta + 0.1, mean + 0.05, variance * 1.5])
-  folded = folding.fold_batch_norm(model)
+  folded = rewrites.fold_batch_norm(model)
   assert len(_norms(model)) == 53 and not _norms(folded)
   assert folded.get_layer('conv4_block6_out').output.shape == (None, 2, 2, 1024)
   assert _difference(model, folded) < 1e-5

@@ -12,8 +12,8 @@ from covid_tf import contract
 from covid_tf.models import export_check
 from covid_tf.models import preprocessing
 from covid_tf.models import signatures
-from covid_tf.server import refusal
-from covid_tf.server import servable
+from covid_tf.sessions import refusal
+from covid_tf.sessions import servable
 
 _CARD = '{"name": "test"}'
 _NETWORKS = {contract.LUNGS_MODEL: small_networks.lungs,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from covid_tf import errors
-from covid_tf import model_answers
+from covid_tf.predictors import answers
 
 _SHAPE = (3, 5, 7)
 
@@ -13,7 +13,7 @@ def _answer(count=3):
 
 
 def test_a_sound_answer_passes_unchanged():
-  explanation = model_answers.explanation(_answer(), 3, 0)
+  explanation = answers.checked_explanation(_answer(), 3, 0)
   for field, part in zip(explanation, _answer()):
     assert field.dtype == np.float32
     np.testing.assert_array_equal(field, part)
@@ -22,7 +22,7 @@ def test_a_sound_answer_passes_unchanged():
 @pytest.mark.parametrize('dtype', [np.uint8, bool, np.int64])
 def test_a_mask_of_zeros_and_ones_passes(dtype):
   mask = np.eye(5, 7).astype(dtype)[np.newaxis].repeat(3, axis=0)
-  np.testing.assert_array_equal(model_answers.lung_mask(mask, _SHAPE, 0), mask)
+  np.testing.assert_array_equal(answers.checked_lung_mask(mask, _SHAPE, 0), mask)
 
 
 @pytest.mark.parametrize('name, place', [
@@ -33,7 +33,7 @@ def test_a_value_out_of_range_names_output_slice_and_value(name, place, value):
   part = ('covid_probability', 'cam_28', 'cam_14').index(name)
   answer[part][place] = value
   with pytest.raises(errors.ModelError) as caught:
-    model_answers.explanation(answer, 3, 32)
+    answers.checked_explanation(answer, 3, 32)
   assert 'slice 33' in str(caught.value) and name in str(caught.value)
   assert str(answer[part][place]) in str(caught.value)
 
@@ -42,7 +42,7 @@ def test_rounding_is_cut_off():
   answer = _answer()
   answer[1][0, 0, 0] = np.float32(1) + np.float32(5e-7)
   answer[2][0, 0, 0] = -5e-7
-  explanation = model_answers.explanation(answer, 3, 0)
+  explanation = answers.checked_explanation(answer, 3, 0)
   assert explanation.cam_28.max() == 1 and explanation.cam_14.min() == 0
 
 
@@ -52,15 +52,15 @@ def test_a_wrong_shape_is_never_broadcast(part, shape):
   answer = _answer()
   answer[part] = np.zeros(shape, np.float32)
   with pytest.raises(errors.ModelError, match='must have shape') as caught:
-    model_answers.explanation(answer, 3, 0)
+    answers.checked_explanation(answer, 3, 0)
   assert str(list(shape)) in str(caught.value)
 
 
 def test_two_arrays_or_integers_are_no_explanation():
   with pytest.raises(errors.ModelError, match='found 2 arrays'):
-    model_answers.explanation(_answer()[:2], 3, 0)
+    answers.checked_explanation(_answer()[:2], 3, 0)
   with pytest.raises(errors.ModelError, match='of floats, found int64'):
-    model_answers.explanation([np.zeros(3, np.int64), *_answer()[1:]], 3, 0)
+    answers.checked_explanation([np.zeros(3, np.int64), *_answer()[1:]], 3, 0)
 
 
 @pytest.mark.parametrize('value, dtype, words', [
@@ -70,9 +70,9 @@ def test_another_kind_of_mask_is_refused(value, dtype, words):
   mask = np.zeros(_SHAPE, dtype)
   mask[1, 2, 3] = value
   with pytest.raises(errors.ModelError, match=words):
-    model_answers.lung_mask(mask, _SHAPE, 10)
+    answers.checked_lung_mask(mask, _SHAPE, 10)
 
 
 def test_a_transposed_mask_is_refused():
   with pytest.raises(errors.ModelError, match=r'\[3, 5, 7\], found \[3, 7, 5\]'):
-    model_answers.lung_mask(np.zeros((3, 7, 5), np.uint8), _SHAPE, 0)
+    answers.checked_lung_mask(np.zeros((3, 7, 5), np.uint8), _SHAPE, 0)

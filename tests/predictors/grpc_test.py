@@ -12,7 +12,7 @@ import tiny_answers
 from covid_tf import contract
 from covid_tf import errors
 from covid_tf import predictors
-from covid_tf.predictors import batches
+from covid_tf.predictors import interface
 
 _HU = np.random.default_rng(0).integers(-1000, 300, (21, 40, 30)).astype(np.int16)
 
@@ -92,14 +92,14 @@ def test_batches_hold_so_many_bytes(fake):
     ((40, 2, 2), 10**9, [16, 16, 8]),
 ])
 def test_ranges(shape, batch_bytes, sizes):
-  pieces = batches.ranges(shape, batch_bytes)
+  pieces = interface.ranges(shape, batch_bytes)
   assert [len(piece) for piece in pieces] == sizes
   assert [index for piece in pieces for index in piece] == list(range(shape[0]))
 
 
 def test_order_is_kept_with_several_in_flight():
   log = []
-  answers = batches.in_order(
+  answers = interface.in_order(
       [range(i, i + 1) for i in range(5)], 3,
       lambda piece: log.append(f'start {piece.start}') or piece.start,
       lambda piece, started: log.append(f'finish {started}') or started, None)
@@ -116,7 +116,7 @@ def test_requests_on_their_way_are_cancelled_when_one_fails():
     raise errors.ModelError('x')
 
   with pytest.raises(errors.ModelError):
-    list(batches.in_order([range(i, i + 1) for i in range(5)], 3,
+    list(interface.in_order([range(i, i + 1) for i in range(5)], 3,
                           lambda piece: piece.start, fail, cancelled.append))
   assert cancelled == [1, 2]
 

@@ -11,9 +11,9 @@ import tiny_models
 from covid_tf import contract
 from covid_tf import errors
 from covid_tf import predictors
-from covid_tf.predictors import demo_cache
+from covid_tf.predictors import in_process
 from covid_tf.predictors import self_check
-from covid_tf.server import servable
+from covid_tf.sessions import servable
 
 _HU = np.random.default_rng(1).integers(-1000, 300, (5, 30, 20)).astype(np.int16)
 
@@ -118,7 +118,7 @@ def test_models_are_asked_once_a_process(exported, monkeypatch):
 
 
 def test_demo_models_are_exported_once(monkeypatch, tmp_path, exported):
-  from covid_tf.models import demo
+  from covid_tf.models import export as export_lib
 
   calls = []
 
@@ -130,36 +130,36 @@ def test_demo_models_are_exported_once(monkeypatch, tmp_path, exported):
       (directory / name / 'made').write_text('')
 
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-  monkeypatch.setattr(demo, 'export_demo_models', export)
-  first, second = demo_cache.demo_models(), demo_cache.demo_models()
+  monkeypatch.setattr(export_lib, 'export_demo_models', export)
+  first, second = in_process.demo_models(), in_process.demo_models()
   assert first == second and len(calls) == 1
   assert (first / 'lungs' / 'made').exists()
 
 
 def test_old_exports_are_removed(monkeypatch, tmp_path):
-  from covid_tf.models import demo
+  from covid_tf.models import export as export_lib
 
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-  monkeypatch.setattr(demo, 'export_demo_models', lambda directory: directory)
+  monkeypatch.setattr(export_lib, 'export_demo_models', lambda directory: directory)
   old, recent = (tmp_path / 'covid-tf' / f'demo-models-{name}' for name in ('a', 'b'))
   for folder in (old, recent):
     folder.mkdir(parents=True)
   os.utime(old, (0, 0))
-  demo_cache.demo_models()
+  in_process.demo_models()
   assert recent.exists() and not old.exists()
 
 
 def test_an_export_that_fails_leaves_nothing(monkeypatch, tmp_path):
-  from covid_tf.models import demo
+  from covid_tf.models import export as export_lib
 
   def export(directory):
     (directory / 'half').write_text('')
     raise errors.ModelError('weights: damaged')
 
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-  monkeypatch.setattr(demo, 'export_demo_models', export)
+  monkeypatch.setattr(export_lib, 'export_demo_models', export)
   with pytest.raises(errors.ModelError, match='damaged'):
-    demo_cache.demo_models()
+    in_process.demo_models()
   assert not list((tmp_path / 'covid-tf').glob('*demo-models*'))
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from covid_tf.predictors import protocol
 from covid_tf.predictors import tensors
-from covid_tf.predictors import wire
 
 _ARRAYS = [
     np.array([[0.5, -1e30], [np.inf, 3]], np.float32),
@@ -51,13 +50,13 @@ def test_raw_and_typed_tensors_are_read_back(array):
 
 @pytest.mark.parametrize('array', _ARRAYS, ids=_IDS)
 def test_packed_answers_are_the_same_bytes_and_values(array):
-  packed, ordinary = wire.PredictResponse(), protocol.PredictResponse()
-  wire.fill_typed(packed.outputs['x'], array)
+  packed, ordinary = tensors.PredictResponse(), protocol.PredictResponse()
+  tensors.fill_packed(packed.outputs['x'], array)
   tensors.fill_typed(ordinary.outputs['x'], array)
   assert protocol.PredictResponse.FromString(packed.SerializeToString()) == ordinary
   for sent in (packed, ordinary):
-    read = wire.PredictResponse.FromString(sent.SerializeToString())
-    _same(wire.read(read.outputs['x']), array)
+    read = tensors.PredictResponse.FromString(sent.SerializeToString())
+    _same(tensors.read_packed(read.outputs['x']), array)
 
 
 def test_lists_in_pieces_and_unpacked_lists_are_read():
@@ -71,12 +70,12 @@ def test_lists_in_pieces_and_unpacked_lists_are_read():
   tensors.set_shape(unpacked, (2,))
   # Field 7 (int_val), wire type 0: one varint an element.
   unpacked_bytes = unpacked.SerializeToString() + b'\x38\x05\x38\x06'
-  response = wire.PredictResponse()
+  response = tensors.PredictResponse()
   response.outputs['a'].ParseFromString(pieces)
   response.outputs['b'].ParseFromString(unpacked_bytes)
-  read = wire.PredictResponse.FromString(response.SerializeToString())
-  assert wire.read(read.outputs['a']).tolist() == [1, 2, 3]
-  assert wire.read(read.outputs['b']).tolist() == [5, 6]
+  read = tensors.PredictResponse.FromString(response.SerializeToString())
+  assert tensors.read_packed(read.outputs['a']).tolist() == [1, 2, 3]
+  assert tensors.read_packed(read.outputs['b']).tolist() == [5, 6]
 
 
 def test_bfloat16_is_read_as_float32():
@@ -172,7 +171,7 @@ def test_tensorflow_reads_odd_requests_the_same(proto):
 
 def test_descriptors_are_what_the_generator_makes():
   pytest.importorskip('tensorflow_serving')
-  path = pathlib.Path(__file__).parents[1] / 'tools' / 'generate_protocol.py'
+  path = pathlib.Path(__file__).parents[2] / 'tools' / 'generate_protocol.py'
   spec = importlib.util.spec_from_file_location('generate_protocol', path)
   generator = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(generator)

@@ -10,8 +10,7 @@ import pytest
 
 from covid_tf import errors
 from covid_tf import readers
-from covid_tf.readers import data_sets
-from covid_tf.readers import element_walk
+from covid_tf.readers import dataset
 from covid_tf.readers import sources
 
 
@@ -33,12 +32,12 @@ def test_the_walk_agrees_with_pydicom(path, monkeypatch):
   walked = _read(source)
 
   def unusual(*_):
-    raise element_walk.UnusualError
+    raise dataset.UnusualError
 
-  monkeypatch.setattr(element_walk.Walk, 'to_pixels', unusual)
+  monkeypatch.setattr(dataset.Walk, 'to_pixels', unusual)
   parsed = _read(source)
   assert type(walked) is type(parsed)
-  if not isinstance(walked, data_sets.DataSet):
+  if not isinstance(walked, dataset.DataSet):
     return
   assert walked.pixel_offset == parsed.pixel_offset
   assert walked.pixel_length == parsed.pixel_length
@@ -48,8 +47,8 @@ def test_the_walk_agrees_with_pydicom(path, monkeypatch):
 
 def _read(source):
   try:
-    return data_sets.read(source)
-  except (data_sets.NotDicomError, data_sets.IncompleteError) as error:
+    return dataset.read(source)
+  except (dataset.NotDicomError, dataset.IncompleteError) as error:
     return error
 
 
@@ -68,7 +67,7 @@ def test_nested_sequences_are_jumped_over(implicit, big_endian):
   ds.ReferencedStudySequence = [inner]
   ds['ReferencedStudySequence'].is_undefined_length = True
   data = odd_series.bare_bytes(ds, implicit, big_endian)
-  walk = element_walk.Walk(data, implicit, not big_endian)
+  walk = dataset.Walk(data, implicit, not big_endian)
   found, place = walk.to_pixels(0, frozenset((0x00280030, 0x00280010)))
   assert set(found) == {0x00280030, 0x00280010}
   assert found[0x00280030].value.strip() == b'0.75\\0.75'
@@ -86,7 +85,7 @@ def _element(tag: int, vr: str, value: bytes, form: str = '') -> bytes:
   letters = vr.encode('latin-1')
   if form == 'none':
     return struct.pack('<HHL', group, element, len(value)) + value
-  if form == 'long' or not form and letters in element_walk._LONG_VRS:
+  if form == 'long' or not form and letters in dataset._LONG_VRS:
     return struct.pack('<HH2sHL', group, element, letters, 0, len(value)) + value
   return struct.pack('<HH2sH', group, element, letters, len(value)) + value
 

@@ -270,14 +270,14 @@ def test_a_file_cut_at_any_byte_is_refused(tmp_path, left, index):
 
 def test_a_file_that_cannot_be_read_any_more(tmp_path, monkeypatch):
   odd_series.save(odd_series.series(), tmp_path)
-  from covid_tf.readers import loading
-  load = loading.load
+  from covid_tf.readers import reading
+  load = reading.load_voxels
 
   def remove_and_load(stack):
     (tmp_path / '0004.dcm').unlink()
     return load(stack)
 
-  monkeypatch.setattr(loading, 'load', remove_and_load)
+  monkeypatch.setattr(reading, 'load_voxels', remove_and_load)
   assert '0004.dcm' in _refusal(tmp_path)
 
 

@@ -2,7 +2,7 @@
 
 The same examples at every run; new and more ones by hand:
 COVID_TF_FUZZ_EXAMPLES=20000 pytest --hypothesis-profile=search \
-    tests/readers_fuzz_test.py
+    tests/readers/fuzz_test.py
 """
 
 import functools

@@ -36,7 +36,7 @@ def _planes(count, angles, origin, spacing):
                   st.integers(2, 300))
 def test_the_grid_of_even_slices_is_exact(angles, origin, spacing, count):
   planes = _planes(count, angles, origin, spacing)
-  grid = geometry.grid(planes)
+  grid = geometry.even_grid(planes)
   ct = volume.CTVolume(np.zeros((count, 2, 2), np.int16), grid.affine)
   assert grid.warnings == ()
   np.testing.assert_allclose(ct.spacing_mm, spacing, rtol=1e-7)
@@ -50,7 +50,7 @@ def test_the_grid_of_even_slices_is_exact(angles, origin, spacing, count):
     _angles, _origins, st.tuples(_steps, _steps, _steps),
     st.lists(st.tuples(*[st.floats(-600, 600)] * 3), min_size=1, max_size=5))
 def test_index_and_millimetres_round_trip(angles, origin, spacing, points):
-  affine = geometry.grid(_planes(5, angles, origin, spacing)).affine
+  affine = geometry.even_grid(_planes(5, angles, origin, spacing)).affine
   ct = volume.CTVolume(np.zeros((5, 2, 2), np.int16), affine)
   np.testing.assert_allclose(
       ct.index_to_lps_mm(ct.lps_mm_to_index(points)), points, atol=1e-6)
@@ -74,7 +74,7 @@ def test_jitter_below_one_percent_is_rounding(count, step, data):
       images.Plane((0, 0, plane.position[2] + step * off), plane.row_direction,
                    plane.column_direction, plane.spacing_mm)
       for plane, off in zip(planes, jitter)]
-  grid = geometry.grid(moved)
+  grid = geometry.even_grid(moved)
   assert grid.warnings == ()
   assert grid.affine[2, 0] == pytest.approx(step, rel=0.01)
 
@@ -84,7 +84,7 @@ def test_a_lost_slice_is_never_accepted(count, step, data):
   lost = data.draw(st.integers(1, count - 2))
   planes = _planes(count, (0, 0, 0), (0, 0, 0), (step, 0.7, 0.7))
   with pytest.raises(errors.CTReadError, match='missing|varying'):
-    geometry.grid(planes[:lost] + planes[lost + 1:])
+    geometry.even_grid(planes[:lost] + planes[lost + 1:])
 
 
 def _at(heights):
@@ -97,7 +97,7 @@ def _at(heights):
                   st.floats(-400, 400), st.integers(30, 300))
 def test_rounding_to_millimetres_is_named_as_that(step, rounding, start, count):
   with pytest.raises(errors.CTReadError) as caught:
-    geometry.grid(_at(rounding(start + step * np.arange(count))))
+    geometry.even_grid(_at(rounding(start + step * np.arange(count))))
   text = str(caught.value)
   assert 'rounded to 1 mm' in text and 'all decimals' in text
   assert 'copy the series' not in text
@@ -113,14 +113,14 @@ def test_rounding_to_millimetres_is_named_as_that(step, rounding, start, count):
 ))
 def test_lost_slices_are_not_called_rounding(heights):
   with pytest.raises(errors.CTReadError, match='missing') as caught:
-    geometry.grid(_at(heights))
+    geometry.even_grid(_at(heights))
   assert 'copy the series again' in str(caught.value)
 
 
 def test_two_spacings_are_not_called_rounding():
   heights = [*range(0, 50, 5), *range(50, 100, 2)]
   with pytest.raises(errors.CTReadError, match='two series were joined'):
-    geometry.grid(_at(heights))
+    geometry.even_grid(_at(heights))
 
 
 @hypothesis.given(st.floats(1, 24), st.floats(0.8, 6), st.integers(8, 40))
@@ -128,7 +128,7 @@ def test_tilt_is_measured(angle, step, count):
   shear = np.tan(np.radians(angle)) * step
   planes = [images.Plane((0.0, shear * index, step * index), (1, 0, 0), (0, 1, 0),
                          (0.7, 0.7)) for index in range(count)]
-  assert geometry.grid(planes).tilt_deg == pytest.approx(angle, abs=1e-6)
+  assert geometry.even_grid(planes).tilt_deg == pytest.approx(angle, abs=1e-6)
 
 
 @hypothesis.settings(max_examples=15)

@@ -1,6 +1,5 @@
 """Hounsfield units known by their histogram: what passes, what does not."""
 
-import pathlib
 
 import hypothesis
 from hypothesis import strategies as st
@@ -9,13 +8,13 @@ import numpy as np
 import odd_series
 import pydicom
 import pytest
+import real_ct
 import synthetic_case
 
 from covid_tf import errors
 from covid_tf import readers
-from covid_tf.readers import hounsfield_check
+from covid_tf.readers import hounsfield
 
-_DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
 _AFFINE = np.array([[-3.0, 0, 0, 90], [0, -3, 0, 80], [0, 0, 5, -40], [0, 0, 0, 1]])
 
 
@@ -74,8 +73,8 @@ def test_other_values_are_known(name):
   if name == 'window of the lung':  # Enough bone to be found at the window's end.
     hu = np.where(np.random.default_rng(1).random(hu.shape) < 0.06,
                   120 + np.random.default_rng(2).exponential(150, hu.shape), hu)
-  assert hounsfield_check.judge(_stored(hu)) is None
-  assert hounsfield_check.judge(_stored(_OTHER_VALUES[name](hu)))
+  assert hounsfield.judge(_stored(hu)) is None
+  assert hounsfield.judge(_stored(_OTHER_VALUES[name](hu)))
 
 
 @hypothesis.settings(deadline=None, max_examples=60)
@@ -88,13 +87,13 @@ def test_lungs_need_not_be_aerated(fat, muscle, noise, lung, air, obese, inside,
   hu = _chest(fat, fat if obese else muscle, lung, air, noise, seed)
   if inside:
     hu = hu[:, 20:52, 24:72]
-  assert hounsfield_check.judge(hu) is None
-  stored = hounsfield_check.judge(_stored(hu + 1024.0))
+  assert hounsfield.judge(hu) is None
+  stored = hounsfield.judge(_stored(hu + 1024.0))
   assert stored and ('air' in stored or 'stored' in stored)
 
 
 def test_a_lost_rescale_is_named():
-  reason = hounsfield_check.judge(_stored(_padded(_chest() + 1024.0)))
+  reason = hounsfield.judge(_stored(_padded(_chest() + 1024.0)))
   assert 'stored values (HU + 1024' in reason and 'only bone and metal' in reason
 
 
@@ -102,19 +101,19 @@ def test_a_lost_rescale_is_named():
 def test_a_few_voxels_of_air_prove_nothing(voxels):
   hu = _stored(_chest() + 1024.0)
   hu.flat[:voxels] = -1000
-  assert hounsfield_check.judge(hu)
+  assert hounsfield.judge(hu)
   grey = _stored(_grey(_chest()))
   grey.flat[:voxels] = -1000
-  assert 'too few' in hounsfield_check.judge(grey)
+  assert 'too few' in hounsfield.judge(grey)
 
 
 def test_made_patients_and_phantoms_of_one_tissue_pass():
-  assert hounsfield_check.judge(synthetic_case.make_volume().hu) is None
+  assert hounsfield.judge(synthetic_case.make_volume().hu) is None
   hu = np.full((8, 64, 64), -1024, np.int16)
   hu[:, 16:48, 16:48] = 40
-  assert hounsfield_check.judge(hu) is None
+  assert hounsfield.judge(hu) is None
   hu[:, 16:48, 16:48] = np.random.default_rng(0).normal(0, 10, (8, 32, 32))
-  assert hounsfield_check.judge(hu) is None
+  assert hounsfield.judge(hu) is None
 
 
 def test_nifti_is_refused_and_dicom_is_told(tmp_path):
@@ -129,9 +128,7 @@ def test_nifti_is_refused_and_dicom_is_told(tmp_path):
 
 
 def _real_chests():
-  series = sorted({path.parent for path in _DATA.glob('**/*.dcm')})
-  if not series:
-    pytest.skip('needs the CT of ../shared/data')
+  series = sorted({path.parent for path in real_ct.folder().glob('**/*.dcm')})
   for folder in series:
     planes = {}
     for path in sorted(folder.glob('*.dcm'))[::3]:
@@ -145,15 +142,15 @@ def _real_chests():
 def test_every_real_ct_passes_and_none_of_its_other_values():
   rng = np.random.default_rng(0)
   for name, hu in _real_chests():
-    assert hounsfield_check.judge(hu) is None, name
+    assert hounsfield.judge(hu) is None, name
     white = np.where((hu > -980) & (hu < -500) & (rng.random(hu.shape) < 0.8),
                      rng.integers(0, 61, hu.shape), hu)
     rows, columns = hu.shape[1:]
     inside = (slice(None), slice(rows * 3 // 10, rows * 7 // 10),
               slice(columns * 3 // 10, columns * 7 // 10))
     for good in (white, hu[inside], white[inside]):
-      assert hounsfield_check.judge(_stored(good)) is None, name
+      assert hounsfield.judge(_stored(good)) is None, name
     for kind, change in _OTHER_VALUES.items():
-      assert hounsfield_check.judge(_stored(change(hu))), (name, kind)
+      assert hounsfield.judge(_stored(change(hu))), (name, kind)
       if kind.startswith('stored'):
-        assert hounsfield_check.judge(_stored(change(white[inside]))), (name, kind)
+        assert hounsfield.judge(_stored(change(white[inside]))), (name, kind)

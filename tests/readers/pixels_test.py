@@ -1,6 +1,5 @@
 """Pixels: padding, values below air, and compressed streams that are cut."""
 
-import pathlib
 import struct
 
 import lossless_jpeg_encoder
@@ -10,6 +9,7 @@ import pydicom
 from pydicom import encaps
 from pydicom import uid
 import pytest
+import real_ct
 
 from covid_tf import errors
 from covid_tf import readers
@@ -224,8 +224,8 @@ def test_values_below_air_are_raised_and_counted(tmp_path):
 
 
 def test_the_real_padding_of_a_ge_scanner(tmp_path):
-  source = (pathlib.Path(__file__).resolve().parent / 'data' / 'covid-19-ny-sbu'
-            / 'A002304-19010112-135-axial' / '19010112-135.dcm')
+  source = real_ct.folder(
+      'covid-19-ny-sbu', 'A002304-19010112-135-axial', '19010112-135.dcm')
   first, second = pydicom.dcmread(source), pydicom.dcmread(source)
   second.ImagePositionPatient[2] += 1.25
   second.SOPInstanceUID += '.1'

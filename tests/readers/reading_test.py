@@ -1,17 +1,16 @@
 """Series that are read exactly, compared with what was written and SimpleITK."""
 
-import pathlib
 
 import numpy as np
 import odd_series
 import pydicom
 from pydicom import uid
 import pytest
+import real_ct
 import reference_reader
 
 from covid_tf import readers
 
-DATA = pathlib.Path(__file__).resolve().parent / 'data'
 SYNTAXES = (
     uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian,
     uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian, uid.RLELossless,
@@ -20,10 +19,10 @@ SYNTAXES = (
 
 
 @pytest.mark.parametrize('folder', (
-    'lung-pet-ct-dx/series', 'cip-ct64/series', 'lungmask-2slices/series'))
+    'lung-pet-ct-dx-a0002-b40f/series', 'cip-ct64/series', 'lungmask-2slices/series'))
 def test_real_series_equal_simpleitk(folder):
-  volume = readers.read_ct(DATA / folder)
-  hu, affine = reference_reader.read_series(DATA / folder)
+  volume = readers.read_ct(real_ct.folder(folder))
+  hu, affine = reference_reader.read_series(real_ct.folder(folder))
   np.testing.assert_array_equal(volume.hu, np.maximum(hu, -1024))
   np.testing.assert_allclose(volume.affine, affine, atol=1e-9)
 

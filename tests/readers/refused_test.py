@@ -7,6 +7,7 @@ import numpy as np
 import odd_series
 from pydicom import uid
 import pytest
+import real_ct
 
 from covid_tf import errors
 from covid_tf import readers
@@ -315,7 +316,7 @@ def test_series_that_are_not_axial(tmp_path, orientation, angle):
 
 
 def test_real_sagittal_and_single_axial_slices():
-  data = odd_series.pathlib.Path(__file__).resolve().parent / 'data' / 'covid-19-ny-sbu'
+  data = real_ct.folder('covid-19-ny-sbu')
   assert 'not axial' in _refusal(data / 'A002304-19010112-134-sagittal')
   assert 'spacing cannot be measured' in _refusal(data / 'A002304-19010112-135-axial')
 

@@ -9,7 +9,7 @@ import report_page
 import synthetic_case
 
 from covid_tf import results
-from covid_tf.reports import html
+from covid_tf.reports import case_report
 from covid_tf.reports import pictures
 
 
@@ -18,7 +18,7 @@ def _page(volume=None, result=None, demo_models=False, **changes):
   result = synthetic_case.make_result(volume) if result is None else result
   result = dataclasses.replace(result, **changes)
   return report_page.Page(
-      html.report_html(result, volume, demo_models=demo_models)), result
+      case_report.report_html(result, volume, demo_models=demo_models)), result
 
 
 @pytest.fixture(scope='module', name='case')
@@ -213,7 +213,7 @@ def test_the_page_refers_to_nothing_outside(case):
       if name in element.attributes:
         assert element.attributes[name].startswith('data:image/')
     assert element.tag not in ('link', 'iframe', 'object', 'embed', 'form', 'base')
-  source = html.report_html(
+  source = case_report.report_html(
       case[1], synthetic_case.make_volume()).decode()
   assert not re.search(r'https?:|url\(|@import|//\w+\.\w', source)
   policy, = (e for e in page.all('meta') if e.attributes.get(
@@ -224,7 +224,7 @@ def test_the_page_refers_to_nothing_outside(case):
 def test_the_pseudonym_of_the_patient_is_not_on_the_page():
   key = 'f00dfeed' * 8
   volume = synthetic_case.make_volume(patient_key=key)
-  assert key.encode() not in html.report_html(
+  assert key.encode() not in case_report.report_html(
       synthetic_case.make_result(volume), volume)
 
 
@@ -257,7 +257,7 @@ def test_many_noisy_slices_stay_below_three_megabytes():
   noise = np.random.default_rng(1).integers(-600, 600, shape, np.int16)
   volume = dataclasses.replace(
       volume, hu=np.clip(volume.hu + noise, -1024, 3071).astype(np.int16))
-  source = html.report_html(synthetic_case.make_result(volume), volume)
+  source = case_report.report_html(synthetic_case.make_result(volume), volume)
   assert len(source) < 3_000_000
   slices = json.loads(report_page.Page(source).by_id('slices').text)
   assert 150 < len(slices) <= 320
@@ -278,15 +278,15 @@ def test_volume_and_result_of_different_grids_are_refused():
   volume = synthetic_case.make_volume()
   other = synthetic_case.make_volume(synthetic_case.axial_affine((8.0, 2.0, 2.0)))
   with pytest.raises(ValueError, match='one grid'):
-    html.report_html(synthetic_case.make_result(volume), other)
+    case_report.report_html(synthetic_case.make_result(volume), other)
 
 
 def test_the_report_is_written_under_its_name(tmp_path):
   volume = synthetic_case.make_volume()
   result = synthetic_case.make_result(volume)
-  html.write_report(tmp_path / 'a' / 'report.html', result, volume)
+  case_report.write_report(tmp_path / 'a' / 'report.html', result, volume)
   written = tmp_path / 'a' / 'report.html'
-  assert written.read_bytes() == html.report_html(result, volume)
+  assert written.read_bytes() == case_report.report_html(result, volume)
   assert [path.name for path in written.parent.iterdir()] == ['report.html']
 
 

@@ -4,9 +4,8 @@ from PIL import Image
 import pytest
 import synthetic_case
 
-from covid_tf import localization
 from covid_tf import results
-from covid_tf.reports import case_figures
+from covid_tf.analysis import localization
 from covid_tf.reports import figures
 from covid_tf.reports import pictures
 
@@ -88,7 +87,7 @@ def test_the_map_is_drawn_from_four_sides(case):
 def test_both_figures_are_written_of_the_slice_asked_for(case, tmp_path, index):
   volume, result = case
   models = fake_models.FakeModels()
-  case_figures.write_figures(tmp_path, volume, result, models, index)
+  figures.write_figures(tmp_path, volume, result, models, index)
   assert models.crops == [(1, *result.lung_box.shape)]
   assert {path.name for path in tmp_path.iterdir()} == {
       'scales.svg', 'scales.png', 'map.svg', 'map.png'}

@@ -12,8 +12,8 @@ import synthetic_case
 
 from covid_tf import results
 from covid_tf.reports import case_pictures
-from covid_tf.reports import lung_rendering
 from covid_tf.reports import pictures
+from covid_tf.reports import rendering
 
 _HEIGHT_MM = 280
 _PEAK = 0.84
@@ -91,7 +91,7 @@ def test_a_slice_of_the_coronal_map_is_as_high_as_it_is(slice_mm):
 def test_the_rendering_keeps_the_peak(slice_mm):
   _, result = _one_positive_slice(slice_mm)
   for voxel_mm in (1.5, 2.5):
-    scene = lung_rendering.lung_scene(
+    scene = rendering.lung_scene(
         result.lung_mask, result.localization, result.affine, voxel_mm)
     assert scene.heat.max() == pytest.approx(_PEAK, abs=1e-6)
     assert scene.heat.shape == scene.lungs.shape
@@ -101,7 +101,7 @@ def test_a_positive_slice_above_the_lungs_is_rendered():
   _, result = _one_positive_slice(8.0)
   mask, (index,) = result.lung_mask.copy(), result.positive_slices
   mask[index - 1:] = 0
-  scene = lung_rendering.lung_scene(mask, result.localization, result.affine)
+  scene = rendering.lung_scene(mask, result.localization, result.affine)
   assert scene.heat.max() == pytest.approx(_PEAK, abs=1e-6)
 
 

@@ -9,7 +9,7 @@ import sys
 import fake_serving
 import pytest
 
-_SCRIPT = pathlib.Path(__file__).resolve().parents[1].joinpath(
+_SCRIPT = pathlib.Path(__file__).resolve().parents[2].joinpath(
     'tools', 'benchmarks', 'phantom_cohort.py')
 _CASES = 4
 

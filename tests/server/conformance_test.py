@@ -4,7 +4,7 @@ By default of the local server. To ask another one, fill a folder with the tiny
 models (python tests/tiny_models.py DIR), let that server serve DIR/lungs and
 DIR/classifier under these names, and name both:
 
-  python tests/serving_conformance_test.py --address HOST:PORT --models DIR
+  python tests/server/conformance_test.py --address HOST:PORT --models DIR
 
 `--models-at PATH` is the folder as the server sees it, where that differs.
 """
@@ -95,11 +95,11 @@ def asked(tmp_path_factory):
     with serving_stub.connected(os.environ[_ADDRESS]) as stub:
       yield Asked(stub, models, pathlib.PurePath(os.environ.get(_MODELS_AT, models)))
     return
-  from covid_tf.server import options
+  from covid_tf.server import configuration
   from covid_tf.server import serving
 
   models = tiny_models.export_both(tmp_path_factory.mktemp('models'))
-  server = serving.Server(options.ServerOptions(
+  server = serving.Server(configuration.ServerOptions(
       models=str(models), port=0, poll_s=0.1, load_retries=0))
   with serving_stub.connected(server.addresses[0]) as stub:
     yield Asked(stub, models, models)

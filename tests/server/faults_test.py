@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import functools
-import pathlib
 import shutil
 import socket
 import threading
@@ -12,6 +11,7 @@ import fake_serving
 import grpc
 import numpy as np
 import pytest
+import real_ct
 import serving_stub
 import synthetic_case
 import tiny_answers
@@ -21,12 +21,11 @@ import trustme
 from covid_tf import cli
 from covid_tf import contract
 from covid_tf import errors
-from covid_tf import pipeline
 from covid_tf import predictors
+from covid_tf.analysis import pipeline
 from covid_tf.predictors import tensors
 
 _HU = np.random.default_rng(0).integers(-1000, 300, (21, 40, 30)).astype(np.int16)
-_SERIES = pathlib.Path(__file__).resolve().parent / 'data' / 'cip-ct64' / 'series'
 _BATCH = 4 * _HU[0].nbytes  # So that the study takes six requests.
 
 
@@ -394,11 +393,11 @@ def exported(tmp_path_factory):
 
 @pytest.fixture
 def server(exported, tmp_path):
-  from covid_tf.server import options
+  from covid_tf.server import configuration
   from covid_tf.server import serving
 
   shutil.copytree(exported[0], tmp_path / 'models')
-  started = serving.Server(options.ServerOptions(
+  started = serving.Server(configuration.ServerOptions(
       models=str(tmp_path / 'models'), port=0, poll_s=0.05, load_retries=0))
   yield started
   started.stop()
@@ -473,7 +472,7 @@ def test_a_study_during_a_reload_is_of_one_version(server, exported, tmp_path):
 def test_command_fails_with_status_4_and_no_result(fake, tmp_path, after, capsys):
   fake.after = after
   output = tmp_path / 'result'
-  assert cli.main(['score', str(_SERIES), '--output', str(output), '--server',
+  assert cli.main(['score', str(real_ct.folder('cip-ct64', 'series')), '--output', str(output), '--server',
                    fake.address]) == 4
   assert fake.address in capsys.readouterr().err
   assert not [path for path in output.rglob('*') if path.is_file()]

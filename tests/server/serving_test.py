@@ -26,10 +26,10 @@ from covid_tf import errors
 from covid_tf import predictors
 from covid_tf.predictors import protocol
 from covid_tf.predictors import tensors
-from covid_tf.server import options as options_lib
+from covid_tf.server import configuration
 from covid_tf.server import predict
-from covid_tf.server import servable
 from covid_tf.server import serving
+from covid_tf.sessions import servable
 
 _HU = np.full((1, 8, 8), -700, np.int16)
 
@@ -51,7 +51,7 @@ def serve(models):
   def start(**changes):
     values = {'model_name': 'classifier', 'model_base_path': f'{models}/classifier',
               'port': 0, 'poll_s': 0.1, 'load_retries': 0} | changes
-    started.append(serving.Server(options_lib.ServerOptions(**values)))
+    started.append(serving.Server(configuration.ServerOptions(**values)))
     return started[-1]
 
   yield start

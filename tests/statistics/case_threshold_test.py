@@ -3,8 +3,8 @@ import json
 import fake_models
 import pytest
 
-from covid_tf import case_threshold
 from covid_tf import errors
+from covid_tf.statistics import operating_points
 
 _DIGESTS = {model.name: model.card_sha256 for model in fake_models.IDENTITIES}
 _CONTENT = {
@@ -19,20 +19,20 @@ def _write(tmp_path, content):
 
 
 def test_a_number_is_a_threshold_for_any_models():
-  threshold = case_threshold.parse('7.5')
+  threshold = operating_points.parse_case_threshold('7.5')
   assert threshold.corona_score_cm3 == 7.5
   threshold.require_same_models(())
 
 
 def test_an_operating_point_holds_for_its_own_models(tmp_path):
-  threshold = case_threshold.parse(_write(tmp_path, _CONTENT))
+  threshold = operating_points.parse_case_threshold(_write(tmp_path, _CONTENT))
   assert (threshold.corona_score_cm3, threshold.rule) == (12.5, 'Youden')
   threshold.require_same_models(fake_models.IDENTITIES)
   with pytest.raises(errors.UsageError, match='classifier model bbbbbbbbbbbb'):
     threshold.require_same_models(fake_models.IDENTITIES[:1])
   other = _CONTENT | {'models': _DIGESTS | {'lungs': 'f' * 64}}
   with pytest.raises(errors.UsageError, match='lungs model ffffffffffff'):
-    case_threshold.parse(_write(tmp_path, other)).require_same_models(
+    operating_points.parse_case_threshold(_write(tmp_path, other)).require_same_models(
         fake_models.IDENTITIES)
 
 
@@ -42,17 +42,17 @@ def test_an_operating_point_holds_for_its_own_models(tmp_path):
     {'models': ['lungs']}, {'models': {'lungs': 1}}])
 def test_what_is_no_operating_point_is_refused(tmp_path, change):
   with pytest.raises(errors.UsageError, match='required, found') as caught:
-    case_threshold.parse(_write(tmp_path, _CONTENT | change))
+    operating_points.parse_case_threshold(_write(tmp_path, _CONTENT | change))
   assert '\n' not in str(caught.value)
 
 
 @pytest.mark.parametrize('text', ['', '[]', 'nonsense'])
 def test_no_json_is_refused(tmp_path, text):
   with pytest.raises(errors.UsageError, match='required, found'):
-    case_threshold.parse(_write(tmp_path, text))
+    operating_points.parse_case_threshold(_write(tmp_path, text))
 
 
 @pytest.mark.parametrize('text', ['-1', 'nan', 'inf', 'absent.json'])
 def test_no_threshold_is_refused(text):
   with pytest.raises(errors.UsageError, match='required, found'):
-    case_threshold.parse(text)
+    operating_points.parse_case_threshold(text)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from covid_tf.cohort import operating_points
-from covid_tf.cohort import roc
+from covid_tf.statistics import operating_points
+from covid_tf.statistics import roc
 
 POSITIVE = np.array([0.0, 3, 8, 8, 12, 20, 30, 31, 40, 55])
 NEGATIVE = np.array([0.0, 0, 0, 1, 2, 3, 8, 14])

@@ -5,11 +5,10 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from covid_tf.cohort import delong
-from covid_tf.cohort import detection
-from covid_tf.cohort import figures
-from covid_tf.cohort import operating_points
-from covid_tf.cohort import roc
+from covid_tf.cohort.accuracy import experiments
+from covid_tf.cohort.accuracy import report
+from covid_tf.statistics import operating_points
+from covid_tf.statistics import roc
 
 # E. R. DeLong et al., Biometrics 44 (1988) 837-845: patients with ovarian cancer and
 # bowel obstruction (12 would not benefit from surgery, 31 would). Rows: albumin, total
@@ -36,7 +35,7 @@ def ovarian(*columns):
 
 
 def test_areas_and_intervals_of_the_published_example():
-  area = delong.estimate(*ovarian(0, 1, 2))
+  area = roc.estimate_area(*ovarian(0, 1, 2))
   # SAS/STAT, table "ROC Association Statistics": albumin, total protein, K-G score.
   np.testing.assert_allclose(area.auc, (0.7366, 0.6478, 0.7258), atol=5e-5)
   np.testing.assert_allclose(
@@ -53,7 +52,7 @@ def test_areas_and_intervals_of_the_published_example():
 def test_paired_comparison_of_the_published_example(
     column, difference, error, interval, p_value):
   # SAS/STAT, table "ROC Contrast Estimation": each against the K-G score.
-  compared = delong.compare_paired(delong.estimate(*ovarian(column, 2)))
+  compared = roc.compare_paired(roc.estimate_area(*ovarian(column, 2)))
   assert compared.difference == pytest.approx(difference, abs=5e-5)
   assert compared.standard_error == pytest.approx(error, abs=5e-5)
   assert compared.interval == pytest.approx(interval, abs=5e-5)
@@ -75,7 +74,7 @@ def test_midranks_give_what_counting_pairs_gives(seed):
   # Rounded, so that many scores tie within and between the groups.
   positive = np.round(rng.gamma(2, 3, (2, 17)))
   negative = np.round(rng.gamma(1, 3, (2, 11)))
-  area = delong.estimate(positive, negative)
+  area = roc.estimate_area(positive, negative)
   auc, covariance = plain_delong(positive, negative)
   np.testing.assert_allclose(area.auc, auc)
   np.testing.assert_allclose(area.covariance, covariance)
@@ -86,13 +85,13 @@ def test_midranks_give_what_counting_pairs_gives(seed):
 
 def test_a_score_against_itself_and_against_its_rank():
   positive, negative = np.array([[3.0, 5, 9]]), np.array([[1.0, 4, 4, 2]])
-  same = delong.compare_paired(delong.estimate(
+  same = roc.compare_paired(roc.estimate_area(
       np.vstack([positive, positive ** 2]), np.vstack([negative, negative ** 2])))
   assert (same.difference, same.p_value) == (0, 1)
 
 
 def test_groups_of_one_have_an_area_and_no_interval():
-  area = delong.estimate([2.0], [1.0, 2.0, 3.0])
+  area = roc.estimate_area([2.0], [1.0, 2.0, 3.0])
   assert area.auc[0] == 0.5
   assert area.covariance is None and area.interval() is None
 
@@ -115,7 +114,7 @@ def test_curve_holds_the_area(seed):
   curve = roc.curve(positive, negative)
   assert (curve.true_positives[0], curve.false_positives[0]) == (30, 20)
   area = np.trapezoid(curve.sensitivity[::-1], 1 - curve.specificity[::-1])
-  assert area == pytest.approx(delong.estimate(positive, negative).auc[0])
+  assert area == pytest.approx(roc.estimate_area(positive, negative).auc[0])
 
 
 def test_bootstrap_is_that_of_whole_patients():
@@ -133,7 +132,7 @@ def test_bootstrap_is_that_of_whole_patients():
 def test_intervals_of_wholly_separated_groups():
   positive, negative = np.arange(10.0, 22), np.arange(9.0)
   np.testing.assert_array_equal(
-      delong.estimate(positive, negative).interval(), [[1, 1]])
+      roc.estimate_area(positive, negative).interval(), [[1, 1]])
   assert roc.bootstrap_interval(positive, negative, 200) == (1, 1)
   low, high = roc.newcombe_interval(1.0, 12, 9)
   assert 0.6 < low < 0.95 and high == 1
@@ -147,7 +146,7 @@ def test_newcombe_holds_the_true_area_about_as_often_as_it_says():
   true_area = scipy.stats.norm.cdf(shift / np.sqrt(2))
   inside = 0
   for _ in range(400):
-    area = delong.estimate(rng.normal(shift, 1, 15), rng.normal(0, 1, 12)).auc[0]
+    area = roc.estimate_area(rng.normal(shift, 1, 15), rng.normal(0, 1, 12)).auc[0]
     low, high = roc.newcombe_interval(float(area), 15, 12)
     inside += low <= true_area <= high
   assert 0.91 <= inside / 400 <= 0.99
@@ -159,11 +158,11 @@ def test_points_at_one_place_of_the_curve_are_all_seen():
   points = tuple(
       operating_points.OperatingPoint(name, '', 5.0, *(share,) * 4, *(None,) * 3)
       for name in ('youden', 'sensitivity', 'threshold'))
-  found = detection.Detection(
-      2, 2, detection.DetectionOptions(), auc=0.9, auc_ci95_delong=(0.8, 1),
+  found = experiments.Detection(
+      2, 2, experiments.DetectionOptions(), auc=0.9, auc_ci95_delong=(0.8, 1),
       auc_ci95_bootstrap=(0.8, 1), auc_ci95_newcombe=(0.8, 1), points=points,
       curve=roc.curve(np.array([2.0, 4]), np.array([1.0, 3])))
-  drawn = [line for line in figures.roc_figure(found).axes[0].lines
+  drawn = [line for line in report.roc_figure(found).axes[0].lines
            if line.get_marker() not in ('None', None)]
   assert [line.get_markerfacecolor() for line in drawn] == ['none'] * 3
   sizes = [line.get_markersize() for line in drawn]

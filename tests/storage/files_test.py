@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from covid_tf import errors
-from covid_tf import files
+from covid_tf.storage import files
 
 
 def _names(folder):

@@ -1,17 +1,15 @@
 import dataclasses
-import pathlib
 
 import nibabel as nib
 import numpy as np
 import pytest
+import real_ct
 import SimpleITK as sitk
 import synthetic_case
 
 from covid_tf import readers
 from covid_tf import results
-from covid_tf.reports import nifti
-
-_SERIES = pathlib.Path(__file__).resolve().parent / 'data' / 'lung-pet-ct-dx' / 'series'
+from covid_tf.storage import maps
 
 
 def _oblique():
@@ -38,7 +36,7 @@ def case(request):
 def test_each_voxel_lies_where_it_does_in_the_ct(case, tmp_path):
   volume, result = case
   path = tmp_path / 'localization.nii.gz'
-  nifti.write_localization(path, result)
+  maps.write_localization(path, result)
   image = nib.load(path)
   data = np.asarray(image.dataobj)
   assert data.dtype == np.float32 and data.max() > 0.6
@@ -52,7 +50,7 @@ def test_each_voxel_lies_where_it_does_in_the_ct(case, tmp_path):
 def test_both_transforms_are_set_and_agree(case, tmp_path):
   volume, result = case
   path = tmp_path / 'lung_mask.nii.gz'
-  nifti.write_lung_mask(path, result, note='demo models')
+  maps.write_lung_mask(path, result, note='demo models')
   image = nib.load(path)
   sform, sform_code = image.get_sform(coded=True)
   qform, qform_code = image.get_qform(coded=True)
@@ -67,7 +65,7 @@ def test_both_transforms_are_set_and_agree(case, tmp_path):
 
 def test_another_library_finds_the_same_place(case, tmp_path):
   volume, result = case
-  nifti.write_lung_mask(tmp_path / 'lung_mask.nii.gz', result)
+  maps.write_lung_mask(tmp_path / 'lung_mask.nii.gz', result)
   image = sitk.ReadImage(str(tmp_path / 'lung_mask.nii.gz'))
   np.testing.assert_array_equal(sitk.GetArrayFromImage(image), result.lung_mask)
   np.testing.assert_allclose(
@@ -77,15 +75,16 @@ def test_another_library_finds_the_same_place(case, tmp_path):
 
 def test_a_mask_lies_on_the_series_that_it_was_made_of(tmp_path):
   """Another library reads the DICOM files and the NIfTI: one grid, one picture."""
-  names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(_SERIES))
+  folder = real_ct.folder('lung-pet-ct-dx-a0002-b40f', 'series')
+  names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
   series = sitk.ReadImage(names)
-  volume = readers.read_ct(_SERIES)
+  volume = readers.read_ct(folder)
   soft = (volume.hu > -200).astype(np.uint8)
   result = dataclasses.replace(
       synthetic_case.make_result(synthetic_case.make_volume()),
       lung_mask=soft, shape=volume.shape, affine=volume.affine,
       spacing_mm=volume.spacing_mm)
-  nifti.write_lung_mask(tmp_path / 'mask.nii.gz', result)
+  maps.write_lung_mask(tmp_path / 'mask.nii.gz', result)
   image = sitk.ReadImage(str(tmp_path / 'mask.nii.gz'))
   assert image.GetSize() == series.GetSize()
   np.testing.assert_allclose(image.GetOrigin(), series.GetOrigin(), atol=1e-3)
@@ -98,8 +97,8 @@ def test_a_mask_lies_on_the_series_that_it_was_made_of(tmp_path):
 
 def test_the_same_result_gives_the_same_bytes(tmp_path):
   result = synthetic_case.make_result(synthetic_case.make_volume())
-  nifti.write_localization(tmp_path / 'a.nii.gz', result)
-  nifti.write_localization(tmp_path / 'b.nii.gz', result)
+  maps.write_localization(tmp_path / 'a.nii.gz', result)
+  maps.write_localization(tmp_path / 'b.nii.gz', result)
   assert (tmp_path / 'a.nii.gz').read_bytes() == (tmp_path / 'b.nii.gz').read_bytes()
 
 
@@ -107,5 +106,5 @@ def test_a_case_without_a_positive_slice_is_a_map_of_zeros(tmp_path):
   result = synthetic_case.make_result(synthetic_case.make_volume(), lesions=())
   assert result.localization == results.LocalizationMap(
       result.shape, result.lung_box, (), result.localization.maps)
-  nifti.write_localization(tmp_path / 'a.nii.gz', result)
+  maps.write_localization(tmp_path / 'a.nii.gz', result)
   assert not np.asarray(nib.load(tmp_path / 'a.nii.gz').dataobj).any()

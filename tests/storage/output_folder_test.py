@@ -4,8 +4,7 @@ import os
 import pytest
 
 from covid_tf import errors
-from covid_tf import files
-from covid_tf import output_folder
+from covid_tf.storage import files
 
 _NAMES = ('mask', 'report', 'result')
 
@@ -27,7 +26,7 @@ def test_all_files_appear(tmp_path, before):
   if before == 'result':
     _fill(target, 'old')
     (target / 'notes.txt').write_text('mine')
-  with output_folder.filling(target, _NAMES) as folder:
+  with files.filling_folder(target, _NAMES) as folder:
     _fill(folder, 'new')
   kept = {'notes.txt': 'mine'} if before == 'result' else {}
   assert _content(target) == dict.fromkeys(_NAMES, 'new') | kept
@@ -42,7 +41,7 @@ def test_nothing_changes_when_the_block_fails(tmp_path, before, failure):
     target.mkdir()
     _fill(target, 'old')
   with pytest.raises(failure):
-    with output_folder.filling(target, _NAMES) as folder:
+    with files.filling_folder(target, _NAMES) as folder:
       (folder / 'mask').write_text('half')
       raise failure
   if before == 'result':
@@ -62,7 +61,7 @@ def test_nothing_changes_when_a_file_does_not_arrive(tmp_path, monkeypatch):
 
   monkeypatch.setattr(os, 'rename', failing)
   with pytest.raises(errors.OutputError):
-    with output_folder.filling(tmp_path, _NAMES) as folder:
+    with files.filling_folder(tmp_path, _NAMES) as folder:
       _fill(folder, 'new')
   assert _content(tmp_path) == dict.fromkeys(_NAMES, 'old')
 
@@ -73,7 +72,7 @@ def test_a_full_disk_is_told_of_the_place_asked_for(tmp_path, before):
   if before == 'folder':
     target.mkdir()
   with pytest.raises(errors.OutputError, match='no space left') as caught:
-    with output_folder.filling(target, _NAMES) as folder:
+    with files.filling_folder(target, _NAMES) as folder:
       with files.replacing(folder / 'mask') as temporary:
         temporary.write_text('half')
         raise OSError(errno.ENOSPC, 'no space')
@@ -84,7 +83,7 @@ def test_a_full_disk_is_told_of_the_place_asked_for(tmp_path, before):
 def test_a_file_in_the_way_is_refused_before_any_work(tmp_path):
   (tmp_path / 'out').write_text('a file')
   with pytest.raises(errors.OutputError, match='a file stands where a folder'):
-    with output_folder.filling(tmp_path / 'out', _NAMES):
+    with files.filling_folder(tmp_path / 'out', _NAMES):
       pytest.fail('must not get here')
 
 
@@ -95,7 +94,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
 
   monkeypatch.setattr('pathlib.Path.mkdir', denied)
   with pytest.raises(errors.OutputError, match='permission denied') as caught:
-    with output_folder.filling(tmp_path, _NAMES):
+    with files.filling_folder(tmp_path, _NAMES):
       pytest.fail('must not get here')
   assert str(tmp_path) in str(caught.value)
 
@@ -107,7 +106,7 @@ def test_a_folder_below_one_that_nobody_may_enter(tmp_path, monkeypatch):
   for name in ('stat', 'mkdir'):
     monkeypatch.setattr(os, name, denied)
   with pytest.raises(errors.OutputError, match='permission denied'):
-    with output_folder.filling(tmp_path / 'private' / 'out', _NAMES):
+    with files.filling_folder(tmp_path / 'private' / 'out', _NAMES):
       pytest.fail('must not get here')
 
 
@@ -117,5 +116,5 @@ def test_a_place_that_takes_no_folders(monkeypatch, tmp_path):
 
   monkeypatch.setattr(os, 'mkdir', failing)
   with pytest.raises(errors.OutputError, match='No such file or directory; choose'):
-    with output_folder.filling(tmp_path / 'out', _NAMES):
+    with files.filling_folder(tmp_path / 'out', _NAMES):
       pytest.fail('must not get here')

@@ -9,10 +9,9 @@ import pytest
 import synthetic_case
 
 from covid_tf import errors
-from covid_tf import pipeline
 from covid_tf import results
-from covid_tf.reports import result_json
-from covid_tf.reports import stored_result
+from covid_tf.analysis import pipeline
+from covid_tf.storage import result_json
 
 _SCHEMA = pathlib.Path(result_json.__file__).with_name('result.schema.json')
 
@@ -32,8 +31,8 @@ def _content(result):
 
 def test_every_number_comes_back(result, tmp_path):
   result_json.write_result(tmp_path / 'result.json', result)
-  stored = stored_result.read_result(tmp_path)
-  assert stored == stored_result.read_result(tmp_path / 'result.json')
+  stored = result_json.read_result(tmp_path)
+  assert stored == result_json.read_result(tmp_path / 'result.json')
   for field in dataclasses.fields(stored):
     if field.name in ('schema_version', 'slice_count', 'slice_probability',
                       'corona_score_by_slice_cm3'):
@@ -80,7 +79,7 @@ def test_a_wrong_field_is_named(content, tmp_path, name, value):
   path = tmp_path / 'result.json'
   path.write_text(json.dumps(content | {name: value}))
   with pytest.raises(errors.UsageError) as caught:
-    stored_result.read_result(path)
+    result_json.read_result(path)
   assert name in str(caught.value) and str(path) in str(caught.value)
   assert '\n' not in str(caught.value)
 
@@ -90,11 +89,11 @@ def test_a_wrong_field_is_named(content, tmp_path, name, value):
 def test_a_missing_field_is_named(content, name):
   del content[name]
   with pytest.raises(ValueError, match=f'{name} is required, found nothing'):
-    stored_result.from_dict(content)
+    result_json.from_dict(content)
 
 
 def test_a_field_of_the_future_is_ignored(content):
-  assert stored_result.from_dict(content | {'new': 1}) == stored_result.from_dict(
+  assert result_json.from_dict(content | {'new': 1}) == result_json.from_dict(
       content)
 
 
@@ -103,12 +102,12 @@ def test_what_is_no_result_is_refused(tmp_path, text):
   path = tmp_path / 'result.json'
   path.write_bytes(text.encode('latin-1'))
   with pytest.raises(errors.UsageError, match='not a result.json'):
-    stored_result.read_result(path)
+    result_json.read_result(path)
 
 
 def test_no_file_is_refused(tmp_path):
   with pytest.raises(errors.UsageError, match='found none that can be read'):
-    stored_result.read_result(tmp_path)
+    result_json.read_result(tmp_path)
 
 
 def test_thresholds_of_few_digits_decide_alike_before_and_after(result):
@@ -119,6 +118,6 @@ def test_thresholds_of_few_digits_decide_alike_before_and_after(result):
       result, shape=shape, slice_probability=probability, positive_slices=(),
       corona_score_by_slice_cm3=np.zeros(1), corona_score_cm3=0.0,
       thresholds=results.Thresholds(slice_probability=0.3))
-  stored = stored_result.from_dict(json.loads(result_json.to_text(changed)))
+  stored = result_json.from_dict(json.loads(result_json.to_text(changed)))
   assert stored.positive_slices == ()
   assert stored.thresholds == changed.thresholds

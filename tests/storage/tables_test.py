@@ -10,7 +10,7 @@ from hypothesis import strategies
 import pytest
 
 from covid_tf import errors
-from covid_tf import tables
+from covid_tf.storage import tables
 
 _REQUIRED, _OPTIONAL = ('study_uid', 'patient_id'), ('time_point',)
 _CELL = strategies.text(

@@ -18,9 +18,8 @@ import synthetic_case
 
 from covid_tf import results
 from covid_tf.batch import archive
-from covid_tf.batch import configuration
-from covid_tf.batch import engine
-from covid_tf.batch import run
+from covid_tf.batch import archive_run
+from covid_tf.batch import engines
 from covid_tf.batch import scoring
 
 _SHAPE = (14, 50, 76)
@@ -80,15 +79,15 @@ class _SlowModels(fake_models.FakeModels):
 def make_scorer(output, delay_s: float = 0.0, **cuts) -> scoring.Scorer:
   """A scorer by fake models."""
   return scoring.Scorer(
-      str(output), OpenFakeModels(delay_s), ('',), configuration.Configuration(
-          configuration.model_triples(fake_models.IDENTITIES),
+      str(output), OpenFakeModels(delay_s), ('',), scoring.Configuration(
+          scoring.model_triples(fake_models.IDENTITIES),
           results.Thresholds(**cuts)), with_reports=False)
 
 
-def score_in_process(source, output, *, stop=None, redo=False, **cuts) -> run.Outcome:
+def score_in_process(source, output, *, stop=None, redo=False, **cuts) -> archive_run.Outcome:
   """Scores an archive without any worker process."""
-  with run.exclusive(output):
-    return run.run(
+  with archive_run.exclusive(output):
+    return archive_run.run(
         archive.find_studies(source), make_scorer(output, **cuts),
         lambda function, studies: ((study, function(study)) for study in studies),
         stop or threading.Event(), redo=redo)
@@ -99,10 +98,10 @@ def main(source: str, output: str, delay_s: str) -> None:
   stop = threading.Event()
 
   def map_studies(function, studies):
-    return engine.map_studies(function, studies, processes=2, stop=stop)
+    return engines.map_studies(function, studies, processes=2, stop=stop)
 
-  with run.exclusive(output) as folder:
-    run.run(
+  with archive_run.exclusive(output) as folder:
+    archive_run.run(
         archive.find_studies(source, index_path=folder / 'index.jsonl'),
         make_scorer(output, float(delay_s)), map_studies, stop)
 

@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 
 from covid_tf.datasets import phantom
-from covid_tf.datasets import phantom_dicom
+from covid_tf.datasets.phantom import written
 
 SHAPE = (8, 48, 40)  # Slices, rows, columns.
 _SPACING_MM = (8.0, 6.0, 6.0)
@@ -125,7 +125,7 @@ def covid_ct_md(folder: pathlib.Path) -> dict[str, int]:
     case = phantom.draw_case(seed, 'none', matrix=96, slice_spacing_mm=20.0)
     drawn = phantom.generate(case)
     target = folder / group / name
-    phantom_dicom.write_study(drawn, target)
+    written.write_study(drawn, target)
     files = sorted(path for path in target.iterdir() if path.is_file())
     order = np.random.default_rng(seed).permutation(len(files))
     for number, path in zip(order, files):

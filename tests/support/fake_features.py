@@ -11,7 +11,7 @@ import synthetic_case
 
 from covid_tf import contract
 from covid_tf import results
-from covid_tf import volume as volume_lib
+from covid_tf import volume
 
 FOCAL = (((-85, 30, -40), (24, 22, 30)),)
 DIFFUSE = tuple(
@@ -43,7 +43,7 @@ class LinearModels(fake_models.FakeModels):
         np.tile(self.gradient, (len(hu), 1)))
 
 
-def make_study(kind: str, seed: int) -> volume_lib.CTVolume:
+def make_study(kind: str, seed: int) -> volume.CTVolume:
   """A patient of a kind ('none', 'focal' or 'diffuse'), a little unlike the others."""
   rng = np.random.default_rng(seed)
   lesions = {'none': (), 'focal': FOCAL, 'diffuse': DIFFUSE}[kind]

@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 import synthetic_case
 
-from covid_tf.reports import nifti
-from covid_tf.reports import result_json
+from covid_tf.storage import maps as maps_lib
+from covid_tf.storage import result_json
 
 SHAPE = (17, 42, 64)
 SPACING_MM = (16.0, 6.0, 6.0)
@@ -34,7 +34,7 @@ def write_study(
       np.flatnonzero(result.slice_probability > 0.5).tolist())
   folder.mkdir(parents=True)
   if maps:
-    nifti.write_lung_mask(folder / 'lung_mask.nii.gz', result)
-    nifti.write_localization(folder / 'localization.nii.gz', result)
+    maps_lib.write_lung_mask(folder / 'lung_mask.nii.gz', result)
+    maps_lib.write_localization(folder / 'localization.nii.gz', result)
   result_json.write_result(folder / 'result.json', result)
   return folder

@@ -7,7 +7,7 @@ kernel is wrong or ends the process (docs/adr/0102).
 import keras
 import numpy as np
 
-from covid_tf.models import classifier as classifier_lib
+from covid_tf.models import networks
 
 layers = keras.layers
 
@@ -18,14 +18,14 @@ def classifier(seed: int = 0, pooled: int = 2048) -> keras.Model:
   inputs = layers.Input((224, 224, 3))
   x = layers.AveragePooling2D(8)(layers.Rescaling(1 / 64)(inputs))
   x = _normalized(layers.Conv2D(16, 3, padding='same'), x)
-  x = layers.ReLU(name=classifier_lib.FINE_LAYER)(x)
+  x = layers.ReLU(name=networks.FINE_LAYER)(x)
   shortcut = layers.Conv2D(16, 1, strides=2)(x)
   x = _normalized(layers.Conv2D(16, 1, strides=2, use_bias=False), x)
   x = layers.Conv2D(16, 3, padding='same')(layers.ReLU()(x))
-  x = layers.ReLU(name=classifier_lib.COARSE_LAYER)(layers.Add()([x, shortcut]))
+  x = layers.ReLU(name=networks.COARSE_LAYER)(layers.Add()([x, shortcut]))
   x = layers.ReLU()(layers.Conv2D(pooled, 1, strides=2)(x))
-  x = layers.GlobalAveragePooling2D(name=classifier_lib.POOLED_FEATURES_LAYER)(x)
-  outputs = layers.Dense(1, name=classifier_lib.LOGIT_LAYER)(x)
+  x = layers.GlobalAveragePooling2D(name=networks.POOLED_FEATURES_LAYER)(x)
+  outputs = layers.Dense(1, name=networks.LOGIT_LAYER)(x)
   return _with_random_statistics(keras.Model(inputs, outputs, name='small'), seed)
 
 

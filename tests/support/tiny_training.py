@@ -13,20 +13,17 @@ import tensorflow as tf
 from covid_tf.models import preprocessing
 from covid_tf.training import augmentation
 from covid_tf.training import classifier_task
-from covid_tf.training import devices
-from covid_tf.training import options as options_lib
+from covid_tf.training import loop
 from covid_tf.training import pipelines
-from covid_tf.training import records
-from covid_tf.training import run
 from covid_tf.training import shards
-from covid_tf.training import stages
 from covid_tf.training import tasks
+from covid_tf.training import trainer
 
 _CONSTANTS = preprocessing.Preprocessing((-1350.0, 150.0), 16, 0.5)
 ASKED = {'network': 'tiny'}
 
 
-def record(index: int, label: int) -> records.SliceRecord:
+def record(index: int, label: int) -> shards.SliceRecord:
   """A chest of 48 x 60 pixels, with an opacity where the label is 1."""
   random = np.random.default_rng(index)
   hu = np.full((48, 60), -850, np.int16)
@@ -35,14 +32,14 @@ def record(index: int, label: int) -> records.SliceRecord:
   hu += random.integers(-20, 20, hu.shape).astype(np.int16)
   mask = np.zeros((48, 60), np.uint8)
   mask[8:40, 10:50] = 1
-  return records.SliceRecord(
+  return shards.SliceRecord(
       hu, mask, (hu > -500).astype(np.uint8) if index % 3 else None, (8, 10, 40, 50),
       label, 1.5, f'p{index // 4}', 's', index, 'test')
 
 
 def write_shard(path: pathlib.Path, count: int = 24, first: int = 0) -> str:
   """Writes slices of both classes; returns the path as a pattern."""
-  records.write_shard(
+  shards.write_shard(
       path, [record(i, i % 2) for i in range(first, first + count)])
   return str(path)
 
@@ -53,23 +50,23 @@ def task(**changes) -> tasks.Task:
       'build': _build, 'served': lambda model: model, 'freeze': _freeze,
       'objective': _objective, 'example': _example, 'measure': _measure,
       'picture': lambda model, images, labels: tf.clip_by_value(images, 0.0, 1.0),
-      'kinds': (stages.PLAIN, stages.FROZEN), 'labelled_only': True,
+      'kinds': (tasks.PLAIN, tasks.FROZEN), 'labelled_only': True,
       'augmentation': augmentation.Augmentation(hu_offset=20.0, noise_hu=20.0)}
   return tasks.Task(**parts | changes)
 
 
-def options(folder: pathlib.Path, *plan: str, **changes) -> options_lib.Options:
+def options(folder: pathlib.Path, *plan: str, **changes) -> tasks.Options:
   """Checkpoints every 5 steps of 8 slices."""
   given = {'batch': 8, 'shuffle_buffer': 12, 'checkpoint_every': 5,
            'tensorboard': False} | changes
-  return options_lib.Options(
-      pathlib.Path(folder), tuple(map(stages.Stage.parse, plan)), **given)
+  return tasks.Options(
+      pathlib.Path(folder), tuple(map(tasks.Stage.parse, plan)), **given)
 
 
-def train(options_: options_lib.Options, pattern: str, task_: tasks.Task, **given):
+def train(options_: tasks.Options, pattern: str, task_: tasks.Task, **given):
   """Trains on one pattern and measures on it."""
   sets = [shards.look_through(pattern)]
-  return run.train(task_, options_, sets, sets, ASKED, **given)
+  return trainer.train(task_, options_, sets, sets, ASKED, **given)
 
 
 def _build(size):
@@ -106,11 +103,11 @@ def main(folder: str, pattern: str, choice: str, plan: str, killed_at: str) -> N
 
   The process kills itself between a checkpoint's measure and its writing.
   """
-  if choice == devices.MIRRORED:
+  if choice == loop.MIRRORED:
     (cpu,) = tf.config.list_physical_devices('CPU')
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-  strategy = devices.strategy(choice)
+  strategy = loop.strategy(choice)
   measured = []
 
   def measure(model, batches):

@@ -8,11 +8,9 @@ import tiny_training
 from covid_tf import errors
 from covid_tf.models import preprocessing
 from covid_tf.training import augmentation
-from covid_tf.training import losses
 from covid_tf.training import pipelines
-from covid_tf.training import record_order
-from covid_tf.training import records
-from covid_tf.training import stages
+from covid_tf.training import shards
+from covid_tf.training import tasks
 
 _SIZE = 32
 _CONSTANTS = preprocessing.Preprocessing((-1350.0, 150.0), _SIZE, 0.5)
@@ -25,7 +23,7 @@ def _shard(tmp_path):
 
 def test_a_record_comes_back_as_it_was_written():
   record = tiny_training.record(5, 1)
-  parsed = records.parse(records.serialize(record))
+  parsed = shards.parse_record(shards.serialize_record(record))
   np.testing.assert_array_equal(parsed['hu'], record.hu)
   np.testing.assert_array_equal(parsed['lung_mask'], record.lung_mask)
   assert tuple(parsed['box'].numpy()) == record.box
@@ -38,7 +36,7 @@ def test_a_shard_that_fails_leaves_nothing_under_its_name(tmp_path):
     raise RuntimeError('drawn badly')
 
   with pytest.raises(RuntimeError):
-    records.write_shard(tmp_path / 'b.tfrecord', failing())
+    shards.write_shard(tmp_path / 'b.tfrecord', failing())
   assert not (tmp_path / 'b.tfrecord').exists()
 
 
@@ -108,7 +106,7 @@ def test_the_same_seed_gives_the_same_batches(shard):
 
   def first_batch(seed):
     dataset = pipelines.batches(
-        record_order.shuffled_records([shard], seed, 8).map(record_order.parsed),
+        pipelines.shuffled_records([shard], seed, 8).map(pipelines.parsed),
         lambda r, s: pipelines.classifier_example(r, s, how, _CONSTANTS), 6)
     return next(iter(dataset))
 
@@ -146,7 +144,7 @@ def test_no_training_crop_leaves_lung_out(shard):
 
 
 def test_the_learning_rate_falls_as_a_cosine():
-  stage = stages.Stage.parse('64:101:1e-3:1e-4')
+  stage = tasks.Stage.parse('64:101:1e-3:1e-4')
   rates = [stage.learning_rate_at(step) for step in (0, 50, 100, 500)]
   np.testing.assert_allclose(rates, [1e-3, 5.5e-4, 1e-4, 1e-4], rtol=1e-3)
 
@@ -155,13 +153,13 @@ def test_the_learning_rate_falls_as_a_cosine():
     '112:10:1e-4:1e-3', '112:0:1e-3:1e-4', '112:10:nan:1e-4', '112:10:1e-3:-1'])
 def test_a_malformed_stage_is_wrong_use(text):
   with pytest.raises(errors.UsageError, match='size:steps:rate:final_rate'):
-    stages.Stage.parse(text)
+    tasks.Stage.parse(text)
 
 
 def test_dice_loss_is_zero_for_a_sure_and_right_answer():
   labels = tf.reshape(tf.constant([1.0, 1, 0, 0]), (1, 2, 2, 1))
-  right = losses.dice_and_cross_entropy(labels, 40 * labels - 20)
-  wrong = losses.dice_and_cross_entropy(labels, 20 - 40 * labels)
+  right = tasks.dice_and_cross_entropy(labels, 40 * labels - 20)
+  wrong = tasks.dice_and_cross_entropy(labels, 20 - 40 * labels)
   assert float(right) < 1e-3 and float(wrong) > 10
   nothing = tf.zeros((1, 2, 2, 1))
-  assert np.isfinite(float(losses.dice_and_cross_entropy(nothing, nothing - 20)))
+  assert np.isfinite(float(tasks.dice_and_cross_entropy(nothing, nothing - 20)))

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tiny_training
 
 from covid_tf import errors
-from covid_tf.training import devices
+from covid_tf.training import loop
 
 _PLAN = '16:10:0.02:0.02'
 
@@ -71,10 +71,10 @@ def test_two_devices_and_two_processes_train_as_one(tmp_path):
 def test_several_machines_need_to_know_of_each_other(monkeypatch):
   monkeypatch.delenv('TF_CONFIG', raising=False)
   with pytest.raises(errors.UsageError, match='TF_CONFIG in every process'):
-    devices.strategy('multi_worker')
+    loop.strategy('multi_worker')
   with pytest.raises(errors.UsageError, match="found 'tpu'"):
-    devices.strategy('tpu')
-  assert devices.worker_number(devices.strategy('none')) == 0
+    loop.strategy('tpu')
+  assert loop.worker_number(loop.strategy('none')) == 0
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from covid_tf import errors
-from covid_tf.models import classifier
+from covid_tf.models import networks
 from covid_tf.training import classifier_task
 from covid_tf.training import first_weights
 from covid_tf.training import lung_task
@@ -110,4 +110,4 @@ def test_a_failed_download_is_said_in_words(error):
 
 def test_what_is_no_download_is_not_called_one():
   with pytest.raises(ValueError):
-    first_weights.downloaded(lambda: classifier.build(size=8))
+    first_weights.downloaded(lambda: networks.build_classifier(size=8))

@@ -9,21 +9,19 @@ import small_networks
 import tensorflow as tf
 
 from covid_tf.models import grad_cam
-from covid_tf.training import guidance
-from covid_tf.training import located_classifier
-from covid_tf.training import losses
-from covid_tf.training import stages
+from covid_tf.training import classifier_task
+from covid_tf.training import tasks
 
 _LAYERS = ('fine', 'coarse')
 
 
 def _network():
-  return located_classifier.with_helpers(
+  return classifier_task.with_helpers(
       small_networks.residual(size=12), ('coarse', 'last'))
 
 
 def _objective(model):
-  return guidance.objective(model, _LAYERS, ('coarse', 'last'))
+  return classifier_task.guided_objective(model, _LAYERS, ('coarse', 'last'))
 
 
 def _batch(model):
@@ -42,10 +40,10 @@ def test_the_map_that_learns_is_the_map_that_is_served(monkeypatch):
   model = _network()
   images, labels = _batch(model)
   seen = []
-  monkeypatch.setattr(losses, 'map_dice', lambda labels, maps: seen.extend(maps) or 0.0)
+  monkeypatch.setattr(tasks, 'map_dice', lambda labels, maps: seen.extend(maps) or 0.0)
   _objective(model)(images, labels)
   _, maps = grad_cam.grad_cam(
-      located_classifier.classifier_of(model), _LAYERS)(images)
+      classifier_task.classifier_of(model), _LAYERS)(images)
   for trained, served in zip(seen, maps, strict=True):
     assert float(tf.reduce_max(served)) == pytest.approx(1, abs=1e-6)
     np.testing.assert_allclose(trained, served, atol=1e-6)
@@ -55,7 +53,7 @@ def test_guided_training_draws_the_maps_to_the_lesions():
   model = _network()
   images, labels = _batch(model)
   objective = _objective(model)
-  explain = grad_cam.grad_cam(located_classifier.classifier_of(model), _LAYERS)
+  explain = grad_cam.grad_cam(classifier_task.classifier_of(model), _LAYERS)
   statistics = [np.copy(w) for w in _moving_statistics(model)]
   optimizer = keras.optimizers.Adam(0.01)
 
@@ -66,10 +64,10 @@ def test_guided_training_draws_the_maps_to_the_lesions():
     optimizer.apply_gradients(zip(
         tape.gradient(loss, model.trainable_variables), model.trainable_variables))
 
-  before = float(losses.map_dice(labels, explain(images)[1]))
+  before = float(tasks.map_dice(labels, explain(images)[1]))
   for _ in range(60):
     step()
-  assert float(losses.map_dice(labels, explain(images)[1])) < 0.6 * before
+  assert float(tasks.map_dice(labels, explain(images)[1])) < 0.6 * before
   for one, two in zip(statistics, _moving_statistics(model), strict=True):
     np.testing.assert_array_equal(one, two)
 
@@ -82,18 +80,18 @@ def _moving_statistics(model):
 def test_slices_without_disease_or_drawing_have_no_part_in_the_map_loss():
   model = _network()
   images, labels = _batch(model)
-  maps = grad_cam.grad_cam(located_classifier.classifier_of(model), _LAYERS)(images)[1]
-  whole = float(losses.map_dice(labels, maps))
+  maps = grad_cam.grad_cam(classifier_task.classifier_of(model), _LAYERS)(images)[1]
+  whole = float(tasks.map_dice(labels, maps))
   assert whole > 0.05
   noise = [tf.concat([tf.random.stateless_uniform(grid[:2].shape, (1, 2)), grid[2:]], 0)
            for grid in maps]
-  assert float(losses.map_dice(labels, noise)) == pytest.approx(whole)
+  assert float(tasks.map_dice(labels, noise)) == pytest.approx(whole)
   undrawn = labels | {'lesion_known': tf.constant([1.0, 1, 0, 0])}
-  assert float(losses.map_dice(undrawn, maps)) == 0
+  assert float(tasks.map_dice(undrawn, maps)) == 0
   third = labels | {'lesion_known': tf.constant([1.0, 1, 1, 0])}
   alone = {key: value[2:3] for key, value in labels.items()}
-  assert float(losses.map_dice(third, maps)) == pytest.approx(
-      float(losses.map_dice(alone, [grid[2:3] for grid in maps])))
+  assert float(tasks.map_dice(third, maps)) == pytest.approx(
+      float(tasks.map_dice(alone, [grid[2:3] for grid in maps])))
 
 
 def test_a_map_on_its_lesion_costs_nothing_and_one_beside_it_all():
@@ -104,12 +102,12 @@ def test_a_map_on_its_lesion_costs_nothing_and_one_beside_it_all():
   coarse = tf.constant(lesion[:, ::4, ::4])
   fine = tf.constant(lesion[:, ::2, ::2])
   # The product is blurred by the coarse map's interpolation: not quite nothing.
-  assert float(losses.map_dice(labels, [fine, coarse])) < 0.05
-  assert float(losses.map_dice(labels, [1 - fine, 1 - coarse])) > 0.95
+  assert float(tasks.map_dice(labels, [fine, coarse])) < 0.05
+  assert float(tasks.map_dice(labels, [1 - fine, 1 - coarse])) > 0.95
 
 
 def test_a_stage_says_that_it_is_guided():
-  stage = stages.Stage.parse('224:560:3e-4:1e-5:guided')
+  stage = tasks.Stage.parse('224:560:3e-4:1e-5:guided')
   assert stage == dataclasses.replace(
-      stages.Stage.parse('224:560:3e-4:1e-5'), kind=stages.GUIDED)
-  assert stages.Stage.parse(str(stage)) == stage
+      tasks.Stage.parse('224:560:3e-4:1e-5'), kind=tasks.GUIDED)
+  assert tasks.Stage.parse(str(stage)) == stage

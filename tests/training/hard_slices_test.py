@@ -7,9 +7,8 @@ import tensorflow as tf
 import tiny_training
 
 from covid_tf import errors
-from covid_tf.datasets import shard_list
+from covid_tf.datasets import splits
 from covid_tf.training import hard_slices
-from covid_tf.training import records
 from covid_tf.training import shards as shards_lib
 
 
@@ -17,9 +16,9 @@ from covid_tf.training import shards as shards_lib
 def _shards(tmp_path):
   """Twelve slices in two files; every other is positive; one is unlabelled."""
   paths = [tmp_path / 'a.tfrecord', tmp_path / 'b.tfrecord']
-  records.write_shard(paths[0], [tiny_training.record(i, i % 2) for i in range(7)])
-  records.write_shard(paths[1], [
-      tiny_training.record(i, i % 2 if i != 9 else records.UNLABELLED)
+  shards_lib.write_shard(paths[0], [tiny_training.record(i, i % 2) for i in range(7)])
+  shards_lib.write_shard(paths[1], [
+      tiny_training.record(i, i % 2 if i != 9 else shards_lib.UNLABELLED)
       for i in range(7, 12)])
   return list(map(str, paths))
 
@@ -63,7 +62,7 @@ def test_slices_are_copied_byte_by_byte_with_lists_that_training_reads(
   path = output / hard_slices.SHARD
   copied = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
   assert copied == [everything[place] for place in places]
-  assert shard_list.check([path]) == []
+  assert splits.check([path]) == []
   found = shards_lib.look_through(str(output / 'hard' / '*'))
   assert (found.positives, found.negatives) == (1, 2)
 
@@ -72,7 +71,7 @@ def test_a_patient_of_the_hard_slices_may_not_be_held_out(shards, tmp_path):
   hard_slices.write(shards, np.array([1, 6]), tmp_path / 'hard')
   hard_slices.write(shards, np.array([0, 11]), tmp_path / 'held_out')
   with pytest.raises(errors.UsageError, match='no patient in both'):
-    shard_list.require_apart({
+    splits.require_apart({
         name: [tmp_path / name / hard_slices.SHARD] for name in ('hard', 'held_out')})
 
 

@@ -12,13 +12,12 @@ import pytest
 import tensorflow as tf
 
 from covid_tf import errors
-from covid_tf.datasets import shard_list
 from covid_tf.datasets import splits
 from covid_tf.datasets.collections import own_layout
 from covid_tf.training import importing
 from covid_tf.training import pipelines
-from covid_tf.training import records
-from covid_tf.training.evaluation import cases
+from covid_tf.training import shards as shards_lib
+from covid_tf.training.evaluation import evaluating
 
 _SHARES = {'train': 0.5, 'test': 0.5}
 
@@ -41,7 +40,7 @@ def _paths(folder, name='*'):
 
 
 def test_shards_hold_what_the_manifest_says(shards):
-  rows = list(csv.DictReader((shards / shard_list.MANIFEST_NAME).open()))
+  rows = list(csv.DictReader((shards / splits.MANIFEST_NAME).open()))
   assert len(rows) == 8 * 8
   found = {}
   for path in _paths(shards):
@@ -61,10 +60,10 @@ def test_shards_hold_what_the_manifest_says(shards):
 
 def test_a_patient_lies_in_one_set_with_all_studies(shards):
   sets = {}
-  for row in csv.DictReader((shards / shard_list.MANIFEST_NAME).open()):
+  for row in csv.DictReader((shards / splits.MANIFEST_NAME).open()):
     sets.setdefault(row['patient'], set()).add(row['set'])
   assert all(len(names) == 1 for names in sets.values())
-  assert shard_list.require_apart(
+  assert splits.require_apart(
       {'a': _paths(shards, 'train'), 'b': _paths(shards, 'test')}) == {'a': 4, 'b': 3}
   stored = json.loads((shards / splits.JSON_NAME).read_text())
   assert stored['slices']['train']['positive'] > 0
@@ -73,39 +72,39 @@ def test_a_patient_lies_in_one_set_with_all_studies(shards):
 def test_sets_that_share_a_patient_are_refused_without_naming_him(shards):
   train = _paths(shards, 'train')
   with pytest.raises(errors.UsageError, match='found 1; split by patient') as refused:
-    shard_list.require_apart({'--shards': train, '--validation': train[:1]})
+    splits.require_apart({'--shards': train, '--validation': train[:1]})
   assert 'own/' not in str(refused.value)
 
 
 def test_untouched_shards_pass_and_damaged_ones_do_not(shards):
   paths = _paths(shards)
-  assert cases.check_shards(paths) == 0
+  assert evaluating.check_shards(paths) == 0
   with open(paths[0], 'r+b') as file:
     file.seek(2000)
     file.write(b'\xff\x00\xff')
   with pytest.raises(errors.UsageError, match='the shard is damaged'):
-    cases.check_shards(paths)
+    evaluating.check_shards(paths)
   with open(paths[0], 'r+b') as file:
     file.truncate(3000)
   with pytest.raises(errors.UsageError, match='found 3000; copy or import'):
-    cases.check_shards(paths)
+    evaluating.check_shards(paths)
   with pytest.raises(errors.UsageError, match='found no such file'):
-    cases.check_shards([paths[0] + 'x'])
+    evaluating.check_shards([paths[0] + 'x'])
 
 
 def test_shards_without_a_list_are_read_through(shards):
   paths = _paths(shards)[:2]
-  (shards / shard_list.SHARDS_NAME).unlink()
-  assert cases.check_shards(paths) == 2
+  (shards / splits.SHARDS_NAME).unlink()
+  assert evaluating.check_shards(paths) == 2
   with open(paths[1], 'r+b') as file:
     file.seek(2000)
     file.write(b'\xff\x00\xff')
   with pytest.raises(errors.UsageError, match='a shard of CT slices is required'):
-    cases.check_shards(paths)
+    evaluating.check_shards(paths)
   with open(paths[1], 'wb'):
     pass
   with pytest.raises(errors.UsageError, match='slices are required, found none'):
-    cases.check_shards(paths)
+    evaluating.check_shards(paths)
 
 
 def test_a_folder_in_use_is_refused(shards, tmp_path):
@@ -158,12 +157,12 @@ def test_a_set_without_positives_is_refused_unless_accepted(tmp_path):
 
 
 def test_records_written_before_the_new_fields_are_still_read(tmp_path):
-  record = records.SliceRecord(
+  record = shards_lib.SliceRecord(
       np.zeros((8, 8), np.int16), np.ones((8, 8), np.uint8), None, (0, 0, 8, 8), 1,
       1.5, 'p', 's', 3, 'test')
-  example = tf.train.Example.FromString(records.serialize(record))
+  example = tf.train.Example.FromString(shards_lib.serialize_record(record))
   for name in ('lung_mask_kind', 'case_label', 'slice_mm', 'window_hu'):
     del example.features.feature[name]
-  parsed = records.parse(example.SerializeToString())
-  assert int(parsed['case_label']) == records.UNLABELLED
+  parsed = shards_lib.parse_record(example.SerializeToString())
+  assert int(parsed['case_label']) == shards_lib.UNLABELLED
   assert float(parsed['slice_mm']) == 0.0 and parsed['lung_mask_kind'].numpy() == b''

@@ -7,8 +7,7 @@ import tensorflow as tf
 import tiny_training
 
 from covid_tf import errors
-from covid_tf.training import record_order
-from covid_tf.training import records
+from covid_tf.training import pipelines
 from covid_tf.training import shards
 
 
@@ -17,7 +16,7 @@ def _sets(tmp_path):
   """Two sets: 10 slices in two shards, two of them unlabelled, and 7 in one."""
   for number in range(2):
     tiny_training.write_shard(tmp_path / f'a{number}.tfrecord', 4, 10 * number)
-  records.write_shard(
+  shards.write_shard(
       tmp_path / 'a2.tfrecord', [tiny_training.record(i, -1) for i in (30, 31)])
   tiny_training.write_shard(tmp_path / 'b.tfrecord', 7, 100)
   return [shards.look_through(str(tmp_path / name)) for name in ('a*', 'b*')]
@@ -25,12 +24,12 @@ def _sets(tmp_path):
 
 def _taken(dataset, count):
   """(slice index, augmentation seed) of the first slices."""
-  return [(int(records.parse(example)['slice_index']), tuple(seed.numpy()))
+  return [(int(shards.parse_record(example)['slice_index']), tuple(seed.numpy()))
           for example, seed in dataset.take(count)]
 
 
 def _mixed(sets, first=0, seed=3):
-  return record_order.mixed_records(
+  return pipelines.mixed_records(
       sets, seed, 6, labelled_only=True, first=first)
 
 
@@ -57,7 +56,7 @@ def test_another_seed_gives_another_order(sets):
 
 def test_workers_share_every_batch(sets):
   whole = _taken(_mixed(sets), 24)
-  parts = [_taken(record_order.for_worker(_mixed(sets), 6, worker, 2), 12)
+  parts = [_taken(pipelines.for_worker(_mixed(sets), 6, worker, 2), 12)
            for worker in range(2)]
   for batch in range(4):
     together = parts[0][3 * batch:3 * batch + 3] + parts[1][3 * batch:3 * batch + 3]
@@ -66,22 +65,22 @@ def test_workers_share_every_batch(sets):
 
 def test_shards_are_counted(sets):
   assert (sets[0].count, sets[0].positives, sets[0].negatives) == (10, 4, 4)
-  assert len(list(record_order.in_order(sets[0].paths, True))) == sets[0].labelled == 8
+  assert len(list(pipelines.in_order(sets[0].paths, True))) == sets[0].labelled == 8
 
 
 def test_some_slices_are_of_every_kind_and_always_the_same():
-  some = [int(i) for i in record_order.some(tf.data.Dataset.range(400), 400, 100)]
+  some = [int(i) for i in pipelines.some(tf.data.Dataset.range(400), 400, 100)]
   assert len(some) == 100 and some == sorted(some)
   assert all(sum(i % 4 == kind for i in some) > 10 for kind in range(4))
-  again = record_order.some(tf.data.Dataset.range(400), 400, 100)
+  again = pipelines.some(tf.data.Dataset.range(400), 400, 100)
   assert [int(i) for i in again] == some
-  assert len(list(record_order.some(tf.data.Dataset.range(4), 4, 9))) == 4
+  assert len(list(pipelines.some(tf.data.Dataset.range(4), 4, 9))) == 4
 
 
 def test_no_shard_and_no_slices_are_refused(tmp_path):
   with pytest.raises(errors.UsageError, match='no file matches'):
     shards.look_through(str(tmp_path / 'none*'))
-  records.write_shard(tmp_path / 'empty.tfrecord', [])
+  shards.write_shard(tmp_path / 'empty.tfrecord', [])
   with pytest.raises(errors.UsageError, match='slices are required, found none'):
     shards.look_through(str(tmp_path / 'empty*'))
 
@@ -99,7 +98,7 @@ def test_a_damaged_shard_is_refused_by_name(tmp_path, damage):
 
 
 def test_a_class_without_slices_is_refused(tmp_path):
-  records.write_shard(
+  shards.write_shard(
       tmp_path / 'a.tfrecord', [tiny_training.record(i, 0) for i in range(3)])
   found = shards.look_through(str(tmp_path / 'a*'))
   with pytest.raises(errors.UsageError, match='found 3 negative and 0 positive'):

@@ -13,9 +13,8 @@ import pytest
 import tiny_training
 
 from covid_tf import errors
-from covid_tf.models import trained
+from covid_tf.models import weights as weights_lib
 from covid_tf.training import loop
-from covid_tf.training import records
 from covid_tf.training import shards
 
 _PLAN = '16:20:0.02:0.02'
@@ -42,7 +41,7 @@ def test_a_killed_run_ends_where_one_that_went_through_does(tmp_path, pattern):
              'none', _PLAN, '3']
   killed = subprocess.run(command, env=_environment(), capture_output=True)
   assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-  assert not (tmp_path / 'cut' / trained.FINAL_WEIGHTS).exists()
+  assert not (tmp_path / 'cut' / weights_lib.FINAL_WEIGHTS).exists()
   seen = []
   whole, resumed = (
       tiny_training.train(
@@ -83,7 +82,7 @@ def test_a_stage_that_the_network_does_not_know_is_refused(tmp_path, pattern):
     tiny_training.train(
         tiny_training.options(tmp_path, f'{_PLAN}:guided'), pattern,
         tiny_training.task())
-  assert not (tmp_path / trained.CONFIGURATION).exists()
+  assert not (tmp_path / weights_lib.CONFIGURATION).exists()
 
 
 @pytest.mark.parametrize('plan', ['16:1:0.02:0.02', '72:1:0.02:0.02'])
@@ -93,7 +92,7 @@ def test_a_size_that_the_network_cannot_take_is_refused_before_any_stage(
   with pytest.raises(errors.UsageError, match='32 or more is required, a multiple of'):
     tiny_training.train(
         tiny_training.options(tmp_path, '32:1:0.02:0.02', plan), pattern, task)
-  assert not (tmp_path / trained.CONFIGURATION).exists()
+  assert not (tmp_path / weights_lib.CONFIGURATION).exists()
 
 
 def test_weights_that_do_not_fit_leave_the_folder_free(tmp_path, pattern):
@@ -111,7 +110,7 @@ def test_a_guided_stage_needs_drawn_lesions(pattern, tmp_path):
   found = shards.look_through(pattern)
   assert (found.positives, found.drawn) == (12, 8)
   shards.require_drawn_lesions('--shards', [found])
-  records.write_shard(tmp_path / 'b.tfrecord', [
+  shards.write_shard(tmp_path / 'b.tfrecord', [
       dataclasses.replace(tiny_training.record(i, 1), lesion_mask=None)
       for i in range(3)])
   undrawn = shards.look_through(str(tmp_path / 'b.tfrecord'))
@@ -149,4 +148,4 @@ def test_xla_gives_the_same_run(tmp_path, pattern):
   np.testing.assert_allclose(
       _losses(tmp_path / 'plain'), _losses(tmp_path / 'xla'), atol=1e-4)
   assert list((tmp_path / 'xla' / 'tensorboard').iterdir())
-  assert pathlib.Path(tmp_path / 'plain' / trained.LATEST_WEIGHTS).exists()
+  assert pathlib.Path(tmp_path / 'plain' / weights_lib.LATEST_WEIGHTS).exists()

@@ -2,14 +2,12 @@
 
 load("@rules_python//python:defs.bzl", "py_test")
 
-def covid_py_test(name, deps = [], data = [], args = [], **kwargs):
+def covid_py_test(name, data = [], **kwargs):
     """Makes a target of one pytest file, `<name>.py`.
 
     Args:
       name: of the target; ends in _test.
-      deps: what the file imports besides the package and the tests' own helpers.
-      data: files that it reads besides tests/data.
-      args: more arguments for pytest.
+      data: files that it reads besides the package.
       **kwargs: further attributes of py_test, such as size and tags.
     """
     test_file = name + ".py"
@@ -20,12 +18,13 @@ def covid_py_test(name, deps = [], data = [], args = [], **kwargs):
             "//tools/bazel:pytest_main.py",
         ],
         main = "//tools/bazel:pytest_main.py",
-        args = ["$(location %s)" % test_file] + args,
-        data = data + ["//tests:data"],
-        deps = deps + [
+        args = ["$(location %s)" % test_file],
+        data = data,
+        deps = [
             "//:conftest",
             "//covid_tf",
             "//tests:support",
+            "//tools",
         ],
         **kwargs
     )

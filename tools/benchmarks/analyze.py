@@ -22,20 +22,19 @@ from unittest import mock
 
 import numpy as np
 
-from covid_tf import corona_score
-from covid_tf import localization
-from covid_tf import lung_regions
-from covid_tf import lungs
-from covid_tf import pipeline
 from covid_tf import volume as volume_lib
-from covid_tf.commands import model_options
+from covid_tf.analysis import corona_score
+from covid_tf.analysis import localization
+from covid_tf.analysis import lungs
+from covid_tf.analysis import pipeline
+from covid_tf.commands import shared_flags
 from covid_tf.datasets import phantom
 
 _SEED = phantom.TRAINING_SEED_LIMIT + 7  # Held out, with disease.
 # Function of the pipeline -> its row in the table.
 _STAGES = (
     (lungs, 'find_lungs', 'lungs: components, box'),
-    (lung_regions, 'find_regions', 'regions'),
+    (lungs, 'find_regions', 'regions'),
     (localization, 'localize', 'localization'),
     (corona_score, 'corona_score', 'fusion and score'))
 
@@ -138,12 +137,12 @@ def print_table(found: dict) -> None:
 def main() -> None:
   parser = argparse.ArgumentParser(
       description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  model_options.add_arguments(parser)
+  shared_flags.add_model_arguments(parser)
   parser.add_argument(
       '--slices', default='300,600', help='sizes, ascending (default 300,600)')
   parser.add_argument('--json', action='store_true', help='one JSON object at the end')
   arguments = parser.parse_args()
-  with model_options.open_models(arguments) as models:
+  with shared_flags.open_models(arguments) as models:
     pipeline.analyze(study(40), models)  # The first calls also prepare the graphs.
     found = []
     for slices in map(int, arguments.slices.split(',')):

@@ -31,7 +31,7 @@ import batch_large
 import batch_memory
 import batch_stub
 
-from covid_tf.batch import engine
+from covid_tf.batch import engines
 from covid_tf.batch import records
 
 _PARTS = ('speedup', 'kills', 'large', 'memory')
@@ -49,7 +49,7 @@ def speedup(root: pathlib.Path, flags) -> dict[str, float]:
     wall[processes] = time.perf_counter() - start
     if outcome.count(records.SCORED) != flags.studies:
       raise SystemExit(f'not all studies were scored: {outcome.progress.reasons}')
-  seconds = [record.seconds for record in records.read_all(root / 'out1')]
+  seconds = [record.seconds for record in records.read_records(root / 'out1')]
   return {
       'one_process_s': wall[1], 'two_process_s': wall[2],
       'two_process_speedup': wall[1] / wall[2],
@@ -62,7 +62,7 @@ def speedup(root: pathlib.Path, flags) -> dict[str, float]:
 def handing_out_s(count: int = 2000) -> float:
   """Seconds a study between two processes, for a function that does nothing."""
   start = None
-  for _ in engine.map_studies(batch_large.made_up_record, range(count), processes=1):
+  for _ in engines.map_studies(batch_large.made_up_record, range(count), processes=1):
     start = start or time.perf_counter()  # Not the start of the process.
   return (time.perf_counter() - start) / (count - 1)
 

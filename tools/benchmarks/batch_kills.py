@@ -14,13 +14,12 @@ import batch_stub
 import psutil
 
 from covid_tf import process_end
-from covid_tf.batch import manifest
 from covid_tf.batch import records
-from covid_tf.reports import study_files
+from covid_tf.reports import scored_study
 
 _STUDIES = 12
 _SLEEP_MS = 10.0  # A slice: a third of a second a study.
-_NAMES = {*study_files.NAMES, records.FILE_NAME} - {'report.html'}
+_NAMES = {*scored_study.FILE_NAMES, records.RECORD_FILE} - {'report.html'}
 
 
 def run(root: pathlib.Path, kills: int) -> dict[str, float]:
@@ -47,7 +46,7 @@ def run(root: pathlib.Path, kills: int) -> dict[str, float]:
   if code:
     raise SystemExit(f'the last run {process_end.how(code)}')
   found, broken = _results(output)
-  with open(output / manifest.FILE_NAME, newline='', encoding='utf-8') as file:
+  with open(output / records.MANIFEST_FILE, newline='', encoding='utf-8') as file:
     keys = [row['key'] for row in csv.DictReader(file)]
   return {
       'kills': done, 'torn': torn + broken, 'missing': len(set(calm) - set(found)),
@@ -83,7 +82,7 @@ def _results(output: pathlib.Path) -> tuple[dict[str, bytes], int]:
   """(key to result.json, folders that are not whole)."""
   found, torn = {}, 0
   for folder in records.studies_folder(output).glob('[!.]*'):
-    if set(os.listdir(folder)) != _NAMES or records.read(folder) is None:
+    if set(os.listdir(folder)) != _NAMES or records.read_record(folder) is None:
       torn += 1
     else:
       found[folder.name] = (folder / 'result.json').read_bytes()

@@ -9,11 +9,10 @@ import time
 
 from covid_tf import results
 from covid_tf.batch import archive
-from covid_tf.batch import configuration
-from covid_tf.batch import manifest
+from covid_tf.batch import archive_run
 from covid_tf.batch import records
-from covid_tf.batch import resumption
-from covid_tf.readers import identification
+from covid_tf.batch import scoring
+from covid_tf.readers import header
 
 _FILES_A_STUDY = 3
 _ROOT_UID = '1.2.826.0.1.3680043.10.511'
@@ -51,14 +50,14 @@ def _write_records(output: pathlib.Path, count: int) -> None:
     record = made_up_record(number)
     folder = records.studies_folder(output) / record.key
     folder.mkdir(parents=True)
-    records.write(folder, record)
+    records.write_record(folder, record)
     (folder / 'result.json').touch()
 
 
-def _fake_identity(path: str) -> identification.FileIdentity:
+def _fake_identity(path: str) -> header.FileIdentity:
   *_, study, file = path.split('/')
   uid = f'{_ROOT_UID}.{int(study)}'
-  return identification.FileIdentity(
+  return header.FileIdentity(
       uid, f'{uid}.1', f'{uid}.1.{file[:-4]}', 'CT', True, 527_000)
 
 
@@ -66,15 +65,15 @@ def _listing(root: pathlib.Path, count: int) -> None:
   """All that comes before the first study of a fresh archive."""
   found = archive.find_studies(
       root / 'in', index_path=root / 'index.jsonl', identify=_fake_identity)
-  plan = resumption.plan(
-      found.studies, {}, configuration.Configuration((), results.Thresholds()),
+  plan = archive_run.plan_run(
+      found.studies, {}, scoring.Configuration((), results.Thresholds()),
       root / 'fresh', redo=False)
   if len(plan.open) != count:
     raise SystemExit(f'{len(plan.open)} studies found')
 
 
 def _manifest_rebuild(root: pathlib.Path, count: int) -> None:
-  if len(manifest.rebuild(root / 'out')) != count:
+  if len(records.rebuild_manifest(root / 'out')) != count:
     raise SystemExit('records were lost')
 
 

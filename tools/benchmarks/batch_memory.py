@@ -9,9 +9,9 @@ import batch_stub
 import psutil
 
 from covid_tf.batch import archive
-from covid_tf.batch import engine
+from covid_tf.batch import archive_run
+from covid_tf.batch import engines
 from covid_tf.batch import records
-from covid_tf.batch import run as run_lib
 
 
 def run(root: pathlib.Path, count: int) -> dict[str, float]:
@@ -25,13 +25,13 @@ def run(root: pathlib.Path, count: int) -> dict[str, float]:
   stop = threading.Event()
 
   def watched(function, items):
-    for end in engine.map_studies(function, items, processes=2, stop=stop):
+    for end in engines.map_studies(function, items, processes=2, stop=stop):
       megabytes.append(_resident_mb())
       yield end
 
   output = root / 'out'
-  with run_lib.exclusive(output):
-    outcome = run_lib.run(
+  with archive_run.exclusive(output):
+    outcome = archive_run.run(
         dataclasses.replace(archive.find_studies(source), studies=studies),
         batch_stub.make_scorer(source, output, 0, 0), watched, stop)
   if outcome.count(records.SCORED) != count:

@@ -19,13 +19,13 @@ import time
 import batch_stub
 import numpy as np
 
-from covid_tf import pipeline
 from covid_tf import predictors
 from covid_tf import readers
+from covid_tf.analysis import pipeline
 from covid_tf.batch import archive
-from covid_tf.batch import studies as studies_lib
-from covid_tf.reports import html
-from covid_tf.reports import study_files
+from covid_tf.batch import listing
+from covid_tf.reports import case_report
+from covid_tf.reports import scored_study
 
 _SPACINGS_MM = (20.0, 6.0, 2.0)  # 14, 45 and 135 slices.
 _REPEATS = 3
@@ -57,9 +57,9 @@ def measure(root: pathlib.Path, spacing_mm: float) -> dict[str, float]:
     result = timed('analyze', lambda: pipeline.analyze(volume, stub))
   output = root / 'out'
   output.mkdir()
-  timed('write', lambda: study_files.write_all(
+  timed('write', lambda: scored_study.write_all(
       output, result, volume, demo_models=False, with_report=False))
-  timed('report', lambda: html.write_report(
+  timed('report', lambda: case_report.write_report(
       output / 'report.html', result, volume, demo_models=False))
   return found | {
       'slices': volume.shape[0], 'read_bytes': _bytes(study),
@@ -84,7 +84,7 @@ def networks(slices: int = 16) -> dict[str, float]:
       'grad_cam_wall_per_slice': (end - between) / slices}
 
 
-def _bytes(study: studies_lib.Study) -> int:
+def _bytes(study: listing.Study) -> int:
   return sum(pathlib.Path(path).stat().st_size
              for place in study.places for path in place.files())
 

@@ -12,12 +12,11 @@ import numpy as np
 from covid_tf import contract
 from covid_tf import results
 from covid_tf.batch import archive
-from covid_tf.batch import configuration
-from covid_tf.batch import engine
-from covid_tf.batch import run
+from covid_tf.batch import archive_run
+from covid_tf.batch import engines
 from covid_tf.batch import scoring
 from covid_tf.datasets import phantom
-from covid_tf.datasets import phantom_dicom
+from covid_tf.datasets.phantom import written
 
 _IDENTITIES = (
     results.ModelIdentity(contract.LUNGS_MODEL, 1, '0' * 64),
@@ -48,7 +47,7 @@ def write_archive(
   for number in range(count):
     study = dataclasses.replace(
         drawn, case=dataclasses.replace(case, seed=case.seed + number))
-    phantom_dicom.write_study(study, root / f'study{number:03d}')
+    written.write_study(study, root / f'study{number:03d}')
   return root
 
 
@@ -106,16 +105,16 @@ def make_scorer(source, output, lungs_ms, grad_cam_ms) -> scoring.Scorer:
   return scoring.Scorer(
       str(output), OpenStub(
           str(pathlib.Path(source) / _MASK_NAME), lungs_ms, grad_cam_ms), ('',),
-      configuration.Configuration(
-          configuration.model_triples(_IDENTITIES), results.Thresholds()),
+      scoring.Configuration(
+          scoring.model_triples(_IDENTITIES), results.Thresholds()),
       with_reports=False)
 
 
 def score(source, output, processes: int, lungs_ms: float, grad_cam_ms: float):
   """Scores the archive as covid-tf batch does; returns the run's outcome."""
   stop = threading.Event()
-  with run.exclusive(output) as folder:
-    return run.run(
+  with archive_run.exclusive(output) as folder:
+    return archive_run.run(
         archive.find_studies(source, index_path=folder / 'index.jsonl'),
         make_scorer(source, output, lungs_ms, grad_cam_ms),
-        functools.partial(engine.map_studies, processes=processes, stop=stop), stop)
+        functools.partial(engines.map_studies, processes=processes, stop=stop), stop)

@@ -16,12 +16,11 @@ import numpy as np
 from covid_tf import contract
 from covid_tf.predictors import protocol
 from covid_tf.predictors import tensors
-from covid_tf.predictors import wire
 
 
 @functools.cache
 def _answer(model: str, signature: str, shape: tuple[int, ...]) -> bytes:
-  response = wire.PredictResponse()
+  response = tensors.PredictResponse()
   response.model_spec.name = model
   response.model_spec.version.value = 1
   response.model_spec.signature_name = signature
@@ -30,7 +29,7 @@ def _answer(model: str, signature: str, shape: tuple[int, ...]) -> bytes:
              for size, asked in zip(spec.shape, (*shape, 0), strict=False)]
     array = (np.array([json.dumps({'name': model}).encode()], object)
              if spec.dtype == 'object' else np.zeros(sizes, spec.dtype))
-    wire.fill_typed(response.outputs[spec.name], array)
+    tensors.fill_packed(response.outputs[spec.name], array)
   return response.SerializeToString()
 
 

@@ -22,14 +22,12 @@ import time
 import numpy as np
 import sklearn.metrics
 
-from covid_tf.cohort import clustering
-from covid_tf.cohort import detection
-from covid_tf.cohort import first_time_point
-from covid_tf.cohort import load_results
-from covid_tf.cohort import manifestation_model
+from covid_tf.cohort import labels
 from covid_tf.cohort import paper
-from covid_tf.cohort import roc
-from covid_tf.cohort import severity_analysis
+from covid_tf.cohort import results
+from covid_tf.cohort.accuracy import experiments
+from covid_tf.cohort.manifestations import clusters
+from covid_tf.statistics import roc
 
 _PATIENTS = 1000
 _DRAWS = 2000
@@ -38,31 +36,31 @@ _FEATURES = 2048
 _SLICES = paper.POSITIVE_SLICES + paper.NEGATIVE_SLICES
 
 
-def draw_patients(rng: np.random.Generator) -> list[first_time_point.Patient]:
+def draw_patients(rng: np.random.Generator) -> list[labels.Patient]:
   """Half with disease, all of these graded."""
   patients = []
   for i in range(_PATIENTS):
     covid = i % 2 == 0
     score = float(rng.gamma(1.2, 120)) if covid else float(rng.gamma(0.5, 20))
     grade = ('severe' if score > rng.gamma(2, 90) else 'non-severe') if covid else None
-    patients.append(first_time_point.Patient(
-        f'1.2.{i}', covid, grade, {load_results.CORONA_SCORE: score}))
+    patients.append(labels.Patient(
+        f'1.2.{i}', covid, grade, {results.CORONA_SCORE: score}))
   return patients
 
 
 def time_statistics(rng: np.random.Generator) -> dict[str, float]:
   """Times detection and severity, and the bootstrap two ways."""
   patients = draw_patients(rng)
-  second = {patient.study_uid: patient.scores[load_results.CORONA_SCORE]
+  second = {patient.study_uid: patient.scores[results.CORONA_SCORE]
             * rng.uniform(0.5, 2) for patient in patients}
   start, cpu_start = time.perf_counter(), time.process_time()
-  detection.detect(
-      patients, detection.DetectionOptions(bootstrap_draws=_DRAWS), second, 'second')
-  severity_analysis.grade_severity(patients)
+  experiments.detect(
+      patients, experiments.DetectionOptions(bootstrap_draws=_DRAWS), second, 'second')
+  experiments.grade_severity(patients)
   statistics = time.perf_counter() - start
   statistics_cpu = time.process_time() - cpu_start
   positive, negative = (
-      np.array([patient.scores[load_results.CORONA_SCORE] for patient in patients
+      np.array([patient.scores[results.CORONA_SCORE] for patient in patients
                 if patient.covid == covid]) for covid in (True, False))
   start = time.perf_counter()
   roc.bootstrap_interval(positive, negative, _DRAWS)
@@ -84,10 +82,10 @@ def time_clustering(rng: np.random.Generator) -> dict[str, float]:
   features[:800] += rng.normal(0, 0.5, _FEATURES)
   features[800:paper.POSITIVE_SLICES] += rng.normal(0, 0.5, _FEATURES)
   start, cpu_start = time.perf_counter(), time.process_time()
-  points = manifestation_model.fit_scaler(features, per_feature=True).apply(features)
-  scan = clustering.scan(points)
-  clustering.cluster(points, scan.elbow_k)
-  manifestation_model.fit_plane(points, seed=0)
+  points = clusters.fit_scaler(features, per_feature=True).apply(features)
+  scan = clusters.scan(points)
+  clusters.cluster(points, scan.elbow_k)
+  clusters.fit_plane(points, seed=0)
   return {'clustering_seconds': time.perf_counter() - start,
           'clustering_cpu_seconds': time.process_time() - cpu_start,
           'clustering_elbow_k': scan.elbow_k}

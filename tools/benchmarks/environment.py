@@ -1,5 +1,5 @@
 """TensorFlow set up as the commands set it; a benchmark imports this before it."""
 
-from covid_tf.predictors import tensorflow_defaults
+from covid_tf.predictors import in_process
 
-tensorflow_defaults.set_defaults()
+in_process.set_defaults()

@@ -16,14 +16,14 @@ from tf_keras_vis import gradcam as tf_keras_vis
 
 from covid_tf import contract
 from covid_tf.datasets import phantom
-from covid_tf.models import classifier
 from covid_tf.models import export
 from covid_tf.models import export_check
+from covid_tf.models import networks as networks_lib
 from covid_tf.models import preprocessing
-from covid_tf.models import trained
-from covid_tf.server import servable
+from covid_tf.models import weights
+from covid_tf.sessions import servable
 
-LAYERS = (classifier.FINE_LAYER, classifier.COARSE_LAYER)
+LAYERS = (networks_lib.FINE_LAYER, networks_lib.COARSE_LAYER)
 _FIRST_SEED = phantom.TRAINING_SEED_LIMIT + 500  # Held out.
 _CROP = (150, 210)  # Rows and columns: what a phantom's lungs take, about.
 
@@ -32,9 +32,9 @@ def networks(
     classifier_source: str | None, lungs_source: str | None
 ) -> tuple[keras.Model, keras.Model]:
   """(classifier, U-Net) from runs or weights files; the demo weights for None."""
-  slices, _ = trained.load(
-      contract.CLASSIFIER_MODEL, classifier_source or trained.DEMO)
-  unet, _ = trained.load(contract.LUNGS_MODEL, lungs_source or trained.DEMO)
+  slices, _ = weights.load_network(
+      contract.CLASSIFIER_MODEL, classifier_source or weights.DEMO)
+  unet, _ = weights.load_network(contract.LUNGS_MODEL, lungs_source or weights.DEMO)
   return slices, unet
 
 

@@ -15,7 +15,7 @@ from covid_tf.models import export
 from covid_tf.models import grad_cam
 from covid_tf.models import preprocessing
 from covid_tf.models import signatures
-from covid_tf.server import options
+from covid_tf.server import configuration
 from covid_tf.server import serving
 
 _LEAST_EVIDENCE = 1e-3  # Below it a map is rounding, whoever makes it.
@@ -99,7 +99,7 @@ def _served(network, unet, folded, hu) -> dict:
     with grad_cam_cases.served(folder) as answer:
       session = [answer(contract.CLASSIFIER_MODEL, contract.GRAD_CAM, part)
                  for part in parts]
-    server = serving.Server(options.ServerOptions(models=folder, port=0))
+    server = serving.Server(configuration.ServerOptions(models=folder, port=0))
     try:
       with covid_tf.connect(server.addresses[0]) as client:
         remote = [client.grad_cam(part)._asdict() for part in parts]

@@ -25,13 +25,11 @@ import tensorflow as tf
 
 from covid_tf.datasets import phantom
 from covid_tf.training import classifier_task
-from covid_tf.training import feed
 from covid_tf.training import loop
 from covid_tf.training import lung_task
-from covid_tf.training import options as options_lib
-from covid_tf.training import records
-from covid_tf.training import shards as shards_lib
-from covid_tf.training import stages
+from covid_tf.training import pipelines
+from covid_tf.training import shards
+from covid_tf.training import tasks
 
 _AHEAD = 16  # Batches; more than all its buffers hold.
 _SIZE = 256  # Rows and columns stored, as tools/import_dataset.py does.
@@ -44,8 +42,8 @@ def measure(
   with tempfile.TemporaryDirectory() as folder:
     pattern = _write_phantoms(pathlib.Path(folder), patients)
     task = _TASKS[network]()
-    options = options_lib.Options(pathlib.Path(folder) / 'run', (), batch)
-    source = feed.Feed(task, options, [shards_lib.look_through(pattern)], size, 0)
+    options = tasks.Options(pathlib.Path(folder) / 'run', (), batch)
+    source = pipelines.Feed(task, options, [shards.look_through(pattern)], size, 0)
     dataset = source(tf.distribute.InputContext(), 0)
     cached = next(iter(dataset))
     step = _training_step(task, size, batch, pathlib.Path(folder))
@@ -84,7 +82,7 @@ def _seconds(function, batches):
 
 
 def _training_step(task, size, batch, folder):
-  stage = stages.Stage(size, 1, 1e-4, 1e-4)
+  stage = tasks.Stage(size, 1, 1e-4, 1e-4)
   model = task.build(size)
   trainer = loop.Trainer(model, task.objective(model, stage), folder / 'trainer')
   step = trainer.train_step()
@@ -94,8 +92,8 @@ def _training_step(task, size, batch, folder):
 def _write_phantoms(folder, patients):
   for seed in range(patients):
     drawn = phantom.generate(phantom.draw_case(seed, matrix=_SIZE))
-    records.write_shard(folder / f'{seed}.tfrecord', [
-        records.SliceRecord(
+    shards.write_shard(folder / f'{seed}.tfrecord', [
+        shards.SliceRecord(
             hu, drawn.lung_mask[i], drawn.lesion_mask[i], (40, 30, 210, 226),
             int(drawn.lesion_mask[i].any()), drawn.volume.spacing_mm[1], f'p{seed}',
             f's{seed}', i, 'phantom')

@@ -17,12 +17,11 @@ import localization_quality
 import numpy as np
 import scipy.ndimage
 
-from covid_tf import corona_score
-from covid_tf import localization
-from covid_tf import lung_regions
-from covid_tf import lungs as lungs_lib
 from covid_tf import results
-from covid_tf.commands import model_options
+from covid_tf.analysis import corona_score
+from covid_tf.analysis import localization
+from covid_tf.analysis import lungs as lungs_lib
+from covid_tf.commands import shared_flags
 from covid_tf.datasets import phantom
 
 _SLICES, _SIDE = 300, 512
@@ -36,7 +35,7 @@ def speed() -> dict:
   box = results.LungBox(0, 0, _SIDE, _SIDE)
   mask = np.ones(shape, np.uint8)
   lungs = lungs_lib.Lungs(mask, box, mask.size, 0.0, 0.0)
-  regions = lung_regions.find_regions(mask, np.diag((0.7, 0.7, 1, 1))[[2, 1, 0, 3]])
+  regions = lungs_lib.find_regions(mask, np.diag((0.7, 0.7, 1, 1))[[2, 1, 0, 3]])
   seconds = {'ours': [], 'zoom': []}
   for _ in range(_ROUNDS):
     begin = time.perf_counter()
@@ -90,7 +89,7 @@ def quality(models, cases: int, box: str) -> dict:
 def main() -> None:
   parser = argparse.ArgumentParser(
       description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  model_options.add_arguments(parser)
+  shared_flags.add_model_arguments(parser)
   parser.add_argument(
       '--cases', type=int, default=12,
       help='phantoms for quality (default 12; 0: none)')
@@ -104,7 +103,7 @@ def main() -> None:
         f'{figures["fuse_score_s"]:.2f} s; scipy.ndimage.zoom '
         f'{figures["zoom_s"]:.2f} s, {figures["zoom_ratio"]:.1f} times as long')
   if arguments.cases:
-    with model_options.open_models(arguments) as models:
+    with shared_flags.open_models(arguments) as models:
       figures |= quality(models, arguments.cases, arguments.box)
     localization_quality.print_table(figures)
   if arguments.json:

@@ -6,9 +6,9 @@ import numpy as np
 import scipy.stats
 from sklearn import metrics
 
-from covid_tf import localization
-from covid_tf import lungs as lungs_lib
 from covid_tf import results
+from covid_tf.analysis import localization
+from covid_tf.analysis import lungs as lungs_lib
 
 BOXES = ('largest', 'union')
 

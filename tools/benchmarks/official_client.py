@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-from covid_tf.predictors import batches
+from covid_tf.predictors import interface
 
 
 @functools.cache
@@ -21,7 +21,7 @@ def study(address: str, full, crops) -> None:
   """Asks for lungs and Grad-CAM, in the same batches as our client."""
   for model, signature, hu in (('lungs', 'serving_default', full),
                                ('classifier', 'grad_cam', crops)):
-    for piece in batches.ranges(hu.shape, batches.BATCH_BYTES):
+    for piece in interface.ranges(hu.shape, interface.BATCH_BYTES):
       request = predict_pb2.PredictRequest()
       request.model_spec.name = model
       request.model_spec.signature_name = signature

@@ -25,15 +25,9 @@ import phantom_findings
 from covid_tf import errors
 from covid_tf import predictors
 from covid_tf.datasets import phantom
-from covid_tf.datasets import phantom_dicom
-from covid_tf.datasets import phantom_truth
-from covid_tf.demo import agreement
+from covid_tf.datasets.phantom import written
 from covid_tf.demo import drawing
-from covid_tf.demo import figures
-from covid_tf.demo import layout
 from covid_tf.demo import running
-from covid_tf.demo import scoring
-from covid_tf.demo import server_process
 from covid_tf.demo import summary
 
 # Seeds after the demo's, so that the two share no patient.
@@ -48,7 +42,7 @@ def main() -> int:
   arguments = _parse()
   # As Ctrl-C does: the server and the workers end too.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-  folder = layout.claim(arguments.output)
+  folder = drawing.claim_folder(arguments.output)
   cases, ungraded = _cases(arguments)
   findings = arguments.findings or arguments.paper_size
   keep_studies = arguments.keep_studies or findings
@@ -57,19 +51,19 @@ def main() -> int:
       identities = models.identities()
     print(summary.HEADER, flush=True)
     todo = [case for case in cases
-            if not scoring.is_scored(folder, case, identities)
+            if not running.is_scored(folder, case, identities)
             or keep_studies and not _is_drawn(folder, case)]
-    found = [agreement.compare(folder, drawing.case_name(case))
+    found = [summary.compare_case(folder, drawing.case_name(case))
              for case in cases if case not in todo]
     for name in _drawn(pool, folder, todo):
-      scoring.score_case(folder, name, address)
-      found.append(agreement.compare(folder, name))
+      running.score_case(folder, name, address)
+      found.append(summary.compare_case(folder, name))
       print(summary.row(found[-1]), flush=True)
       if not keep_studies:
         shutil.rmtree(folder.study(name))
       summary.write_summary(folder, found, ungraded)
     summary.write_summary(folder, found, ungraded)
-    named = figures.figures(found)
+    named = summary.named_figures(found)
     print(f'\n{len(found)} phantoms, {named["slices"]} slices\n'
           f'{summary.figures_text(named)}', flush=True)
     if findings:
@@ -138,7 +132,7 @@ def _server(arguments, folder, pool):
   models = arguments.models or folder.models
   if arguments.models is None:
     pool.submit(drawing.export_models, models).result()
-  with server_process.serving(models) as address:
+  with running.serving(models) as address:
     yield address
 
 
@@ -146,10 +140,10 @@ def _is_drawn(folder, case) -> bool:
   """Whether the study of this very phantom is there; its truth then is, too."""
   name = drawing.case_name(case)
   try:
-    truth = phantom_truth.read_truth(folder.truth(name))
+    truth = written.read_truth(folder.truth(name))
   except errors.UsageError:
     return False
-  return (truth.series_uid == phantom_dicom.series_uid(case)
+  return (truth.series_uid == written.series_uid(case)
           and folder.study(name).is_dir())
 
 

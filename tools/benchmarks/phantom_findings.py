@@ -11,22 +11,21 @@ import io
 import json
 import pathlib
 
-from covid_tf import files
 from covid_tf.cohort import paper
-from covid_tf.cohort import wording
-from covid_tf.commands import cohort as cohort_command
-from covid_tf.commands import manifestations as manifestations_command
-from covid_tf.datasets import phantom_truth
-from covid_tf.demo import layout
+from covid_tf.commands import cohort
+from covid_tf.commands import manifestations
+from covid_tf.datasets.phantom import written
+from covid_tf.demo import drawing
+from covid_tf.storage import files
 
 
-def write_kinds(folder: layout.DemoFolder, names: list[str]) -> pathlib.Path:
+def write_kinds(folder: drawing.DemoFolder, names: list[str]) -> pathlib.Path:
   """Writes the true kind of every slice: its phantom's, or none without a lesion."""
   text = io.StringIO()
   table = csv.writer(text, lineterminator='\n')
   table.writerow(('study_uid', 'slice', 'kind'))
   for name in names:
-    truth = phantom_truth.read_truth(folder.truth(name))
+    truth = written.read_truth(folder.truth(name))
     for index in range(truth.slice_count):
       kind = truth.kind if index in truth.positive_slices else 'none'
       table.writerow((truth.study_uid, index, kind))
@@ -35,7 +34,7 @@ def write_kinds(folder: layout.DemoFolder, names: list[str]) -> pathlib.Path:
   return path
 
 
-def find(folder: layout.DemoFolder, address: str, names: list[str]) -> dict:
+def find(folder: drawing.DemoFolder, address: str, names: list[str]) -> dict:
   """Runs both commands; stored features are not asked for again.
 
   Args:
@@ -50,9 +49,9 @@ def find(folder: layout.DemoFolder, address: str, names: list[str]) -> dict:
     errors.CovidTFError: see the commands.
   """
   kinds = write_kinds(folder, names)
-  _run(cohort_command, folder.root / 'results', folder.labels,
+  _run(cohort, folder.root / 'results', folder.labels,
        '--output', folder.root / 'cohort')
-  _run(manifestations_command, folder.root / 'studies',
+  _run(manifestations, folder.root / 'studies',
        '--output', folder.root / 'manifestations', '--server', address,
        '--results', folder.root / 'results', '--labels', folder.labels,
        '--kinds', kinds, '--clusters', paper.CLUSTERS, '--timeout', 600)
@@ -66,10 +65,10 @@ def text(named: dict) -> str:
   medians = ' and '.join(map(str, paper.MEDIANS_CM3_AS_LISTED))
   rows = [
       ('AUC of the score', _number(named['auc'], 3), f'{paper.AUC}'),
-      ('  95 % interval, DeLong', wording.interval(named['auc_ci95_delong']),
-       wording.interval(paper.AUC_CI95)),
-      ('  95 % interval, bootstrap', wording.interval(named['auc_ci95_bootstrap']), ''),
-      ('  95 % interval, Newcombe', wording.interval(named['auc_ci95_newcombe']), ''),
+      ('  95 % interval, DeLong', paper.interval(named['auc_ci95_delong']),
+       paper.interval(paper.AUC_CI95)),
+      ('  95 % interval, bootstrap', paper.interval(named['auc_ci95_bootstrap']), ''),
+      ('  95 % interval, Newcombe', paper.interval(named['auc_ci95_newcombe']), ''),
       ('Median, severe, cm³', _number(named['median_severe_cm3'], 1),
        f'{medians}, see docs/cohort.md'),
       ('Median, not severe, cm³', _number(named['median_non_severe_cm3'], 1), ''),

@@ -1,4 +1,4 @@
-r"""What the demo models are worth on the few real chests that the tests carry.
+r"""What the demo models are worth on the few real chests that the tests read.
 
   python tools/benchmarks/real_chests.py [--models DIR] [--json] [--picture FILE]
 
@@ -10,6 +10,7 @@ positive in a chest without COVID that training did see.
 
 import argparse
 import json
+import os
 import pathlib
 
 import nrrd
@@ -19,12 +20,14 @@ from scipy import ndimage
 from sklearn import metrics
 
 import covid_tf
-from covid_tf import localization
-from covid_tf import lungs
 from covid_tf import results
+from covid_tf.analysis import localization
+from covid_tf.analysis import lungs
 from covid_tf.datasets import implantation
 
-_DATA = pathlib.Path(__file__).parents[2] / 'tests' / 'data'
+# COVID_TF_REAL_CT names the folder of real CT; shared/data beside the checkout else.
+_DATA = pathlib.Path(os.environ.get('COVID_TF_REAL_CT') or (
+    pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data'))
 _ENLARGE = 4  # cip-ct64 has pixels of 4.2 mm: brought to the usual millimetre.
 _SMALLEST_LESION_MM2 = 60.0
 _SMALLEST_LUNG_MM2 = 1500.0
@@ -79,7 +82,7 @@ def _held_out_chest(models):
 
 def _chest_without_covid(models):
   """Positive slices and the score of lung-pet-ct-dx (a tumour, no COVID)."""
-  result = covid_tf.analyze(covid_tf.read_ct(_DATA / 'lung-pet-ct-dx'), models)
+  result = covid_tf.analyze(covid_tf.read_ct(_DATA / 'lung-pet-ct-dx-a0002-b40f'), models)
   return {'no_covid_positive_slices': len(result.positive_slices),
           'no_covid_slices': result.shape[0],
           'no_covid_corona_score_cm3': round(result.corona_score_cm3, 1),

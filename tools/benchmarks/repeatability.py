@@ -33,7 +33,7 @@ import numpy as np
 
 import covid_tf
 from covid_tf.datasets import phantom
-from covid_tf.predictors import demo_cache
+from covid_tf.predictors import in_process
 
 _BATCHES = {('classifier', 'grad_cam'): 2000, ('lungs', 'serving_default'): 500}
 _AT_ONCE = (1, 2, 4)
@@ -62,9 +62,9 @@ def ask(onednn: str, share: float) -> list[dict]:
 def ask_here(share: float) -> None:
   """Prints a JSON object for each setting, in this process's arithmetic."""
   from covid_tf.models import export_check
-  from covid_tf.server import servable
+  from covid_tf.sessions import servable
 
-  folder = demo_cache.demo_models()
+  folder = in_process.demo_models()
   crops = _crops()
   for model, signature in _BATCHES:
     with contextlib.closing(servable.Servable(folder / model / '1')) as served:

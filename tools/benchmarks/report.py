@@ -18,12 +18,12 @@ import time
 import numpy as np
 import tqdm
 
-from covid_tf import lungs
-from covid_tf import pipeline
 from covid_tf import results
 from covid_tf import volume as volume_lib
+from covid_tf.analysis import lungs
+from covid_tf.analysis import pipeline
 from covid_tf.datasets import phantom
-from covid_tf.reports import html
+from covid_tf.reports import case_report
 
 _SEED = phantom.TRAINING_SEED_LIMIT + 7  # Held out, with disease.
 _GRAIN_HU = 40  # A thin slice of a usual dose: what compresses worst.
@@ -84,7 +84,7 @@ def measure(volume, result) -> tuple[float, float, float]:
     path = pathlib.Path(folder) / 'report.html'
     for _ in range(_RUNS):
       begin, processor_begin = time.perf_counter(), time.process_time()
-      html.write_report(path, result, volume, demo_models=True)
+      case_report.write_report(path, result, volume, demo_models=True)
       seconds.append(time.perf_counter() - begin)
       processor.append(time.process_time() - processor_begin)
     return min(seconds), min(processor), path.stat().st_size / 1e6

@@ -69,6 +69,6 @@ def local_server(models_dir, *flags: str) -> contextlib.AbstractContextManager[S
 
 def demo_models() -> pathlib.Path:
   """The exported demo models."""
-  from covid_tf.predictors import demo_cache
+  from covid_tf.predictors import in_process
 
-  return demo_cache.demo_models()
+  return in_process.demo_models()

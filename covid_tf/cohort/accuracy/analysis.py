@@ -5,17 +5,49 @@ import dataclasses
 import pathlib
 
 from covid_tf import errors
-from covid_tf.cohort import cohort_page
-from covid_tf.cohort import cohort_report
-from covid_tf.cohort import comparable
-from covid_tf.cohort import detection as detection_lib
-from covid_tf.cohort import figures
-from covid_tf.cohort import find_results
-from covid_tf.cohort import first_time_point
 from covid_tf.cohort import labels as labels_lib
-from covid_tf.cohort import load_results
-from covid_tf.cohort import severity_analysis
-from covid_tf.reports import figure_style
+from covid_tf.cohort import results as results_lib
+from covid_tf.cohort.accuracy import experiments
+from covid_tf.cohort.accuracy import report as report_lib
+from covid_tf.reports import figures
+
+# Whether the scores of many results may be compared.
+
+def require_comparable(results: Sequence[results_lib.StudyResult]) -> None:
+  """Refuses results whose scores do not compare.
+
+  Raises:
+    errors.UsageError: several schema versions, models or thresholds; says which.
+  """
+  for kind, key, in_words in (
+      ('schema versions', lambda result: repr(result.schema_version),
+       lambda result: str(result.schema_version)),
+      ('models', lambda result: repr(sorted(result.models.items())), _models_in_words),
+      ('slice and map thresholds', lambda result: repr(sorted(result.cuts.items())),
+       _cuts_in_words)):
+    groups = {}
+    for result in results:
+      groups.setdefault(key(result), []).append(result)
+    if len(groups) > 1:
+      found = '; '.join(
+          f'{in_words(members[0])} in {len(members)} ({members[0].path}, …)'
+          for members in groups.values())
+      raise errors.UsageError(
+          f'results of one kind are required, found {len(groups)} {kind}: {found}. '
+          'Their scores do not compare: score all studies alike, or pass '
+          '--allow-mixed.')
+
+
+def _models_in_words(result: results_lib.StudyResult) -> str:
+  return ', '.join(
+      f'{name} version {version or "unknown"} (card {digest[:12] or "unknown"})'
+      for name, (version, digest) in sorted(result.models.items())) or 'none named'
+
+
+def _cuts_in_words(result: results_lib.StudyResult) -> str:
+  return ', '.join(
+      f'{name} {value}' for name, value in sorted(result.cuts.items())) or 'none named'
+
 
 _OPERATING_POINT = 'operating_point.json'
 _ROC = 'detection_roc'
@@ -35,7 +67,7 @@ class CohortOptions:
     require_all: refuse studies that would be left out.
   """
 
-  detection: detection_lib.DetectionOptions = detection_lib.DetectionOptions()
+  detection: experiments.DetectionOptions = experiments.DetectionOptions()
   severity_order: tuple[str, ...] = ()
   second_score: str = 'involved_lung_fraction'
   second_results: pathlib.Path | None = None
@@ -45,7 +77,7 @@ class CohortOptions:
 
 def analyze_cohort(
     results_root: pathlib.Path | str, labels_path: pathlib.Path | str,
-    options: CohortOptions = CohortOptions()) -> cohort_report.CohortReport:
+    options: CohortOptions = CohortOptions()) -> report_lib.CohortReport:
   """Analyzes stored results against labels.
 
   Args:
@@ -61,23 +93,23 @@ def analyze_cohort(
   """
   root = pathlib.Path(results_root)
   labels = labels_lib.read_labels(labels_path, options.severity_order)
-  results, failed = load_results.load_results(root)
-  cohort = first_time_point.select(labels, results)
+  results, failed = results_lib.load_results(root)
+  cohort = labels_lib.first_time_points(labels, results)
   if options.require_all:
     _require_all(cohort, failed)
   labelled = {label.study_uid for label in labels}
   used = tuple(result for result in results if result.study_uid in labelled)
   mixed = _mixed(used, options.allow_mixed)
   second, second_name = _second(options, used)
-  return cohort_report.CohortReport(
+  return report_lib.CohortReport(
       root, used, failed, cohort,
-      detection_lib.detect(cohort.patients, options.detection, second, second_name),
-      severity_analysis.grade_severity(cohort.patients, options.severity_order),
+      experiments.detect(cohort.patients, options.detection, second, second_name),
+      experiments.grade_severity(cohort.patients, options.severity_order),
       warnings=_demo(used) + mixed + _left_out(cohort, failed), mixed=bool(mixed))
 
 
 def write_report(
-    report: cohort_report.CohortReport, output: pathlib.Path | str,
+    report: report_lib.CohortReport, output: pathlib.Path | str,
     point_name: str = 'youden') -> None:
   """Writes cohort.json, cohort.html, operating_point.json and the figures.
 
@@ -92,16 +124,16 @@ def write_report(
   output = pathlib.Path(output)
   _clear(output)
   if report.detection.curve:
-    figure_style.save(
-        figures.roc_figure(report.detection), output / 'figures' / _ROC)
+    figures.save(
+        report_lib.roc_figure(report.detection), output / 'figures' / _ROC)
   if report.severity.grades:
-    figure_style.save(
-        figures.severity_figure(report.severity), output / 'figures' / _BOXES)
+    figures.save(
+        report_lib.severity_figure(report.severity), output / 'figures' / _BOXES)
   for point in report.detection.points:
     if point.name == point_name and not report.mixed:
-      cohort_report.write_operating_point(report, point, output / _OPERATING_POINT)
-  cohort_page.write_page(report, output / 'cohort.html')
-  cohort_report.write_json(report, output / 'cohort.json')
+      report_lib.write_operating_point(report, point, output / _OPERATING_POINT)
+  report_lib.write_page(report, output / 'cohort.html')
+  report_lib.write_json(report, output / 'cohort.json')
 
 
 def _clear(output: pathlib.Path) -> None:
@@ -116,16 +148,16 @@ def _clear(output: pathlib.Path) -> None:
         'another one.') from error
 
 
-def _demo(results: Sequence[load_results.StudyResult]) -> tuple[str, ...]:
+def _demo(results: Sequence[results_lib.StudyResult]) -> tuple[str, ...]:
   count = sum(result.demo_models for result in results)
   return (f'Results by the demo models, trained on phantoms: {count}. They show how '
           'this works and measure no patient.',) if count else ()
 
 
 def _mixed(
-    results: Sequence[load_results.StudyResult], allowed: bool) -> tuple[str, ...]:
+    results: Sequence[results_lib.StudyResult], allowed: bool) -> tuple[str, ...]:
   try:
-    comparable.require_comparable(results)
+    require_comparable(results)
   except errors.UsageError as error:
     if not allowed:
       raise
@@ -134,7 +166,7 @@ def _mixed(
 
 
 def _second(
-    options: CohortOptions, used: Sequence[load_results.StudyResult]
+    options: CohortOptions, used: Sequence[results_lib.StudyResult]
 ) -> tuple[dict[str, float] | None, str]:
   """(study UID to the second score, its name); None where there is none."""
   if options.second_results is None:
@@ -142,21 +174,21 @@ def _second(
     values = {result.study_uid: result.scores[name]
               for result in used if name in result.scores}
     return values or None, name.replace('_', ' ')
-  others, _ = load_results.load_results(options.second_results)
+  others, _ = results_lib.load_results(options.second_results)
   wanted = {result.study_uid for result in used}
   others = [other for other in others if other.study_uid in wanted]
   if not others:
     raise errors.UsageError(
         f'{options.second_results}: results of the same studies are required, found '
         'no study_uid in common.')
-  comparable.require_comparable(others)
-  return ({other.study_uid: other.scores[load_results.CORONA_SCORE]
+  require_comparable(others)
+  return ({other.study_uid: other.scores[results_lib.CORONA_SCORE]
            for other in others}, f'Corona score in {options.second_results.name}')
 
 
 def _left_out(
-    cohort: first_time_point.Cohort,
-    failed: Sequence[find_results.FailedStudy]) -> tuple[str, ...]:
+    cohort: labels_lib.Cohort,
+    failed: Sequence[results_lib.FailedStudy]) -> tuple[str, ...]:
   counts = (
       (len(failed), 'failed: no score, and if failure goes with disease every figure '
                     'here is off'),
@@ -169,8 +201,8 @@ def _left_out(
 
 
 def _require_all(
-    cohort: first_time_point.Cohort,
-    failed: Sequence[find_results.FailedStudy]) -> None:
+    cohort: labels_lib.Cohort,
+    failed: Sequence[results_lib.FailedStudy]) -> None:
   left_out = (
       [f'{study.path} ({study.reason})' for study in failed]
       + [f'{uid} (labelled, no result)' for uid in cohort.labels_without_result]

@@ -1,15 +1,17 @@
-"""Does the score tell patients with disease from those without? (Section 3.2.)"""
+"""The paper's two questions of a cohort: detection and severity (section 3.2)."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
 
 import numpy as np
 
-from covid_tf.cohort import delong
-from covid_tf.cohort import first_time_point
-from covid_tf.cohort import load_results
-from covid_tf.cohort import operating_points
-from covid_tf.cohort import roc
+from covid_tf.cohort import labels
+from covid_tf.cohort import results
+from covid_tf.statistics import groups as groups_lib
+from covid_tf.statistics import operating_points
+from covid_tf.statistics import roc
+
+# Does the score tell patients with disease from those without? (Section 3.2.)
 
 # Below this many patients in a group DeLong's interval is known to be too narrow.
 _FEW_PATIENTS = 10
@@ -50,7 +52,7 @@ class ScoreComparison:
   n_negative: int
   auc: float
   second_auc: float
-  paired: delong.PairedComparison | None
+  paired: roc.PairedComparison | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Detection:
 
 
 def detect(
-    patients: Sequence[first_time_point.Patient],
+    patients: Sequence[labels.Patient],
     options: DetectionOptions = DetectionOptions(),
     second: Mapping[str, float] | None = None, second_name: str = '') -> Detection:
   """Analyzes detection.
@@ -98,20 +100,20 @@ def detect(
   Returns:
     The analysis; without both groups only its counts and a message.
   """
-  positive, negative = _groups(patients, load_results.CORONA_SCORE)
+  positive, negative = _groups(patients, results.CORONA_SCORE)
   counts = (len(positive), len(negative))
   if not len(positive) or not len(negative):
     missing = 'covid 1' if not len(positive) else 'covid 0'
     return Detection(*counts, options, messages=(
         f'Detection needs patients with and without disease; none has {missing}, so '
         'there is no ROC curve.',))
-  area = delong.estimate(positive, negative)
+  area = roc.estimate_area(positive, negative)
   auc = float(area.auc[0])
   curve = roc.curve(positive, negative)
   points, point_messages = _points(curve, positive, negative, options)
   comparison = _compare(patients, second, second_name) if second else None
   intervals = {'auc_ci95_newcombe': roc.newcombe_interval(auc, *counts)}
-  if min(counts) >= delong.SMALLEST_GROUP:
+  if min(counts) >= roc.SMALLEST_GROUP:
     intervals |= {
         'auc_standard_error': float(area.standard_error()[0]),
         'auc_ci95_delong': tuple(float(limit) for limit in area.interval()[0]),
@@ -119,7 +121,7 @@ def detect(
             positive, negative, options.bootstrap_draws, options.seed)}
   return Detection(
       *counts, options, auc=auc, curve=curve, points=points, comparison=comparison,
-      messages=_messages(auc, positive, negative) + point_messages, **intervals)
+      messages=_detection_messages(auc, positive, negative) + point_messages, **intervals)
 
 
 def _groups(patients, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -160,21 +162,21 @@ def _compare(
   both = [dataclasses.replace(patient, scores=patient.scores | {
       'second': second[patient.study_uid]})
           for patient in patients if patient.study_uid in second]
-  positive, negative = _groups(both, load_results.CORONA_SCORE)
+  positive, negative = _groups(both, results.CORONA_SCORE)
   second_positive, second_negative = _groups(both, 'second')
   if not len(positive) or not len(negative):
     return None
-  areas = delong.estimate(
+  areas = roc.estimate_area(
       np.stack([positive, second_positive]), np.stack([negative, second_negative]))
-  paired = None if areas.covariance is None else delong.compare_paired(areas)
+  paired = None if areas.covariance is None else roc.compare_paired(areas)
   return ScoreComparison(name, len(positive), len(negative), float(areas.auc[0]),
                          float(areas.auc[1]), paired)
 
 
-def _messages(auc: float, positive, negative) -> tuple[str, ...]:
+def _detection_messages(auc: float, positive, negative) -> tuple[str, ...]:
   messages = []
   smaller = min(len(positive), len(negative))
-  if smaller < delong.SMALLEST_GROUP:
+  if smaller < roc.SMALLEST_GROUP:
     messages.append(
         'One patient in a group has no spread: no DeLong and no bootstrap interval; '
         "Newcombe's interval alone is given.")
@@ -184,7 +186,7 @@ def _messages(auc: float, positive, negative) -> tuple[str, ...]:
         'be too narrow.')
   if len(np.unique(np.concatenate([positive, negative]))) == 1:
     messages.append('All scores are equal: they hold no information on disease.')
-  elif auc in (0.0, 1.0) and smaller >= delong.SMALLEST_GROUP:
+  elif auc in (0.0, 1.0) and smaller >= roc.SMALLEST_GROUP:
     messages.append(
         'The groups separate wholly, so the DeLong and bootstrap intervals have no '
         "width; that is no certainty. Newcombe's interval still depends on the "
@@ -194,3 +196,82 @@ def _messages(auc: float, positive, negative) -> tuple[str, ...]:
         'Patients with disease score lower than those without: look for swapped '
         'labels before anything else.')
   return tuple(messages)
+
+
+# Severity of the graded patients, or why there is nothing to say. (Section 3.2.)
+
+_FEW_SEVERITY_PATIENTS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class SeverityAnalysis:
+  """What the grades say of the score.
+
+  Attributes:
+    grades: in the order given, else alphabetical.
+    order_given: whether that order means mild to severe.
+    scores_cm3: float64 [n] of each grade.
+    summaries: median and quartiles of each grade.
+    two: comparison of two grades; None for any other number.
+    many: comparison of three grades or more; None below.
+    messages: what a statistician would add.
+  """
+
+  grades: tuple[str, ...] = ()
+  order_given: bool = False
+  scores_cm3: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  summaries: dict[str, groups_lib.GroupSummary] = dataclasses.field(default_factory=dict)
+  two: groups_lib.TwoGroups | None = None
+  many: groups_lib.ManyGroups | None = None
+  messages: tuple[str, ...] = ()
+
+
+def grade_severity(
+    patients: Sequence[labels.Patient],
+    order: Sequence[str] = ()) -> SeverityAnalysis:
+  """Analyzes the graded patients.
+
+  Args:
+    patients: one entry a patient; those without a grade are left out.
+    order: grades from mild to severe; empty: alphabetical, and no trend.
+
+  Returns:
+    The analysis; for fewer than two grades only what can be said.
+  """
+  scores = {}
+  for patient in patients:
+    if patient.severity is not None:
+      scores.setdefault(patient.severity, []).append(
+          patient.scores[results.CORONA_SCORE])
+  grades = tuple(grade for grade in (order or sorted(scores)) if grade in scores)
+  scores = {grade: np.array(sorted(scores[grade])) for grade in grades}
+  groups = [scores[grade] for grade in grades]
+  return SeverityAnalysis(
+      grades, bool(order), scores,
+      {grade: groups_lib.summarize(scores[grade]) for grade in grades},
+      two=groups_lib.compare_two(*groups) if len(groups) == 2 else None,
+      many=groups_lib.compare_many(groups, bool(order)) if len(groups) > 2 else None,
+      messages=tuple(_severity_messages(scores, order)))
+
+
+def _severity_messages(scores: dict[str, np.ndarray], order: Sequence[str]):
+  if not scores:
+    yield 'No patient is graded: there is no comparison of severity.'
+    return
+  if len(scores) == 1:
+    yield (f'All graded patients are {next(iter(scores))!r}: at least two grades are '
+           'needed for a comparison.')
+    return
+  absent = [grade for grade in order if grade not in scores]
+  if absent:
+    yield f'No patient is graded {", ".join(absent)}.'
+  small = [f'{grade} ({len(values)})' for grade, values in scores.items()
+           if len(values) < _FEW_SEVERITY_PATIENTS]
+  if small:
+    yield (f'Very few patients: {", ".join(small)}. A large p-value says little here, '
+           'and medians will move with the next patient.')
+  if len(np.unique(np.concatenate(list(scores.values())))) == 1:
+    yield 'All scores are equal: they hold no information on severity.'
+  if len(scores) > 2 and not order:
+    yield ('More than two grades and no order of them: no test for trend '
+           '(state the order from mild to severe).')

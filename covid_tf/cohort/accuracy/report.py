@@ -1,18 +1,23 @@
-"""All that one run over a cohort found, and its JSON."""
+"""All that one run over a cohort found: its JSON and its page."""
 
 import dataclasses
 import json
 import pathlib
 
-from covid_tf import files
+import matplotlib.figure
+import numpy as np
+
 from covid_tf import version
-from covid_tf.cohort import detection as detection_lib
-from covid_tf.cohort import find_results
-from covid_tf.cohort import first_time_point
-from covid_tf.cohort import load_results
-from covid_tf.cohort import operating_points
+from covid_tf.cohort import labels
 from covid_tf.cohort import paper
-from covid_tf.cohort import severity_analysis
+from covid_tf.cohort import results as results_lib
+from covid_tf.cohort.accuracy import experiments
+from covid_tf.reports import figures
+from covid_tf.reports import pages
+from covid_tf.statistics import operating_points
+from covid_tf.storage import files
+
+# All that one run over a cohort found, and its JSON.
 
 SCHEMA_VERSION = 1  # Of cohort.json and operating_point.json.
 
@@ -33,11 +38,11 @@ class CohortReport:
   """
 
   root: pathlib.Path
-  results: tuple[load_results.StudyResult, ...]
-  failed: tuple[find_results.FailedStudy, ...]
-  cohort: first_time_point.Cohort
-  detection: detection_lib.Detection
-  severity: severity_analysis.SeverityAnalysis
+  results: tuple[results_lib.StudyResult, ...]
+  failed: tuple[results_lib.FailedStudy, ...]
+  cohort: labels.Cohort
+  detection: experiments.Detection
+  severity: experiments.SeverityAnalysis
   warnings: tuple[str, ...]
   mixed: bool = False
 
@@ -76,7 +81,7 @@ def as_dict(report: CohortReport) -> dict:
       'patients': [
           {'study_uid': patient.study_uid, 'covid': int(patient.covid),
            'severity': patient.severity,
-           load_results.CORONA_SCORE: patient.scores[load_results.CORONA_SCORE]}
+           results_lib.CORONA_SCORE: patient.scores[results_lib.CORONA_SCORE]}
           for patient in report.cohort.patients],
   }
 
@@ -98,7 +103,7 @@ def _studies(report: CohortReport) -> dict:
   }
 
 
-def _detection(detection: detection_lib.Detection) -> dict:
+def _detection(detection: experiments.Detection) -> dict:
   curve = detection.curve
   return {
       'n_positive': detection.n_positive,
@@ -122,7 +127,7 @@ def _detection(detection: detection_lib.Detection) -> dict:
   }
 
 
-def _severity(analysis: severity_analysis.SeverityAnalysis) -> dict:
+def _severity(analysis: experiments.SeverityAnalysis) -> dict:
   two, many = analysis.two, analysis.many
   return {
       'grades': list(analysis.grades),
@@ -172,3 +177,159 @@ def relative(path: pathlib.Path | str, root: pathlib.Path) -> str:
   """`path` below `root`, with forward slashes; results travel without their disk."""
   path = pathlib.Path(path)
   return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+# Figure 4 of the paper, of this cohort: the box plot and the ROC curve.
+
+# Hollow and of falling size: several points may be one place of the curve.
+_POINT_MARKS = {'youden': ('o', 11), 'sensitivity': ('s', 7.5), 'threshold': ('D', 4)}
+_POINT_NAMES = {'youden': 'Youden', 'sensitivity': 'Fixed sensitivity',
+                'threshold': 'Stated threshold'}
+
+
+def roc_figure(detection: experiments.Detection) -> matplotlib.figure.Figure:
+  """Draws the ROC curve; `detection.curve` must be there."""
+  with figures.styled():
+    figure = figures.new_figure(height_inch=4.15)
+    axes = figure.add_subplot()
+    curve = detection.curve
+    axes.plot([0, 1], [0, 1], color=figures.GREY, lw=0.7, ls=':', zorder=1)
+    axes.plot(
+        np.append(1.0, 1 - curve.specificity), np.append(1.0, curve.sensitivity),
+        color=figures.BLUE, lw=1.5, zorder=3, clip_on=False,
+        label=f'Corona score, AUC {detection.auc:.3f}')
+    for point, colour in zip(detection.points, figures.CATEGORIES[1:]):
+      mark, size = _POINT_MARKS[point.name]
+      axes.plot(
+          1 - point.specificity.value, point.sensitivity.value, mark, mec=colour,
+          mfc='none', ms=size, mew=1.4, ls='', clip_on=False, zorder=4,
+          label=f'{_POINT_NAMES[point.name]}, > {point.threshold_cm3:.1f} cm³')
+    axes.set(xlabel='1 − specificity', ylabel='Sensitivity', xlim=(0, 1), ylim=(0, 1),
+             aspect='equal')
+    axes.legend(loc='lower right', fontsize=7, handlelength=1.4)
+    figures.put_caption(figure, roc_caption(detection))
+    return figure
+
+
+def roc_caption(detection: experiments.Detection) -> str:
+  """What the ROC figure shows, with n and interval."""
+  return (
+      f'ROC curve of the Corona score: {detection.n_positive} patients with and '
+      f'{detection.n_negative} without COVID-19, one study each. AUC '
+      f'{detection.auc:.3f}; 95 % CI {paper.interval(detection.auc_ci95_delong)} '
+      f'(DeLong), {paper.interval(detection.auc_ci95_bootstrap)} (bootstrap over '
+      f'patients, {detection.options.bootstrap_draws} draws), '
+      f'{paper.interval(detection.auc_ci95_newcombe)} (Newcombe). Dotted: chance.')
+
+
+def severity_figure(
+    analysis: experiments.SeverityAnalysis) -> matplotlib.figure.Figure:
+  """Draws the box plot with every patient; needs at least one grade."""
+  with figures.styled():
+    figure = figures.new_figure(height_inch=4.1)
+    axes = figure.add_subplot()
+    groups = [analysis.scores_cm3[grade] for grade in analysis.grades]
+    boxes = axes.boxplot(
+        groups, widths=0.5, showfliers=False, patch_artist=True,
+        medianprops={'color': 'black', 'lw': 1.4}, boxprops={'lw': 0.8},
+        whiskerprops={'lw': 0.8}, capprops={'lw': 0.8})
+    colours = _colours(len(groups))
+    for position, (scores, colour) in enumerate(zip(groups, colours), start=1):
+      boxes['boxes'][position - 1].set_facecolor(colour + '33')
+      axes.scatter(
+          position + _beside_each_other(scores), scores, s=9, color=colour,
+          edgecolors='white', linewidths=0.3, zorder=3)
+    axes.set_xticklabels(
+        [f'{grade}\n(n = {len(scores)})'
+         for grade, scores in zip(analysis.grades, groups)])
+    axes.set_ylabel('Corona score (cm³)')
+    axes.set_ylim(bottom=min(0.0, -0.02 * max(map(max, groups))))
+    figures.put_caption(figure, severity_caption(analysis))
+    return figure
+
+
+def severity_caption(analysis: experiments.SeverityAnalysis) -> str:
+  """What the box plot shows, with n, medians, interval and test."""
+  medians = '; '.join(
+      f'{grade} {paper.cubic_centimetres(summary.median_cm3)} '
+      f'({paper.interval(summary.quartiles_cm3, 1)}, n = {summary.n})'
+      for grade, summary in analysis.summaries.items())
+  text = (
+      'Corona score by severity, first time point of each patient. Median '
+      f'(quartiles): {medians}. Boxes: quartiles; whiskers: furthest point within 1.5 '
+      'interquartile ranges; points: patients. ')
+  if analysis.two:
+    text += _two_group_words(analysis)
+  elif analysis.many:
+    text += f'Kruskal-Wallis {paper.p_value(analysis.many.kruskal_wallis_p_value)}. '
+    if analysis.many.trend:
+      text += ('Jonckheere-Terpstra trend '
+               f'{paper.p_value(analysis.many.trend.p_value)}.')
+  return text.strip()
+
+
+def _two_group_words(analysis: experiments.SeverityAnalysis) -> str:
+  two = analysis.two
+  first, second = analysis.grades
+  return (
+      'Wilcoxon rank-sum, two-sided, '
+      f'{paper.p_value(two.rank_sum.p_value)} ({two.rank_sum.method}). Shift '
+      f'{second} − {first}: {paper.cubic_centimetres(two.shift.estimate_cm3)}, 95 % '
+      f'CI {paper.interval(two.shift.interval_cm3, 1)} (Hodges-Lehmann). AUC '
+      f'{two.auc:.2f}, 95 % CI {paper.interval(two.auc_interval, 2)} (DeLong).')
+
+
+def _colours(count: int) -> list[str]:
+  palette = figures.CATEGORIES
+  return [palette[i % len(palette)] for i in range(count)]
+
+
+def _beside_each_other(scores: np.ndarray) -> np.ndarray:
+  """float64 [n]: sideways offsets that part near points, without chance.
+
+  Args:
+    scores: float64 [n], ascending.
+  """
+  steps = np.array([0, 1, -1, 2, -2])
+  return 0.055 * steps[np.arange(len(scores)) % len(steps)]
+
+
+# cohort.html: everything on one page that needs no other file.
+
+_MOST_LISTED = 50  # The rest is in cohort.json.
+
+
+def write_page(report: CohortReport, path: pathlib.Path) -> None:
+  """Writes the page.
+
+  Args:
+    report: what was found.
+    path: the HTML file.
+  """
+  detection, severity = report.detection, report.severity
+  files.write_atomically(path, pages.render(
+      'cohort.html', report=report, detection=detection, severity=severity,
+      paper=paper, words=paper, point_names=_POINT_NAMES, most=_MOST_LISTED,
+      left_out=_left_out(report), demo_models=report.demo_models,
+      roc_svg=(figures.svg_text(roc_figure(detection))
+               if detection.curve else None),
+      severity_svg=(figures.svg_text(severity_figure(severity))
+                    if severity.grades else None)))
+
+
+def _left_out(report: CohortReport) -> list[tuple[str, list[str]]]:
+  """(title, entries) of every study that is not in the numbers."""
+  cohort = report.cohort
+  failed = [f'{relative(study.path, report.root)}: {study.reason}'
+            for study in report.failed]
+  unlabelled = [relative(path, report.root)
+                for path in cohort.results_without_label]
+  groups = [
+      ('failed studies', failed),
+      ('labelled, but without a result', list(cohort.labels_without_result)),
+      ('scored, but without a label', unlabelled),
+      ('later time points of the same patient', list(cohort.later_studies)),
+      ('first time points without a result (a later study stands in)',
+       list(cohort.first_not_scored)),
+  ]
+  return [(title, entries) for title, entries in groups if entries]

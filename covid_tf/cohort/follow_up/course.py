@@ -7,7 +7,7 @@ import itertools
 import pathlib
 
 from covid_tf import errors
-from covid_tf.reports import stored_result
+from covid_tf.storage import result_json
 
 # Ours. Two scans of one patient differ by their depth of breath; beyond these the
 # reader is told. They are no limits of repeatability, which nobody has measured.
@@ -27,7 +27,7 @@ class Measure:
   unit: str
   region: str = ''
 
-  def of(self, result: stored_result.StoredResult) -> float:
+  def of(self, result: result_json.StoredResult) -> float:
     """The number, in the unit of result.json (fractions in [0, 1])."""
     if self.region:
       return result.corona_score_by_region_cm3[self.region]
@@ -71,7 +71,7 @@ class TimePoint:
     days: since the first study; None where a study has no date.
   """
 
-  result: stored_result.StoredResult
+  result: result_json.StoredResult
   folder: pathlib.Path
   days: int | None
 
@@ -131,7 +131,7 @@ def follow_up(
     errors.UsageError: fewer than two studies, a study twice, different patients,
       or results that do not compare.
   """
-  read = [(path if path.is_dir() else path.parent, stored_result.read_result(path))
+  read = [(path if path.is_dir() else path.parent, result_json.read_result(path))
           for path in paths]
   _require_two_studies(read)
   identity = _identity(read, same_patient)

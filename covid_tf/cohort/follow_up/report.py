@@ -4,28 +4,207 @@ import dataclasses
 import json
 import pathlib
 
-from covid_tf import files
+import matplotlib.figure
+import matplotlib.ticker
+import numpy as np
+
+from covid_tf import results
 from covid_tf import version
-from covid_tf.cohort import follow_up as follow_up_lib
-from covid_tf.cohort import follow_up_figure
-from covid_tf.cohort import follow_up_maps
-from covid_tf.reports import figure_style
+from covid_tf.cohort.follow_up import course
+from covid_tf.reports import case_pictures
+from covid_tf.reports import figures
 from covid_tf.reports import pages
 from covid_tf.reports import pictures
-from covid_tf.reports import study_files
-from covid_tf.reports import wording
+from covid_tf.reports import rendering
+from covid_tf.reports import scored_study
+from covid_tf.storage import files
+from covid_tf.storage import maps as maps_lib
+
+# How score, involved lung and lung volume of one patient run in time.
+
+_WIDTH_INCH = 7.0
+_MARKS = ('^', 's', 'v')  # Of the thirds, so that a grey print still reads.
+
+
+def trend_figure(follow_up: course.FollowUp) -> matplotlib.figure.Figure:
+  """Draws the course of the four measures that matter most, each from zero."""
+  with figures.styled():
+    figure = figures.new_figure(4.2, _WIDTH_INCH)
+    (score, thirds), (involved, volume) = figure.subplots(2, 2)
+    _line(score, follow_up, course.SCORE, figures.ORANGE, 'o')
+    for measure, colour, mark in zip(
+        course.THIRDS, figures.CATEGORIES, _MARKS):
+      _line(thirds, follow_up, measure, colour, mark)
+    thirds.legend(fontsize=7, handlelength=2)
+    _line(involved, follow_up, course.INVOLVED, figures.PURPLE, 'o')
+    _line(volume, follow_up, course.LUNG_VOLUME, figures.BLUE, 'o')
+    for axes, title in (
+        (score, 'Corona score (cm³)'), (thirds, 'Score by third of the lungs (cm³)'),
+        (involved, 'Involved lung (%)'), (volume, 'Lung volume (cm³)')):
+      axes.set_title(title, fontsize=8, loc='left')
+      axes.set_ylim(0, max(axes.get_ylim()[1] * 1.08, 1e-3))
+      _name_studies(axes, follow_up)
+    figures.put_caption(figure, trend_caption(follow_up), line_characters=138)
+    return figure
+
+
+def trend_caption(follow_up: course.FollowUp) -> str:
+  """What the figure shows."""
+  place = 'against days since the first' if _over_days(follow_up) else (
+      'in the order given')
+  return (
+      f'{len(follow_up.points)} studies of one patient, {place}; one measurement '
+      'each, so no interval. Thirds are of the lungs\' height, their score is inside '
+      'the segmented lungs. Research use only.')
+
+
+def _line(axes, follow_up, measure, colour, mark):
+  scale = 100 if measure.unit == '%' else 1
+  axes.plot(
+      _places(follow_up), [scale * measure.of(point.result)
+                           for point in follow_up.points],
+      marker=mark, ms=4.5, lw=1.3, color=colour, label=measure.title, clip_on=False)
+
+
+def _over_days(follow_up) -> bool:
+  """Whether days part the studies: of one day, they stand in the order given."""
+  return follow_up.by_date and follow_up.points[-1].days > follow_up.points[0].days
+
+
+def _places(follow_up) -> list[int]:
+  if not _over_days(follow_up):
+    return list(range(len(follow_up.points)))
+  return [point.days for point in follow_up.points]
+
+
+def _name_studies(axes, follow_up):
+  places = _places(follow_up)
+  if _over_days(follow_up):
+    axes.set_xlabel('Days', labelpad=1)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+  else:
+    axes.set_xlabel('Study, all of one day' if follow_up.by_date else 'Study', labelpad=1)
+    axes.set_xticks(places, [str(place + 1) for place in places])
+  span = (places[-1] - places[0]) or 1
+  axes.set_xlim(places[0] - 0.06 * span, places[-1] + 0.06 * span)
+
+
+# Maps of several studies side by side, at matching levels of the lungs.
+
+# Shares of the lungs' height, from the head down. Ours: no registration, but the
+# same place in the lungs whatever the slices and the depth of breath.
+LEVELS = (0.8, 0.6, 0.4, 0.2)
+_MARGIN_MM = 10
+_BACKGROUND, _LUNG = 14, 92  # Greys: there is no CT beside a result.
+_COLUMNS, _QUALITY, _HEAT_COLUMNS = 320, 60, 72
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+  """One level of one study.
+
+  Attributes:
+    height: share of the lungs' height.
+    index: of the slice nearest to it.
+    picture: lungs and map of that slice.
+    score_cm3: the slice's part of the score.
+  """
+
+  height: float
+  index: int
+  picture: case_pictures.Picture
+  score_cm3: float
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyMaps:
+  """The pictures of one study.
+
+  Attributes:
+    front: the rendered lungs from the front.
+    view: how its slices lie on the page.
+    heat_place: (x, y, width, height) of the map in a level's picture, in mm.
+    levels: as LEVELS.
+  """
+
+  front: case_pictures.Rendering
+  view: pictures.PlaneView
+  heat_place: tuple[float, float, float, float]
+  levels: tuple[Level, ...]
+
+
+def study_maps(point: course.TimePoint) -> StudyMaps | None:
+  """Draws one study from its NIfTI files; None where they are not there.
+
+  Raises:
+    errors.UsageError: a file is damaged or of another study.
+  """
+  if not maps_lib.has_maps(point.folder):
+    return None
+  mask, map_, affine = maps_lib.read_maps(point.folder, point.result)
+  view = pictures.plane_view(affine, mask.shape, 'axial', _shown(map_, point.result))
+  return StudyMaps(
+      _front(mask, map_, affine), view, (0.0, 0.0, *view.size_mm[::-1]),
+      tuple(_level(height, index, mask, map_, view, point.result)
+            for height, index in zip(LEVELS, level_slices(mask, affine))))
+
+
+def level_slices(mask: np.ndarray, affine: np.ndarray) -> tuple[int, ...]:
+  """The slice nearest to each of LEVELS.
+
+  Args:
+    mask: uint8 [slice, row, column], 0 or 1, not empty.
+    affine: float64 [4, 4], index (slice, row, column, 1) to LPS millimetres.
+  """
+  covered = np.flatnonzero(mask.any(axis=(1, 2)))
+  base, apex = covered[0] - 0.5, covered[-1] + 0.5
+  if affine[2, 0] < 0:  # Slices run to the feet.
+    base, apex = apex, base
+  return tuple(
+      int(np.clip(round(base + height * (apex - base)), covered[0], covered[-1]))
+      for height in LEVELS)
+
+
+def _shown(map_, result):
+  margins = (int(np.ceil(_MARGIN_MM / step)) for step in result.spacing_mm[1:])
+  ends = ((map_.box.row0, map_.box.row1), (map_.box.column0, map_.box.column1))
+  return (slice(None), *(
+      slice(max(0, start - margin), min(length, stop + margin))
+      for (start, stop), margin, length in zip(ends, margins, result.shape[1:])))
+
+
+def _front(mask, map_, affine) -> case_pictures.Rendering:
+  picture = rendering.render(rendering.lung_scene(mask, map_, affine), 0)
+  return case_pictures.Rendering(
+      'From the front', pictures.rgba_uri(picture), *picture.shape[:2], 'R', 'L')
+
+
+def _level(
+    height: float, index: int, mask: np.ndarray, map_: results.LocalizationMap, view,
+    result) -> Level:
+  lungs, heat = view.picture(mask[index]), view.picture(map_.slice_map(index))
+  grey = np.where(lungs, _LUNG, _BACKGROUND).astype(np.uint8)
+  rows = round(_COLUMNS * view.size_mm[0] / view.size_mm[1])
+  return Level(
+      height, index, case_pictures.Picture(
+          pictures.grey_uri(grey, (rows, _COLUMNS), _QUALITY),
+          pictures.heat_uri(heat, view.step_mm, _HEAT_COLUMNS) if heat.any() else '',
+          pictures.outline(lungs, view.step_mm),
+          pictures.outline(heat > result.thresholds.map, view.step_mm)),
+      result.corona_score_by_slice_cm3[index])
+
 
 SCHEMA_VERSION = 1  # Of compare.json.
-NAMES = ('trend.svg', 'trend.png', 'compare.html', 'compare.json')
+FILE_NAMES = ('trend.svg', 'trend.png', 'compare.html', 'compare.json')
 ARROWS = {
-    follow_up_lib.RISING: '↑', follow_up_lib.FALLING: '↓', follow_up_lib.UNCHANGED: '→'}
+    course.RISING: '↑', course.FALLING: '↓', course.UNCHANGED: '→'}
 _NO_MAPS = (
     'Not every study has its map and lung mask beside result.json: no maps are shown '
     'for those that have none.')
 
 
 def write_all(
-    folder: pathlib.Path, follow_up: follow_up_lib.FollowUp) -> follow_up_lib.FollowUp:
+    folder: pathlib.Path, follow_up: course.FollowUp) -> course.FollowUp:
   """Writes NAMES into a folder.
 
   Args:
@@ -39,23 +218,23 @@ def write_all(
     errors.OutputError: a file cannot be written.
     errors.UsageError: a study's map or mask is damaged.
   """
-  maps = [follow_up_maps.study_maps(point) for point in follow_up.points]
+  maps = [study_maps(point) for point in follow_up.points]
   if None in maps:
     follow_up = dataclasses.replace(
         follow_up, warnings=(*follow_up.warnings, _NO_MAPS))
-  figure = follow_up_figure.trend_figure(follow_up)
-  figure_style.save(figure, folder / 'trend')
+  figure = trend_figure(follow_up)
+  figures.save(figure, folder / 'trend')
   files.write_atomically(
-      folder / 'compare.html', page(follow_up, maps, figure_style.svg_text(figure)))
+      folder / 'compare.html', page(follow_up, maps, figures.svg_text(figure)))
   text = json.dumps(to_dict(follow_up), indent=2, ensure_ascii=False, allow_nan=False)
   files.write_atomically(folder / 'compare.json', f'{text}\n'.encode())
   return follow_up
 
 
-def to_dict(follow_up: follow_up_lib.FollowUp) -> dict:
+def to_dict(follow_up: course.FollowUp) -> dict:
   """The content of compare.json; docs/compare.md explains it."""
   steps = {measure.name: follow_up.steps(measure)
-           for measure in follow_up_lib.MEASURES}
+           for measure in course.MEASURES}
   return {
       'schema_version': SCHEMA_VERSION,
       'patient_identity': follow_up.identity,
@@ -68,40 +247,40 @@ def to_dict(follow_up: follow_up_lib.FollowUp) -> dict:
           for number in range(len(follow_up.points) - 1)],
       'first_to_last': {
           measure.name: dataclasses.asdict(follow_up.overall(measure))
-          for measure in follow_up_lib.MEASURES},
+          for measure in course.MEASURES},
       'warnings': list(follow_up.warnings),
       'demo_models': is_demo(follow_up),
       'software': f'covid-tf {version.__version__}',
   }
 
 
-def is_demo(follow_up: follow_up_lib.FollowUp) -> bool:
+def is_demo(follow_up: course.FollowUp) -> bool:
   """Whether the demo models answered for any of the studies."""
-  return any(study_files.DEMO_WARNING in point.result.warnings
+  return any(scored_study.DEMO_WARNING in point.result.warnings
              for point in follow_up.points)
 
 
 def page(
-    follow_up: follow_up_lib.FollowUp,
-    maps: list[follow_up_maps.StudyMaps | None], trend_svg: str) -> bytes:
+    follow_up: course.FollowUp,
+    maps: list[StudyMaps | None], trend_svg: str) -> bytes:
   """compare.html, as UTF-8."""
   return pages.render(
       'compare.html', follow_up=follow_up, maps=maps, trend_svg=trend_svg,
-      measures=follow_up_lib.MEASURES, headline=follow_up_lib.MEASURES[:3],
-      arrows=ARROWS, value=wording.measured, change_words=wording.change,
-      levels=follow_up_maps.LEVELS, gradient=pictures.css_gradient(),
+      measures=course.MEASURES, headline=course.MEASURES[:3],
+      arrows=ARROWS, value=pages.measured, change_words=pages.change,
+      levels=LEVELS, gradient=pictures.css_gradient(),
       thresholds=follow_up.points[0].result.thresholds,
       demo_models=is_demo(follow_up))
 
 
-def _study(point: follow_up_lib.TimePoint) -> dict:
+def _study(point: course.TimePoint) -> dict:
   result = point.result
   return {
       'study_uid': result.study_uid,
       'series_uid': result.series_uid,
       'acquisition_date': result.acquisition_date,
       'days_since_first': point.days,
-  } | {measure.name: measure.of(result) for measure in follow_up_lib.MEASURES} | {
+  } | {measure.name: measure.of(result) for measure in course.MEASURES} | {
       'models': [{'name': model.name, 'version': model.version,
                   'card_sha256': model.card_sha256} for model in result.models],
       'thresholds': dataclasses.asdict(result.thresholds),

@@ -1,24 +1,108 @@
-"""A folder of studies into a feature store, one after the other, resumable."""
+"""A folder of studies to stored features, and the ways to weigh them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import pathlib
+import zipfile
 
+import numpy as np
 import tqdm
 
 from covid_tf import errors
-from covid_tf import pipeline
 from covid_tf import readers
 from covid_tf import results
 from covid_tf import version
-from covid_tf.cohort import feature_store
-from covid_tf.cohort import manifestation_slices
-from covid_tf.cohort import stored_study
-from covid_tf.predictors import base
+from covid_tf.analysis import pipeline
+from covid_tf.cohort.manifestations import slices as slices_lib
+from covid_tf.predictors import interface
+from covid_tf.storage import files
+
+# Described slices on disk, one file a study: what is there is not asked again.
+#
+# A cohort's features outgrow memory and a run outlasts a night, so each study is
+# written when it is done, and read when its turn comes.
+
+_CONFIGURATION = 'configuration'
+_STUDY_UID = 'study_uid'
+
+
+class FeatureStore:
+  """A folder of described studies, all of one configuration.
+
+  Attributes:
+    folder: where the files are.
+    configuration: what the features depend on (models, cuts, choice of slices).
+  """
+
+  def __init__(self, folder: pathlib.Path, configuration: Mapping):
+    """Opens a store; the folder is made with its first study.
+
+    Args:
+      folder: where the files are.
+      configuration: JSON values; files of another one are not read.
+    """
+    self.folder = pathlib.Path(folder)
+    self.configuration = json.dumps(configuration, sort_keys=True)
+
+  def path(self, source: str) -> pathlib.Path:
+    """The file of a study; named by a digest, since folders are named by people."""
+    return self.folder / f'{hashlib.sha256(source.encode()).hexdigest()[:24]}.npz'
+
+  def holds(self, source: str) -> bool:
+    """Whether the study is there, whole and of this configuration."""
+    try:
+      with np.load(self.path(source), allow_pickle=False) as stored:
+        return str(stored[_CONFIGURATION]) == self.configuration
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+      return False
+
+  def put(self, source: str, study: slices_lib.StudySlices) -> None:
+    """Writes a study.
+
+    Args:
+      source: what the study is called in this run, unique.
+      study: its described slices.
+
+    Raises:
+      errors.OutputError: it cannot be written.
+    """
+    with files.replacing(self.path(source)) as temporary:
+      with open(temporary, 'wb') as file:
+        np.savez(file, **{_CONFIGURATION: np.array(self.configuration)}, **{
+            field.name: np.asarray(getattr(study, field.name))
+            for field in dataclasses.fields(study)})
+
+  def get(self, source: str) -> slices_lib.StudySlices:
+    """Reads a study.
+
+    Raises:
+      errors.UsageError: its file is damaged or of another configuration.
+    """
+    path = self.path(source)
+    try:
+      with np.load(path, allow_pickle=False) as stored:
+        if str(stored[_CONFIGURATION]) != self.configuration:
+          raise ValueError('another configuration')
+        return slices_lib.StudySlices(**{
+            field.name: (str(stored[field.name]) if field.name == _STUDY_UID
+                         else stored[field.name])
+            for field in dataclasses.fields(slices_lib.StudySlices)})
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+      raise errors.UsageError(
+          f'{path}: described slices of this run are required, found {error}; remove '
+          'the file and run the command again.') from error
+
+  def studies(self, sources: list[str]) -> Iterator[slices_lib.StudySlices]:
+    """Reads the studies one after the other."""
+    for source in sources:
+      yield self.get(source)
+
+
+# A folder of studies into a feature store, one after the other, resumable.
 
 # As the paper: 701 negative slices of 81 patients.
 NEGATIVE_SLICES = 9
@@ -54,7 +138,7 @@ class Described:
     refused: name of each study that cannot be measured to the reason.
   """
 
-  store: feature_store.FeatureStore
+  store: FeatureStore
   sources: tuple[str, ...]
   refused: dict[str, str]
 
@@ -82,7 +166,7 @@ def find_studies(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def describe_studies(
-    studies: Mapping[str, pathlib.Path], folder: pathlib.Path, models: base.Models,
+    studies: Mapping[str, pathlib.Path], folder: pathlib.Path, models: interface.Models,
     options: DescribeOptions = DescribeOptions()) -> Described:
   """Describes the slices of every study that the store does not hold yet.
 
@@ -101,7 +185,7 @@ def describe_studies(
   """
   identities = models.identities() if hasattr(models, 'identities') else ()
   digests = {model.name: model.card_sha256 for model in identities}
-  store = feature_store.FeatureStore(folder, {
+  store = FeatureStore(folder, {
       'models': digests, 'negative_slices': options.negative_slices,
       'thresholds': dataclasses.asdict(options.thresholds),
       'software': version.__version__,
@@ -121,27 +205,27 @@ def describe_studies(
 
 
 def _describe(
-    name: str, path: pathlib.Path, models: base.Models, digests: Mapping[str, str],
-    options: DescribeOptions) -> manifestation_slices.StudySlices:
+    name: str, path: pathlib.Path, models: interface.Models, digests: Mapping[str, str],
+    options: DescribeOptions) -> slices_lib.StudySlices:
   volume = readers.read_ct(path)
   uid = volume.study_uid or name
   if uid in options.result_paths:
-    study = stored_study.read_study(options.result_paths[uid], volume)
+    study = slices_lib.read_study(options.result_paths[uid], volume)
     if digests and study.models != digests:
       raise errors.UsageError(
           f'{options.result_paths[uid]}: a result of the models in use is required, '
           'found one of others; score the study again, or name the models that did.')
   else:
-    study = manifestation_slices.from_case(pipeline.analyze(
+    study = slices_lib.from_case(pipeline.analyze(
         volume, models, thresholds=options.thresholds, progress=_NO_BAR))
   study = dataclasses.replace(study, study_uid=uid)
-  slices = manifestation_slices.choose_slices(
+  slices = slices_lib.choose_slices(
       study, options.negative_slices, options.covid.get(uid))
-  return manifestation_slices.describe(volume, study, slices, models)
+  return slices_lib.describe(volume, study, slices, models)
 
 
 @contextlib.contextmanager
-def _one_version(models: base.Models, digests: Mapping[str, str]):
+def _one_version(models: interface.Models, digests: Mapping[str, str]):
   """Yields models that stay what the store says for a whole study."""
   if not hasattr(models, 'study'):
     yield models
@@ -166,3 +250,75 @@ def _identity(path: pathlib.Path) -> str:
 
 def _digest(covid: Mapping[str, bool]) -> str:
   return hashlib.sha256(json.dumps(covid, sort_keys=True).encode()).hexdigest()
+
+
+# Ways to weigh features before they are clustered.
+#
+# The paper multiplies features and gradients, element by element, and standardizes
+# each (section 3.3). Under global average pooling and one dense unit, the gradient of
+# the logit is the same vector g for every slice; then feature j becomes g_j f_j, and
+# standardizing gives sign(g_j) times what standardizing f_j alone gives. Distances,
+# and so clusters, are those of the plain features: the weighting is void. The others
+# here are not, and stand beside it.
+
+@dataclasses.dataclass(frozen=True)
+class Weighting:
+  """One way.
+
+  Attributes:
+    name: for flags and tables.
+    meaning: one line for people.
+    weigh: described slices to float32 [N, 2048].
+    per_feature: whether each feature is then brought to unit deviation; if not, all
+      are divided by one number and keep their relation.
+  """
+
+  name: str
+  meaning: str
+  weigh: Callable[[slices_lib.StudySlices], np.ndarray]
+  per_feature: bool
+
+
+def _paper(slices: slices_lib.StudySlices) -> np.ndarray:
+  return slices.features * slices.gradients
+
+
+def _probability(slices: slices_lib.StudySlices) -> np.ndarray:
+  p = slices.covid_probability[:, np.newaxis]
+  return slices.features * (p * (1 - p) * slices.gradients)
+
+
+def _profile(slices: slices_lib.StudySlices) -> np.ndarray:
+  evidence = _paper(slices)
+  length = np.linalg.norm(evidence, axis=1, keepdims=True)
+  return evidence / np.where(length > 0, length, 1)  # No evidence: no direction.
+
+
+def _focus(slices: slices_lib.StudySlices) -> np.ndarray:
+  return (slices.features - slices.erased_features) * slices.gradients
+
+
+WEIGHTINGS = {weighting.name: weighting for weighting in (
+    Weighting(
+        'paper', 'features × gradients of the logit, each standardized (the paper)',
+        _paper, per_feature=True),
+    Weighting(
+        'features', 'features alone, each standardized: what the former amounts to '
+        'when the gradient is the same for all slices',
+        lambda slices: slices.features, per_feature=True),
+    Weighting(
+        'probability', 'features × gradients of the probability, each standardized: '
+        'confident slices shrink by p(1 − p)', _probability, per_feature=True),
+    Weighting(
+        'relevance', 'features × gradients of the logit, one scale for all: features '
+        'count by what they mean for the answer', _paper, per_feature=False),
+    Weighting(
+        'profile', 'features × gradients of the logit, every slice brought to length '
+        'one, one scale for all: what the evidence consists of, not how much there is',
+        _profile, per_feature=False),
+    Weighting(
+        'focus', 'features that go when the opacities under the fused map are erased, '
+        '× gradients, one scale for all', _focus, per_feature=False),
+)}
+
+DEFAULT = 'profile'  # docs/adr/0063.

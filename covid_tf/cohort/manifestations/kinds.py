@@ -9,14 +9,111 @@ import dataclasses
 import numpy as np
 
 from covid_tf import errors
-from covid_tf.cohort import clustering
-from covid_tf.cohort import feature_store
-from covid_tf.cohort import known_kinds
-from covid_tf.cohort import manifestation_model
-from covid_tf.cohort import manifestation_reading
-from covid_tf.cohort import manifestation_table
-from covid_tf.cohort import manifestation_weightings
 from covid_tf.cohort import paper
+from covid_tf.cohort.manifestations import clusters
+from covid_tf.cohort.manifestations import features
+from covid_tf.cohort.manifestations import table as table_lib
+
+# What the clusters are read as, and the slices that show it.
+
+NORMAL, MIXED, ILL = 'normal', 'mixed', 'ill'
+FOCAL, DIFFUSE = 'focal', 'diffuse'
+# Ours: the share of positive slices up to which a cluster is normal, and from which
+# it is ill; between them it says nothing, and is called so.
+_MIXED_SHARES = (1 / 3, 2 / 3)
+_KINDS = (NORMAL, MIXED, ILL)
+
+
+def reading_order(
+    labels: np.ndarray, count: int, positive: np.ndarray,
+    involved_fraction: np.ndarray) -> list[int]:
+  """Clusters from the clear to the most involved, as tables and legends list them.
+
+  Args:
+    labels: int [N], in [0, count).
+    count: number of clusters.
+    positive: bool [N].
+    involved_fraction: float [N], in [0, 1].
+
+  Returns:
+    The clusters: the normal ones first, then the mixed, then the ill, and within each
+    kind by the mean involved fraction of their slices.
+  """
+  return sorted(range(count), key=lambda i: (
+      _KINDS.index(_kind(labels == i, positive)),
+      _mean(involved_fraction, labels == i)))
+
+
+def name_clusters(
+    labels: np.ndarray, count: int, positive: np.ndarray) -> tuple[str, ...]:
+  """Names clusters by what their slices show, not by eye.
+
+  The paper reads its three as normal, focal and diffuse (section 3.3). Here: a
+  cluster is normal where at most a third of its slices are positive, ill where at
+  least two thirds are, and mixed between; when two are ill, the less involved one is
+  focal and the other diffuse.
+
+  Args:
+    labels: int [N], in [0, count), numbered in `reading_order`.
+    count: number of clusters.
+    positive: bool [N].
+
+  Returns:
+    A name for each cluster, all different.
+  """
+  kinds = [_kind(labels == i, positive) for i in range(count)]
+  names = {}
+  for kind in _KINDS:
+    group = [i for i in range(count) if kinds[i] == kind]
+    for rank, cluster in enumerate(group):
+      if len(group) == 1:
+        names[cluster] = kind
+      elif kind == ILL and len(group) == 2:
+        names[cluster] = (FOCAL, DIFFUSE)[rank]
+      else:
+        names[cluster] = f'{kind} {rank + 1}'
+  return tuple(names[i] for i in range(count))
+
+
+def _kind(own: np.ndarray, positive: np.ndarray) -> str:
+  share = _mean(positive, own)
+  if share <= _MIXED_SHARES[0]:
+    return NORMAL
+  return ILL if share >= _MIXED_SHARES[1] else MIXED
+
+
+def _mean(values: np.ndarray, own: np.ndarray) -> float:
+  return float(values[own].mean()) if own.any() else 0.0
+
+
+def key_slices(
+    distances: np.ndarray, labels: np.ndarray, study: Sequence[int], count: int
+) -> list[np.ndarray]:
+  """The slices nearest to each centre (paper: four, in L2).
+
+  Of slices equally near, those of different studies come first.
+
+  Args:
+    distances: float [N, k] to every centre.
+    labels: int [N].
+    study: int [N], which study a slice is of.
+    count: slices a cluster, at most.
+
+  Returns:
+    For each cluster int [<= count], indices of slices, nearest first.
+  """
+  study = np.asarray(study)
+  chosen = []
+  for cluster in range(distances.shape[1]):
+    own = np.flatnonzero(labels == cluster)
+    near = distances[own, cluster]
+    turn = np.zeros(len(own), int)
+    for number in np.unique(study[own]):
+      of_study = study[own] == number
+      turn[of_study] = np.arange(of_study.sum())
+    order = np.lexsort((turn, np.round(near, 6)))
+    chosen.append(own[order[:count]])
+  return chosen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +130,11 @@ class Outcome:
   """
 
   weighting: str
-  scan: clustering.KScan
+  scan: clusters.KScan
   k: int
-  clustering: clustering.Clustering
+  clustering: clusters.Clustering
   names: tuple[str, ...]
-  agreement: known_kinds.Agreement | None
+  agreement: table_lib.Agreement | None
 
   @property
   def silhouette(self) -> float | None:
@@ -59,8 +156,8 @@ class Fitted:
     key_slices: for each cluster the indices of its key slices, nearest first.
   """
 
-  table: manifestation_table.SliceTable
-  model: manifestation_model.ManifestationModel
+  table: table_lib.SliceTable
+  model: clusters.ManifestationModel
   outcome: Outcome
   others: tuple[Outcome, ...]
   plane: np.ndarray
@@ -68,12 +165,12 @@ class Fitted:
 
 
 def fit(
-    store: feature_store.FeatureStore, sources: Sequence[str], *,
+    store: features.FeatureStore, sources: Sequence[str], *,
     models: Mapping[str, str], cuts: Mapping[str, float],
-    weighting: str = manifestation_weightings.DEFAULT,
-    compared: Sequence[str] = tuple(manifestation_weightings.WEIGHTINGS),
+    weighting: str = features.DEFAULT,
+    compared: Sequence[str] = tuple(features.WEIGHTINGS),
     k: int | None = None, most_clusters: int = 10, seed: int = 0,
-    kinds: known_kinds.KnownKinds = known_kinds.NOTHING) -> Fitted:
+    kinds: table_lib.KnownKinds = table_lib.NOTHING) -> Fitted:
   """Fits clusters on the described slices of a cohort.
 
   Args:
@@ -94,23 +191,23 @@ def fit(
   Raises:
     errors.UsageError: too few slices, or fewer that differ than clusters.
   """
-  table = manifestation_table.read_table(store, sources)
+  table = table_lib.read_table(store, sources)
   outcomes = {}
   for name in dict.fromkeys((weighting, *compared)):
-    weighted = manifestation_table.read_weighted(
-        store, sources, manifestation_weightings.WEIGHTINGS[name])
-    scaler = manifestation_model.fit_scaler(
-        weighted, manifestation_weightings.WEIGHTINGS[name].per_feature)
+    weighted = table_lib.read_weighted(
+        store, sources, features.WEIGHTINGS[name])
+    scaler = clusters.fit_scaler(
+        weighted, features.WEIGHTINGS[name].per_feature)
     points = scaler.apply(weighted)
     del weighted
     outcomes[name] = _outcome(name, points, table, k, most_clusters, seed, kinds)
     if name == weighting:
-      axes, explained = manifestation_model.fit_plane(points, seed)
-      model = manifestation_model.ManifestationModel(
+      axes, explained = clusters.fit_plane(points, seed)
+      model = clusters.ManifestationModel(
           name, scaler, outcomes[name].clustering.centres, axes, explained,
           outcomes[name].names, dict(models), dict(cuts), seed)
       plane = model.plane(points)
-      keys = manifestation_reading.key_slices(
+      keys = key_slices(
           model.distances(points), outcomes[name].clustering.labels, table.study,
           paper.KEY_SLICES_PER_CLUSTER)
   return Fitted(table, model, outcomes.pop(weighting), tuple(outcomes.values()), plane,
@@ -137,29 +234,29 @@ def shares(
 
 
 def apply(
-    model: manifestation_model.ManifestationModel,
-    store: feature_store.FeatureStore, source: str) -> dict[str, float] | None:
+    model: clusters.ManifestationModel,
+    store: features.FeatureStore, source: str) -> dict[str, float] | None:
   """Shares of one described study under a fitted model."""
   slices = store.get(source)
-  weigh = manifestation_weightings.WEIGHTINGS[model.weighting].weigh
+  weigh = features.WEIGHTINGS[model.weighting].weigh
   labels = model.assign(model.scaler.apply(weigh(slices)))
   return shares(model.names, labels, slices.positive)
 
 
 def _outcome(
-    name: str, points: np.ndarray, table: manifestation_table.SliceTable,
+    name: str, points: np.ndarray, table: table_lib.SliceTable,
     k: int | None, most_clusters: int, seed: int,
-    kinds: known_kinds.KnownKinds) -> Outcome:
-  scan = clustering.scan(points, most_clusters, seed)
+    kinds: table_lib.KnownKinds) -> Outcome:
+  scan = clusters.scan(points, most_clusters, seed)
   if k is not None and k > len(np.unique(points, axis=0)):
     raise errors.UsageError(
         f'{k} clusters need as many slices that differ, found fewer under the '
         f'weighting {name!r}; ask for fewer clusters or add studies.')
   taken = scan.elbow_k if k is None else k
-  found = clustering.cluster(points, taken, seed)
-  found = found.renumbered(manifestation_reading.reading_order(
+  found = clusters.cluster(points, taken, seed)
+  found = found.renumbered(reading_order(
       found.labels, taken, table.positive, table.involved_fraction))
-  names = manifestation_reading.name_clusters(found.labels, taken, table.positive)
+  names = name_clusters(found.labels, taken, table.positive)
   return Outcome(
       name, scan, taken, found, names,
-      known_kinds.agreement(kinds, table, found.labels, taken))
+      table_lib.agreement(kinds, table, found.labels, taken))

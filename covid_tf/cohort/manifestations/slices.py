@@ -8,14 +8,68 @@ over the whole crop, so the place is taken away from the input instead.
 
 from collections.abc import Sequence
 import dataclasses
+import pathlib
 
+import nibabel as nib
 import numpy as np
+from PIL import Image
 
-from covid_tf import orientation
+from covid_tf import errors
 from covid_tf import results
 from covid_tf import volume as volume_lib
-from covid_tf.cohort import manifestation_pictures
-from covid_tf.predictors import base
+from covid_tf.analysis import orientation
+from covid_tf.predictors import interface
+from covid_tf.reports import pictures as pictures_lib
+from covid_tf.storage import maps as maps_lib
+from covid_tf.storage import result_json
+
+# Slices small enough to keep beside their features, and the way up.
+
+SIDE = 128  # Pixels of the longer side: key slices are shown at two centimetres.
+
+
+def small_pictures(
+    volume: volume_lib.CTVolume, box: results.LungBox, crops: np.ndarray,
+    maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Lung crops and their maps as small pictures, the patient's right on the left.
+
+  Args:
+    volume: the CT, for its directions and spacing.
+    box: where the crops lie.
+    crops: int16 [N, rows, columns], HU.
+    maps: float32 [N, rows, columns], in [0, 1].
+
+  Returns:
+    (uint8 [N, height, width] in the lung window, the same of the maps, 255 for 1).
+  """
+  view = pictures_lib.plane_view(
+      volume.affine, volume.shape, 'axial', (slice(None), box.rows, box.columns))
+  if view.fixed_axis != 0:  # Slices that are not axial are shown as they are stored.
+    view = None
+
+  def placed(crop: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """The crop as it is shown, and the (rows, columns) of its small picture."""
+    shown, (height, width) = crop, crop.shape
+    if view:
+      plane = np.zeros(volume.shape[1:], np.uint8)
+      plane[box.rows, box.columns] = crop
+      shown, (height, width) = view.picture(plane), view.size_mm
+    scale = SIDE / max(height, width)
+    return shown, (max(1, round(height * scale)), max(1, round(width * scale)))
+
+  def small(crop: np.ndarray) -> np.ndarray:
+    shown, size = placed(pictures_lib.lung_window(crop))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(shown)).resize(
+        size[::-1], Image.Resampling.BILINEAR))
+
+  def small_map(map_: np.ndarray) -> np.ndarray:
+    shown, size = placed(np.rint(255 * map_).astype(np.uint8))
+    return pictures_lib.with_peaks(shown, tuple(np.divide(size, shown.shape)))
+
+  if not len(crops):
+    return np.zeros((0, 1, 1), np.uint8), np.zeros((0, 1, 1), np.uint8)
+  return np.stack(list(map(small, crops))), np.stack(list(map(small_map, maps)))
+
 
 _CALL_SLICES = 32
 # Ours: a healthy lung's usual density, where a study shows no lung outside its map.
@@ -111,7 +165,7 @@ def choose_slices(
 
 def describe(
     volume: volume_lib.CTVolume, study: ScoredStudy, slices: Sequence[int],
-    models: base.Models) -> StudySlices:
+    models: interface.Models) -> StudySlices:
   """Asks the classifier for the features of some slices.
 
   Args:
@@ -140,7 +194,7 @@ def describe(
   return StudySlices(
       study.study_uid, slices, study.slice_probability[slices].astype(np.float32),
       positive, _share(involved, lungs), asked.features, asked.gradients, erased,
-      *manifestation_pictures.small_pictures(volume, study.box, crops, maps))
+      *small_pictures(volume, study.box, crops, maps))
 
 
 def erase(
@@ -177,7 +231,7 @@ def _maps(study: ScoredStudy, slices: np.ndarray) -> np.ndarray:
 
 def _features(
     crops: np.ndarray, turn: orientation.PlaneTurn,
-    models: base.Models) -> results.SliceFeatures:
+    models: interface.Models) -> results.SliceFeatures:
   # A study may give no slice: then one call with none, for the shapes.
   parts = [models.features(turn.to_usual(crops[start:start + _CALL_SLICES]))
            for start in range(0, max(len(crops), 1), _CALL_SLICES)]
@@ -194,3 +248,61 @@ def _healthy_hu(hu: np.ndarray, study: ScoredStudy) -> float:
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
   counts = np.maximum(whole.sum(axis=(1, 2)), 1)
   return (part.sum(axis=(1, 2)) / counts).astype(np.float32)
+
+
+# A study as `covid-tf score` left it on disk, so that it is not scored twice.
+
+_MASK = 'lung_mask.nii.gz'
+_MAP = 'localization.nii.gz'
+_SAME_PLACE_MM = 0.1
+
+
+def read_study(
+    result_path: pathlib.Path, volume: volume_lib.CTVolume
+) -> ScoredStudy:
+  """Reads result.json, map and mask of a study.
+
+  Args:
+    result_path: its result.json; map and mask lie beside it.
+    volume: the CT that was scored.
+
+  Returns:
+    The scored study.
+
+  Raises:
+    errors.UsageError: a file is missing, damaged or of another CT.
+  """
+  result = result_json.read_result(result_path)
+  if (result.shape, result.series_uid) != (volume.shape, volume.series_uid):
+    raise errors.UsageError(
+        f'{result_path}: a result of the CT at hand is required, found one of another '
+        'series; score the study again.')
+  box = result.lung_box
+  maps = _read_mask(result_path.with_name(_MAP), volume)
+  positive = list(result.positive_slices)
+  return ScoredStudy(
+      result.study_uid, box, _read_mask(result_path.with_name(_MASK), volume),
+      np.array(result.slice_probability, np.float32), result.positive_slices,
+      maps[positive, box.rows, box.columns].astype(np.float32), result.thresholds,
+      {model.name: model.card_sha256 for model in result.models})
+
+
+def _read_mask(path: pathlib.Path, volume: volume_lib.CTVolume) -> np.ndarray:
+  """[slice, row, column] of a NIfTI file that `covid-tf score` wrote."""
+  try:
+    stored, affine = maps_lib.read(path)
+  except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+    raise errors.UsageError(
+        f'{path}: the file that covid-tf score writes is required, found none that '
+        f'can be read ({type(error).__name__}); score the study again.') from error
+  if stored.shape != volume.shape:
+    raise errors.UsageError(
+        f'{path}: shape {volume.shape} is required, found {stored.shape}; score the '
+        'study again.')
+  ends = np.array([(0, 0, 0, 1), (*np.subtract(volume.shape, 1), 1)])
+  # Slices of mirrored files ran to the feet before docs/adr/0115.
+  if not np.abs(ends @ (affine - volume.affine).T).max() <= _SAME_PLACE_MM:
+    raise errors.UsageError(
+        f'{path}: a map in the place and the order of its CT is required, found '
+        'another (slices that run the other way?); score the study again.')
+  return stored

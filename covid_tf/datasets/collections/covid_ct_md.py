@@ -14,8 +14,8 @@ import pydicom
 
 from covid_tf import errors
 from covid_tf import readers
-from covid_tf import tables
-from covid_tf.datasets.collections import study as study_lib
+from covid_tf.datasets.collections import study
+from covid_tf.storage import tables
 
 NAME = 'covid-ct-md'
 _KINDS = {'P': 'covid', 'cap': 'pneumonia', 'normal': 'normal'}
@@ -25,7 +25,7 @@ _INDEX_COLUMNS = ('label index', 'folder/id')
 
 def list_studies(
     folder: str | os.PathLike, pneumonia_is_negative: bool = False
-) -> list[study_lib.StudyEntry]:
+) -> list[study.StudyEntry]:
   """Lists the patients.
 
   Args:
@@ -49,7 +49,7 @@ def list_studies(
     kind = _KINDS[_PATIENT.fullmatch(name)[1]]
     if kind == 'pneumonia' and not pneumonia_is_negative:
       continue
-    entries.append(study_lib.StudyEntry(
+    entries.append(study.StudyEntry(
         NAME, f'{NAME}/{name}', name, kind,
         functools.partial(_read_study, path, kind, rows.get(name)),
         int(kind == 'covid'),
@@ -107,17 +107,17 @@ def _load(path) -> np.ndarray:
   return labels.astype(np.int8)
 
 
-def _read_study(path, kind, row) -> study_lib.Study:
+def _read_study(path, kind, row) -> study.Study:
   files = sorted(file for file in path.iterdir() if file.is_file())
   volume = readers.read_files(files, name=path.name)
   count = volume.shape[0]
   if kind != 'covid':
     labels = np.zeros(count, np.int8)
   elif row is None:
-    labels = np.full(count, study_lib.UNLABELLED, np.int8)
+    labels = np.full(count, study.UNLABELLED, np.int8)
   else:
     labels = _in_slice_order(path, files, volume, row)
-  return study_lib.of_volume(volume, labels)
+  return study.of_volume(volume, labels)
 
 
 def _in_slice_order(path, files, volume, row) -> np.ndarray:

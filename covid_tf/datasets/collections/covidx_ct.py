@@ -16,9 +16,9 @@ import matplotlib.image
 import numpy as np
 
 from covid_tf import errors
-from covid_tf import tables
-from covid_tf.datasets.collections import grey_values
-from covid_tf.datasets.collections import study as study_lib
+from covid_tf.datasets.collections import mask_files
+from covid_tf.datasets.collections import study
+from covid_tf.storage import tables
 
 NAME = 'covidx-ct'
 _SETS = {'train': 'train', 'val': 'validation', 'test': 'test'}
@@ -43,7 +43,7 @@ class _Line:
 def list_studies(
     folder: str | os.PathLike, window_hu: tuple[float, float],
     pneumonia_is_negative: bool = False, people_only: bool = True
-) -> list[study_lib.StudyEntry]:
+) -> list[study.StudyEntry]:
   """Lists the scans.
 
   Args:
@@ -82,7 +82,7 @@ def list_studies(
         people_only and labels_by.casefold() == _MODEL_MADE):
       continue
     lines.sort(key=lambda line: _number(line.path.name))
-    entries.append(study_lib.StudyEntry(
+    entries.append(study.StudyEntry(
         NAME, f'{NAME}/{patient}', scan, _STRATA[kind],
         functools.partial(_read_study, tuple(lines), window_hu), int(kind == _COVID),
         labels_by=labels_by, given_set=given_set))
@@ -148,15 +148,15 @@ def _patient(scan: str, patients: dict[str, str], folder) -> str:
       f'that the scan {scan} belongs to; take the metadata.csv of the same release.')
 
 
-def _read_study(lines, window_hu) -> study_lib.Study:
+def _read_study(lines, window_hu) -> study.Study:
   planes = [_read_grey(line.path) for line in lines]
   if len({plane.shape for plane in planes}) > 1:
     raise errors.CTReadError(
         f'{lines[0].path.name}: slices of one size in a scan are required, found '
         'several.')
   labels = [int(line.kind == _COVID) for line in lines]
-  return study_lib.Study(
-      grey_values.to_hu(np.stack(planes), window_hu), np.array(labels, np.int8),
+  return study.Study(
+      mask_files.to_hu(np.stack(planes), window_hu), np.array(labels, np.int8),
       (0.0, 0.0, 0.0), window_hu=window_hu,
       slice_index=np.array([_number(line.path.name) for line in lines]))
 

@@ -15,10 +15,9 @@ import numpy as np
 
 from covid_tf import errors
 from covid_tf import readers
-from covid_tf import volume as ct_volume
-from covid_tf.datasets.collections import grey_values
+from covid_tf import volume as volume_lib
 from covid_tf.datasets.collections import mask_files
-from covid_tf.datasets.collections import study as study_lib
+from covid_tf.datasets.collections import study
 
 NAME = 'covid-19-ct-seg'
 # Ten of the volumes were published as grey values of this window.
@@ -28,7 +27,7 @@ _IMAGES = 'COVID-19-CT-Seg_20cases'
 _LUNGS, _LESIONS, _BOTH = 'Lung_Mask', 'Infection_Mask', 'Lung_and_Infection_Mask'
 
 
-def list_studies(folder: str | os.PathLike) -> list[study_lib.StudyEntry]:
+def list_studies(folder: str | os.PathLike) -> list[study.StudyEntry]:
   """Lists the volumes.
 
   Raises:
@@ -48,7 +47,7 @@ def list_studies(folder: str | os.PathLike) -> list[study_lib.StudyEntry]:
             f'{folder / name / image.name}: the mask of a volume is required, found no '
             'such file.')
   return [
-      study_lib.StudyEntry(
+      study.StudyEntry(
           NAME, f'{NAME}/{_patient(image)}', image.name.split('.')[0],
           image.name.split('_')[0],  # Two sources that look different.
           functools.partial(_read_study, image, folder, names), 1,
@@ -66,7 +65,7 @@ def _patient(image: pathlib.Path) -> str:
   return '_'.join(parts[:2])
 
 
-def _read_study(image, folder, names) -> study_lib.Study:
+def _read_study(image, folder, names) -> study.Study:
   volume, window_hu, affine = _read_volume(image)
   masks = [mask_files.read_on_grid(folder / name / image.name, volume, affine)
            for name in names]
@@ -76,12 +75,12 @@ def _read_study(image, folder, names) -> study_lib.Study:
     lung = np.minimum(masks[0], 1)
     lesion = (masks[0] == _INFECTION).astype(np.uint8)
   lung = mask_files.require_inside(folder / names[-1] / image.name, lesion, lung)
-  return study_lib.of_volume(
-      volume, study_lib.labels_from_lesions(lesion, volume.spacing_mm[1]), lung,
-      lesion, study_lib.DRAWN, window_hu)
+  return study.of_volume(
+      volume, study.labels_from_lesions(lesion, volume.spacing_mm[1]), lung,
+      lesion, study.DRAWN, window_hu)
 
 
-def _read_volume(path) -> tuple[ct_volume.CTVolume, tuple | None, np.ndarray]:
+def _read_volume(path) -> tuple[volume_lib.CTVolume, tuple | None, np.ndarray]:
   """The CT, the window it was published in or None, and the file's own affine."""
   try:
     image = nibabel.load(path)
@@ -94,7 +93,7 @@ def _read_volume(path) -> tuple[ct_volume.CTVolume, tuple | None, np.ndarray]:
   # The reader refuses grey values, and rightly: it is given HU instead.
   with tempfile.TemporaryDirectory() as temporary:
     restored = nibabel.Nifti1Image(
-        grey_values.to_hu(values, _WINDOW_HU), image.affine, image.header, dtype='i2')
+        mask_files.to_hu(values, _WINDOW_HU), image.affine, image.header, dtype='i2')
     restored.header.set_slope_inter(1, 0)
     restored_path = pathlib.Path(temporary) / f'{path.name.split(".")[0]}.nii'
     nibabel.save(restored, restored_path)

@@ -16,8 +16,7 @@ from covid_tf import errors
 from covid_tf import readers
 from covid_tf.datasets import implantation
 from covid_tf.datasets.collections import phantoms
-from covid_tf.datasets.collections import preparation
-from covid_tf.datasets.collections import study as study_lib
+from covid_tf.datasets.collections import study
 
 NAME = 'implanted'
 _SLICES_A_STUDY = 300
@@ -26,7 +25,7 @@ _SMALLEST_LUNG_MM2 = 1500.0  # Ours: less lung holds no lesion worth the name.
 
 def list_studies(
     backgrounds: Sequence[str | os.PathLike], slices: int, seed: int = 0,
-    size: int = 256, shares: Sequence[float] = ()) -> list[study_lib.StudyEntry]:
+    size: int = 256, shares: Sequence[float] = ()) -> list[study.StudyEntry]:
   """Lists the draws.
 
   Args:
@@ -52,7 +51,7 @@ def list_studies(
   entries = []
   for number, (path, count) in enumerate(zip(paths, counts)):
     for part, first in enumerate(range(0, count, _SLICES_A_STUDY)):
-      entries.append(study_lib.StudyEntry(
+      entries.append(study.StudyEntry(
           NAME, f'{NAME}/{number}-{path.name}', f'{number}-{path.name}-{part}', NAME,
           functools.partial(
               _read_study, path, min(_SLICES_A_STUDY, count - first), size,
@@ -93,11 +92,11 @@ def _counts(backgrounds, slices, shares):
   return counts.tolist()
 
 
-def _read_study(path, count, size, seeds) -> study_lib.Study:
+def _read_study(path, count, size, seeds) -> study.Study:
   random = np.random.default_rng(seeds)
   volume = readers.read_ct(path)
-  chest = preparation.prepared(
-      study_lib.of_volume(volume, np.zeros(volume.shape[0], np.int8)),
+  chest = study.prepared(
+      study.of_volume(volume, np.zeros(volume.shape[0], np.int8)),
       size, path.name)
   pixel_mm = chest.spacing_mm[1]
   chosen = np.sort(random.integers(0, len(chest.hu), count))
@@ -107,9 +106,9 @@ def _read_study(path, count, size, seeds) -> study_lib.Study:
   for place, index in enumerate(chosen):
     hu[place], lesions[place], labels[place] = _draw(
         chest.hu[index], chest.lung_mask[index], pixel_mm, random)
-  return study_lib.Study(
+  return study.Study(
       hu, labels, (0.0, *chest.spacing_mm[1:]), chest.lung_mask[chosen], lesions,
-      study_lib.PSEUDO, chest.box, slice_index=chosen)
+      study.PSEUDO, chest.box, slice_index=chosen)
 
 
 def _draw(hu, lung_mask, pixel_mm, random):
@@ -120,7 +119,7 @@ def _draw(hu, lung_mask, pixel_mm, random):
   if lung_mask.sum() * pixel_mm**2 < _SMALLEST_LUNG_MM2 or random.random() < 0.5:
     return hu, nothing, 0
   drawn = implantation.implant_lesions(hu, lung_mask, pixel_mm, random)
-  labels = study_lib.labels_from_lesions(
+  labels = study.labels_from_lesions(
       drawn.lesion_mask[np.newaxis], pixel_mm, phantoms.SMALLEST_LESION_MM2)
   # A lesion too thin to be drawn is still painted, so such a slice is not clean.
-  return drawn.hu, drawn.lesion_mask, labels[0] or study_lib.UNLABELLED
+  return drawn.hu, drawn.lesion_mask, labels[0] or study.UNLABELLED

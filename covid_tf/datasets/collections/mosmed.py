@@ -14,13 +14,13 @@ import numpy as np
 from covid_tf import errors
 from covid_tf import readers
 from covid_tf.datasets.collections import mask_files
-from covid_tf.datasets.collections import study as study_lib
+from covid_tf.datasets.collections import study
 
 NAME = 'mosmed'
 _NORMAL = 'CT-0'
 
 
-def list_studies(folder: str | os.PathLike) -> list[study_lib.StudyEntry]:
+def list_studies(folder: str | os.PathLike) -> list[study.StudyEntry]:
   """Lists the studies; a study is a patient here.
 
   Raises:
@@ -43,7 +43,7 @@ def list_studies(folder: str | os.PathLike) -> list[study_lib.StudyEntry]:
         f'{masks[stray[0]]}: a mask with a study is required, found no study '
         f'{stray[0]}.')
   return [
-      study_lib.StudyEntry(
+      study.StudyEntry(
           NAME, f'{NAME}/{name}', name, path.parent.name,
           functools.partial(_read_study, path, path.parent.name, masks.get(name)),
           int(path.parent.name != _NORMAL), path.parent.name,
@@ -51,16 +51,16 @@ def list_studies(folder: str | os.PathLike) -> list[study_lib.StudyEntry]:
       for path, name in zip(paths, names)]
 
 
-def _read_study(path, severity, mask_path) -> study_lib.Study:
+def _read_study(path, severity, mask_path) -> study.Study:
   volume = readers.read_ct(path)
   lesion = None
   if mask_path is not None:
     lesion = np.minimum(mask_files.read_on_grid(mask_path, volume), 1)
-    labels = study_lib.labels_from_lesions(lesion, volume.spacing_mm[1])
+    labels = study.labels_from_lesions(lesion, volume.spacing_mm[1])
   else:
-    label = 0 if severity == _NORMAL else study_lib.UNLABELLED
+    label = 0 if severity == _NORMAL else study.UNLABELLED
     labels = np.full(volume.shape[0], label, np.int8)
-  return study_lib.of_volume(volume, labels, lesion_mask=lesion)
+  return study.of_volume(volume, labels, lesion_mask=lesion)
 
 
 def _name(path: pathlib.Path) -> str:

@@ -21,9 +21,9 @@ import numpy as np
 
 from covid_tf import errors
 from covid_tf import readers
-from covid_tf import tables
 from covid_tf.datasets.collections import mask_files
 from covid_tf.datasets.collections import study as study_lib
+from covid_tf.storage import tables
 
 NAME = 'own'
 _SUFFIXES = ('.nii.gz', '.nii')

@@ -4,7 +4,7 @@ import functools
 
 from covid_tf import errors
 from covid_tf.datasets import phantom
-from covid_tf.datasets.collections import study as study_lib
+from covid_tf.datasets.collections import study
 
 NAME = 'phantom'
 # Ours: a slice that shows less lesion than this is neither positive nor negative.
@@ -12,7 +12,7 @@ SMALLEST_LESION_MM2 = 60.0
 
 
 def list_studies(
-    count: int, first_seed: int = 0, matrix: int = 256) -> list[study_lib.StudyEntry]:
+    count: int, first_seed: int = 0, matrix: int = 256) -> list[study.StudyEntry]:
   """Lists phantoms of consecutive seeds.
 
   Args:
@@ -30,18 +30,18 @@ def list_studies(
   entries = []
   for seed in range(first_seed, first_seed + count):
     case = phantom.draw_case(seed, matrix=matrix)
-    entries.append(study_lib.StudyEntry(
+    entries.append(study.StudyEntry(
         NAME, f'{NAME}/{seed}', f'{NAME}-{seed}', case.kind,
         functools.partial(_read_study, case), int(case.kind != 'none'),
         'severe' if case.severe else '', 'phantom'))
   return entries
 
 
-def _read_study(case) -> study_lib.Study:
+def _read_study(case) -> study.Study:
   drawn = phantom.generate(case)
   spacing_mm = drawn.volume.spacing_mm
-  labels = study_lib.labels_from_lesions(
+  labels = study.labels_from_lesions(
       drawn.lesion_mask, spacing_mm[1], SMALLEST_LESION_MM2)
-  return study_lib.Study(
+  return study.Study(
       drawn.volume.hu, labels, spacing_mm, drawn.lung_mask, drawn.lesion_mask,
-      study_lib.DRAWN)
+      study.DRAWN)

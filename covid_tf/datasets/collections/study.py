@@ -4,9 +4,13 @@ from collections.abc import Callable
 import dataclasses
 
 import numpy as np
+from scipy import ndimage
 
-from covid_tf import orientation
+from covid_tf import errors
 from covid_tf import volume as volume_lib
+from covid_tf.analysis import lung_pieces
+from covid_tf.analysis import lungs
+from covid_tf.analysis import orientation
 
 UNLABELLED = -1
 
@@ -125,3 +129,153 @@ def labels_from_lesions(
   area_mm2 = lesion_mask.sum(axis=(1, 2), dtype=np.int64) * pixel_mm**2
   labels = np.where(area_mm2 >= max(smallest_mm2, 1e-9), 1, UNLABELLED)
   return np.where(area_mm2 == 0, 0, labels).astype(np.int8)
+
+
+# Lung masks by classical segmentation: pseudo-labels for chests without masks.
+#
+# Good enough to train on where lungs are aerated; consolidated lung is lost, so a
+# mask is made before a lesion is implanted, never after.
+
+AERATED_LUNG_HU = -400  # Between aerated lung and soft tissue; ours.
+# Ours: a second component smaller than this share of the first is no lung (the two
+# often touch and make one component).
+SMALLEST_SHARE = 0.1
+
+
+def segment_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+  """Segments aerated lungs with their vessels, without trachea-sized airways.
+
+  Args:
+    hu: [slice, row, column] in HU.
+    spacing_mm: voxel spacing (slice, row, column).
+
+  Returns:
+    uint8 [slice, row, column], 0 or 1; all 0 where no lung is found.
+  """
+  air = np.asarray(hu) < AERATED_LUNG_HU
+  inside = np.stack([_without_outside_air(plane) for plane in air])
+  labels, count = ndimage.label(inside)
+  if not count:
+    return np.zeros(inside.shape, np.uint8)
+  sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+  largest = np.argsort(sizes)[::-1][:2]
+  kept = [i + 1 for i in largest if sizes[i] >= SMALLEST_SHARE * sizes.max()]
+  mask = np.isin(labels, kept)
+  return np.stack(
+      [_close_vessels(plane, spacing_mm[1]) for plane in mask]).astype(np.uint8)
+
+
+def segment_slice_lungs(hu: np.ndarray, pixel_mm: float) -> np.ndarray:
+  """Segments one slice [row, column]: its large inner air regions; uint8."""
+  inside = _without_outside_air(np.asarray(hu) < AERATED_LUNG_HU)
+  labels, count = ndimage.label(inside)
+  areas_cm2 = np.bincount(
+      labels.ravel(), minlength=count + 1)[1:] * pixel_mm**2 / 100.0
+  mask = np.isin(labels, np.flatnonzero(areas_cm2 > 6.0) + 1)
+  return _close_vessels(mask, pixel_mm).astype(np.uint8)
+
+
+def _without_outside_air(air):
+  """Takes away air that touches the slice's border: the room, not the patient."""
+  labels, _ = ndimage.label(air)
+  border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+  return air & ~np.isin(labels, np.unique(border[border > 0]))
+
+
+def _close_vessels(mask, pixel_mm):
+  """Takes vessels and juxtapleural nodules back into the lung."""
+  radius = max(1, int(round(5.0 / pixel_mm)))
+  rows, columns = np.ogrid[-radius:radius + 1, -radius:radius + 1]
+  disk = rows**2 + columns**2 <= radius**2
+  padded = np.pad(mask, radius)
+  closed = ndimage.binary_closing(padded, disk)[radius:-radius, radius:-radius]
+  return ndimage.binary_fill_holes(closed)
+
+
+# What every study goes through before it is written: masks, stored size, lung box.
+
+# Ours: for pictures without a spacing, a usual width of a chest CT's field of view.
+_ASSUMED_WIDTH_MM = 360.0
+
+
+def prepared(study: Study, size: int, name: str) -> Study:
+  """Adds pseudo lung masks where there are none, shrinks, and finds the lung box.
+
+  The box follows the rule of inference: of the pieces that are lung, the largest box
+  of a slice.
+
+  Args:
+    study: as its importer read it.
+    size: largest side to store; larger slices become means of whole blocks. 0 keeps
+      slices as they are.
+    name: of the study, for messages.
+
+  Returns:
+    The study with lung mask and box.
+
+  Raises:
+    errors.NoLungsError: no lungs were found in it.
+  """
+  if study.lung_mask is None:
+    study = _with_pseudo_lungs(study)
+  study = _shrunk(study, size) if size else study
+  if study.box is not None:
+    return study
+  mask = study.lung_mask
+  if study.spacing_mm[0] > 0:  # Else slices are single, or far apart.
+    mask = lung_pieces.keep_lungs(mask.copy(), _usual_affine(study.spacing_mm))
+  if not mask.any():
+    raise errors.NoLungsError(
+        f'{name}: lungs are required for its lung box, found none; leave the study '
+        'out, or give a lung mask.')
+  box = lungs.largest_box(lungs.slice_boxes(mask))
+  return dataclasses.replace(study, box=tuple(box.as_list()))
+
+
+def _usual_affine(spacing_mm):
+  """Slices from the feet to the head, rows to the back, columns to the left."""
+  affine = np.zeros((4, 4))
+  affine[(2, 1, 0, 3), (0, 1, 2, 3)] = (*spacing_mm, 1)
+  return affine
+
+
+def _with_pseudo_lungs(study):
+  if study.spacing_mm[0] > 0:
+    mask = segment_lungs(study.hu, study.spacing_mm)
+  else:
+    pixel_mm = study.spacing_mm[1] or _ASSUMED_WIDTH_MM / study.hu.shape[2]
+    mask = np.stack([segment_slice_lungs(hu, pixel_mm) for hu in study.hu])
+  if study.lesion_mask is not None:
+    mask = np.maximum(mask, study.lesion_mask)  # Consolidated lung is lung.
+  return dataclasses.replace(
+      study, lung_mask=mask, lung_mask_kind=PSEUDO)
+
+
+def _shrunk(study, size):
+  step = -(-max(study.hu.shape[1:]) // size)
+  if step == 1:
+    return study
+  masks = {}
+  for name in ('lung_mask', 'lesion_mask'):
+    mask = getattr(study, name)
+    if mask is not None:
+      masks[name] = np.stack(
+          [_block_means(plane, step, 0) >= 0.5 for plane in mask]).astype(np.uint8)
+  hu = np.stack([np.rint(_block_means(plane, step, None)) for plane in study.hu])
+  box = study.box and tuple(
+      side // step if place < 2 else -(-side // step)
+      for place, side in enumerate(study.box))
+  slice_mm, row_mm, column_mm = study.spacing_mm
+  return dataclasses.replace(
+      study, hu=hu.astype(np.int16), box=box,
+      spacing_mm=(slice_mm, row_mm * step, column_mm * step), **masks)
+
+
+def _block_means(plane, step, fill):
+  """float32 means of step x step blocks; `fill` beyond the edge, None repeats it."""
+  pad = [(0, -side % step) for side in plane.shape]
+  how = {'mode': 'edge'} if fill is None else {'constant_values': fill}
+  plane = np.pad(plane.astype(np.float32), pad, **how)
+  rows, columns = plane.shape
+  blocks = plane.reshape(rows // step, step, columns // step, step)
+  return blocks.mean(axis=(1, 3))

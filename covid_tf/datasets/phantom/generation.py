@@ -3,18 +3,115 @@
 import dataclasses
 
 import numpy as np
+from scipy import ndimage
 
 from covid_tf import volume as volume_lib
-from covid_tf.datasets.phantom import acquisition
 from covid_tf.datasets.phantom import anatomy
 from covid_tf.datasets.phantom import case as case_lib
-from covid_tf.datasets.phantom import chest_wall
-from covid_tf.datasets.phantom import grid as grid_lib
 from covid_tf.datasets.phantom import lesions
-from covid_tf.datasets.phantom import lungs
 from covid_tf.datasets.phantom import mediastinum
-from covid_tf.datasets.phantom import plane as plane_lib
-from covid_tf.datasets.phantom import trees
+from covid_tf.datasets.phantom import shapes
+
+# What the scanner adds: table, blur, noise, motion, the scan circle.
+
+_STREAM = 105
+
+
+def table_share(x, y, top_mm, width):
+  """float32 [H, W]: share of a pixel in the table's shell, below the back."""
+  sag = (x / 215)**2
+  shell = np.abs(y - (top_mm + 14 - 8 * sag)) - 1.2
+  under = np.abs(y - (top_mm + 52 - 42 * sag)) - 1.2
+  inside = (np.abs(x) < 215)
+  return np.clip(0.5 - np.minimum(shell, under) / width, 0, 1) * inside
+
+
+def acquire(hu: np.ndarray, case, grid) -> np.ndarray:
+  """int16 [S, H, W]: the scan of ideal HU float32 [S, H, W] (overwritten)."""
+  rng = np.random.default_rng([case.seed, _STREAM])
+  pixel = grid.pixel_mm
+  smooth = (0.75 - 0.35 * case.kernel_sharpness) / pixel
+  falloff = 1 + 0.45 * np.exp(-(grid.x**2 + grid.y**2) / 90**2)
+  circle = grid.x**2 + grid.y**2 > (len(grid.y) * pixel / 2)**2
+  scan = np.empty(hu.shape, np.int16)
+  for index, plane in enumerate(hu):
+    if case.motion_mm:
+      plane = _move(plane, case.motion_mm, grid, index)
+    if smooth > 0.2:
+      plane = ndimage.gaussian_filter(plane, smooth)
+    if case.kernel_sharpness > 0.5:
+      edge = plane - ndimage.gaussian_filter(plane, 1.1 / pixel)
+      plane = plane + (case.kernel_sharpness - 0.5) * edge
+    plane = plane + case.noise_hu * 0.7 * falloff * _noise(
+        plane.shape, case.kernel_sharpness, pixel, rng)
+    if case.padded:
+      plane[circle] = volume_lib.AIR_HU
+    scan[index] = np.clip(np.rint(plane), volume_lib.AIR_HU, 3071)
+  return scan
+
+
+def _noise(shape, sharpness, pixel, rng):
+  """float32 [H, W]: unit noise, correlated as a reconstruction kernel leaves it."""
+  grain = rng.standard_normal(shape, np.float32)
+  sigma = (1.05 - 0.45 * sharpness) / pixel
+  if sigma < 0.25:
+    return grain
+  soft = ndimage.gaussian_filter(grain, sigma, mode='wrap')
+  # The ramp of filtered backprojection leaves little of the lowest frequencies.
+  soft -= 0.8 * ndimage.gaussian_filter(soft, 2.5 * sigma, mode='wrap')
+  return soft / soft.std()
+
+
+def _move(plane, motion_mm, grid, index):
+  """Two phases of a breath in one slice: strongest in the lower half."""
+  fall = 1 - index / len(grid.z)
+  shift = motion_mm * fall / grid.pixel_mm
+  return 0.55 * plane + 0.45 * ndimage.shift(
+      plane, (-shift, 0.4 * shift), order=1, mode='nearest')
+
+
+# One slice of a phantom on its grid: coordinates, random fields, distances.
+
+_FIELD_SCALES_MM = {  # Lattice step of each random field.
+    'warp_x': 34, 'warp_y': 34, 'shape': 11, 'broad': 9, 'fine': 4.5,
+    'reticulum': 5.5, 'blotches': 8, 'patch': 24}
+
+
+class Fields:
+  """The random fields of one phantom on one grid."""
+
+  def __init__(self, case, grid):
+    self._case, self._grid, self._fields = case, grid, {}
+
+  def __call__(self, name, index):
+    if name not in self._fields:  # Not every phantom needs every field.
+      stream = 200 + list(_FIELD_SCALES_MM).index(name)
+      self._fields[name] = shapes.SmoothField(
+          self._case.seed, stream, _FIELD_SCALES_MM[name], self._grid)
+    return self._fields[name].on_slice(index)
+
+
+class Plane:
+  """Coordinates, fields and distances of one slice, each [H, W]."""
+
+  def __init__(self, chest, grid, index, fields):
+    self.z = float(grid.z[index])
+    self.pixel = grid.pixel_mm
+    self.thickness = grid.thickness_mm
+    self.field = lambda name: fields(name, index)
+    # Real organs are no ellipses: coordinates bend by a few millimetres.
+    self.x = grid.x + 3.0 * fields('warp_x', index)
+    self.y = grid.y + 3.0 * fields('warp_y', index)
+    self.polar = shapes.Polar(self.x, self.y)
+    self.wall = anatomy.pleura_distance(chest, self.z, self.polar)
+    self.tubes = mediastinum.near_tubes(chest, self.z, self.x, self.y)
+    middle = mediastinum.mediastinum_distance(
+        chest, self.z, self.x, self.y, self.tubes)
+    self.diaphragm = anatomy.diaphragm_height(chest, self.x, self.y)
+    self.lung = anatomy.lung_distance(
+        chest, self.z, self.x, self.y, self.wall, middle, self.diaphragm)
+    self.true_x, self.true_y = grid.x, grid.y
+
 
 _TREE_STREAM = 103
 
@@ -44,38 +141,38 @@ class Phantom:
 def generate(case: case_lib.PhantomCase) -> Phantom:
   """Draws the phantom of a case; the same case gives the same voxels."""
   chest = anatomy.draw_anatomy(case)
-  grid = grid_lib.make_grid(
+  grid = shapes.make_grid(
       chest.bottom - 14, chest.top + 12, case.slice_spacing_mm,
       case.slice_thickness_mm, case.matrix, case.pixel_spacing_mm)
   points, shape = _sample_lungs(case, chest)
   findings = lesions.place(case, chest, points, shape)
   vessels, airways = _grow_trees(case, chest, points)
-  vessel_share = trees.draw_tree(vessels, grid)
-  lumen_share = trees.draw_tree(airways, grid, smallest_mm=0.8)
-  wall_share = trees.draw_tree(airways, grid, grow_mm=0.9, smallest_mm=0.8)
-  fields = plane_lib.Fields(case, grid)
+  vessel_share = shapes.draw_tree(vessels, grid)
+  lumen_share = shapes.draw_tree(airways, grid, smallest_mm=0.8)
+  wall_share = shapes.draw_tree(airways, grid, grow_mm=0.9, smallest_mm=0.8)
+  fields = Fields(case, grid)
   hu = np.empty(grid.shape, np.float32)
   lung_mask = np.zeros(grid.shape, np.uint8)
   lesion_mask = np.zeros(grid.shape, np.uint8)
   for index in range(len(grid.z)):
-    plane = plane_lib.Plane(chest, grid, index, fields)
+    plane = Plane(chest, grid, index, fields)
     hu[index] = _draw_outside(case, chest, plane)
     lung, lesion = _draw_lungs(
         hu[index], case, chest, plane, findings,
         vessel_share[index], lumen_share[index], wall_share[index])
     lung_mask[index], lesion_mask[index] = lung, lesion
-  scan = acquisition.acquire(hu, case, grid)
+  scan = acquire(hu, case, grid)
   return Phantom(volume_lib.CTVolume(scan, _affine(case, grid)), lung_mask, lesion_mask,
                  case.kind, case, findings)
 
 
 def _sample_lungs(case, chest):
   """Points of the lungs on a fixed lattice, and the lesions' field there."""
-  grid = grid_lib.make_grid(chest.bottom, chest.top, 6.0, 6.0, 72, 5.0)
-  fields = plane_lib.Fields(case, grid)
+  grid = shapes.make_grid(chest.bottom, chest.top, 6.0, 6.0, 72, 5.0)
+  fields = Fields(case, grid)
   places, depth, shape = [], [], []
   for index in range(len(grid.z)):
-    plane = plane_lib.Plane(chest, grid, index, fields)
+    plane = Plane(chest, grid, index, fields)
     rows, columns = np.nonzero(plane.lung < 0)
     height = np.full(len(rows), plane.z)
     places.append(np.stack(
@@ -95,27 +192,27 @@ def _grow_trees(case, chest, points):
   for hilum, side in zip(mediastinum.hila(chest), (-1, 1)):
     supplied = reach[reach[:, 0] * side > 0]
     calibre = 6.2 * case.vessel_calibre
-    arteries = trees.grow(hilum, supplied, 380, calibre, rng)
-    veins = trees.grow(hilum + (0, -2, -14), supplied, 280, calibre * 0.9, rng)
+    arteries = shapes.grow(hilum, supplied, 380, calibre, rng)
+    veins = shapes.grow(hilum + (0, -2, -14), supplied, 280, calibre * 0.9, rng)
     # A bronchus runs beside its artery and is about as wide.
     beside = arteries.radius[:, :1] * 1.9 * np.array((0.55 * side, 0.7, 0.45))
-    airways.append(trees.Tree(arteries.start + beside, arteries.end + beside,
+    airways.append(shapes.Tree(arteries.start + beside, arteries.end + beside,
                               arteries.radius * 0.72))
     vessels += [arteries, veins]
   for points_, radii in mediastinum.airway_tubes(chest):
     chain = np.asarray(points_, float)
-    airways.append(trees.Tree(
+    airways.append(shapes.Tree(
         chain[:-1], chain[1:], np.stack([radii[:-1], radii[1:]], 1)))
-  return trees.join(vessels), trees.join(airways)
+  return shapes.join(vessels), shapes.join(airways)
 
 
 def _draw_outside(case, chest, plane):
   """float32 [H, W] HU of everything but the lungs."""
   blotches = plane.field('blotches')
-  hu = chest_wall.draw_wall(
+  hu = anatomy.draw_wall(
       chest, plane.z, plane.polar, plane.x, plane.y, plane.field('warp_x') + 0.15 *
       blotches, plane.thickness, plane.pixel)
-  inside = grid_lib.soft_step(plane.wall + 1.5, plane.pixel)
+  inside = shapes.soft_step(plane.wall + 1.5, plane.pixel)
   mediastinum.draw_mediastinum(
       hu, chest, plane.z, plane.x, plane.y, plane.tubes, inside, blotches,
       plane.pixel)
@@ -125,23 +222,23 @@ def _draw_outside(case, chest, plane):
   if below.any():
     mediastinum.draw_abdomen(
         hu, chest, plane.x, plane.y, plane.tubes, below, blotches, plane.pixel)
-  chest_wall.draw_spine(hu, chest, plane.z, plane.x, plane.y, plane.pixel)
-  back = chest_wall.back_depth(chest)
-  table = acquisition.table_share(plane.true_x, plane.true_y, back, plane.pixel)
+  anatomy.draw_spine(hu, chest, plane.z, plane.x, plane.y, plane.pixel)
+  back = anatomy.back_depth(chest)
+  table = table_share(plane.true_x, plane.true_y, back, plane.pixel)
   hu += (-250 - hu) * table * (hu < -900)
   return hu
 
 
 def _draw_lungs(hu, case, chest, plane, findings, vessels, lumen, airway_wall):
   """Draws lung, disease, vessels and airways over hu; gives both masks."""
-  aerated = grid_lib.soft_step(plane.lung, plane.pixel)
+  aerated = shapes.soft_step(plane.lung, plane.pixel)
   vessels, lumen, airway_wall = (
       share.astype(np.float32) / 255 for share in (vessels, lumen, airway_wall))
   fine, broad = plane.field('fine'), plane.field('broad')
-  tissue = lungs.parenchyma_hu(
+  tissue = anatomy.parenchyma_hu(
       case, chest, plane.z, plane.x, plane.y, -plane.lung,
       plane.field('blotches'), fine)
-  tissue += 110 * lungs.fissure_share(
+  tissue += 110 * anatomy.fissure_share(
       chest, plane.z, plane.x, plane.y, 3 * plane.field('warp_y'), plane.thickness)
   plates = lesions.plate_share(
       findings.plates, plane.z, plane.x, plane.y, broad, plane.pixel)

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from covid_tf.datasets.phantom import grid as grid_lib
 from covid_tf.datasets.phantom import shapes
 
 _STREAM = 104
@@ -118,7 +117,7 @@ def nodule_share(nodules, z, x, y, thickness, width):
     if overlap <= 0:
       continue
     norm = np.hypot(x - nodule[0], y - nodule[1]) - radius
-    here = overlap * grid_lib.soft_step(norm, width)
+    here = overlap * shapes.soft_step(norm, width)
     share = here if share is None else np.maximum(share, here)
   return share
 
@@ -132,7 +131,7 @@ def plate_share(plates, z, x, y, warp, width):
       continue
     off = np.abs(dx * plate[3] + dy * plate[4] + dz * plate[5] + 1.5 * warp)
     within = np.sqrt(dx * dx + dy * dy + dz * dz) - plate[6]
-    here = grid_lib.soft_step(off - plate[7], width + 1) * grid_lib.soft_step(within, 8)
+    here = shapes.soft_step(off - plate[7], width + 1) * shapes.soft_step(within, 8)
     share = here if share is None else np.maximum(share, here)
   return share
 

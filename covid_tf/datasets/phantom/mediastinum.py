@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 
 from covid_tf.datasets.phantom import anatomy
-from covid_tf.datasets.phantom import grid
 from covid_tf.datasets.phantom import shapes
 
 BLOOD_HU, FAT_HU, WALL_HU = 42.0, -95.0, 35.0
@@ -150,14 +149,14 @@ def draw_mediastinum(hu, chest, z, x, y, tubes, inside, blotches, width) -> None
   shapes.mix(hu, fill + (WALL_HU + 15 - fill) * neck * (blotches < 0.9), inside)
   heart = heart_distance(chest, z, x, y)
   if heart is not None:
-    shapes.mix(hu, BLOOD_HU, inside * grid.soft_step(heart, width))
+    shapes.mix(hu, BLOOD_HU, inside * shapes.soft_step(heart, width))
     # A seam of fat between atria and ventricles.
     groove = np.abs((x - chest.heart_centre[0]) * 0.75
                     + (y - chest.heart_centre[1]) * 0.65 - 2 + 3 * blotches)
     hu -= 75 * inside * np.clip(2.5 - groove, 0, 1) * (heart < -2) * (heart > -20)
   for tube in tubes:
     shapes.mix(hu[tube.window], tube.hu,
-         inside[tube.window] * grid.soft_step(tube.distance, width))
+         inside[tube.window] * shapes.soft_step(tube.distance, width))
 
 
 def draw_abdomen(hu, chest, x, y, tubes, below, blotches, width) -> None:
@@ -172,15 +171,15 @@ def draw_abdomen(hu, chest, x, y, tubes, below, blotches, width) -> None:
   stomach = shapes.ellipse(x, y, (chest.half_width * 0.42, -chest.half_depth * 0.22),
                            (44, 40), 0.2)
   crus = np.abs(y - chest.half_depth * 0.5) + np.abs(x) * 0.4
-  shapes.mix(hu, LIVER_HU + 3 * blotches, below * grid.soft_step(
+  shapes.mix(hu, LIVER_HU + 3 * blotches, below * shapes.soft_step(
       shapes.smooth_min(liver, lobe, 20), width))
-  shapes.mix(hu, SPLEEN_HU, below * grid.soft_step(spleen + 2 * blotches, width))
-  shapes.mix(hu, STOMACH_HU + 15, below * grid.soft_step(stomach, width))
-  shapes.mix(hu, STOMACH_HU, below * grid.soft_step(stomach + 4, width))
+  shapes.mix(hu, SPLEEN_HU, below * shapes.soft_step(spleen + 2 * blotches, width))
+  shapes.mix(hu, STOMACH_HU + 15, below * shapes.soft_step(stomach, width))
+  shapes.mix(hu, STOMACH_HU, below * shapes.soft_step(stomach + 4, width))
   gas = shapes.smooth_max(stomach + 4, y + chest.half_depth * 0.3, 2)
-  shapes.mix(hu, GAS_HU, below * grid.soft_step(gas, width))
+  shapes.mix(hu, GAS_HU, below * shapes.soft_step(gas, width))
   shapes.mix(hu, 45, 0.6 * below * np.clip(1 - crus / 30, 0, 1))
   for tube in tubes:  # Down here: the descending aorta, the cava, the gullet.
     shapes.mix(hu[tube.window], tube.hu,
-         below[tube.window] * grid.soft_step(tube.distance, width))
+         below[tube.window] * shapes.soft_step(tube.distance, width))
 

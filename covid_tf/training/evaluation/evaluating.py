@@ -1,17 +1,116 @@
 """Networks over cases: the figures of the lungs, the slices and the patients."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
+import glob
+import itertools
+import os
+import pathlib
 
 import numpy as np
+import tensorflow as tf
 
+from covid_tf import contract
 from covid_tf import errors
-from covid_tf import lungs as lungs_lib
-from covid_tf.datasets import pseudo_lungs
+from covid_tf.analysis import lungs as lungs_lib
+from covid_tf.datasets import single_slices
+from covid_tf.datasets import splits
+from covid_tf.datasets.collections import phantoms
 from covid_tf.datasets.collections import study as study_lib
-from covid_tf.training.evaluation import cases as cases_lib
-from covid_tf.training.evaluation import lung_metrics
-from covid_tf.training.evaluation import slice_metrics
+from covid_tf.models import signatures
+from covid_tf.models import weights
+from covid_tf.training import pipelines
+from covid_tf.training import shards as shards_lib
+from covid_tf.training.evaluation import metrics
+
+# Where the cases of an evaluation come from; one is in memory at a time.
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """Slices of one series with their truth.
+
+  Attributes:
+    series, patient: as in the shard.
+    hu: int16 [slice, row, column].
+    labels: int [slice], 1, 0 or -1.
+    case_label: 1, 0 or -1.
+    lung_mask: uint8 [slice, row, column], or None.
+    lung_mask_kind: 'drawn', 'pseudo', 'none', or '' where a shard does not say.
+    box: lung box [row0, column0, row1, column1], or None: ask the lung network.
+    spacing_mm: (slices, rows, columns); 0 where unknown or no stack.
+    window_hu: of slices that have lost their HU, or None.
+  """
+
+  series: str
+  patient: str
+  hu: np.ndarray
+  labels: np.ndarray
+  case_label: int
+  lung_mask: np.ndarray | None
+  lung_mask_kind: str
+  box: tuple[int, int, int, int] | None
+  spacing_mm: tuple[float, float, float]
+  window_hu: tuple[float, float] | None = None
+
+
+def check_shards(shards: Sequence[str]) -> int:
+  """Refuses damaged shards before a network is asked anything.
+
+  Shards are held to the checksums of their shards.csv; those without one are read
+  through, since every record carries its own.
+
+  Returns:
+    How many had to be read through.
+
+  Raises:
+    errors.UsageError: a shard is missing, damaged, empty or no shard of slices.
+  """
+  unlisted = splits.check(shards)
+  for path in unlisted:
+    shards_lib.look_through(glob.escape(str(path)))
+  return len(unlisted)
+
+
+def from_shards(shards: Sequence[str]) -> Iterator[Case]:
+  """Cases of shards, in the order written; neighbouring slices of a series are one."""
+  def key(item):
+    return item['patient'], item['series'], item['hu'].shape, tuple(item['box'])
+
+  parsed = (record for record, _ in
+            pipelines.records_in_order(shards).as_numpy_iterator())
+  for _, group in itertools.groupby(parsed, key):
+    group = list(group)
+    first = group[0]
+    mask = np.stack([item['lung_mask'] for item in group])
+    kind = first['lung_mask_kind'].decode()
+    window = tuple(map(float, first['window_hu']))
+    pixel_mm = float(first['pixel_mm'])
+    yield Case(
+        first['series'].decode(), first['patient'].decode(),
+        np.stack([item['hu'] for item in group]),
+        np.array([item['label'] for item in group]), int(first['case_label']),
+        mask if mask.any() and kind != study_lib.NO_MASK else None, kind,
+        tuple(map(int, first['box'])), (float(first['slice_mm']), pixel_mm, pixel_mm),
+        window if any(window) else None)
+
+
+def from_phantoms(count: int, first_seed: int, size: int) -> Iterator[Case]:
+  """Phantoms, drawn as they are asked for."""
+  for entry in phantoms.list_studies(count, first_seed, size):
+    study = study_lib.prepared(entry.read(), size, entry.series)
+    yield Case(
+        entry.series, entry.patient, study.hu, study.labels, entry.case_label,
+        study.lung_mask, study.lung_mask_kind, study.box, study.spacing_mm)
+
+
+def from_single_slices(table: str) -> Iterator[Case]:
+  """Slices that a CSV lists, each on its own (see `single_slices`)."""
+  for entry in single_slices.list_slices(table):
+    hu, pixel_mm = single_slices.read_slice(entry.path)
+    yield Case(
+        entry.path.name, entry.patient, hu[np.newaxis], np.array([entry.label]),
+        shards_lib.UNLABELLED, None, study_lib.NO_MASK, None, (0.0, pixel_mm, pixel_mm))
+
 
 _ASSUMED_PIXEL_MM = 0.7  # Ours, for single slices that do not say.
 FROM_CASE, FROM_NETWORK, FROM_PSEUDO = 'of the case', 'lung network', 'pseudo lung mask'
@@ -24,7 +123,7 @@ class LungCase:
   series: str
   slices: int
   truth: str
-  agreement: lung_metrics.LungAgreement
+  agreement: metrics.LungAgreement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +153,15 @@ class Evaluation:
 
   lungs: tuple[LungCase, ...]
   slices: tuple[SliceCase, ...]
-  by_slice: slice_metrics.Discrimination | None
-  by_patient: slice_metrics.Discrimination | None
+  by_slice: metrics.Discrimination | None
+  by_patient: metrics.Discrimination | None
   patients: tuple[tuple[str, int, float], ...]
   left_out: tuple[tuple[str, str], ...]
   notes: tuple[str, ...]
 
 
 def evaluate(
-    cases: Iterable[cases_lib.Case], lungs: Callable | None,
+    cases: Iterable[Case], lungs: Callable | None,
     classifier: Callable | None, seed: int = 0) -> Evaluation:
   """Asks the networks about every case.
 
@@ -93,7 +192,7 @@ def evaluate(
     if found is not None and case.lung_mask is not None:
       lung_cases.append(LungCase(
           case.series, len(case.hu), case.lung_mask_kind or 'not stated',
-          lung_metrics.compare(found, case.lung_mask, case.spacing_mm)))
+          metrics.compare_masks(found, case.lung_mask, case.spacing_mm)))
     if classifier is not None:
       try:
         slice_cases.extend(_classify(case, found, classifier))
@@ -115,7 +214,7 @@ def _classify(case, found, classifier):
     mask, crop = found, FROM_NETWORK
     if mask is None:
       pixel_mm = case.spacing_mm[1] or _ASSUMED_PIXEL_MM
-      mask = np.stack([pseudo_lungs.segment_slice(hu, pixel_mm) for hu in case.hu])
+      mask = np.stack([study_lib.segment_slice_lungs(hu, pixel_mm) for hu in case.hu])
       crop = FROM_PSEUDO
     if not mask.any():
       raise errors.NoLungsError(
@@ -132,16 +231,16 @@ def _discrimination(slices, seed):
   labelled = [s for s in slices if s.label >= 0]
   by_slice = by_patient = None
   if labelled:
-    by_slice = slice_metrics.discriminate(
+    by_slice = metrics.discriminate(
         [s.label for s in labelled], [s.probability for s in labelled],
         [s.patient for s in labelled], seed)
   if not slices:
     return None, None, ()
-  names, labels, scores = slice_metrics.patient_scores(
+  names, labels, scores = metrics.patient_scores(
       [s.label for s in slices], [s.probability for s in slices],
       [s.patient for s in slices], [s.case_label for s in slices])
   if names:
-    by_patient = slice_metrics.discriminate(labels, scores, None, seed)
+    by_patient = metrics.discriminate(labels, scores, None, seed)
   return by_slice, by_patient, tuple(zip(names, labels.tolist(), scores.tolist()))
 
 
@@ -157,3 +256,66 @@ def _notes(case):
     yield 'Some lesions were implanted into chests without disease.'
   if case.patient.startswith('phantom'):
     yield 'Some cases are phantoms, not patients.'
+
+
+# Networks to evaluate: demo weights, a training's weights, or an export.
+#
+# All answer through the functions that are served, so an evaluation says what a server
+# with these weights would.
+
+_BATCH = 16
+
+
+def load_network(name: str, source: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+  """Loads a network.
+
+  Args:
+    name: a model name of the contract.
+    source: 'demo'; a run's folder or .weights.h5 file; or an export: the folder
+      that holds `<name>/<version>`, `<name>` itself, or a version's folder.
+
+  Returns:
+    A function: int16 [N, h, w] in HU to uint8 [N, h, w] masks (lungs) or to float32
+    [N] probabilities (classifier).
+
+  Raises:
+    errors.UsageError, errors.ModelError: there is no such network.
+  """
+  output = contract.SIGNATURES[name][contract.SERVING_DEFAULT].outputs[0].name
+  if (export := _version_folder(name, pathlib.Path(source))) is not None:
+    ask = _exported(export)
+  else:
+    model, _ = weights.load_network(name, source)
+    # One trace for all sizes: studies differ in theirs.
+    ask = tf.function(
+        signatures.SIGNATURES[name](model, '')[contract.SERVING_DEFAULT],
+        input_signature=[tf.TensorSpec([None, None, None], tf.int16, 'hu')])
+
+  def answer(hu: np.ndarray) -> np.ndarray:
+    parts = [ask(hu=tf.constant(np.ascontiguousarray(hu[first:first + _BATCH])))
+             for first in range(0, len(hu), _BATCH)]
+    return np.concatenate([part[output].numpy() for part in parts])
+
+  return answer
+
+
+def _exported(folder):
+  try:
+    loaded = tf.saved_model.load(str(folder))
+    ask = loaded.signatures[contract.SERVING_DEFAULT]
+  except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+    raise errors.ModelError(
+        f'{folder}: an exported model is required, found one that cannot be loaded '
+        f'({type(error).__name__}); export it again.') from error
+  ask.covid_tf_keeps = loaded  # A signature does not hold its variables.
+  return ask
+
+
+def _version_folder(name, source) -> pathlib.Path | None:
+  """The highest version of an export, or None where `source` is none."""
+  for folder in (source / name, source):
+    versions = [path for path in (folder.iterdir() if folder.is_dir() else ())
+                if path.name.isdecimal() and (path / 'saved_model.pb').is_file()]
+    if versions:
+      return max(versions, key=lambda path: int(path.name))
+  return source if (source / 'saved_model.pb').is_file() else None

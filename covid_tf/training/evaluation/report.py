@@ -5,17 +5,107 @@ import json
 import os
 import pathlib
 
+import matplotlib.figure
 import numpy as np
 
-from covid_tf import files
 from covid_tf import version
 from covid_tf.cohort import paper
-from covid_tf.cohort import wording
-from covid_tf.reports import figure_style
+from covid_tf.reports import figures
 from covid_tf.reports import pages
-from covid_tf.training.evaluation import figures
-from covid_tf.training.evaluation import run
-from covid_tf.training.evaluation import slice_metrics
+from covid_tf.storage import files
+from covid_tf.training.evaluation import evaluating
+from covid_tf.training.evaluation import metrics
+
+# Plots of an evaluation: ROC, calibration, and the lungs case by case.
+
+def roc_figure(
+    found: metrics.Discrimination, unit: str,
+    with_paper: bool = False) -> matplotlib.figure.Figure:
+  """ROC curve; `found.curve` must be there."""
+  with figures.styled():
+    figure = figures.new_figure(height_inch=4.1)
+    axes = figure.add_subplot()
+    curve = found.curve
+    axes.plot([0, 1], [0, 1], color=figures.GREY, lw=0.7, ls=':')
+    axes.plot(
+        np.append(1.0, 1 - curve.specificity), np.append(1.0, curve.sensitivity),
+        color=figures.BLUE, lw=1.5, clip_on=False, zorder=3,
+        label=f'AUC {found.auc:.3f}')
+    for point, mark, colour in zip(
+        found.points, 'os', (figures.ORANGE, figures.GREEN)):
+      axes.plot(
+          1 - point.specificity.value, point.sensitivity.value, mark, color=colour,
+          ms=5.5, mec='white', mew=0.6, ls='', clip_on=False, zorder=4,
+          label=f'probability > {point.threshold:.3g}')
+    if with_paper:
+      axes.plot(
+          1 - paper.SLICE_SPECIFICITY, paper.SLICE_SENSITIVITY, '*',
+          color=figures.PURPLE, ms=9, ls='', clip_on=False, zorder=5,
+          label=f'paper, > {metrics.DECISION_THRESHOLD} (AUC {paper.SLICE_AUC})')
+    axes.set(xlabel='1 − specificity', ylabel='Sensitivity', xlim=(0, 1), ylim=(0, 1),
+             aspect='equal')
+    axes.legend(loc='lower right', fontsize=7)
+    figures.put_caption(figure, (
+        f'ROC curve, {found.n_positive} positive and {found.n_negative} negative '
+        f'{unit}. AUC 95 % CI {paper.interval(found.auc_ci95_delong)} (DeLong), '
+        f'{paper.interval(found.auc_ci95_bootstrap)} (bootstrap). Dotted: chance.'))
+    return figure
+
+
+def calibration_figure(
+    found: metrics.Discrimination, unit: str) -> matplotlib.figure.Figure:
+  """Share of positives against the mean probability, bin by bin."""
+  with figures.styled():
+    figure = figures.new_figure(height_inch=4.1)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=figures.GREY, lw=0.7, ls=':')
+    counts = np.array([b.count for b in found.calibration])
+    axes.plot(
+        [b.mean_probability for b in found.calibration],
+        [b.positive_share for b in found.calibration], color=figures.BLUE, lw=1)
+    axes.scatter(
+        [b.mean_probability for b in found.calibration],
+        [b.positive_share for b in found.calibration],
+        s=12 + 100 * counts / counts.max(), color=figures.BLUE, zorder=3,
+        clip_on=False, edgecolors='white', linewidths=0.5)
+    axes.set(xlabel='Mean probability', ylabel='Share that is positive', xlim=(0, 1),
+             ylim=(0, 1), aspect='equal')
+    figures.put_caption(figure, (
+        f'Calibration over {counts.sum()} {unit} in bins of 0.1; area of a point: how '
+        f'many. Brier score {found.brier:.3f}, mean distance from the diagonal '
+        f'{found.calibration_error:.3f}.'))
+    return figure
+
+
+def lung_figure(cases: tuple[evaluating.LungCase, ...]) -> matplotlib.figure.Figure:
+  """Dice and 95 % Hausdorff distance of every case."""
+  with figures.styled():
+    figure = figures.new_figure(height_inch=3.2)
+    left, right = figure.subplots(1, 2)
+    dice, distance = lung_values(cases)
+    for axes, values, label in ((left, dice, 'Dice'),
+                                (right, distance, '95 % Hausdorff distance (mm)')):
+      if values.size:
+        axes.boxplot(values, widths=0.4, showfliers=False,
+                     medianprops={'color': 'black', 'lw': 1.4})
+        aside = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else 0.0
+        axes.scatter(1 + aside + np.zeros(len(values)), np.sort(values), s=12,
+                     color=figures.BLUE, edgecolors='white', linewidths=0.4,
+                     zorder=3)
+      axes.set(ylabel=label, xticks=[])
+    figures.put_caption(figure, (
+        f'Lung masks of {len(cases)} cases against the true ones. Boxes: quartiles; '
+        'points: cases, in order.'))
+    return figure
+
+
+def lung_values(cases: tuple[evaluating.LungCase, ...]) -> tuple[np.ndarray, np.ndarray]:
+  """(Dice, 95 % Hausdorff in mm) of the cases that have them."""
+  dice = [case.agreement.dice for case in cases]
+  distance = [case.agreement.hausdorff95_mm for case in cases]
+  return tuple(np.array([value for value in values if value is not None], float)
+               for values in (dice, distance))
+
 
 JSON_NAME = 'evaluation.json'
 PAGE_NAME = 'evaluation.html'
@@ -24,7 +114,7 @@ _MOST_LISTED = 200  # The rest is in evaluation.json.
 
 
 def write(
-    evaluation: run.Evaluation, subject: dict[str, str],
+    evaluation: evaluating.Evaluation, subject: dict[str, str],
     folder: str | os.PathLike) -> None:
   """Writes both files, each whole or not at all; earlier ones are replaced.
 
@@ -44,7 +134,7 @@ def write(
   files.write_atomically(folder / JSON_NAME, text.encode())
 
 
-def as_dict(evaluation: run.Evaluation, subject: dict[str, str]) -> dict:
+def as_dict(evaluation: evaluating.Evaluation, subject: dict[str, str]) -> dict:
   """The figures as evaluation.json holds them; what is not defined is null."""
   return {
       'schema_version': SCHEMA_VERSION,
@@ -58,7 +148,7 @@ def as_dict(evaluation: run.Evaluation, subject: dict[str, str]) -> dict:
           'source': paper.CITATION,
           'slices': {
               'n_positive': paper.SLICES_ABNORMAL, 'n_negative': paper.SLICES_NORMAL,
-              'auc': paper.SLICE_AUC, 'threshold': slice_metrics.DECISION_THRESHOLD,
+              'auc': paper.SLICE_AUC, 'threshold': metrics.DECISION_THRESHOLD,
               'sensitivity': paper.SLICE_SENSITIVITY,
               'specificity': paper.SLICE_SPECIFICITY},
           'lungs': None, 'patients': None},
@@ -74,7 +164,7 @@ def as_dict(evaluation: run.Evaluation, subject: dict[str, str]) -> dict:
 def _lungs(cases) -> dict | None:
   if not cases:
     return None
-  dice, distance = figures.lung_values(cases)
+  dice, distance = lung_values(cases)
   return {
       'dice': _summary(dice), 'hausdorff95_mm': _summary(distance),
       'iou': _summary(np.array([case.agreement.iou for case in cases
@@ -112,13 +202,13 @@ def _page(evaluation, subject, content) -> bytes:
   for found, unit in ((evaluation.by_slice, 'slices'),
                       (evaluation.by_patient, 'patients')):
     if found is not None and found.curve is not None:
-      drawn.append((f'ROC of {unit}', figures.roc_figure(
+      drawn.append((f'ROC of {unit}', roc_figure(
           found, unit, with_paper=unit == 'slices')))
-      drawn.append((f'Calibration of {unit}', figures.calibration_figure(found, unit)))
+      drawn.append((f'Calibration of {unit}', calibration_figure(found, unit)))
   if evaluation.lungs:
-    drawn.append(('Lungs', figures.lung_figure(evaluation.lungs)))
+    drawn.append(('Lungs', lung_figure(evaluation.lungs)))
   return pages.render(
       'evaluation.html', evaluation=evaluation, subject=subject, paper=paper,
-      words=wording, lungs=content['lungs'], most=_MOST_LISTED,
+      words=paper, lungs=content['lungs'], most=_MOST_LISTED,
       demo_models='demo' in subject.values(),
-      figures=[(title, figure_style.svg_text(figure)) for title, figure in drawn])
+      figures=[(title, figures.svg_text(figure)) for title, figure in drawn])

@@ -6,11 +6,10 @@ import scored_studies
 
 from covid_tf import errors
 from covid_tf import results
-from covid_tf.cohort import follow_up
-from covid_tf.cohort import follow_up_figure
-from covid_tf.cohort import follow_up_maps
-from covid_tf.reports import stored_maps
-from covid_tf.reports import stored_result
+from covid_tf.cohort.follow_up import course
+from covid_tf.cohort.follow_up import report
+from covid_tf.storage import maps
+from covid_tf.storage import result_json
 
 _KEY = 'ab' * 32
 
@@ -23,7 +22,7 @@ def _study(root, name, date, **more):
 def test_studies_are_put_in_the_order_of_their_dates(tmp_path):
   paths = [_study(tmp_path, str(n), date) for n, date in enumerate(
       ('2020-04-01', '2020-02-28', '2020-03-01'))]
-  found = follow_up.follow_up(paths)
+  found = course.follow_up(paths)
   assert [point.folder for point in found.points] == [paths[1], paths[2], paths[0]]
   assert [point.days for point in found.points] == [0, 2, 33]  # 2020 is a leap year.
   assert found.by_date and found.identity == 'patient_key' and not found.warnings
@@ -31,7 +30,7 @@ def test_studies_are_put_in_the_order_of_their_dates(tmp_path):
 
 def test_without_every_date_the_given_order_stays_and_is_told(tmp_path):
   paths = [_study(tmp_path, 'a', '2020-04-01'), _study(tmp_path, 'b', None)]
-  found = follow_up.follow_up(paths)
+  found = course.follow_up(paths)
   assert [point.folder for point in found.points] == paths
   assert [point.days for point in found.points] == [None, None]
   assert any('in the order given' in warning for warning in found.warnings)
@@ -43,15 +42,15 @@ def test_changes_are_those_of_the_results(tmp_path):
   paths = [_study(tmp_path, name, date, lesions=lesions) for name, date, lesions in (
       ('a', '2020-03-01', small), ('b', '2020-03-05', large),
       ('c', '2020-03-20', small))]
-  found = follow_up.follow_up(paths)
-  scores = [stored_result.read_result(path).corona_score_cm3 for path in paths]
-  up, down = found.steps(follow_up.SCORE)
-  assert up.direction == follow_up.RISING and down.direction == follow_up.FALLING
+  found = course.follow_up(paths)
+  scores = [result_json.read_result(path).corona_score_cm3 for path in paths]
+  up, down = found.steps(course.SCORE)
+  assert up.direction == course.RISING and down.direction == course.FALLING
   assert up.difference == pytest.approx(scores[1] - scores[0])
   assert down.relative == pytest.approx(scores[2] / scores[1] - 1)
-  overall = found.overall(follow_up.SCORE)
-  assert overall.direction == follow_up.UNCHANGED and overall.difference == 0
-  basal = next(measure for measure in follow_up.THIRDS if measure.region == 'basal')
+  overall = found.overall(course.SCORE)
+  assert overall.direction == course.UNCHANGED and overall.difference == 0
+  basal = next(measure for measure in course.THIRDS if measure.region == 'basal')
   regions = [point.result.corona_score_by_region_cm3['basal'] for point in found.points]
   assert found.steps(basal)[0].difference == pytest.approx(regions[1] - regions[0])
 
@@ -60,7 +59,7 @@ def test_changes_are_those_of_the_results(tmp_path):
     (10, 12, 'rising', 0.2), (12, 9, 'falling', -0.25), (0, 0, 'unchanged', None),
     (0, 3, 'rising', None), (5000, 5003, 'unchanged', 0.0006), (4, 0, 'falling', -1)])
 def test_a_change_has_a_direction(earlier, later, direction, relative):
-  found = follow_up.change(earlier, later)
+  found = course.change(earlier, later)
   assert (found.direction, found.relative) == (direction, pytest.approx(relative))
   assert found.difference == later - earlier
 
@@ -71,7 +70,7 @@ def test_another_patient_is_refused_even_when_vouched_for(tmp_path):
            _study(tmp_path, 'b', '2020-03-02', patient_key=other)]
   for vouched in (False, True):
     with pytest.raises(errors.UsageError, match='another patient_key') as raised:
-      follow_up.follow_up(paths, same_patient=vouched)
+      course.follow_up(paths, same_patient=vouched)
     assert str(paths[1]) in str(raised.value)
     assert other not in str(raised.value) and _KEY not in str(raised.value)
 
@@ -80,8 +79,8 @@ def test_without_a_key_someone_must_vouch(tmp_path):
   paths = [_study(tmp_path, 'a', '2020-03-01', patient_key=None),
            _study(tmp_path, 'b', '2020-03-02')]
   with pytest.raises(errors.UsageError, match='--same-patient'):
-    follow_up.follow_up(paths)
-  found = follow_up.follow_up(paths, same_patient=True)
+    course.follow_up(paths)
+  found = course.follow_up(paths, same_patient=True)
   assert found.identity == 'stated'
   assert any('the user stated it' in warning for warning in found.warnings)
 
@@ -93,8 +92,8 @@ def test_results_that_do_not_compare_are_refused_unless_asked(tmp_path, changes,
   paths = [_study(tmp_path, 'a', '2020-03-01'),
            _study(tmp_path, 'b', '2020-03-02', changes=changes)]
   with pytest.raises(errors.UsageError, match=f'the {kind} of .*--allow-mixed-models'):
-    follow_up.follow_up(paths)
-  found = follow_up.follow_up(paths, allow_mixed_models=True)
+    course.follow_up(paths)
+  found = course.follow_up(paths, allow_mixed_models=True)
   assert any(f'different {kind}' in warning for warning in found.warnings)
 
 
@@ -102,26 +101,26 @@ def test_a_case_threshold_alone_makes_no_difference(tmp_path):
   changes = {'thresholds': results.Thresholds(case_corona_score_cm3=9.0)}
   paths = [_study(tmp_path, 'a', '2020-03-01'),
            _study(tmp_path, 'b', '2020-03-02', changes=changes)]
-  assert not follow_up.follow_up(paths).warnings
+  assert not course.follow_up(paths).warnings
 
 
 def test_two_different_studies_are_required(tmp_path):
   path = _study(tmp_path, 'a', '2020-03-01')
   copy = _study(tmp_path, 'b', '2020-03-01', series_uid='1.2.3.a')
   with pytest.raises(errors.UsageError, match='two or more results'):
-    follow_up.follow_up([path])
+    course.follow_up([path])
   for second in (path, path / 'result.json', copy):
     with pytest.raises(errors.UsageError, match='found the series of'):
-      follow_up.follow_up([path, second])
+      course.follow_up([path, second])
 
 
 @pytest.mark.parametrize('factor, warned', [(1.15, False), (1.3, True)])
 def test_another_depth_of_breath_is_told(tmp_path, factor, warned):
   first = _study(tmp_path, 'a', '2020-03-01')
-  volume = stored_result.read_result(first).lung_volume_cm3
+  volume = result_json.read_result(first).lung_volume_cm3
   second = _study(tmp_path, 'b', '2020-03-02',
                   changes={'lung_volume_cm3': factor * volume})
-  warnings = follow_up.follow_up([first, second]).warnings
+  warnings = course.follow_up([first, second]).warnings
   assert any('depth of breath' in warning for warning in warnings) == warned
 
 
@@ -129,32 +128,32 @@ def test_another_depth_of_breath_is_told(tmp_path, factor, warned):
     'reverse', [axes for n in range(4) for axes in itertools.combinations(range(3), n)])
 def test_levels_are_counted_from_the_base_whatever_the_order(tmp_path, reverse):
   folder = scored_studies.write_study(tmp_path / 'a', reverse=reverse)
-  result = stored_result.read_result(folder)
-  mask, map_, affine = stored_maps.read_maps(folder, result)
+  result = result_json.read_result(folder)
+  mask, map_, affine = maps.read_maps(folder, result)
   heights = [affine[2, 3] + affine[2, 0] * index
-             for index in follow_up_maps.level_slices(mask, affine)]
+             for index in report.level_slices(mask, affine)]
   # The lungs reach from -130 to 130 mm: 80 % of the height is 78 mm, and so on.
   np.testing.assert_allclose(heights, (78, 26, -26, -78), atol=16)
   assert heights == sorted(heights, reverse=True)
   # The lesion of the right lung is left in the picture of the lowest level.
-  point = follow_up.TimePoint(result, folder, None)
-  lowest = follow_up_maps.study_maps(point).levels[-1]
+  point = course.TimePoint(result, folder, None)
+  lowest = report.study_maps(point).levels[-1]
   assert lowest.score_cm3 == result.corona_score_by_slice_cm3[lowest.index] > 0
   assert map_.slices == result.positive_slices and lowest.picture.counted_path
   start = float(lowest.picture.counted_path[1:].split(' ')[0]) / 10
-  assert start < follow_up_maps.study_maps(point).view.size_mm[1] / 2
+  assert start < report.study_maps(point).view.size_mm[1] / 2
 
 
 def test_maps_of_another_study_are_refused(tmp_path):
   folder = scored_studies.write_study(tmp_path / 'a')
-  result = stored_result.read_result(folder)
+  result = result_json.read_result(folder)
   (folder / 'localization.nii.gz').write_bytes(b'\x1f\x8bnothing')
   with pytest.raises(errors.UsageError, match='localization.nii.gz.*score the study'):
-    stored_maps.read_maps(folder, result)
+    maps.read_maps(folder, result)
   other = scored_studies.write_study(tmp_path / 'b', reverse=(0,))
   (other / 'localization.nii.gz').replace(folder / 'localization.nii.gz')
   with pytest.raises(errors.UsageError, match='on one grid'):
-    stored_maps.read_maps(folder, result)
+    maps.read_maps(folder, result)
 
 
 @pytest.mark.parametrize('dates, label, ticks', [
@@ -164,7 +163,7 @@ def test_maps_of_another_study_are_refused(tmp_path):
 def test_the_course_is_drawn_over_whole_days_or_studies(tmp_path, dates, label, ticks):
   """Old: studies of one day on an axis from -0.06 to 0.06 days."""
   paths = [_study(tmp_path, str(n), date) for n, date in enumerate(dates)]
-  figure = follow_up_figure.trend_figure(follow_up.follow_up(paths))
+  figure = report.trend_figure(course.follow_up(paths))
   for axes in figure.axes:
     assert axes.get_xlabel() == label
     low, high = axes.get_xlim()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.spatial.distance
 
-from covid_tf.cohort import manifestation_model
-from covid_tf.cohort import manifestation_slices
-from covid_tf.cohort import manifestation_weightings
+from covid_tf.cohort.manifestations import clusters
+from covid_tf.cohort.manifestations import features as features_lib
+from covid_tf.cohort.manifestations import slices as slices_lib
 
 SLICES = 40
 CHANNELS = 64
@@ -19,7 +19,7 @@ def slices_of(gradients, seed=0):
   features = rng.gamma(1, 1, (SLICES, CHANNELS)).astype(np.float32)
   features[:, 7] = 0  # A dead channel: no deviation to divide by.
   empty = np.zeros((SLICES, 1, 1), np.uint8)
-  return manifestation_slices.StudySlices(
+  return slices_lib.StudySlices(
       '1.2', np.arange(SLICES, dtype=np.int32),
       rng.uniform(0.001, 0.999, SLICES).astype(np.float32), np.ones(SLICES, bool),
       np.zeros(SLICES, np.float32), features, gradients,
@@ -28,9 +28,9 @@ def slices_of(gradients, seed=0):
 
 
 def distances(slices, name):
-  weighting = manifestation_weightings.WEIGHTINGS[name]
+  weighting = features_lib.WEIGHTINGS[name]
   weighted = weighting.weigh(slices)
-  points = manifestation_model.fit_scaler(weighted, weighting.per_feature).apply(
+  points = clusters.fit_scaler(weighted, weighting.per_feature).apply(
       weighted)
   assert np.isfinite(points).all()
   return scipy.spatial.distance.pdist(points)
@@ -67,7 +67,7 @@ def test_the_other_weightings_are_not_void(same_gradient, name):
 def test_gradient_of_the_probability_shrinks_confident_slices(same_gradient):
   p = np.where(np.arange(SLICES) < 20, 0.5, 0.9999).astype(np.float32)
   slices = dataclasses.replace(same_gradient, covid_probability=p)
-  weighted = manifestation_weightings.WEIGHTINGS['probability'].weigh(slices)
+  weighted = features_lib.WEIGHTINGS['probability'].weigh(slices)
   lengths = np.linalg.norm(weighted, axis=1)
   assert lengths[20:].max() < 0.01 * lengths[:20].min()
 
@@ -87,7 +87,7 @@ def test_profile_is_of_what_the_evidence_consists_not_how_much_there_is(same_gra
   slices = dataclasses.replace(same_gradient, features=more * same_gradient.features)
   np.testing.assert_allclose(
       distances(slices, 'profile'), distances(same_gradient, 'profile'), rtol=1e-4)
-  weighted = manifestation_weightings.WEIGHTINGS['profile'].weigh(slices)
+  weighted = features_lib.WEIGHTINGS['profile'].weigh(slices)
   np.testing.assert_allclose(np.linalg.norm(weighted, axis=1), 1, rtol=1e-5)
 
 
@@ -95,12 +95,12 @@ def test_a_slice_without_evidence_has_no_profile_and_no_nan(same_gradient):
   features = same_gradient.features.copy()
   features[3] = 0
   slices = dataclasses.replace(same_gradient, features=features)
-  assert not manifestation_weightings.WEIGHTINGS['profile'].weigh(slices)[3].any()
+  assert not features_lib.WEIGHTINGS['profile'].weigh(slices)[3].any()
   distances(slices, 'profile')
 
 
 def test_focus_sees_only_what_erasing_takes_away(same_gradient):
   slices = dataclasses.replace(
       same_gradient, erased_features=same_gradient.features.copy())
-  assert not manifestation_weightings.WEIGHTINGS['focus'].weigh(slices).any()
+  assert not features_lib.WEIGHTINGS['focus'].weigh(slices).any()
   assert not distances(slices, 'focus').any()

@@ -3,13 +3,12 @@ import numpy as np
 import pytest
 
 from covid_tf import errors
-from covid_tf import pipeline
-from covid_tf.cohort import clustering
-from covid_tf.cohort import feature_store
-from covid_tf.cohort import manifestation_reading
-from covid_tf.cohort import manifestation_slices
-from covid_tf.cohort import stored_study
-from covid_tf.reports import study_files
+from covid_tf.analysis import pipeline
+from covid_tf.cohort.manifestations import clusters
+from covid_tf.cohort.manifestations import features
+from covid_tf.cohort.manifestations import kinds
+from covid_tf.cohort.manifestations import slices as slices_lib
+from covid_tf.reports import scored_study
 
 
 @pytest.fixture(scope='module')
@@ -25,25 +24,25 @@ def focal(models):
 
 def test_positive_slices_of_the_ill_and_clear_ones_of_the_others(models, focal):
   volume, case = focal
-  study = manifestation_slices.from_case(case)
+  study = slices_lib.from_case(case)
   assert study.positive_slices
-  assert manifestation_slices.choose_slices(study, 5, None) == study.positive_slices
-  assert manifestation_slices.choose_slices(study, 5, True) == study.positive_slices
-  clear = manifestation_slices.choose_slices(study, 5, False)
+  assert slices_lib.choose_slices(study, 5, None) == study.positive_slices
+  assert slices_lib.choose_slices(study, 5, True) == study.positive_slices
+  clear = slices_lib.choose_slices(study, 5, False)
   assert len(clear) == 5 and not set(clear) & set(study.positive_slices)
   assert all(case.lung_mask[index].any() for index in clear)
-  healthy = manifestation_slices.from_case(
+  healthy = slices_lib.from_case(
       pipeline.analyze(fake_features.make_study('none', 2), models))
   assert not healthy.positive_slices
-  assert manifestation_slices.choose_slices(healthy, 0, None) == ()
-  assert manifestation_slices.choose_slices(healthy, 5, True) == ()
+  assert slices_lib.choose_slices(healthy, 0, None) == ()
+  assert slices_lib.choose_slices(healthy, 5, True) == ()
 
 
 def test_described_slices(models, focal):
   volume, case = focal
-  study = manifestation_slices.from_case(case)
+  study = slices_lib.from_case(case)
   chosen = (*study.positive_slices, 0)
-  found = manifestation_slices.describe(volume, study, chosen, models)
+  found = slices_lib.describe(volume, study, chosen, models)
   box = case.lung_box
   asked = models.features(
       np.ascontiguousarray(volume.hu[list(chosen), box.rows, box.columns]))
@@ -65,7 +64,7 @@ def test_erasing_takes_the_opacity_and_leaves_the_rest(models, focal):
   crop = volume.hu[[worst], box.rows, box.columns]
   map_ = case.localization.slice_map(worst)[np.newaxis, box.rows, box.columns]
   lungs = case.lung_mask[[worst], box.rows, box.columns] > 0
-  erased = manifestation_slices.erase(crop, map_, lungs, 0.6, -850)
+  erased = slices_lib.erase(crop, map_, lungs, 0.6, -850)
   assert erased.dtype == np.int16
   hot = (map_ > 0.6) & lungs
   assert hot.any() and (erased[hot] == -850).all()
@@ -80,36 +79,36 @@ def test_erasing_takes_the_opacity_and_leaves_the_rest(models, focal):
 
 def test_a_study_without_slices_is_described_as_none(models, focal):
   volume, case = focal
-  found = manifestation_slices.describe(
-      volume, manifestation_slices.from_case(case), (), models)
+  found = slices_lib.describe(
+      volume, slices_lib.from_case(case), (), models)
   assert found.features.shape == (0, 2048) and len(found.pictures) == 0
 
 
 def test_a_stored_result_gives_the_same_slices(tmp_path, models, focal):
   volume, case = focal
-  study_files.write_all(tmp_path, case, volume, demo_models=False)
-  stored = stored_study.read_study(tmp_path / 'result.json', volume)
-  fresh = manifestation_slices.from_case(case)
-  one = manifestation_slices.describe(volume, stored, fresh.positive_slices, models)
-  other = manifestation_slices.describe(volume, fresh, fresh.positive_slices, models)
+  scored_study.write_all(tmp_path, case, volume, demo_models=False)
+  stored = slices_lib.read_study(tmp_path / 'result.json', volume)
+  fresh = slices_lib.from_case(case)
+  one = slices_lib.describe(volume, stored, fresh.positive_slices, models)
+  other = slices_lib.describe(volume, fresh, fresh.positive_slices, models)
   np.testing.assert_array_equal(one.erased_features, other.erased_features)
   np.testing.assert_array_equal(one.involved_fraction, other.involved_fraction)
   assert stored.models == fresh.models
   other_volume = fake_features.make_study('focal', 3)
   with pytest.raises(errors.UsageError, match='another series'):
-    stored_study.read_study(tmp_path / 'result.json', other_volume)
+    slices_lib.read_study(tmp_path / 'result.json', other_volume)
   map_path = tmp_path / 'localization.nii.gz'
   map_path.write_bytes(map_path.read_bytes()[:500])
   with pytest.raises(errors.UsageError, match='localization.nii.gz.*score the study'):
-    stored_study.read_study(tmp_path / 'result.json', volume)
+    slices_lib.read_study(tmp_path / 'result.json', volume)
 
 
 def test_store_keeps_studies_and_knows_damaged_ones(tmp_path, models, focal):
   volume, case = focal
-  study = manifestation_slices.from_case(case)
-  slices = manifestation_slices.describe(
+  study = slices_lib.from_case(case)
+  slices = slices_lib.describe(
       volume, study, study.positive_slices, models)
-  store = feature_store.FeatureStore(tmp_path / 'features', {'models': {'a': '1'}})
+  store = features.FeatureStore(tmp_path / 'features', {'models': {'a': '1'}})
   assert not store.holds('study')
   store.put('study', slices)
   assert store.holds('study')
@@ -117,7 +116,7 @@ def test_store_keeps_studies_and_knows_damaged_ones(tmp_path, models, focal):
   assert back.study_uid == slices.study_uid
   np.testing.assert_array_equal(back.features, slices.features)
   np.testing.assert_array_equal(back.maps, slices.maps)
-  other = feature_store.FeatureStore(tmp_path / 'features', {'models': {'a': '2'}})
+  other = features.FeatureStore(tmp_path / 'features', {'models': {'a': '2'}})
   assert not other.holds('study')
   with pytest.raises(errors.UsageError, match='another configuration'):
     other.get('study')
@@ -128,13 +127,13 @@ def test_store_keeps_studies_and_knows_damaged_ones(tmp_path, models, focal):
 
 def _read(labels, positive, involved):
   """(reading order, names in that order)."""
-  found = clustering.Clustering(labels, np.arange(3.0)[:, np.newaxis], 1.0, 1.0)
-  order = manifestation_reading.reading_order(labels, 3, positive, involved)
+  found = clusters.Clustering(labels, np.arange(3.0)[:, np.newaxis], 1.0, 1.0)
+  order = kinds.reading_order(labels, 3, positive, involved)
   found = found.renumbered(order)
   assert found.centres[:, 0].tolist() == order
   for new, old in enumerate(order):
     np.testing.assert_array_equal(found.labels == new, labels == old)
-  return order, manifestation_reading.name_clusters(found.labels, 3, positive)
+  return order, kinds.name_clusters(found.labels, 3, positive)
 
 
 def test_clusters_are_ordered_and_named_by_what_they_show():
@@ -159,6 +158,6 @@ def test_key_slices_are_nearest_and_of_different_studies_where_equal():
   distances = np.array([[0.0, 9], [0.0, 9], [0.0, 9], [3.0, 9], [9.0, 1], [9.0, 0.5]])
   labels = np.array([0, 0, 0, 0, 1, 1])
   study = np.array([0, 0, 1, 1, 1, 1])
-  near, other = manifestation_reading.key_slices(distances, labels, study, 3)
+  near, other = kinds.key_slices(distances, labels, study, 3)
   assert near.tolist() == [0, 2, 1]
   assert other.tolist() == [5, 4]

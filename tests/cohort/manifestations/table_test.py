@@ -5,18 +5,17 @@ import pytest
 import sklearn.metrics
 
 from covid_tf import errors
-from covid_tf.cohort import known_kinds
-from covid_tf.cohort import manifestation_table
+from covid_tf.cohort.manifestations import table as table_lib
 
 
 def read(tmp_path, text):
   path = tmp_path / 'kinds.csv'
   path.write_text(text)
-  return known_kinds.read(path)
+  return table_lib.read_known_kinds(path)
 
 
 def table(study, slice_index):
-  return manifestation_table.SliceTable(
+  return table_lib.SliceTable(
       ('1.1', '1.2', '1.3'), np.array(study), np.array(slice_index),
       np.ones(len(study), bool), np.zeros(len(study)), 0.0)
 
@@ -50,13 +49,13 @@ def test_a_uid_that_became_a_number_is_refused(tmp_path):
 
 
 def test_agreement_is_over_the_slices_whose_kind_is_known():
-  kinds = known_kinds.KnownKinds(
+  kinds = table_lib.KnownKinds(
       {'1.1': 'focal', '1.2': 'diffuse'}, {('1.1', 0): 'none'})
   slices = table([0, 0, 0, 1, 1, 2], [0, 1, 2, 0, 1, 0])
   labels = np.array([0, 1, 1, 1, 2, 0])
-  found = known_kinds.agreement(kinds, slices, labels, 3)
+  found = table_lib.agreement(kinds, slices, labels, 3)
   assert found.kinds == ('diffuse', 'focal', 'none')
   assert found.counts.tolist() == [[0, 0, 1], [1, 2, 0], [1, 0, 0]]
   assert found.rand_index == pytest.approx(sklearn.metrics.adjusted_rand_score(
       [0, 1, 1, 2, 2], labels[:5]))
-  assert known_kinds.agreement(known_kinds.KnownKinds(), slices, labels, 3) is None
+  assert table_lib.agreement(table_lib.KnownKinds(), slices, labels, 3) is None

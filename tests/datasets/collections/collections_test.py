@@ -11,12 +11,11 @@ from covid_tf.datasets import splits
 from covid_tf.datasets.collections import covid_ct_md
 from covid_tf.datasets.collections import covidx_ct
 from covid_tf.datasets.collections import ct_seg
-from covid_tf.datasets.collections import grey_values
 from covid_tf.datasets.collections import implanted
+from covid_tf.datasets.collections import mask_files
 from covid_tf.datasets.collections import mosmed
 from covid_tf.datasets.collections import own_layout
 from covid_tf.datasets.collections import phantoms
-from covid_tf.datasets.collections import preparation
 from covid_tf.datasets.collections import study as study_lib
 
 
@@ -71,7 +70,7 @@ def test_mosmed_labels_only_what_is_known(tmp_path):
 
 def test_covidx_needs_a_window_and_marks_its_slices(tmp_path):
   fakes.covidx(tmp_path)
-  window = grey_values.parse_window('-1350,150')
+  window = mask_files.parse_window('-1350,150')
   entries = _by_series(covidx_ct.list_studies(tmp_path, window))
   assert set(entries) == {'NCP_96_1328', 'Normal_2_3'}  # No CP, no model's labels.
   read = entries['NCP_96_1328'].read()
@@ -81,9 +80,9 @@ def test_covidx_needs_a_window_and_marks_its_slices(tmp_path):
   inside = fakes.chest()[:3] < 150
   assert np.abs(read.hu - np.maximum(fakes.chest()[:3], -1024))[inside].max() <= 6
   with pytest.raises(errors.UsageError, match='state it with --window'):
-    grey_values.parse_window(None)
+    mask_files.parse_window(None)
   with pytest.raises(errors.UsageError, match='LOW below HIGH'):
-    grey_values.parse_window('150,-1350')
+    mask_files.parse_window('150,-1350')
 
 
 def test_covidx_takes_the_others_when_asked(tmp_path):
@@ -199,7 +198,7 @@ def test_implanted_lesions_stay_in_masks_made_before_them(tmp_path):
   assert len(entries) == 2 and len({entry.patient for entry in entries}) == 1
   study = implanted.list_studies(
       [tmp_path / 'a.nii.gz'], 24, seed=3, size=0)[0].read()
-  chest = preparation.prepared(study_lib.Study(
+  chest = study_lib.prepared(study_lib.Study(
       fakes.chest(1), np.zeros(8, np.int8), (8.0, 6.0, 6.0)), 0, 'a')
   np.testing.assert_array_equal(
       study.lung_mask, chest.lung_mask[study.slice_index])
@@ -244,7 +243,7 @@ def test_backgrounds_give_the_stated_shares_and_all_slices_asked_for(tmp_path):
 
 def test_a_study_without_a_mask_gets_a_stated_pseudo_mask_and_its_box():
   study = study_lib.Study(fakes.chest(), np.zeros(8, np.int8), (8.0, 6.0, 6.0))
-  prepared = preparation.prepared(study, 0, 'x')
+  prepared = study_lib.prepared(study, 0, 'x')
   assert prepared.lung_mask_kind == 'pseudo'
   common = (prepared.lung_mask & fakes.lungs()).sum()
   assert 2 * common / (prepared.lung_mask.sum() + fakes.lungs().sum()) > 0.95
@@ -255,11 +254,11 @@ def test_large_slices_are_stored_as_means_of_blocks():
   study = study_lib.Study(
       fakes.chest(), np.zeros(8, np.int8), (8.0, 6.0, 6.0), fakes.lungs(),
       fakes.lesion(), 'drawn')
-  small = preparation.prepared(study, 24, 'x')
+  small = study_lib.prepared(study, 24, 'x')
   assert small.hu.shape == (8, 24, 20) and small.spacing_mm == (8.0, 12.0, 12.0)
   assert small.box == (6, 4, 17, 16)
   assert small.hu[0, 10, 5] == round(float(fakes.chest()[0, 20:22, 10:12].mean()))
-  uneven = preparation.prepared(study, 20, 'x')
+  uneven = study_lib.prepared(study, 20, 'x')
   assert uneven.hu.shape == (8, 16, 14) and uneven.hu.min() > -1100
 
 
@@ -267,7 +266,7 @@ def test_a_chest_without_lungs_is_refused_in_words():
   solid = np.full(fakes.SHAPE, 40, np.int16)
   study = study_lib.Study(solid, np.zeros(8, np.int8), (8.0, 6.0, 6.0))
   with pytest.raises(errors.NoLungsError, match='x: lungs are required'):
-    preparation.prepared(study, 0, 'x')
+    study_lib.prepared(study, 0, 'x')
 
 
 def test_damaged_masks_are_refused(tmp_path):

@@ -8,8 +8,7 @@ from scipy import ndimage
 
 from covid_tf.datasets import phantom
 from covid_tf.datasets.phantom import generation
-from covid_tf.datasets.phantom import grid as grid_lib
-from covid_tf.datasets.phantom import trees
+from covid_tf.datasets.phantom import shapes
 
 _SEED = phantom.TRAINING_SEED_LIMIT + 5
 
@@ -183,13 +182,13 @@ def test_severe_patients_carry_more_disease_on_average():
 
 
 def test_smooth_fields_agree_on_every_grid():
-  coarse = grid_lib.make_grid(-20, 20, 10, 10, 33, 8.0)
-  fine = grid_lib.make_grid(-20, 20, 5, 5, 65, 4.0)
-  fields = [grid_lib.SmoothField(3, 1, 12, grid) for grid in (coarse, fine)]
+  coarse = shapes.make_grid(-20, 20, 10, 10, 33, 8.0)
+  fine = shapes.make_grid(-20, 20, 5, 5, 65, 4.0)
+  fields = [shapes.SmoothField(3, 1, 12, grid) for grid in (coarse, fine)]
   np.testing.assert_allclose(
       fields[0].on_slice(1), fields[1].on_slice(2)[::2, ::2], atol=1e-4)
-  many = grid_lib.make_grid(-200, 200, 25, 25, 60, 8.0)
-  field = grid_lib.SmoothField(3, 1, 12, many)
+  many = shapes.make_grid(-200, 200, 25, 25, 60, 8.0)
+  field = shapes.SmoothField(3, 1, 12, many)
   values = np.stack([field.on_slice(i) for i in range(len(many.z))])
   assert values.std() == pytest.approx(1, abs=0.1)
 
@@ -197,7 +196,7 @@ def test_smooth_fields_agree_on_every_grid():
 def test_a_tree_tapers_and_reaches_its_points():
   rng = np.random.default_rng(0)
   points = rng.uniform(-50, 50, (2000, 3))
-  tree = trees.grow((0.0, 0.0, 0.0), points, 60, 5.0, rng)
+  tree = shapes.grow((0.0, 0.0, 0.0), points, 60, 5.0, rng)
   assert (tree.radius[:, 1] <= tree.radius[:, 0]).all()
   assert tree.radius.max() == 5.0
   ends = tree.end[:, np.newaxis] - points[::20]
@@ -205,10 +204,10 @@ def test_a_tree_tapers_and_reaches_its_points():
 
 
 def test_a_vessel_across_a_thick_slice_fades_by_the_share_it_takes():
-  tree = trees.Tree(np.array([[-30.0, 0, 0]]), np.array([[30.0, 0, 0]]),
+  tree = shapes.Tree(np.array([[-30.0, 0, 0]]), np.array([[30.0, 0, 0]]),
                     np.array([[2.0, 2.0]]))
-  thick = grid_lib.make_grid(-10, 10, 10, 10, 64, 1.0)
-  share = trees.draw_tree(tree, thick) / 255
+  thick = shapes.make_grid(-10, 10, 10, 10, 64, 1.0)
+  share = shapes.draw_tree(tree, thick) / 255
   # 4 mm of a 10 mm slice, less at the rim of the round vessel.
   assert 0.25 < share[1, 31:33, 32].max() < 0.55
   assert share[0].max() == share[2].max() == 0

@@ -8,8 +8,7 @@ import SimpleITK as sitk
 from covid_tf import errors
 from covid_tf import readers
 from covid_tf.datasets import phantom
-from covid_tf.datasets import phantom_dicom
-from covid_tf.datasets import phantom_truth
+from covid_tf.datasets.phantom import written
 
 _CASE = phantom.draw_case(
     phantom.TRAINING_SEED_LIMIT + 3, 'diffuse', matrix=96, slice_spacing_mm=20.0)
@@ -23,8 +22,8 @@ def _drawn():
 @pytest.fixture(scope='module', name='folders')
 def _folders(drawn, tmp_path_factory):
   root = tmp_path_factory.mktemp('phantom')
-  phantom_truth.write_truth(drawn, root / 'truth')
-  phantom_dicom.write_study(drawn, root / 'study')
+  written.write_truth(drawn, root / 'truth')
+  written.write_study(drawn, root / 'study')
   return root
 
 
@@ -32,7 +31,7 @@ def test_our_reader_gives_the_volume_back(drawn, folders):
   volume = readers.read_ct(folders / 'study')
   np.testing.assert_array_equal(volume.hu, drawn.volume.hu)
   np.testing.assert_allclose(volume.affine, drawn.volume.affine, atol=1e-4)
-  assert volume.series_uid == phantom_dicom.series_uid(_CASE)
+  assert volume.series_uid == written.series_uid(_CASE)
   assert not volume.warnings
 
 
@@ -66,13 +65,13 @@ def test_uids_follow_from_the_case():
       _CASE.seed, 'diffuse', matrix=96, slice_spacing_mm=20.0)
   other = phantom.draw_case(
       _CASE.seed, 'diffuse', matrix=96, slice_spacing_mm=10.0)
-  assert phantom_dicom.series_uid(again) == phantom_dicom.series_uid(_CASE)
-  assert phantom_dicom.series_uid(other) != phantom_dicom.series_uid(_CASE)
-  assert phantom_dicom.study_uid(other) == phantom_dicom.study_uid(_CASE)
+  assert written.series_uid(again) == written.series_uid(_CASE)
+  assert written.series_uid(other) != written.series_uid(_CASE)
+  assert written.study_uid(other) == written.study_uid(_CASE)
 
 
 def test_truth_is_the_masks_in_numbers(drawn, folders):
-  truth = phantom_truth.read_truth(folders / 'truth')
+  truth = written.read_truth(folders / 'truth')
   voxel = np.prod(drawn.volume.spacing_mm) / 1000
   assert truth.lesion_volume_cm3 == pytest.approx(drawn.lesion_mask.sum() * voxel)
   assert truth.lung_volume_cm3 == pytest.approx(drawn.lung_mask.sum() * voxel)
@@ -92,19 +91,19 @@ def test_masks_line_up_with_the_study_elsewhere(drawn, folders, name, field):
   np.testing.assert_allclose(mask.GetDirection(), ct.GetDirection(), atol=1e-6)
   np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), getattr(drawn, field))
   np.testing.assert_array_equal(
-      phantom_truth.read_mask(folders / 'truth' / name), getattr(drawn, field))
+      written.read_mask(folders / 'truth' / name), getattr(drawn, field))
 
 
 @pytest.mark.parametrize('text', ('', '{}', '{"note": "", "positive_slices": 3}'))
 def test_a_damaged_truth_is_refused(tmp_path, text):
   (tmp_path / 'truth.json').write_text(text)
   with pytest.raises(errors.UsageError, match='truth.json: the truth of a phantom'):
-    phantom_truth.read_truth(tmp_path)
+    written.read_truth(tmp_path)
 
 
 def test_a_study_is_replaced_whole(drawn, tmp_path):
   (tmp_path / 'study').mkdir()
   (tmp_path / 'study' / '9999.dcm').write_bytes(b'old')
-  phantom_dicom.write_study(drawn, tmp_path / 'study')
+  written.write_study(drawn, tmp_path / 'study')
   assert len(list((tmp_path / 'study').iterdir())) == drawn.volume.shape[0]
   assert [path.name for path in tmp_path.iterdir()] == ['study']

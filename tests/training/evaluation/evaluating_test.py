@@ -7,13 +7,10 @@ import pytest
 
 from covid_tf import contract
 from covid_tf import errors
-from covid_tf.training import records
-from covid_tf.training.evaluation import cases
-from covid_tf.training.evaluation import lung_metrics
-from covid_tf.training.evaluation import networks
+from covid_tf.training import shards as shards_lib
+from covid_tf.training.evaluation import evaluating
+from covid_tf.training.evaluation import metrics
 from covid_tf.training.evaluation import report
-from covid_tf.training.evaluation import run
-from covid_tf.training.evaluation import slice_metrics
 
 
 def _block(shape, *bounds):
@@ -25,7 +22,7 @@ def _block(shape, *bounds):
 def test_overlap_of_shifted_blocks_is_known():
   truth = _block((6, 20, 20), (1, 5), (4, 14), (4, 14))
   found = _block((6, 20, 20), (1, 5), (4, 14), (6, 16))
-  agreement = lung_metrics.compare(found, truth, (8.0, 2.0, 3.0))
+  agreement = metrics.compare_masks(found, truth, (8.0, 2.0, 3.0))
   assert agreement.dice == pytest.approx(0.8)
   assert agreement.iou == pytest.approx(8 / 12)
   assert agreement.hausdorff95_mm == pytest.approx(6.0)  # Two columns of 3 mm.
@@ -35,23 +32,23 @@ def test_overlap_of_shifted_blocks_is_known():
 def test_distance_counts_slices_in_millimetres_only_where_they_are_a_stack():
   truth = _block((6, 20, 20), (1, 3), (4, 14), (4, 14))
   found = _block((6, 20, 20), (1, 5), (4, 14), (4, 14))
-  assert lung_metrics.compare(found, truth, (8.0, 2.0, 2.0)).hausdorff95_mm == 16.0
-  flat = lung_metrics.compare(found, truth, (0.0, 2.0, 2.0))
+  assert metrics.compare_masks(found, truth, (8.0, 2.0, 2.0)).hausdorff95_mm == 16.0
+  flat = metrics.compare_masks(found, truth, (0.0, 2.0, 2.0))
   assert flat.hausdorff95_mm == 0.0 and not flat.in_3d
-  assert lung_metrics.compare(found, truth, (8.0, 0.0, 0.0)).hausdorff95_mm is None
+  assert metrics.compare_masks(found, truth, (8.0, 0.0, 0.0)).hausdorff95_mm is None
 
 
 def test_masks_without_lung_have_no_figure():
   empty, full = np.zeros((2, 4, 4), np.uint8), np.ones((2, 4, 4), np.uint8)
-  assert lung_metrics.compare(empty, empty, (1.0, 1.0, 1.0)).dice is None
-  missed = lung_metrics.compare(empty, full, (1.0, 1.0, 1.0))
+  assert metrics.compare_masks(empty, empty, (1.0, 1.0, 1.0)).dice is None
+  missed = metrics.compare_masks(empty, full, (1.0, 1.0, 1.0))
   assert missed.dice == 0.0 and missed.hausdorff95_mm is None
 
 
 def test_slice_figures_of_a_small_set_are_those_counted_by_hand():
   labels = [0, 0, 0, 1, 1, 1]
   probability = [0.1, 0.2, 0.7, 0.4, 0.8, 0.9]
-  found = slice_metrics.discriminate(labels, probability, list('aabbcc'))
+  found = metrics.discriminate(labels, probability, list('aabbcc'))
   assert found.auc == pytest.approx(8 / 9)
   at_half, youden = found.points
   assert (at_half.sensitivity.count, at_half.specificity.count) == (2, 2)
@@ -71,21 +68,21 @@ def test_intervals_over_patients_are_wider_where_slices_are_alike():
   level = np.repeat(random.normal(size=20), 30)
   labels = patients % 2
   probability = 1 / (1 + np.exp(-(labels - 0.5 + level)))
-  found = slice_metrics.discriminate(labels, probability, patients.astype(str))
+  found = metrics.discriminate(labels, probability, patients.astype(str))
   wide, narrow = (high - low for low, high in
                   (found.auc_ci95_patients, found.auc_ci95_bootstrap))
   assert wide > 2 * narrow
 
 
 def test_one_class_alone_has_sensitivity_and_no_area():
-  found = slice_metrics.discriminate([1, 1], [0.9, 0.2], None)
+  found = metrics.discriminate([1, 1], [0.9, 0.2], None)
   assert found.auc is None and len(found.points) == 1
   assert found.points[0].sensitivity.value == 0.5
   assert found.points[0].specificity.value is None
 
 
 def test_a_patient_needs_more_than_one_stray_slice():
-  names, labels, scores = slice_metrics.patient_scores(
+  names, labels, scores = metrics.patient_scores(
       [0, 0, 0, -1, -1, 1, -1], [0.9, 0.0, 0.0, 0.6, 0.6, 0.9, 0.9],
       ['a', 'a', 'a', 'b', 'b', 'c', 'd'], [-1, -1, -1, 1, 1, -1, -1])
   assert names == ['a', 'b', 'c']  # Nobody knows about d.
@@ -109,7 +106,7 @@ def _records(patient, positive, **fields):
       hu[8:10, 8:12] = -300
     mask = np.zeros((20, 24), np.uint8)
     mask[4:16, 4:20] = 1
-    yield records.SliceRecord(
+    yield shards_lib.SliceRecord(
         hu, mask, None, (4, 4, 16, 20), int(positive and index > 0), 2.0, patient,
         f's-{patient}', index, 'test', **fields)
 
@@ -119,7 +116,7 @@ def _shards(tmp_path):
   paths = []
   for number in range(6):
     path = tmp_path / f'{number}.tfrecord'
-    records.write_shard(path, _records(
+    shards_lib.write_shard(path, _records(
         f'p{number}', number % 2, lung_mask_kind='pseudo', slice_mm=8.0,
         case_label=number % 2))
     paths.append(str(path))
@@ -127,7 +124,7 @@ def _shards(tmp_path):
 
 
 def test_shards_are_evaluated_case_by_case(shards):
-  found = run.evaluate(cases.from_shards(shards), _lungs, _classifier)
+  found = evaluating.evaluate(evaluating.from_shards(shards), _lungs, _classifier)
   assert [case.series for case in found.lungs] == [f's-p{i}' for i in range(6)]
   assert found.lungs[0].agreement.dice == 1.0
   assert found.lungs[1].agreement.dice < 1.0
@@ -138,7 +135,7 @@ def test_shards_are_evaluated_case_by_case(shards):
 
 
 def test_both_files_say_the_same_and_quote_the_paper(shards, tmp_path):
-  found = run.evaluate(cases.from_shards(shards), _lungs, _classifier)
+  found = evaluating.evaluate(evaluating.from_shards(shards), _lungs, _classifier)
   report.write(found, {'Classifier': 'a <b>'}, tmp_path / 'out')
   stored = json.loads((tmp_path / 'out' / report.JSON_NAME).read_text())
   page = (tmp_path / 'out' / report.PAGE_NAME).read_text()
@@ -153,23 +150,23 @@ def test_slices_without_a_box_take_the_lung_network_or_a_pseudo_mask():
   hu = np.full((100, 100), 40, np.int16)
   hu[:8] = hu[-8:] = hu[:, :8] = hu[:, -8:] = -1000
   hu[30:70, 30:70] = -850
-  single = cases.Case(
+  single = evaluating.Case(
       'x', 'p', hu[np.newaxis], np.array([1]), -1, None, 'none', None, (0.0, 2.0, 2.0))
   assert case.label == 0
-  by_network = run.evaluate([single], _lungs, _classifier)
+  by_network = evaluating.evaluate([single], _lungs, _classifier)
   assert by_network.slices[0].crop == 'lung network' and not by_network.lungs
   assert by_network.slices[0].probability == pytest.approx(0.15)  # The crop is lung.
-  by_mask = run.evaluate([single], None, _classifier)
+  by_mask = evaluating.evaluate([single], None, _classifier)
   assert by_mask.slices[0].crop == 'pseudo lung mask'
   nothing = np.zeros((1, 100, 100), np.int16)
-  empty = cases.Case(
+  empty = evaluating.Case(
       'y', 'p', nothing, np.array([1]), -1, None, 'none', None, (0.0, 2.0, 2.0))
-  both = run.evaluate([single, empty], _lungs, _classifier)
+  both = evaluating.evaluate([single, empty], _lungs, _classifier)
   assert [series for series, _ in both.left_out] == ['y']
   with pytest.raises(errors.UsageError, match='found none'):
-    run.evaluate([empty], _lungs, _classifier)
+    evaluating.evaluate([empty], _lungs, _classifier)
 
 
 def test_a_network_that_is_not_there_is_refused(tmp_path):
   with pytest.raises(errors.UsageError, match='found no such file'):
-    networks.load(contract.CLASSIFIER_MODEL, tmp_path / 'none.weights.h5')
+    evaluating.load_network(contract.CLASSIFIER_MODEL, tmp_path / 'none.weights.h5')

@@ -1,0 +1,1 @@
+"""From a volume and the answers of two networks to the Corona score."""

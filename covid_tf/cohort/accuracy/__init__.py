@@ -1,0 +1,1 @@
+"""Detection and severity over a cohort (paper, section 3.2)."""

@@ -1,0 +1,1 @@
+"""Kinds of disease among slices (paper, section 3.3)."""

@@ -1,0 +1,1 @@
+"""ROC, groups and operating points: numbers in, numbers out."""

@@ -1,0 +1,1 @@
+"""A result on disk: whole files, tables, result.json, maps."""
