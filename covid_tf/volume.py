@@ -5,6 +5,10 @@ import dataclasses
 import numpy as np
 
 AIR_HU = -1024  # Lowest of a 12-bit CT with intercept -1024; padding becomes this.
+# Places of DICOM (LPS) to places of NIfTI (RAS), and back.
+LPS_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
+# Units of length as NIfTI names them; a file that names none means millimetres.
+MILLIMETRES = {'mm': 1.0, 'unknown': 1.0, 'micron': 1e-3, 'meter': 1e3}
 
 
 @dataclasses.dataclass(frozen=True)

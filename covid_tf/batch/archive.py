@@ -11,6 +11,7 @@ import pathlib
 
 from covid_tf import errors
 from covid_tf.batch import listing as listing_lib
+from covid_tf.readers import discovery
 from covid_tf.readers import elements
 from covid_tf.readers import header
 from covid_tf.readers import sources
@@ -107,7 +108,7 @@ def _chosen(paths: Iterable[pathlib.Path]) -> Iterator[listing_lib.Folder]:
 
 def _is_study_file(path: pathlib.Path) -> bool:
   """Whether a file is images itself, rather than a list of paths."""
-  if listing_lib.is_nifti(path.name) or path.suffix.lower() == '.zip':
+  if discovery.is_nifti(path.name) or path.suffix.lower() == '.zip':
     return True
   if not path.is_file():  # To look into a pipe would take from what it holds.
     path.stat()

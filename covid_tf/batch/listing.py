@@ -232,7 +232,7 @@ def list_folder(
   Returns:
     What the folder holds, without its sub-folders.
   """
-  niftis = tuple(name for name in folder.names if is_nifti(name))
+  niftis = tuple(name for name in folder.names if discovery.is_nifti(name))
   zips = tuple(name for name in folder.names if name.lower().endswith('.zip'))
   aside = {*niftis, *zips}
   images, broken, problems = collections.defaultdict(list), [], []
@@ -270,11 +270,6 @@ def list_folder(
       for uid in sorted(images))
   return FolderListing(
       folder.path, folder.changed_ns, studies, zips, niftis, tuple(problems))
-
-
-def is_nifti(name: str) -> bool:
-  """Whether a file name is one of NIfTI."""
-  return name.lower().endswith(('.nii', '.nii.gz'))
 
 
 def image_digests(identities) -> list[int]:

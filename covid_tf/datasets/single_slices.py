@@ -14,6 +14,7 @@ import numpy as np
 from covid_tf import errors
 from covid_tf import volume
 from covid_tf.readers import decoding
+from covid_tf.readers import discovery
 from covid_tf.readers import header
 from covid_tf.readers import hounsfield
 from covid_tf.readers import privacy
@@ -84,7 +85,7 @@ def read_slice(path: pathlib.Path) -> tuple[np.ndarray, float]:
     errors.CTReadError: it is no axial CT slice in HU.
   """
   path = pathlib.Path(path)
-  if path.name.endswith(('.nii', '.nii.gz')):
+  if discovery.is_nifti(path.name):
     return _read_nifti(path)
   if path.suffix == '.npy':
     return _read_numpy(path), 0.0

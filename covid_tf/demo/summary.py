@@ -16,6 +16,7 @@ from covid_tf.demo import drawing
 from covid_tf.reports import pages
 from covid_tf.reports import pictures
 from covid_tf.storage import files
+from covid_tf.storage import maps
 from covid_tf.storage import result_json
 
 # How far a scored phantom agrees with its truth.
@@ -62,7 +63,7 @@ def compare_case(folder: drawing.DemoFolder, name: str) -> CaseAgreement:
   result = result_json.read_result(folder.result(name))
   lung_dice = dice(
       written.read_mask(folder.truth(name) / written.LUNG_MASK_NAME),
-      written.read_mask(folder.result(name) / 'lung_mask.nii.gz'))
+      written.read_mask(folder.result(name) / maps.MASK_NAME))
   seconds = json.loads(folder.timing(name).read_text('utf-8'))['seconds']
   both = sorted(set(truth.positive_slices) & set(result.positive_slices))
   hits = 0
@@ -70,7 +71,7 @@ def compare_case(folder: drawing.DemoFolder, name: str) -> CaseAgreement:
     lesion = written.read_mask(
         folder.truth(name) / written.LESION_MASK_NAME)
     localization = written.read_mask(
-        folder.result(name) / 'localization.nii.gz')
+        folder.result(name) / maps.MAP_NAME)
     hits = sum(
         bool((localization[i][lesion[i] > 0] > result.thresholds.map).any())
         for i in both)
@@ -311,7 +312,7 @@ def thumbnail(folder: drawing.DemoFolder, name: str) -> Thumbnail:
   lesion = written.read_mask(truth / written.LESION_MASK_NAME)
   shown = lesion if lesion.any() else lung
   index = int(shown.sum((1, 2)).argmax())
-  found = written.read_mask(folder.result(name) / 'localization.nii.gz')[index]
+  found = written.read_mask(folder.result(name) / maps.MAP_NAME)[index]
   step_mm = row_mm, column_mm = volume.spacing_mm[1:]
   window = _around(lung, step_mm)
   grey = pictures.lung_window(volume.hu[index][window])

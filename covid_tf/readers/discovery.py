@@ -18,13 +18,13 @@ from covid_tf.readers import sources as sources_lib
 
 _START = 1024  # Of a file, to know it by its content.
 _PAIR_SUFFIXES = ('.hdr', '.hdr.gz', '.img', '.img.gz')
-_NIFTI_SUFFIXES = ('.nii', '.nii.gz')
+NIFTI_SUFFIXES = ('.nii', '.nii.gz')
 # git-annex keeps all versions of all files there.
 NO_FOLDERS = frozenset(('.git',))
 # A link of such a name that leads nowhere was no slice. DICOM files have any other
 # ending, or none.
 _NO_IMAGE_SUFFIXES = (
-    *_NIFTI_SUFFIXES, '.bval', '.bvec', '.cfg', '.csv', '.doc', '.docx', '.gif', '.htm',
+    *NIFTI_SUFFIXES, '.bval', '.bvec', '.cfg', '.csv', '.doc', '.docx', '.gif', '.htm',
     '.html', '.ini', '.jpeg', '.jpg', '.json', '.log', '.md', '.pdf', '.png', '.py',
     '.rst', '.sh', '.tsv', '.txt', '.xls', '.xlsx', '.xml', '.yaml', '.yml')
 FETCH = ('fetch the files (git annex get, datalad get), copy them instead of the '
@@ -112,7 +112,7 @@ def _is_nifti_file(path: str | os.PathLike) -> bool:
 
 def is_nifti(name: str) -> bool:
   """Whether a file name is one of NIfTI."""
-  return name.lower().endswith(_NIFTI_SUFFIXES)
+  return name.lower().endswith(NIFTI_SUFFIXES)
 
 
 def _is_zip(path: pathlib.Path) -> bool:

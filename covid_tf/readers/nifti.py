@@ -10,10 +10,8 @@ from covid_tf import errors
 from covid_tf import volume
 from covid_tf.readers import sources
 
-_RAS_TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _PIECE = 1 << 20
 _MOST_DEFLATED = 1100  # gzip makes at most 1032 bytes of one.
-_MILLIMETRES = {'mm': 1.0, 'unknown': 1.0, 'micron': 1e-3, 'meter': 1e3}
 _SPACING_RANGE_MM = (0.05, 50.0)
 _SAME_PLACE_MM = 0.1
 _INT16 = np.iinfo(np.int16)
@@ -114,14 +112,14 @@ def _affine(header, shape) -> tuple[np.ndarray, list[str]]:
     raise errors.CTReadError(
         'it has neither sform nor qform, so its place and sides are unknown.')
   unit = header.get_xyzt_units()[0]
-  scale = _MILLIMETRES[unit]
+  scale = volume.MILLIMETRES[unit]
   corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], (1,)))
   corners = corners.reshape(4, -1)
   apart = np.abs((matrices[0] - matrices[-1]) @ corners).max() * scale
   if not apart <= _SAME_PLACE_MM:
     raise errors.CTReadError(
         f'its sform and qform differ by {apart:.1f} mm; remove the wrong one.')
-  affine = _RAS_TO_LPS @ matrices[0]
+  affine = volume.LPS_RAS @ matrices[0]
   affine[:3] *= scale
   steps = np.linalg.norm(affine[:3, :3], axis=0)
   if not (np.isfinite(affine).all() and steps.min() >= _SPACING_RANGE_MM[0]

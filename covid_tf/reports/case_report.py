@@ -12,6 +12,8 @@ from covid_tf.reports import pages
 from covid_tf.reports import pictures
 from covid_tf.storage import files
 
+FILE_NAME = 'report.html'
+
 _MOST_AFFECTED = 6
 _APART_MM = 5.0  # Of thin slices, six neighbours would show one place six times.
 _START_COLUMNS, _START_QUALITY = 720, 75  # Of the slice and plane shown first.
@@ -65,7 +67,7 @@ def report_html(
   regions = [(title, result.corona_score_by_region_cm3[name])
              for name, title in _REGIONS]
   return pages.render(
-      'report.html', result=result, maker=maker, demo_models=demo_models, start=start,
+      FILE_NAME, result=result, maker=maker, demo_models=demo_models, start=start,
       coronal=maker.coronal_picture(coronal_row, _START_COLUMNS),
       coronal_holds_score=holds_score,
       strip=_strip(maker, result), slices=slices,

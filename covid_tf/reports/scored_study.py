@@ -22,7 +22,7 @@ from covid_tf.storage import result_json
 
 # In the order in which they appear: result.json is there only when all are.
 FILE_NAMES = (
-    'lung_mask.nii.gz', 'localization.nii.gz', 'report.html', result_json.FILE_NAME)
+    maps.MASK_NAME, maps.MAP_NAME, case_report.FILE_NAME, result_json.FILE_NAME)
 
 DEMO_WARNING = (
     'Scored by the demo models, which were trained on phantoms to show how the '

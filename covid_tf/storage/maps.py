@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 import gzip
+import itertools
 import os
 import pathlib
 
@@ -19,10 +20,11 @@ from covid_tf.storage import result_json
 # Of a NIfTI file they have its own shape, axes and affine, so that they lie over it
 # index by index too; of DICOM, the axes column, row and slice (docs/adr/0115).
 
+MASK_NAME = 'lung_mask.nii.gz'
+MAP_NAME = 'localization.nii.gz'
+
 _SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT: millimetres of the scanner's own frame.
 _HEADER_BYTES = 352  # NIfTI-1 in one file: 348 of header, 4 that say no extension.
-_MILLIMETRES = {'mm': 1.0, 'unknown': 1.0, 'micron': 1e-3, 'meter': 1e3}
-_LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 # The header's intent_name says which of i, j, k are slices, rows and columns, and
 # which way the slices run; without it they are k, j and i, and to the head.
 _AXES, _USUAL_AXES = 'ijk', (2, 1, 0)
@@ -60,7 +62,7 @@ def ras_affine(affine: np.ndarray) -> np.ndarray:
   Returns:
     float64 [4, 4].
   """
-  return _LPS_TO_RAS @ affine[:, [2, 1, 0, 3]]
+  return volume.LPS_RAS @ affine[:, [2, 1, 0, 3]]
 
 
 def read(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -80,8 +82,8 @@ def read(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
   stored = np.asarray(image.dataobj)
   axes, slices_reversed = _named_axes(image.header['intent_name'].item().decode())
   stored = stored.reshape(stored.shape[:3]).transpose(axes)
-  affine = _LPS_TO_RAS @ image.affine[:, [*axes, 3]]
-  affine[:3] *= _MILLIMETRES[image.header.get_xyzt_units()[0]]
+  affine = volume.LPS_RAS @ image.affine[:, [*axes, 3]]
+  affine[:3] *= volume.MILLIMETRES[image.header.get_xyzt_units()[0]]
   if slices_reversed:
     stored = stored[::-1]
     affine[:3, 3] += affine[:3, 0] * (len(stored) - 1)
@@ -150,8 +152,6 @@ def _header(
 
 # Reads back the map and the lung mask that `covid-tf score` wrote.
 
-MASK_NAME = 'lung_mask.nii.gz'
-MAP_NAME = 'localization.nii.gz'
 _SAME_MM = 1e-3
 
 
@@ -161,27 +161,43 @@ def has_maps(folder: pathlib.Path) -> bool:
 
 
 def read_maps(
-    folder: pathlib.Path, result: result_json.StoredResult
+    folder: pathlib.Path, result: result_json.StoredResult,
+    ct: volume.CTVolume | None = None
 ) -> tuple[np.ndarray, results.LocalizationMap, np.ndarray]:
   """Reads map and mask of a scored study.
 
   Args:
     folder: where they lie.
     result: the result.json beside them.
+    ct: the CT that they must lie on, or None where it is not at hand. A CT of NIfTI
+      has no series UID: there its place, and nothing else, tells it from others.
 
   Returns:
     (lung mask uint8 [slice, row, column], localization map, affine float64 [4, 4]
     of (slice, row, column, 1) to LPS millimetres).
 
   Raises:
-    errors.UsageError: a file cannot be read or does not belong to the result.
+    errors.UsageError: a file cannot be read, or does not belong to the result or to
+      the CT.
   """
+  if ct is not None and (result.shape, result.series_uid) != (ct.shape, ct.series_uid):
+    raise errors.UsageError(
+        f'{folder / result_json.FILE_NAME}: a result of the CT at hand is required '
+        f'({ct.shape}, series {ct.series_uid or "without UID"}), found one of another '
+        f'series ({result.shape}, series {result.series_uid or "without UID"}); score '
+        'the study again.')
   mask, affine = _read(folder / MASK_NAME, result)
   heat, other = _read(folder / MAP_NAME, result)
-  if not np.allclose(affine, other, atol=_SAME_MM):
+  if not _same_place(affine, other, result.shape):
     raise errors.UsageError(
         f'{folder}: map and mask on one grid are required, found two; score the study '
         'again.')
+  # Slices of mirrored files ran to the feet before docs/adr/0115.
+  if ct is not None and not _same_place(affine, ct.affine, result.shape):
+    raise errors.UsageError(
+        f'{folder / MASK_NAME}: a mask in the place and the order of its CT is '
+        'required, found another (another study, or slices that run the other way?); '
+        'score the study again.')
   box, positive = result.lung_box, list(result.positive_slices)
   crops = heat[positive, box.rows, box.columns].astype(np.float32)
   return (mask > 0).astype(np.uint8), results.LocalizationMap(
@@ -207,6 +223,16 @@ def _read(path, result) -> tuple[np.ndarray, np.ndarray]:
     raise errors.UsageError(
         f'{path}: finite values are required, found others; score the study again.')
   return stored, affine
+
+
+def _same_place(affine: np.ndarray, other: np.ndarray, shape) -> bool:
+  """Whether two grids of one shape agree at their corners."""
+  corners = np.array([
+      (*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))])
+  places = corners @ other.T
+  # A NIfTI header holds float32: far from the origin that alone is more.
+  tolerance = _SAME_MM + 2 * np.finfo(np.float32).eps * np.abs(places).max()
+  return bool(np.abs(corners @ affine.T - places).max() <= tolerance)
 
 
 def _words(spacing) -> str:

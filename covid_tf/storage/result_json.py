@@ -144,7 +144,7 @@ def read_result(path: str | os.PathLike) -> StoredResult:
   """
   path = pathlib.Path(path)
   if path.is_dir():
-    path = path / 'result.json'
+    path = path / FILE_NAME
   try:
     content = json.loads(path.read_text('utf-8'), parse_constant=_refuse_constant)
     return from_dict(content)

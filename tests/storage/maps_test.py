@@ -7,9 +7,11 @@ import real_ct
 import SimpleITK as sitk
 import synthetic_case
 
+from covid_tf import errors
 from covid_tf import readers
 from covid_tf import results
 from covid_tf.storage import maps
+from covid_tf.storage import result_json
 
 
 def _oblique():
@@ -108,3 +110,67 @@ def test_a_case_without_a_positive_slice_is_a_map_of_zeros(tmp_path):
       result.shape, result.lung_box, (), result.localization.maps)
   maps.write_localization(tmp_path / 'a.nii.gz', result)
   assert not np.asarray(nib.load(tmp_path / 'a.nii.gz').dataobj).any()
+
+
+def _nifti_case(folder, affine=None, shape=(34, 84, 128), moved_mm=0.0):
+  """A scored study of NIfTI: no UID says which one it is."""
+  volume = synthetic_case.make_volume(affine, shape, study_uid='', series_uid='')
+  result = synthetic_case.make_result(volume)
+  place = volume.affine + np.outer((1, 1, 1, 0), (0, 0, 0, moved_mm))
+  volume = dataclasses.replace(volume, affine=place)
+  result = dataclasses.replace(result, affine=place)
+  maps.write_localization(folder / maps.MAP_NAME, result)
+  maps.write_lung_mask(folder / maps.MASK_NAME, result)
+  result_json.write_result(folder / result_json.FILE_NAME, result)
+  return volume, result_json.read_result(folder)
+
+
+@pytest.mark.parametrize('affine', _AFFINES.values(), ids=_AFFINES.keys())
+def test_maps_are_read_on_the_ct_that_they_were_made_of(affine, tmp_path):
+  volume, stored = _nifti_case(tmp_path, affine)
+  mask, map_, found = maps.read_maps(tmp_path, stored, volume)
+  np.testing.assert_allclose(found, volume.affine, atol=1e-4)
+  assert mask.dtype == np.uint8 and map_.slices == stored.positive_slices
+
+
+@pytest.mark.parametrize('moved', [
+    np.diag((1.0, 1.0, 1.0, 1.0)) + np.outer((1, 0, 0, 0), (0, 0, 0, 0.01)),
+    np.diag((1.0001, 1.0, 1.0, 1.0))], ids=['10 micrometres aside', 'wider'])
+def test_a_ct_of_nifti_is_known_by_its_place(moved, tmp_path):
+  volume, stored = _nifti_case(tmp_path)
+  other = dataclasses.replace(volume, affine=moved @ volume.affine)
+  with pytest.raises(errors.UsageError, match='in the place .*score the study again'):
+    maps.read_maps(tmp_path, stored, other)
+
+
+def test_all_corners_are_compared(tmp_path):
+  """Rows and columns change places: the first voxel and the last one stay."""
+  shape = (10, 40, 40)
+  affine = synthetic_case.axial_affine((8, 3, 3), shape)
+  volume, stored = _nifti_case(tmp_path, affine, shape)
+  other = dataclasses.replace(volume, affine=affine[:, [0, 2, 1, 3]])
+  with pytest.raises(errors.UsageError, match='in the place'):
+    maps.read_maps(tmp_path, stored, other)
+
+
+def test_far_from_the_origin_float32_may_round(tmp_path):
+  volume, stored = _nifti_case(tmp_path, moved_mm=60_000.003)
+  maps.read_maps(tmp_path, stored, volume)
+
+
+def test_a_result_of_another_series_is_refused(tmp_path):
+  volume, stored = _nifti_case(tmp_path)
+  other = dataclasses.replace(volume, series_uid='1.2.3')
+  with pytest.raises(errors.UsageError, match='another series .*without UID'):
+    maps.read_maps(tmp_path, stored, other)
+
+
+def test_a_map_that_is_not_finite_is_refused(tmp_path):
+  volume, stored = _nifti_case(tmp_path)
+  image = nib.load(tmp_path / maps.MAP_NAME)
+  values = np.asarray(image.dataobj).copy()
+  values[0, 0, 0] = np.nan
+  damaged = nib.Nifti1Image(values, image.affine, image.header)
+  nib.save(damaged, tmp_path / maps.MAP_NAME)
+  with pytest.raises(errors.UsageError, match='finite values'):
+    maps.read_maps(tmp_path, stored, volume)

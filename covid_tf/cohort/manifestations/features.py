@@ -19,6 +19,7 @@ from covid_tf import version
 from covid_tf.analysis import pipeline
 from covid_tf.cohort.manifestations import slices as slices_lib
 from covid_tf.predictors import interface
+from covid_tf.readers import discovery
 from covid_tf.storage import files
 
 # Described slices on disk, one file a study: what is there is not asked again.
@@ -106,7 +107,7 @@ class FeatureStore:
 
 # As the paper: 701 negative slices of 81 patients.
 NEGATIVE_SLICES = 9
-_FILE_SUFFIXES = ('.nii', '.nii.gz', '.zip')
+_FILE_SUFFIXES = (*discovery.NIFTI_SUFFIXES, '.zip')
 _NO_BAR = functools.partial(tqdm.tqdm, disable=True)
 
 

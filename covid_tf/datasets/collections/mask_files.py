@@ -8,7 +8,6 @@ import numpy as np
 from covid_tf import errors
 from covid_tf import volume as volume_lib
 
-_RAS_TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _OFF_GRID = 0.05  # Voxels a mask may lie beside the CT's grid; ours, for rounding.
 
 
@@ -34,7 +33,7 @@ def read_on_grid(
   if len(image.shape) != 3 or sorted(image.shape) != sorted(volume.shape):
     raise _shape_error(path, volume, image.shape)
   affine = image.affine if affine_ras is None else affine_ras
-  to_mask = np.linalg.inv(_RAS_TO_LPS @ affine) @ volume.affine
+  to_mask = np.linalg.inv(volume_lib.LPS_RAS @ affine) @ volume.affine
   axes = np.abs(to_mask[:3, :3]).argmax(axis=0)
   turned = np.zeros((3, 3))
   turned[axes, range(3)] = np.sign(to_mask[axes, range(3)])

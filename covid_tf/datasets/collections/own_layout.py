@@ -23,10 +23,10 @@ from covid_tf import errors
 from covid_tf import readers
 from covid_tf.datasets.collections import mask_files
 from covid_tf.datasets.collections import study as study_lib
+from covid_tf.readers import discovery
 from covid_tf.storage import tables
 
 NAME = 'own'
-_SUFFIXES = ('.nii.gz', '.nii')
 
 
 @dataclasses.dataclass
@@ -181,7 +181,7 @@ def _masks(folder, rows) -> dict[str, pathlib.Path]:
 
 
 def _stem(path: pathlib.Path) -> str:
-  for suffix in _SUFFIXES:
+  for suffix in discovery.NIFTI_SUFFIXES:
     if path.name.endswith(suffix):
       return path.name[:-len(suffix)]
   return path.name
