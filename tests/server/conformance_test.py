@@ -1,9 +1,10 @@
 """What TF Serving answers, question by question; asked of any server.
 
 By default of the local server. To ask another one, fill a folder with the tiny
-models (python tests/tiny_models.py DIR), let that server serve DIR/lungs and
+models (python tests/support/tiny_models.py DIR), let that server serve DIR/lungs and
 DIR/classifier under these names, and name both:
 
+  export PYTHONPATH=tests/support
   python tests/server/conformance_test.py --address HOST:PORT --models DIR
 
 `--models-at PATH` is the folder as the server sees it, where that differs.

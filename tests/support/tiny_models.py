@@ -3,7 +3,7 @@
 Thresholds and averages instead of networks: `tiny_answers` has their answers in
 NumPy. As a script they fill a folder, for a server that is to be questioned:
 
-  python tests/tiny_models.py DIRECTORY
+  python tests/support/tiny_models.py DIRECTORY
 """
 
 import json
