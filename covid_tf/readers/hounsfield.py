@@ -234,12 +234,16 @@ class _Histogram:
   """Counts by HU; `share` is of all voxels that were looked at."""
 
   def __init__(self, hu):
-    values = np.ravel(hu)
-    values = values[::max(1, values.size // _MOST_SAMPLED) | 1]
-    values = np.clip(values, volume.AIR_HU, _HIGHEST).astype(np.int32)
-    self.counts = np.bincount(
-        values - volume.AIR_HU, minlength=_HIGHEST - volume.AIR_HU + 1)
-    self.total = values.size
+    size = _HIGHEST - volume.AIR_HU + 1
+    step = max(1, hu.size // _MOST_SAMPLED) | 1
+    self.counts = np.zeros(size, np.int64)
+    # Slice by slice: bincount wants 64 bits a voxel, which for a whole sample would be
+    # half as much again as a volume that was just read.
+    for index, image in enumerate(hu):
+      values = np.ravel(image)[-index * image.size % step::step]
+      values = np.clip(values, volume.AIR_HU, _HIGHEST) - volume.AIR_HU
+      self.counts += np.bincount(values, minlength=size)
+    self.total = int(self.counts.sum())
     found = np.flatnonzero(self.counts)
     self.lowest = int(found[0]) + volume.AIR_HU
     self.highest = int(found[-1]) + volume.AIR_HU

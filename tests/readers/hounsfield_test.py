@@ -1,5 +1,6 @@
 """Hounsfield units known by their histogram: what passes, what does not."""
 
+import tracemalloc
 
 import hypothesis
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ import synthetic_case
 
 from covid_tf import errors
 from covid_tf import readers
+from covid_tf import volume
 from covid_tf.readers import hounsfield
 
 _AFFINE = np.array([[-3.0, 0, 0, 90], [0, -3, 0, 80], [0, 0, 5, -40], [0, 0, 0, 1]])
@@ -154,3 +156,29 @@ def test_every_real_ct_passes_and_none_of_its_other_values():
       assert hounsfield.judge(_stored(change(hu))), (name, kind)
       if kind.startswith('stored'):
         assert hounsfield.judge(_stored(change(white[inside]))), (name, kind)
+
+
+@pytest.mark.parametrize('most', [1 << 22, 5000, 700])
+@pytest.mark.parametrize('turned', [False, True])
+def test_the_histogram_is_that_of_an_even_sample_of_the_whole_volume(
+    monkeypatch, most, turned):
+  monkeypatch.setattr(hounsfield, '_MOST_SAMPLED', most)
+  hu = _chest()[:5, :41, :37]
+  hu = np.asfortranarray(hu) if turned else hu
+  sample = np.ravel(hu)[::max(1, hu.size // most) | 1]
+  histogram = hounsfield._Histogram(hu)
+  assert histogram.total == sample.size
+  found = {value + volume.AIR_HU: count
+           for value, count in enumerate(histogram.counts) if count}
+  assert found == dict(zip(*np.unique(sample, return_counts=True)))
+
+
+def test_judging_a_volume_takes_little_memory_beside_it():
+  hu = np.tile(_chest(), (5, 4, 3))
+  tracemalloc.start()
+  try:
+    assert hounsfield.judge(hu) is None
+    _, peak = tracemalloc.get_traced_memory()
+  finally:
+    tracemalloc.stop()
+  assert peak < 0.25 * hu.nbytes
