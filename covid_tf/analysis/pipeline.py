@@ -20,10 +20,6 @@ from covid_tf.analysis import orientation
 from covid_tf.predictors import answers as answers_lib
 from covid_tf.predictors import interface
 
-# Slices a call: enough for a predictor to fill its batches and requests, few
-# enough for a bar that moves every few seconds on two cores.
-_CALL_SLICES = 32
-
 _COLUMNS = 80  # Of a bar where the terminal says that it has none.
 
 
@@ -146,8 +142,8 @@ def _analyze_once(volume, models, thresholds, progress) -> results.CaseResult:
 
 def _parts(count, progress, name):
   with progress(total=count, desc=name, unit='slice') as bar:
-    for start in range(0, count, _CALL_SLICES):
-      part = slice(start, min(start + _CALL_SLICES, count))
+    for start in range(0, count, interface.CALL_SLICES):
+      part = slice(start, min(start + interface.CALL_SLICES, count))
       yield part
       bar.update(part.stop - part.start)
 

@@ -1,5 +1,6 @@
 """Which model answers, and what it answered: checked before anyone believes it."""
 
+from collections.abc import Iterable, Sequence
 import hashlib
 import json
 
@@ -140,13 +141,19 @@ def _shape_text(shape) -> str:
   return '[' + ', '.join('any' if size is None else str(size) for size in shape) + ']'
 
 
-# What a model said, held against the contract before anyone believes it.
+# What a model answered, held against the contract before a number is made of it.
+#
+# A model behind an address may be any model, and a caller's own Models any code: a
+# wrong shape is refused rather than broadcast, and a NaN stops at the slice it came
+# from instead of in a report.
 
 # Each of these is a probability, a map or a mask: in [0, 1] by contract. A map is
-# divided by its maximum, so the last bit of float32 may stick out.
+# divided by its maximum, so the last bits of float32 may stick out; anything more is
+# another range.
 _UNIT_RANGE = frozenset(
     ('lung_mask', 'lung_probability', 'covid_probability', 'cam_28', 'cam_14'))
 _ROUNDING = 1e-6
+_REMEDY = 'use a model exported by covid-tf'
 
 # Signatures whose answers the signature `self_check` holds.
 REFERENCED = {
@@ -155,8 +162,9 @@ REFERENCED = {
 }
 
 
-def check_outputs(source: str, model: str, signature: str, outputs: dict[str, np.ndarray],
-          shape: tuple[int, int, int], first_slice: int) -> dict[str, np.ndarray]:
+def check_outputs(
+    source: str, model: str, signature: str, outputs: dict[str, np.ndarray],
+    shape: tuple[int, int, int], first_slice: int) -> dict[str, np.ndarray]:
   """Refuses answers that no sound model gives.
 
   Args:
@@ -174,20 +182,19 @@ def check_outputs(source: str, model: str, signature: str, outputs: dict[str, np
     errors.ModelError: an output is missing, has another dtype or shape, is not
       finite or lies outside its range; names the output and the slice.
   """
+  slices = range(first_slice, first_slice + shape[0])
   checked = {}
   for spec in contract.SIGNATURES[model][signature].outputs:
     where = f'{source}: {model}, signature {signature}, output {spec.name}'
     if spec.name not in outputs:
       raise errors.ModelError(
-          f'{where}: required by the contract, found only '
-          f'{sorted(outputs)}; serve a model exported by covid-tf.')
+          f'{where}: required by the contract, found only {sorted(outputs)}; '
+          f'{_REMEDY}.')
     array = outputs[spec.name]
     expected = _expected_shape(spec, shape)
     if array.dtype != np.dtype(spec.dtype) or array.shape != expected:
-      raise errors.ModelError(
-          f'{where}: required {spec.dtype} {list(expected)}, found {array.dtype} '
-          f'{list(array.shape)}; serve a model exported by covid-tf.')
-    checked[spec.name] = _check_values(where, spec.name, array, first_slice)
+      raise _kind_error(where, spec.dtype, expected, array)
+    checked[spec.name] = _check_values(where, spec.name, array, slices)
   return checked
 
 
@@ -222,47 +229,12 @@ def check_reference(source: str, model: str,
   return checked
 
 
-def _expected_shape(spec, shape):
-  # A free axis of an output follows the same axis of the input.
-  return tuple(
-      asked if size is None else size for size, asked in zip(
-          spec.shape, (*shape, None), strict=False))
-
-
-def _check_values(where, name, array, first_slice):
-  if not array.size:
-    return array
-  unit = name in _UNIT_RANGE
-  low, high = array.min(), array.max()  # A NaN anywhere makes both NaN.
-  if np.isfinite(low) and np.isfinite(high) and not (
-      unit and (low < 0 or high > 1 + _ROUNDING)):
-    return np.minimum(array, array.dtype.type(1)) if unit and high > 1 else array
-  good = np.isfinite(array)
-  if unit:
-    good &= (array >= 0) & (array <= 1 + _ROUNDING)
-  index = int(np.argwhere(~good)[0][0])
-  value = array[index][~good[index]].flat[0]
-  required = 'a number in [0, 1]' if unit else 'a finite number'
-  raise errors.ModelError(
-      f'{where}, slice {first_slice + index}: required {required}, found {value}; '
-      'the model is damaged: export it again, or roll back to its last good version.')
-
-
-# What the models answer, checked before a number is made of it.
-#
-# A model behind an address may be any model: a wrong shape is refused rather than
-# broadcast, and a NaN stops at the slice it came from instead of in a report.
-
-# Float arithmetic may leave a map by its last bits; anything more is another range.
-_REMEDY = 'use models that this package exported'
-
-
 def checked_lung_mask(
     answer: np.ndarray, shape: tuple[int, int, int], first: int) -> np.ndarray:
-  """The lungs model's answer, if it is a mask.
+  """The lungs model's answer, if it is a mask, whoever gave it.
 
   Args:
-    answer: what `segment_lungs` returned.
+    answer: what `segment_lungs` of any Models returned.
     shape: (slices, rows, columns) of what it was given.
     first: index of the first of these slices in the study, for the message.
 
@@ -272,26 +244,19 @@ def checked_lung_mask(
   Raises:
     errors.ModelError: it is no such mask.
   """
-  mask = np.asarray(answer)
-  _require_shape('lung_mask', mask, shape, first)
-  if mask.dtype.kind not in 'biu':
-    raise errors.ModelError(
-        f'the lungs model: lung_mask must be of integers, found {mask.dtype}; '
-        f'{_REMEDY}.')
-  for index, plane in enumerate(mask, first):
-    if plane.max() > 1 or plane.min() < 0:
-      raise errors.ModelError(
-          f'the lungs model, slice {index}: lung_mask must be 0 or 1, found values '
-          f'from {plane.min()} to {plane.max()}; {_REMEDY}.')
+  (mask,) = _checked_parts(
+      contract.LUNGS_MODEL, contract.SERVING_DEFAULT, (answer,), shape,
+      range(first, first + shape[0]))
   return mask
 
 
 def checked_explanation(
-    answer: tuple, count: int, first: int) -> results.SliceExplanation:
-  """The classifier's answer, if it is probabilities and maps.
+    answer: Iterable[np.ndarray], count: int, first: int) -> results.SliceExplanation:
+  """The classifier's answer, if it is probabilities and maps, whoever gave it.
 
   Args:
-    answer: what `grad_cam` returned: probabilities, fine maps, coarse maps.
+    answer: what `grad_cam` of any Models returned: probabilities, fine maps, coarse
+      maps.
     count: slices that it was given.
     first: index of the first of these slices in the study, for the message.
 
@@ -301,38 +266,87 @@ def checked_explanation(
   Raises:
     errors.ModelError: it is not.
   """
-  names = results.SliceExplanation._fields
-  parts = tuple(answer)
-  if len(parts) != len(names):
-    raise errors.ModelError(
-        f'the classifier: {", ".join(names)} are required, found {len(parts)} '
-        f'arrays; {_REMEDY}.')
-  probability, cam_28, cam_14 = (np.asarray(part) for part in parts)
-  _require_shape(names[0], probability, (count,), first)
-  for name, maps in ((names[1], cam_28), (names[2], cam_14)):
-    side = int(name.removeprefix('cam_'))
-    _require_shape(name, maps, (count, side, side), first)
-  return results.SliceExplanation(*(
-      _unit_range(name, part, first)
-      for name, part in zip(names, (probability, cam_28, cam_14))))
+  return results.SliceExplanation(*(part.astype(np.float32) for part in _checked_parts(
+      contract.CLASSIFIER_MODEL, contract.GRAD_CAM, answer, (count,),
+      range(first, first + count))))
 
 
-def _require_shape(name, array, shape, first):
-  if array.shape != shape:
-    raise errors.ModelError(
-        f'the model, slices {first} to {first + shape[0] - 1}: {name} must have '
-        f'shape {list(shape)}, found {list(array.shape)}; {_REMEDY}.')
+def checked_features(
+    answer: Iterable[np.ndarray], slices: Sequence[int]) -> results.SliceFeatures:
+  """The classifier's answer, if it is features and gradients, whoever gave it.
+
+  Args:
+    answer: what `features` of any Models returned.
+    slices: index in the study of each slice that it was given.
+
+  Returns:
+    The same in float32, finite.
+
+  Raises:
+    errors.ModelError: it is not.
+  """
+  return results.SliceFeatures(*(part.astype(np.float32) for part in _checked_parts(
+      contract.CLASSIFIER_MODEL, contract.FEATURES, answer, (len(slices),), slices)))
 
 
-def _unit_range(name, values, first) -> np.ndarray:
-  if values.dtype.kind != 'f':
+_MODEL_WORDS = {
+    contract.LUNGS_MODEL: 'the lungs model',
+    contract.CLASSIFIER_MODEL: 'the classifier',
+}
+# A caller's own code may compute in another width: kinds as NumPy's dtype.kind.
+_KINDS = {'u': ('integers', 'biu'), 'f': ('floats', 'f')}
+
+
+def _checked_parts(model, signature, answer, shape, slices) -> list[np.ndarray]:
+  """The arrays of an answer, in the order of the signature's outputs."""
+  specs = contract.SIGNATURES[model][signature].outputs
+  parts = tuple(answer) if isinstance(answer, Iterable) else (answer,)
+  if len(parts) != len(specs):
     raise errors.ModelError(
-        f'the classifier: {name} must be of floats, found {values.dtype}; {_REMEDY}.')
-  # Written so that NaN fails too.
-  good = (values >= -_ROUNDING) & (values <= 1 + _ROUNDING)
-  if not good.all():
-    where = tuple(np.argwhere(~good)[0])
-    raise errors.ModelError(
-        f'the classifier, slice {first + where[0]}: {name} must be finite and in '
-        f'[0, 1], found {values[where]!s}; {_REMEDY}.')
-  return np.clip(values, 0, 1).astype(np.float32)
+        f'{_MODEL_WORDS[model]}: required {", ".join(spec.name for spec in specs)}, '
+        f'found {len(parts)} arrays; {_REMEDY}.')
+  checked = []
+  for spec, part in zip(specs, parts, strict=True):
+    where = f'{_MODEL_WORDS[model]}, output {spec.name}'
+    array, expected = np.asarray(part), _expected_shape(spec, shape)
+    words, kinds = _KINDS[np.dtype(spec.dtype).kind]
+    if array.dtype.kind not in kinds or array.shape != expected:
+      raise _kind_error(_slices_words(where, slices), words, expected, array)
+    checked.append(_check_values(where, spec.name, array, slices))
+  return checked
+
+
+def _slices_words(where, slices) -> str:
+  return f'{where}, slices {slices[0]} to {slices[-1]}' if len(slices) else where
+
+
+def _expected_shape(spec, shape) -> tuple[int, ...]:
+  # A free axis of an output follows the same axis of the input.
+  return tuple(
+      shape[axis] if size is None else size for axis, size in enumerate(spec.shape))
+
+
+def _kind_error(where, dtype, shape, array) -> errors.ModelError:
+  return errors.ModelError(
+      f'{where}: required {dtype} {list(shape)}, found {array.dtype} '
+      f'{list(array.shape)}; {_REMEDY}.')
+
+
+def _check_values(where, name, array, slices) -> np.ndarray:
+  if not array.size:
+    return array
+  unit = name in _UNIT_RANGE
+  low, high = array.min(), array.max()  # A NaN anywhere makes both NaN.
+  if np.isfinite(low) and np.isfinite(high) and not (
+      unit and (low < -_ROUNDING or high > 1 + _ROUNDING)):
+    return np.clip(array, 0, 1) if unit and (low < 0 or high > 1) else array
+  good = np.isfinite(array)
+  if unit:
+    good &= (array >= -_ROUNDING) & (array <= 1 + _ROUNDING)
+  index = int(np.argwhere(~good)[0][0])
+  value = array[index][~good[index]].flat[0]
+  required = 'a finite number' if not unit else (
+      'a number in [0, 1]' if array.dtype.kind == 'f' else '0 or 1')
+  raise errors.ModelError(
+      f'{where}, slice {slices[index]}: required {required}, found {value!s}; the '
+      'model is damaged: export it again, or roll back to its last good version.')

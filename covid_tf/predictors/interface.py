@@ -35,6 +35,10 @@ class Models(Protocol):
     """int16 [N, h, w] lung crops in HU to pooled features and gradients."""
 
 
+# Slices a call: enough for a predictor to fill its batches and requests, few
+# enough for a bar that moves every few seconds on two cores.
+CALL_SLICES = 32
+
 # Whole studies in pieces: as many slices a request as fit in its bytes.
 
 BATCH_BYTES = 4 << 20  # A request; 8 slices of 512 x 512, 16 usual lung crops.

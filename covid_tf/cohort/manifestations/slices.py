@@ -16,6 +16,7 @@ from PIL import Image
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import orientation
+from covid_tf.predictors import answers
 from covid_tf.predictors import interface
 from covid_tf.reports import pictures as pictures_lib
 from covid_tf.storage import maps as maps_lib
@@ -69,7 +70,6 @@ def small_pictures(
   return np.stack(list(map(small, crops))), np.stack(list(map(small_map, maps)))
 
 
-_CALL_SLICES = 32
 # Ours: a healthy lung's usual density, where a study shows no lung outside its map.
 _AERATED_HU = -850.0
 
@@ -174,6 +174,9 @@ def describe(
 
   Returns:
     The described slices, in the order of `slices`.
+
+  Raises:
+    errors.ModelError: a model failed, or its answers are no features.
   """
   slices = np.asarray(slices, np.int32)
   positive = np.isin(slices, study.positive_slices)
@@ -181,13 +184,13 @@ def describe(
   lungs = study.lung_mask[slices, study.box.rows, study.box.columns] > 0
   maps = _maps(study, slices)
   turn = orientation.plane_turn(volume.affine)
-  asked = _features(crops, turn, models)
+  asked = _features(crops, slices, turn, models)
   erased = asked.features.copy()
   if positive.any():
     healthy = _healthy_hu(volume.hu, study)
     erased[positive] = _features(
         erase(crops[positive], maps[positive], lungs[positive],
-              study.thresholds.map, healthy), turn, models).features
+              study.thresholds.map, healthy), slices[positive], turn, models).features
   involved = (maps > study.thresholds.map) & lungs
   return StudySlices(
       study.study_uid, slices, study.slice_probability[slices].astype(np.float32),
@@ -228,11 +231,14 @@ def _maps(study: ScoredStudy, slices: np.ndarray) -> np.ndarray:
 
 
 def _features(
-    crops: np.ndarray, turn: orientation.PlaneTurn,
+    crops: np.ndarray, slices: np.ndarray, turn: orientation.PlaneTurn,
     models: interface.Models) -> results.SliceFeatures:
+  parts = []
   # A study may give no slice: then one call with none, for the shapes.
-  parts = [models.features(turn.to_usual(crops[start:start + _CALL_SLICES]))
-           for start in range(0, max(len(crops), 1), _CALL_SLICES)]
+  for start in range(0, max(len(crops), 1), interface.CALL_SLICES):
+    part = slice(start, start + interface.CALL_SLICES)
+    parts.append(answers.checked_features(
+        models.features(turn.to_usual(crops[part])), slices[part]))
   return results.SliceFeatures(*map(np.concatenate, zip(*parts)))
 
 
