@@ -55,6 +55,12 @@ class ModelIdentity:
   card_sha256: str
   card: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
+  @property
+  def is_demo(self) -> bool:
+    """Whether its card calls it a demo model, from wherever it is served."""
+    training = self.card.get('training')
+    return isinstance(training, dict) and training.get('demo_weights') is True
+
 
 @dataclasses.dataclass(frozen=True)
 class LungBox:
@@ -173,6 +179,7 @@ class CaseResult:
       acquisition_date, patient_key: of the volume (see CTVolume).
     software: name and version of this package.
     stored_grid: of the volume: how map and mask are stored.
+    demo_models: whether demo models, trained on phantoms, made it.
   """
 
   corona_score_cm3: float
@@ -201,3 +208,4 @@ class CaseResult:
   patient_key: str | None
   software: str
   stored_grid: volume_lib.StoredGrid | None = None
+  demo_models: bool = False

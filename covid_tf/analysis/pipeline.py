@@ -191,4 +191,5 @@ def _case_result(
       acquisition_date=volume.acquisition_date,
       patient_key=volume.patient_key,
       software=f'covid-tf {version.__version__}',
-      stored_grid=volume.stored_grid)
+      stored_grid=volume.stored_grid,
+      demo_models=any(model.is_demo for model in identities))

@@ -4,7 +4,7 @@ Reads only what a cohort needs, so that results of another schema version can be
 seen, counted and refused by name rather than fail to load.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import json
 import math
@@ -13,10 +13,10 @@ import pathlib
 
 from covid_tf import errors
 from covid_tf.reports import scored_study
+from covid_tf.storage import result_json
 
 # Where results lie below a folder, and which studies there have none.
 
-RESULT_NAME = 'result.json'
 _OWN_OUTPUT = 'cohort.json'  # A cohort written among its results is none of them.
 _REASON_KEYS = ('error', 'reason', 'refusal', 'message')
 _LARGEST_NOTE_BYTES = 1 << 20
@@ -63,15 +63,15 @@ def _search(
     failed.append(FailedStudy(folder, f'cannot be listed: {error.strerror}'))
     return
   names = {entry.name for entry in entries}
-  is_result = RESULT_NAME in names
+  is_result = result_json.FILE_NAME in names
   if is_result:
-    yield folder / RESULT_NAME
+    yield folder / result_json.FILE_NAME
   elif _OWN_OUTPUT in names:
     return
   # A name with a dot in front is a result that is still being written.
   folders = [folder / entry.name for entry in entries
              if entry.is_dir() and not entry.name.startswith('.')]
-  among_results = any((inner / RESULT_NAME).exists() for inner in folders)
+  among_results = any((inner / result_json.FILE_NAME).exists() for inner in folders)
   for inner in folders:
     if os.path.realpath(inner) in seen:  # A link may lead back up.
       continue
@@ -98,10 +98,11 @@ def _add_failure(folder: pathlib.Path, failed: list[FailedStudy]) -> None:
   except OSError:
     return
   names = {entry.name for entry in entries}
-  if names & {RESULT_NAME, _OWN_OUTPUT} or any(entry.is_dir() for entry in entries):
+  if names & {result_json.FILE_NAME, _OWN_OUTPUT} or any(
+      entry.is_dir() for entry in entries):
     return
   failed.append(FailedStudy(
-      folder, _noted_reason(folder, names) or f'no {RESULT_NAME}'))
+      folder, _noted_reason(folder, names) or f'no {result_json.FILE_NAME}'))
 
 
 def _noted_reason(folder: pathlib.Path, names: set[str]) -> str | None:
@@ -128,6 +129,100 @@ SECOND_SCORES = (
 
 
 @dataclasses.dataclass(frozen=True)
+class Provenance:
+  """What made a score, besides its CT.
+
+  Attributes:
+    path: of the result.
+    schema_version: of its file.
+    models: name to (version, card digest), as text.
+    cuts: the slice and map thresholds, name to value. The case threshold is none of
+      them: it does not change a score.
+    software: name and version of the package that made it; '' where it is not said.
+  """
+
+  path: pathlib.Path
+  schema_version: int | None
+  models: Mapping[str, tuple[str, str]]
+  cuts: Mapping[str, float]
+  software: str = ''
+
+
+def provenance_of(
+    path: pathlib.Path, stored: result_json.StoredResult) -> Provenance:
+  """What made a stored result."""
+  return Provenance(
+      path, stored.schema_version,
+      {model.name: (str(model.version), model.card_sha256) for model in stored.models},
+      {'slice_probability': stored.thresholds.slice_probability,
+       'map': stored.thresholds.map}, stored.software)
+
+
+def require_comparable(
+    provenances: Sequence[Provenance], allow_mixed: bool = False) -> tuple[str, ...]:
+  """Refuses results whose scores do not compare.
+
+  Args:
+    provenances: of the results that are held against each other.
+    allow_mixed: warn instead.
+
+  Returns:
+    A warning for each kind of difference; empty unless `allow_mixed`.
+
+  Raises:
+    errors.UsageError: several schema versions, models or slice and map thresholds;
+      says which, and in how many results.
+  """
+  warnings = []
+  for kind, key, in_words in (
+      ('schema versions', lambda made: made.schema_version,
+       lambda made: str(made.schema_version)),
+      ('models', lambda made: sorted(made.models.items()), _models_in_words),
+      ('slice and map thresholds', lambda made: sorted(made.cuts.items()),
+       _cuts_in_words)):
+    groups = {}
+    for made in provenances:
+      groups.setdefault(repr(key(made)), []).append(made)
+    if len(groups) == 1:
+      continue
+    found = '; '.join(
+        f'{in_words(members[0])} in {len(members)} ({members[0].path}, …)'
+        for members in groups.values())
+    if not allow_mixed:
+      raise errors.UsageError(
+          f'results of one kind are required, found {len(groups)} {kind}: {found}. '
+          'Their scores do not compare: score all studies alike, or pass '
+          '--allow-mixed.')
+    warnings.append(
+        f'Mixed results were asked for, with different {kind}: {found}. Their scores '
+        'do not compare.')
+  return tuple(warnings)
+
+
+def software_warnings(provenances: Sequence[Provenance]) -> tuple[str, ...]:
+  """A warning where several versions of this package made the results.
+
+  Scores of two versions are compared all the same: most changes move no score, and
+  CHANGELOG.md names those that do.
+  """
+  versions = sorted({made.software for made in provenances if made.software})
+  return () if len(versions) < 2 else (
+      f'The results were made by {", ".join(versions)}: whether the score changed '
+      'between them is in CHANGELOG.md.',)
+
+
+def _models_in_words(made: Provenance) -> str:
+  return ', '.join(
+      f'{name} version {version or "unknown"} (card {digest[:12] or "unknown"})'
+      for name, (version, digest) in sorted(made.models.items())) or 'none named'
+
+
+def _cuts_in_words(made: Provenance) -> str:
+  return ', '.join(
+      f'{name} {value}' for name, value in sorted(made.cuts.items())) or 'none named'
+
+
+@dataclasses.dataclass(frozen=True)
 class StudyResult:
   """What one result.json says.
 
@@ -140,6 +235,7 @@ class StudyResult:
     cuts: the slice and map thresholds, name to value.
     patient_key: pseudonym of the patient, or None.
     demo_models: whether the demo models made it.
+    software: name and version of the package that made it; '' where it is not said.
   """
 
   path: pathlib.Path
@@ -150,6 +246,13 @@ class StudyResult:
   cuts: dict[str, float]
   patient_key: str | None = dataclasses.field(default=None, repr=False)
   demo_models: bool = False
+  software: str = ''
+
+  @property
+  def provenance(self) -> Provenance:
+    """What made its scores, besides the CT."""
+    return Provenance(
+        self.path, self.schema_version, self.models, self.cuts, self.software)
 
 
 def load_results(
@@ -178,7 +281,7 @@ def load_results(
   if not results:
     seen = f'; {len(failed)} failed, the first: {failed[0].reason}' if failed else ''
     raise errors.UsageError(
-        f'{root}: at least one usable {RESULT_NAME} is required below it, '
+        f'{root}: at least one usable {result_json.FILE_NAME} is required below it, '
         f'found none{seen}.')
   _check_unique(results)
   return tuple(results), tuple(sorted(failed, key=lambda study: str(study.path)))
@@ -211,7 +314,7 @@ def _study_result(path: pathlib.Path, content: dict) -> StudyResult:
       content.get('schema_version'), _models(content.get('models')),
       {name: value for name, value in (thresholds or {}).items()
        if 'case' not in name}, content.get('patient_key'),
-      scored_study.DEMO_WARNING in (content.get('warnings') or ()))
+      result_json.is_demo(content), str(content.get('software') or ''))
 
 
 def _second_scores(content: dict) -> dict[str, float]:

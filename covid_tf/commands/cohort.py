@@ -11,6 +11,7 @@ from covid_tf.cohort import results
 from covid_tf.cohort.accuracy import analysis
 from covid_tf.cohort.accuracy import experiments
 from covid_tf.cohort.accuracy import report as report_lib
+from covid_tf.commands import shared_flags
 from covid_tf.statistics import roc
 
 _POINTS = ('youden', 'sensitivity', 'threshold')
@@ -52,9 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       help=f'bootstrap draws (default {roc.BOOTSTRAP_DRAWS})')
   parser.add_argument(
       '--seed', type=int, default=0, help='of the bootstrap (default 0)')
-  parser.add_argument(
-      '--allow-mixed', action='store_true',
-      help='take results of several schema versions, models or thresholds')
+  shared_flags.add_allow_mixed(parser)
   parser.add_argument(
       '--require-all', action='store_true',
       help='refuse failed studies, results without a label and labels without a result')

@@ -6,6 +6,7 @@ import sys
 
 from covid_tf.cohort.follow_up import course
 from covid_tf.cohort.follow_up import report
+from covid_tf.commands import shared_flags
 from covid_tf.reports import pages
 from covid_tf.storage import files
 
@@ -21,16 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       '--same-patient', action='store_true',
       help='vouch that results without patient_key are one patient\'s')
-  parser.add_argument(
-      '--allow-mixed-models', action='store_true',
-      help='take results of several models or thresholds, whose scores do not compare')
+  shared_flags.add_allow_mixed(parser, '--allow-mixed-models')
 
 
 def run(arguments: argparse.Namespace) -> int:
   """Compares the studies, writes everything, prints the change; returns 0."""
   follow_up = course.follow_up(
       arguments.results, same_patient=arguments.same_patient,
-      allow_mixed_models=arguments.allow_mixed_models)
+      allow_mixed=arguments.allow_mixed)
   with files.filling_folder(arguments.output, report.FILE_NAMES) as folder:
     follow_up = report.write_all(folder, follow_up)
   for warning in follow_up.warnings:

@@ -10,7 +10,6 @@ from covid_tf import errors
 from covid_tf import predictors
 from covid_tf import results
 from covid_tf.predictors import interface
-from covid_tf.reports import scored_study
 
 # Flags that say which models answer; for every command that needs them.
 
@@ -81,7 +80,7 @@ def are_demo(
     identities: Iterable[results.ModelIdentity] = ()) -> bool:
   """Whether the demo models answer: by default, or from wherever they are served."""
   by_default = arguments.server is None and arguments.models is None
-  return by_default or scored_study.has_demo_card(identities)
+  return by_default or any(model.is_demo for model in identities)
 
 
 def _refuse_server_flags(arguments: argparse.Namespace) -> None:
@@ -114,6 +113,14 @@ def _token(path: str | os.PathLike) -> str:
     raise errors.UsageError(
         f'--token-file {path}: a readable file is required, found '
         f'{error.strerror}.') from error
+
+
+def add_allow_mixed(parser: argparse.ArgumentParser, *older_names: str) -> None:
+  """Adds --allow-mixed, and the names that it had before."""
+  parser.add_argument(
+      '--allow-mixed', *older_names, action='store_true', dest='allow_mixed',
+      help='take results of several schema versions, models or thresholds, whose '
+      'scores do not compare')
 
 
 # Flags that say how a study is read; the same for every command that reads one.

@@ -1,6 +1,6 @@
 """One study from its files to its result folder, as `covid-tf score` leaves it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
 import os
@@ -24,9 +24,6 @@ from covid_tf.storage import result_json
 FILE_NAMES = (
     maps.MASK_NAME, maps.MAP_NAME, case_report.FILE_NAME, result_json.FILE_NAME)
 
-DEMO_WARNING = (
-    'Scored by the demo models, which were trained on phantoms to show how the '
-    'package works: no measurement of a patient.')
 _NOTE = 'covid-tf; research use only'
 _DEMO_NOTE = 'covid-tf DEMO MODELS; research use only'
 
@@ -40,27 +37,28 @@ def write_all(
     folder: where; see output_folder.filling for all or none.
     result: the scored study.
     volume: its CT, for the pictures.
-    demo_models: the demo models answered; every file says so.
+    demo_models: the demo models answered, whatever their cards say.
     with_report: False leaves report.html out, which takes longer than the rest.
 
   Raises:
     errors.OutputError: a file cannot be written.
   """
-  note = _NOTE
-  if demo_models:
-    result = with_demo_warning(result)
-    note = _DEMO_NOTE
+  if demo_models or result.demo_models:
+    result = marked_as_demo(result)
+  note = _DEMO_NOTE if result.demo_models else _NOTE
   maps.write_lung_mask(folder / FILE_NAMES[0], result, note)
   maps.write_localization(folder / FILE_NAMES[1], result, note)
   if with_report:
-    case_report.write_report(folder / FILE_NAMES[2], result, volume, demo_models=demo_models)
+    case_report.write_report(
+        folder / FILE_NAMES[2], result, volume, demo_models=result.demo_models)
   result_json.write_result(folder / FILE_NAMES[3], result)
 
 
-def with_demo_warning(result: results.CaseResult) -> results.CaseResult:
-  """The result, its warnings led by DEMO_WARNING."""
-  others = tuple(text for text in result.warnings if text != DEMO_WARNING)
-  return dataclasses.replace(result, warnings=(DEMO_WARNING, *others))
+def marked_as_demo(result: results.CaseResult) -> results.CaseResult:
+  """The result as one of demo models, its warnings led by a sentence that says so."""
+  first = result_json.DEMO_WARNING
+  others = tuple(text for text in result.warnings if text != first)
+  return dataclasses.replace(result, warnings=(first, *others), demo_models=True)
 
 
 # One study from its files to its result folder: `covid-tf score` and the demo.
@@ -98,17 +96,10 @@ def score_study(
       if threshold:
         threshold.require_same_models(models.identities())
       result = _analyze(study, volume, models, threshold)
-    demo_models = demo_models or has_demo_card(result.models)
-    write_all(folder, result, volume, demo_models=demo_models)
-  return with_demo_warning(result) if demo_models else result
-
-
-def has_demo_card(identities: Iterable[results.ModelIdentity]) -> bool:
-  """Whether a model calls itself a demo model, from wherever it is served."""
-  trainings = (model.card.get('training') for model in identities)
-  return any(
-      isinstance(training, dict) and training.get('demo_weights') is True
-      for training in trainings)
+    if demo_models or result.demo_models:
+      result = marked_as_demo(result)
+    write_all(folder, result, volume, demo_models=result.demo_models)
+  return result
 
 
 def _analyze(study, volume, models, threshold) -> results.CaseResult:

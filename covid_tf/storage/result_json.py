@@ -16,6 +16,9 @@ from covid_tf.storage import files
 # result.json: the numbers of a scored study, for programs (docs/results.md).
 
 FILE_NAME = 'result.json'
+DEMO_WARNING = (
+    'Scored by the demo models, which were trained on phantoms to show how the '
+    'package works: no measurement of a patient.')
 
 
 def write_result(path: str | os.PathLike, result: results.CaseResult) -> None:
@@ -76,6 +79,7 @@ def to_dict(result: results.CaseResult) -> dict:
           for model in result.models],
       'warnings': list(result.warnings),
       'software': result.software,
+      'demo_models': result.demo_models,
   }
 
 
@@ -97,7 +101,7 @@ class StoredResult:
       voxel_volume_mm3, corona_score_cm3, case_detected, corona_score_in_lung_cm3,
       corona_score_by_region_cm3, involved_lung_fraction, lung_volume_cm3,
       lung_box, lung_outside_box_fraction, positive_slices, thresholds, models,
-      warnings, software: as in results.CaseResult.
+      warnings, software, demo_models: as in results.CaseResult.
     slice_count: slices of the CT.
     slice_probability: one a slice.
     corona_score_by_slice_cm3: one a slice.
@@ -127,6 +131,7 @@ class StoredResult:
   models: tuple[results.ModelIdentity, ...]
   warnings: tuple[str, ...]
   software: str
+  demo_models: bool
 
 
 def read_result(path: str | os.PathLike) -> StoredResult:
@@ -170,11 +175,23 @@ def from_dict(content: dict) -> StoredResult:
   if version != results.SCHEMA_VERSION:
     raise ValueError(
         f'schema_version {results.SCHEMA_VERSION} is required, found {version!r}')
+  content = {'demo_models': is_demo(content)} | content
   stored = StoredResult(**{
       field.name: _field(content, field.name, _READERS[field.name])
       for field in dataclasses.fields(StoredResult)})
   _check_consistent(stored)
   return stored
+
+
+def is_demo(content: dict) -> bool:
+  """Whether the fields of a result.json say that demo models made it.
+
+  Results without the field `demo_models` said it by DEMO_WARNING alone.
+  """
+  if 'demo_models' in content:
+    return content['demo_models'] is True
+  warnings = content.get('warnings')
+  return isinstance(warnings, list) and DEMO_WARNING in warnings
 
 
 def _check_consistent(stored: StoredResult) -> None:
@@ -306,4 +323,5 @@ _READERS = {
     'models': _list(_model),
     'warnings': _list(_text),
     'software': _text,
+    'demo_models': _truth,
 }

@@ -1,12 +1,15 @@
+import dataclasses
 import json
 import os
+import pathlib
 
 import cohort_files
 import pytest
+import scored_studies
 
 from covid_tf import errors
 from covid_tf.cohort import results as results_lib
-from covid_tf.cohort.accuracy import analysis
+from covid_tf.storage import result_json
 
 
 def test_finds_results_at_any_depth(tmp_path):
@@ -120,7 +123,7 @@ def test_refuses_results_that_do_not_compare(tmp_path, change, words):
   cohort_files.write_result(tmp_path, '1.2', 3, **change)
   results, _ = results_lib.load_results(tmp_path)
   with pytest.raises(errors.UsageError, match=f'found 2 .*{words}.*--allow-mixed'):
-    analysis.require_comparable(results)
+    results_lib.require_comparable([result.provenance for result in results])
 
 
 def test_a_case_threshold_does_not_change_a_score(tmp_path):
@@ -130,6 +133,36 @@ def test_a_case_threshold_does_not_change_a_score(tmp_path):
   content['thresholds']['case_corona_score_cm3'] = 12.5
   path.write_text(json.dumps(content))
   loaded = results_lib.load_results(tmp_path)[0]
-  analysis.require_comparable(loaded)
+  results_lib.require_comparable([result.provenance for result in loaded])
   one, other = loaded
   assert (one.scores, one.cuts) == (other.scores, other.cuts)
+
+
+def _made(path, **changes):
+  return dataclasses.replace(results_lib.Provenance(
+      pathlib.Path(path), 1, {'lungs': ('1', 'a' * 64)}, {'map': 0.6}), **changes)
+
+
+def test_every_difference_is_a_warning_where_mixed_results_are_asked_for():
+  made = [_made('a'), _made('b', schema_version=2, cuts={'map': 0.5})]
+  warnings = results_lib.require_comparable(made, allow_mixed=True)
+  assert [warning.split(' different ')[1].split(':')[0] for warning in warnings] == [
+      'schema versions', 'slice and map thresholds']
+  assert not results_lib.require_comparable(made[:1] * 2, allow_mixed=True)
+
+
+def test_versions_of_the_software_are_a_warning_and_no_refusal():
+  made = [_made('a', software='covid-tf 0.1.0'), _made('b'),
+          _made('c', software='covid-tf 0.2.0')]
+  assert not results_lib.require_comparable(made)
+  (warning,) = results_lib.software_warnings(made)
+  assert 'covid-tf 0.1.0, covid-tf 0.2.0' in warning
+  assert not results_lib.software_warnings(made[:2])
+
+
+def test_a_stored_result_and_a_cohorts_one_have_one_provenance(tmp_path):
+  folder = scored_studies.write_study(tmp_path / 'a', maps=False)
+  ((read,), _) = results_lib.load_results(tmp_path)
+  stored = result_json.read_result(folder)
+  made = results_lib.provenance_of(folder / 'result.json', stored)
+  assert made == read.provenance and made.software

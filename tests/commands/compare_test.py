@@ -7,7 +7,6 @@ import scored_studies
 
 from covid_tf import cli
 from covid_tf.cohort.follow_up import report
-from covid_tf.reports import scored_study
 from covid_tf.storage import result_json
 
 _KEY = 'ab' * 32
@@ -97,11 +96,18 @@ def test_results_without_maps_are_compared_in_numbers(tmp_path, capsys):
   assert 'Corona score: ' in captured.out and 'no maps are shown' in captured.err
 
 
-def test_demo_models_are_called_so(tmp_path):
+@pytest.mark.parametrize('by_field', [True, False])
+def test_demo_models_are_called_so(tmp_path, by_field):
+  """Results without the field `demo_models` said it by a warning alone."""
   for name in 'ab':
-    scored_studies.write_study(
-        tmp_path / name, maps=False, patient_key=_KEY,
-        warnings=(scored_study.DEMO_WARNING,))
+    folder = scored_studies.write_study(
+        tmp_path / name, maps=False, patient_key=_KEY, changes={'demo_models': by_field},
+        warnings=() if by_field else (result_json.DEMO_WARNING,))
+    if not by_field:
+      path = folder / result_json.FILE_NAME
+      content = json.loads(path.read_text())
+      del content['demo_models']
+      path.write_text(json.dumps(content))
   assert cli.main(['compare', str(tmp_path / 'a'), str(tmp_path / 'b'),
                    '--output', str(tmp_path / 'out')]) == 0
   page = report_page.Page((tmp_path / 'out' / 'compare.html').read_bytes())

@@ -72,11 +72,12 @@ def test_the_demo_models_are_named_in_every_output(study, sources, tmp_path, cap
   output = tmp_path / 'out'
   assert cli.main(['score', study, '--output', str(output)]) == 0
   assert sources == [('load_models', None)]
-  assert scored_study.DEMO_WARNING in result_json.read_result(output).warnings
+  stored = result_json.read_result(output)
+  assert stored.demo_models and result_json.DEMO_WARNING in stored.warnings
   assert 'demo' in (output / 'report.html').read_text().lower()
   for name in ('localization.nii.gz', 'lung_mask.nii.gz'):
     assert b'DEMO' in nib.load(output / name).header['descrip'].item()
-  assert scored_study.DEMO_WARNING in capfd.readouterr().err
+  assert result_json.DEMO_WARNING in capfd.readouterr().err
 
 
 def test_a_server_is_reached_as_the_flags_say(study, sources, tmp_path):

@@ -49,7 +49,8 @@ def test_the_file_keeps_the_published_schema(content):
   schema = json.loads(_SCHEMA.read_text())
   jsonschema.Draft202012Validator.check_schema(schema)
   jsonschema.validate(content, schema)
-  assert set(schema['required']) == set(schema['properties']) == set(content)
+  assert set(schema['properties']) == set(content)
+  assert set(schema['required']) == set(content) - {'demo_models'}  # Of a later day.
   with pytest.raises(jsonschema.ValidationError):
     jsonschema.validate(content | {'involved_lung_fraction': 1.2}, schema)
 
@@ -121,3 +122,38 @@ def test_thresholds_of_few_digits_decide_alike_before_and_after(result):
   stored = result_json.from_dict(json.loads(result_json.to_text(changed)))
   assert stored.positive_slices == ()
   assert stored.thresholds == changed.thresholds
+
+
+def test_demo_models_are_a_field_and_once_were_a_sentence(content):
+  assert content['demo_models'] is False
+  assert result_json.from_dict(content | {'demo_models': True}).demo_models
+  # The sentence is data to results of before: it stays as it is.
+  sentence = ('Scored by the demo models, which were trained on phantoms to show how '
+              'the package works: no measurement of a patient.')
+  said = content | {'warnings': ['another', sentence]}
+  assert not result_json.from_dict(said).demo_models  # The field counts.
+  del said['demo_models'], content['demo_models']
+  assert result_json.from_dict(said).demo_models
+  assert not result_json.from_dict(content).demo_models
+  with pytest.raises(ValueError, match='demo_models must be true, false'):
+    result_json.from_dict(content | {'demo_models': 'no'})
+
+
+@pytest.mark.parametrize('card, demo', [
+    ({'training': {'demo_weights': True}}, True),
+    ({'training': {'demo_weights': 'yes'}}, False), ({'training': None}, False),
+    ({}, False)])
+def test_a_card_says_whether_a_model_is_a_demo_model(card, demo):
+  assert results.ModelIdentity('lungs', 1, '0' * 64, card).is_demo is demo
+
+
+def test_a_model_with_a_demo_card_makes_a_demo_result():
+  class Demo(fake_models.FakeModels):
+    def identities(self):
+      return (results.ModelIdentity('lungs', 1, '0' * 64), results.ModelIdentity(
+          'classifier', 1, '1' * 64, {'training': {'demo_weights': True}}))
+
+  shape = (24, 42, 64)
+  volume = synthetic_case.make_volume(
+      synthetic_case.axial_affine((12.0, 6.0, 6.0), shape), shape)
+  assert pipeline.analyze(volume, Demo()).demo_models

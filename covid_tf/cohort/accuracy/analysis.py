@@ -11,44 +11,6 @@ from covid_tf.cohort.accuracy import experiments
 from covid_tf.cohort.accuracy import report as report_lib
 from covid_tf.reports import figures
 
-# Whether the scores of many results may be compared.
-
-def require_comparable(results: Sequence[results_lib.StudyResult]) -> None:
-  """Refuses results whose scores do not compare.
-
-  Raises:
-    errors.UsageError: several schema versions, models or thresholds; says which.
-  """
-  for kind, key, in_words in (
-      ('schema versions', lambda result: repr(result.schema_version),
-       lambda result: str(result.schema_version)),
-      ('models', lambda result: repr(sorted(result.models.items())), _models_in_words),
-      ('slice and map thresholds', lambda result: repr(sorted(result.cuts.items())),
-       _cuts_in_words)):
-    groups = {}
-    for result in results:
-      groups.setdefault(key(result), []).append(result)
-    if len(groups) > 1:
-      found = '; '.join(
-          f'{in_words(members[0])} in {len(members)} ({members[0].path}, …)'
-          for members in groups.values())
-      raise errors.UsageError(
-          f'results of one kind are required, found {len(groups)} {kind}: {found}. '
-          'Their scores do not compare: score all studies alike, or pass '
-          '--allow-mixed.')
-
-
-def _models_in_words(result: results_lib.StudyResult) -> str:
-  return ', '.join(
-      f'{name} version {version or "unknown"} (card {digest[:12] or "unknown"})'
-      for name, (version, digest) in sorted(result.models.items())) or 'none named'
-
-
-def _cuts_in_words(result: results_lib.StudyResult) -> str:
-  return ', '.join(
-      f'{name} {value}' for name, value in sorted(result.cuts.items())) or 'none named'
-
-
 _OPERATING_POINT = 'operating_point.json'
 _ROC = 'detection_roc'
 _BOXES = 'severity_box_plot'
@@ -99,13 +61,17 @@ def analyze_cohort(
     _require_all(cohort, failed)
   labelled = {label.study_uid for label in labels}
   used = tuple(result for result in results if result.study_uid in labelled)
-  mixed = _mixed(used, options.allow_mixed)
+  made = [result.provenance for result in used]
+  mixed = results_lib.require_comparable(made, options.allow_mixed)
   second, second_name = _second(options, used)
   return report_lib.CohortReport(
       root, used, failed, cohort,
       experiments.detect(cohort.patients, options.detection, second, second_name),
       experiments.grade_severity(cohort.patients, options.severity_order),
-      warnings=_demo(used) + mixed + _left_out(cohort, failed), mixed=bool(mixed))
+      warnings=(
+          *_demo(used), *mixed, *_no_point(mixed),
+          *results_lib.software_warnings(made), *_left_out(cohort, failed)),
+      mixed=bool(mixed))
 
 
 def write_report(
@@ -154,15 +120,8 @@ def _demo(results: Sequence[results_lib.StudyResult]) -> tuple[str, ...]:
           'this works and measure no patient.',) if count else ()
 
 
-def _mixed(
-    results: Sequence[results_lib.StudyResult], allowed: bool) -> tuple[str, ...]:
-  try:
-    require_comparable(results)
-  except errors.UsageError as error:
-    if not allowed:
-      raise
-    return (f'Mixed results were asked for: {error} No operating point is written.',)
-  return ()
+def _no_point(mixed: Sequence[str]) -> tuple[str, ...]:
+  return ('No operating point is written of mixed results.',) if mixed else ()
 
 
 def _second(
@@ -181,7 +140,7 @@ def _second(
     raise errors.UsageError(
         f'{options.second_results}: results of the same studies are required, found '
         'no study_uid in common.')
-  require_comparable(others)
+  results_lib.require_comparable([other.provenance for other in others])
   return ({other.study_uid: other.scores[results_lib.CORONA_SCORE]
            for other in others}, f'Corona score in {options.second_results.name}')
 

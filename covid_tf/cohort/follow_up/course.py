@@ -7,6 +7,7 @@ import itertools
 import pathlib
 
 from covid_tf import errors
+from covid_tf.cohort import results as results_lib
 from covid_tf.storage import result_json
 
 # Ours. Two scans of one patient differ by their depth of breath; beyond these the
@@ -118,14 +119,14 @@ def change(earlier: float, later: float) -> Change:
 
 def follow_up(
     paths: Sequence[pathlib.Path], *, same_patient: bool = False,
-    allow_mixed_models: bool = False) -> FollowUp:
+    allow_mixed: bool = False) -> FollowUp:
   """Reads results of one patient and puts them in time.
 
   Args:
     paths: result.json files or their folders, two or more.
     same_patient: the caller vouches that they are one patient's, where results
       carry no patient_key. Different keys are refused all the same.
-    allow_mixed_models: take results of several models or thresholds.
+    allow_mixed: take results of several models or thresholds.
 
   Raises:
     errors.UsageError: fewer than two studies, a study twice, different patients,
@@ -135,7 +136,9 @@ def follow_up(
           for path in paths]
   _require_two_studies(read)
   identity = _identity(read, same_patient)
-  warnings = _mixed_warnings(read, allow_mixed_models)
+  made = [results_lib.provenance_of(folder, result) for folder, result in read]
+  warnings = [*results_lib.require_comparable(made, allow_mixed),
+              *results_lib.software_warnings(made)]
   points, by_date = _in_time(read)
   if identity == 'stated':
     warnings.append(
@@ -174,28 +177,6 @@ def _identity(read, same_patient) -> str:
         f'{without}: a patient_key is required to tell the patient, found none; score '
         'with --patient-key-file, or vouch for it with --same-patient.')
   return 'stated'
-
-
-def _mixed_warnings(read, allowed) -> list[str]:
-  found = []
-  for kind, described in (
-      ('models', lambda result: sorted(
-          (model.name, model.version, model.card_sha256) for model in result.models)),
-      ('slice and map thresholds', lambda result: (
-          result.thresholds.slice_probability, result.thresholds.map))):
-    first_folder, first = read[0]
-    other = next((folder for folder, result in read
-                  if described(result) != described(first)), None)
-    if other is None:
-      continue
-    if not allowed:
-      raise errors.UsageError(
-          f'{other}: the {kind} of {first_folder} are required, found others; scores '
-          'of two kinds do not compare: score the studies alike, or pass '
-          '--allow-mixed-models.')
-    found.append(f'The studies were scored with different {kind}: their scores do not '
-                 'compare.')
-  return found
 
 
 def _in_time(read) -> tuple[tuple[TimePoint, ...], bool]:

@@ -16,7 +16,6 @@ from covid_tf.reports import figures
 from covid_tf.reports import pages
 from covid_tf.reports import pictures
 from covid_tf.reports import rendering
-from covid_tf.reports import scored_study
 from covid_tf.storage import files
 from covid_tf.storage import maps as maps_lib
 
@@ -256,8 +255,7 @@ def to_dict(follow_up: course.FollowUp) -> dict:
 
 def is_demo(follow_up: course.FollowUp) -> bool:
   """Whether the demo models answered for any of the studies."""
-  return any(scored_study.DEMO_WARNING in point.result.warnings
-             for point in follow_up.points)
+  return any(point.result.demo_models for point in follow_up.points)
 
 
 def page(

@@ -91,9 +91,9 @@ def test_without_a_key_someone_must_vouch(tmp_path):
 def test_results_that_do_not_compare_are_refused_unless_asked(tmp_path, changes, kind):
   paths = [_study(tmp_path, 'a', '2020-03-01'),
            _study(tmp_path, 'b', '2020-03-02', changes=changes)]
-  with pytest.raises(errors.UsageError, match=f'the {kind} of .*--allow-mixed-models'):
+  with pytest.raises(errors.UsageError, match=f'found 2 {kind}: .*--allow-mixed'):
     course.follow_up(paths)
-  found = course.follow_up(paths, allow_mixed_models=True)
+  found = course.follow_up(paths, allow_mixed=True)
   assert any(f'different {kind}' in warning for warning in found.warnings)
 
 
