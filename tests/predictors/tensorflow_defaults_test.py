@@ -37,8 +37,8 @@ def _import(program, **environment):
   kept = {name: value for name, value in os.environ.items() if name not in names}
   return subprocess.run(
       [sys.executable, '-c',
-       'from covid_tf.predictors import tensorflow_defaults\n'
-       f'tensorflow_defaults.set_defaults()\n{program}'],
+       'from covid_tf.predictors import in_process\n'
+       f'in_process.set_defaults()\n{program}'],
       env=kept | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))} | environment,
       capture_output=True, text=True)
 

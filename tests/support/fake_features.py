@@ -37,7 +37,7 @@ class LinearModels(fake_models.FakeModels):
       return results.SliceFeatures(np.zeros(0, np.float32), empty, empty)
     opacity = _block_means((hu > -700) & (hu < -300), 7)
     tissue = _block_means(hu > -200, 4)
-    pooled = (opacity @ self._disease + 3 * tissue @ self._anatomy).astype(np.float32)
+    pooled = (opacity @ self._disease + 2 * tissue @ self._anatomy).astype(np.float32)
     return results.SliceFeatures(
         self.grad_cam(hu).covid_probability, pooled,
         np.tile(self.gradient, (len(hu), 1)))
