@@ -17,6 +17,9 @@ GRAD_CAM = 'grad_cam'
 FEATURES = 'features'
 CARD = 'card'
 SELF_CHECK = 'self_check'
+# In the card of a model that computes in a narrower type than float32: by how much its
+# answers differed from the float32 ones of `self_check` when it was exported.
+DIFFERENCES = 'compute_dtype_differences'
 
 FINE_CAM_SIZE = 28  # ResNet-50 at 224: end of stage conv3 (paper section 2.3).
 COARSE_CAM_SIZE = 14  # ResNet-50 at 224: end of stage conv4 (paper section 2.3).

@@ -103,11 +103,16 @@ def export(
         f'{target}: this version is there already; versions are never replaced. '
         'Choose another number, or none for the next one.')
   card = signatures.make_card(name, model, training) | {'compute_dtype': compute_dtype}
-  functions = signatures.SIGNATURES[name](
-      for_serving(model, compute_dtype), signatures.card_json(card))
-  exact = functions if compute_dtype == 'float32' else signatures.SIGNATURES[name](
-      for_serving(model), signatures.card_json(card))
-  functions[contract.SELF_CHECK] = signatures.self_check(name, exact)
+  served = for_serving(model, compute_dtype)
+  functions = signatures.SIGNATURES[name](served, signatures.card_json(card))
+  if compute_dtype == 'float32':
+    functions[contract.SELF_CHECK] = signatures.self_check(name, functions)
+  else:
+    reference = signatures.self_check(name, signatures.SIGNATURES[name](
+        for_serving(model), signatures.card_json(card)))
+    card[contract.DIFFERENCES] = signatures.differences(name, functions, reference())
+    functions = signatures.SIGNATURES[name](served, signatures.card_json(card))
+    functions[contract.SELF_CHECK] = reference
   with files.replacing_directory(target) as temporary:
     _write(name, functions, temporary)
     extra = temporary / _EXTRA_FOLDER

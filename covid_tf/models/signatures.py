@@ -25,7 +25,9 @@ from covid_tf.models import gradients as gradients_lib
 from covid_tf.models import networks
 from covid_tf.models import preprocessing
 from covid_tf.models import rewrites
+from covid_tf.predictors import answers as answers_lib
 from covid_tf.predictors import reference_slices
+from covid_tf.predictors import self_check as self_check_lib
 from covid_tf.version import __version__
 
 LUNG_PROBABILITY_THRESHOLD = 0.5  # Ours; compared strictly (`>`).
@@ -274,6 +276,33 @@ def self_check(name: str, functions: Mapping[str, Callable]) -> Callable:
           else _telling(reference_slices.lung_crops(), answers))
     tensors = {'hu': hu} | answers(hu)
   return lambda: {key: tf.constant(value) for key, value in tensors.items()}
+
+
+def differences(
+    name: str, functions: Mapping[str, Callable], reference: Mapping[str, tf.Tensor]
+) -> dict[str, list[float]]:
+  """Measures what a narrower type changes in the answers to the reference slices.
+
+  Args:
+    name: a model name of the contract.
+    functions: its signatures, computing in that type.
+    reference: the tensors of `self_check`, in float32.
+
+  Returns:
+    Output or 'sum of …' to [largest, average] difference, as `self_check.Comparison`
+    has them, over all signatures.
+  """
+  reference = {key: value.numpy() for key, value in reference.items()}
+  found: dict[str, list[float]] = {}
+  for key in answers_lib.REFERENCED[name]:
+    outputs = tf.function(functions[key], input_signature=input_signature(name, key))(
+        tf.constant(reference['hu']))
+    for one in self_check_lib.compare(
+        reference, key, {key: value.numpy() for key, value in outputs.items()}):
+      known = found.get(one.output, (0.0, 0.0))
+      found[one.output] = [max(pair) for pair in zip(
+          known, (one.difference, one.average), strict=True)]
+  return found
 
 
 def _telling(crops: np.ndarray, answers: Callable) -> np.ndarray:

@@ -7,12 +7,14 @@ however many requests are on their way. NumPy alone.
 """
 
 import collections
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 import dataclasses
 import enum
 import hashlib
 import logging
+import math
+import threading
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,6 +41,10 @@ _MASK_THRESHOLD = 0.5
 # and by 0.015 at most. A batch that a fault destroyed is off by tenths on an average.
 _NARROW_MEAN = 0.02
 _NARROW_MOST = 0.2
+# Each map is divided by its own maximum: where evidence nearly cancels out, a narrower
+# format gives another map. So an export in one names in its card what its own answers
+# differed by when it was made, and another machine may round so many times as much.
+_TIMES_KNOWN = 4
 NARROW_TYPES = ('bfloat16', 'float16', 'tensorfloat32')
 
 # What is asked again and again.
@@ -56,7 +62,26 @@ REMEDY = (
     'covid-tf check says whether it does')
 
 _log = logging.getLogger(__name__)
-_passed: set[tuple] = set()  # What this process has found right.
+
+
+class Passed:
+  """What was found right already; for any number of threads."""
+
+  def __init__(self):
+    self._lock = threading.Lock()
+    self._keys: set[tuple] = set()
+
+  def __contains__(self, key: tuple) -> bool:
+    with self._lock:
+      return key in self._keys
+
+  def add(self, key: tuple) -> None:
+    """Notes what need not be asked again."""
+    with self._lock:
+      self._keys.add(key)
+
+
+_passed = Passed()  # By this process.
 
 
 class Asked(Protocol):
@@ -89,6 +114,8 @@ class Comparison:
       threshold the reference of a pixel lies that turned.
     tolerance: what float32 may differ by.
     verdict: what that says.
+    average: the difference on an average over all values; of sums, the largest of one
+      map by its number of cells; of a mask, the share of pixels that turned.
   """
 
   signature: str
@@ -96,6 +123,7 @@ class Comparison:
   difference: float
   tolerance: float
   verdict: Verdict
+  average: float = 0.0
 
 
 @dataclasses.dataclass
@@ -161,7 +189,8 @@ def check(
     else:
       for signature in answers.REFERENCED[identity.name]:
         _, outputs = _ask(asked, identity.name, signature, reference['hu'])
-        _keep_worst(report, compare(reference, signature, outputs))
+        _keep_worst(report, compare(
+            reference, signature, outputs, known_differences(identity)))
     _repeat(report, asked, reference, batches, one_machine, tick)
   except errors.ModelError as error:
     report.failures.append(f'{error}'.removesuffix('.'))
@@ -197,7 +226,7 @@ def check_short(
     found = [pool.submit(_ask, asked, identity.name, signature, reference['hu'])
              for _ in range(batches)]
     comparisons = [comparison for future in found for comparison in compare(
-        reference, signature, future.result()[1])]
+        reference, signature, future.result()[1], known_differences(identity))]
   worst = max(comparisons, key=lambda found: found.difference / found.tolerance)
   verdict = _verdict(comparisons)
   where = f'{source}: {identity.name} version {identity.version}'
@@ -223,60 +252,86 @@ def compute_dtype(identity: results.ModelIdentity) -> str:
   return str(card.get('compute_dtype', 'float32'))
 
 
+def known_differences(identity: results.ModelIdentity) -> Mapping[str, list[float]]:
+  """What a model's card says that its narrower type changed when it was exported.
+
+  Returns:
+    Output or 'sum of …' to [largest, average] difference, as `Comparison` has them;
+    empty for float32, and where the card says nothing that can be used.
+  """
+  if compute_dtype(identity) not in NARROW_TYPES:
+    return {}
+  known = identity.card.get(contract.DIFFERENCES)
+  return {name: pair for name, pair in known.items() if isinstance(pair, list)
+          and len(pair) == 2 and all(map(_is_measure, pair))
+          } if isinstance(known, Mapping) else {}
+
+
+def _is_measure(value: Any) -> bool:
+  return isinstance(value, int | float) and math.isfinite(value) and value >= 0
+
+
 def compare(
     reference: Mapping[str, np.ndarray], signature: str,
-    outputs: Mapping[str, np.ndarray]) -> list[Comparison]:
+    outputs: Mapping[str, np.ndarray],
+    known: Mapping[str, Sequence[float]] | None = None) -> list[Comparison]:
   """Holds the answer of one signature against the reference.
 
   Args:
     reference: the outputs of `self_check`.
     signature: what was asked about `reference['hu']`.
     outputs: the answer, as `answers.check` gives it.
+    known: see `known_differences`; those of a narrower format are judged beside them.
 
   Returns:
     A comparison for each output, and one for each map's sum.
   """
-  found = []
+  found, known = [], known or {}
   for name, array in outputs.items():
     wanted = reference[name]
     if name == 'lung_mask':
-      found.append(_compare_masks(signature, array, reference))
+      found.append(_compare_masks(signature, array, reference, known))
       continue
     difference = np.abs(array.astype(np.float64) - wanted)
     is_map = name.startswith('cam_')
     found.append(_comparison(
         signature, name, difference,
-        MAP_TOLERANCE if is_map else PROBABILITY_TOLERANCE))
+        MAP_TOLERANCE if is_map else PROBABILITY_TOLERANCE,
+        float(difference.mean()), known))
     if is_map:
       sums, wanted_sums = (a.sum((1, 2), np.float64) for a in (array, wanted))
+      difference = np.abs(sums - wanted_sums)
       found.append(_comparison(
           signature, f'sum of {name}',
           # An empty map has nothing to be relative to: one cell of it, then.
-          np.abs(sums - wanted_sums) / np.maximum(wanted_sums, 1.0),
-          MAP_SUM_TOLERANCE))
+          difference / np.maximum(wanted_sums, 1.0), MAP_SUM_TOLERANCE,
+          float(difference.max(initial=0.0)) / wanted[0].size, known))
   return found
 
 
-def _comparison(signature, name, difference, tolerance, mean=None) -> Comparison:
+def _comparison(signature, name, difference, tolerance, average, known) -> Comparison:
   most = float(difference.max(initial=0.0))
-  mean = float(difference.mean()) if mean is None else mean
+  known_most, known_average = known.get(name, (0.0, 0.0))
+  # A part of a small sum is large by any rounding: what counts is the change by cell.
+  may_differ = (
+      name.startswith('sum of ') or most <= max(
+          _NARROW_MOST, _TIMES_KNOWN * known_most)) and (
+              average <= max(_NARROW_MEAN, _TIMES_KNOWN * known_average))
   if most <= tolerance:
     verdict = Verdict.RIGHT
-  elif most <= _NARROW_MOST and mean <= _NARROW_MEAN:
-    verdict = Verdict.NARROWER
   else:
-    verdict = Verdict.WRONG
-  return Comparison(signature, name, most, tolerance, verdict)
+    verdict = Verdict.NARROWER if may_differ else Verdict.WRONG
+  return Comparison(signature, name, most, tolerance, verdict, average)
 
 
-def _compare_masks(signature, mask, reference) -> Comparison:
+def _compare_masks(signature, mask, reference, known) -> Comparison:
   turned = mask != reference['lung_mask']
   distance = np.zeros(mask.shape)
   if turned.any():
     distance[turned] = np.abs(_interpolated(
         reference['lung_probability'], mask.shape[1:]) - _MASK_THRESHOLD)[turned]
   return _comparison(
-      signature, 'lung_mask', distance, MASK_TOLERANCE, float(turned.mean()))
+      signature, 'lung_mask', distance, MASK_TOLERANCE, float(turned.mean()), known)
 
 
 def _interpolated(images: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -331,7 +386,8 @@ def _repeat(report, asked, reference, batches, one_machine, tick) -> None:
     if counts[digest] > 1:
       return
     if reference is not None:
-      _keep_worst(report, compare(reference, signature, outputs))
+      _keep_worst(report, compare(
+          reference, signature, outputs, known_differences(report.identity)))
     if not first:
       first.update(outputs)
       return

@@ -177,7 +177,7 @@ def test_an_addition_inside_a_layer_of_ones_own_is_refused(tmp_path):
 
 
 def test_a_small_network_is_exported_safely_in_bfloat16(tmp_path):
-  folder = export.export('classifier', small_networks.classifier(seed=1), tmp_path,
+  folder = export.export('classifier', small_networks.classifier(), tmp_path,
                          {}, compute_dtype='bfloat16')
   export_check.check_concurrency('classifier', folder)
 

@@ -89,8 +89,18 @@ def test_the_classifier_is_asked_about_slices_whose_answers_tell(exports):
 def test_a_server_finds_changed_weights(exports, tmp_path, name):
   with contextlib.closing(servable.Servable(exports[name])) as served:
     predict.check(served)
+  _expect_changed_weights_to_be_found(exports[name], name, tmp_path)
+
+
+def test_a_server_finds_changed_weights_of_a_bfloat16_export(tmp_path):
+  folder = export.export('classifier', small_networks.classifier(), tmp_path, _TRAINING,
+                         compute_dtype='bfloat16')
+  _expect_changed_weights_to_be_found(folder, 'classifier', tmp_path)
+
+
+def _expect_changed_weights_to_be_found(folder, name, tmp_path):
   changed = tmp_path / '1'
-  shutil.copytree(exports[name], changed)
+  shutil.copytree(folder, changed)
   _scale_weights(changed / 'variables' / 'variables', 1.5)
   with contextlib.closing(servable.Servable(changed)) as served:
     with pytest.raises(predict.ComputesWrongError, match=f'{name} version 1 computes'):
@@ -170,8 +180,40 @@ def test_an_export_that_differs_from_its_model_is_not_left(tmp_path):
   assert not list((tmp_path / 'lungs').iterdir())
 
 
+def _saturated() -> keras.Model:
+  model = small_networks.classifier()
+  kernel, bias = model.layers[-1].get_weights()
+  model.layers[-1].set_weights([100 * kernel, bias + 40])
+  return model
+
+
+def _cancelling() -> keras.Model:
+  """Its evidence cancels out but for what bfloat16 cannot hold: maps near zero."""
+  model = small_networks.classifier()
+  last, head = model.layers[-4], model.layers[-1]
+  kernel, bias = last.get_weights()
+  noise = 1 + 1e-4 * np.random.default_rng(0).normal(size=kernel[..., ::2].shape)
+  kernel[..., 1::2] = kernel[..., ::2] * noise
+  bias[1::2] = bias[::2]
+  last.set_weights([kernel, bias])
+  weight = head.get_weights()[0]
+  weight[1::2] = -weight[::2]
+  head.set_weights([weight, head.get_weights()[1]])
+  return model
+
+
+@pytest.mark.parametrize('build', [
+    lambda: small_networks.classifier(seed=0), lambda: small_networks.classifier(seed=2),
+    _saturated, _cancelling])
+def test_bfloat16_exports_of_ordinary_networks_compute_right(tmp_path, build):
+  folder = export.export('classifier', build(), tmp_path, _TRAINING,
+                         compute_dtype='bfloat16')
+  with contextlib.closing(servable.Servable(folder)) as served:
+    predict.check(served)
+
+
 def test_a_bfloat16_export_keeps_float32_outputs_and_says_what_it_is(tmp_path):
-  model = small_networks.classifier(seed=1)
+  model = small_networks.classifier()
   hu = export_check.fixed_batch()
   answers, references = {}, {}
   for dtype in ('float32', 'bfloat16'):
@@ -179,6 +221,10 @@ def test_a_bfloat16_export_keeps_float32_outputs_and_says_what_it_is(tmp_path):
         'classifier', model, tmp_path, _TRAINING, compute_dtype=dtype)
     card = json.loads((folder / 'assets.extra' / 'card.json').read_text())
     assert card['compute_dtype'] == dtype
+    measured = card.get(contract.DIFFERENCES, {})
+    assert set(measured) == (set() if dtype == 'float32' else {
+        'covid_probability', 'cam_28', 'sum of cam_28', 'cam_14', 'sum of cam_14'})
+    assert all(0 < average < most < 1 for most, average in measured.values())
     with contextlib.closing(servable.Servable(folder)) as served:
       answers[dtype] = export_check.answer(served, contract.GRAD_CAM, {'hu': hu})
       references[dtype] = export_check.answer(served, contract.SELF_CHECK, {})

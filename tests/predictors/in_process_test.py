@@ -78,7 +78,7 @@ def test_a_model_that_breaks_the_contract(exported, tmp_path):
 
 
 def test_a_model_that_computes_wrong(exported, tmp_path, monkeypatch):
-  monkeypatch.setattr(self_check, '_passed', set())
+  monkeypatch.setattr(self_check, '_passed', self_check.Passed())
   (tmp_path / 'lungs').symlink_to(exported / 'lungs')
   with predictors.load_models(exported) as models:
     reference = models.self_check('classifier')
@@ -91,7 +91,7 @@ def test_a_model_that_computes_wrong(exported, tmp_path, monkeypatch):
 
 def test_what_is_narrower_is_wrong_where_nothing_computes_so(
     exported, tmp_path, monkeypatch):
-  monkeypatch.setattr(self_check, '_passed', set())
+  monkeypatch.setattr(self_check, '_passed', self_check.Passed())
   (tmp_path / 'lungs').symlink_to(exported / 'lungs')
   with predictors.load_models(exported) as models:
     reference = models.self_check('classifier')
@@ -105,7 +105,7 @@ def test_what_is_narrower_is_wrong_where_nothing_computes_so(
 
 
 def test_models_are_asked_once_a_process(exported, monkeypatch):
-  monkeypatch.setattr(self_check, '_passed', set())
+  monkeypatch.setattr(self_check, '_passed', self_check.Passed())
   asked = []
   monkeypatch.setattr(
       self_check, 'compare', lambda *arguments: asked.append(arguments) or [

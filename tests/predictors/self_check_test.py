@@ -18,6 +18,7 @@ from covid_tf import cli
 from covid_tf import contract
 from covid_tf import errors
 from covid_tf import predictors
+from covid_tf import results
 from covid_tf.commands import shared_flags
 from covid_tf.predictors import reference_slices
 from covid_tf.predictors import self_check
@@ -27,7 +28,7 @@ from covid_tf.predictors import tensors
 @pytest.fixture(name='fake')
 def _fake(monkeypatch):
   """A server whose models carry references; nothing was checked before."""
-  monkeypatch.setattr(self_check, '_passed', set())
+  monkeypatch.setattr(self_check, '_passed', self_check.Passed())
   server = fake_serving.FakeServing()
   for name in contract.SIGNATURES:
     server.models[name] = _model(name)
@@ -211,6 +212,42 @@ def test_a_narrower_number_format_that_the_card_names_is_right(fake, capsys, cap
   status, found, _ = _check(fake, capsys=capsys)
   assert status == 0 and found['models'][1]['compute_dtype'] == 'bfloat16'
   assert 'as its card says' in found['models'][1]['notes'][0]
+
+
+def _maps(scale=1.0, shift=0.0):
+  maps = np.random.default_rng(0).random((4, 28, 28)) * scale + shift
+  return maps.clip(0, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize('maps', [_maps(), _maps(0.01), np.zeros((4, 28, 28), 'f4')])
+def test_sums_of_small_maps_are_judged_by_what_a_cell_changes(maps):
+  changed = maps.copy()
+  changed[:, 3:6, 3:6] += np.where(changed[:, 3:6, 3:6] < 0.8, 0.15, -0.15)
+  found = self_check.compare({'cam_28': maps}, contract.GRAD_CAM, {'cam_28': changed})
+  assert {one.verdict for one in found} == {self_check.Verdict.NARROWER}
+  found = self_check.compare(
+      {'cam_28': maps}, contract.GRAD_CAM, {'cam_28': maps + np.float32(0.1)})
+  assert {one.verdict for one in found} == {self_check.Verdict.WRONG}
+
+
+@pytest.mark.parametrize('card, verdict', [
+    ({'compute_dtype': 'bfloat16', contract.DIFFERENCES: {
+        'cam_28': [0.2, 0.03], 'sum of cam_28': [9.0, 0.03]}}, 'NARROWER'),
+    ({'compute_dtype': 'bfloat16', contract.DIFFERENCES: {
+        'cam_28': [0.01, 0.001], 'sum of cam_28': [0.01, 0.001]}}, 'WRONG'),
+    ({'compute_dtype': 'float32', contract.DIFFERENCES: {
+        'cam_28': [0.2, 0.03], 'sum of cam_28': [9.0, 0.03]}}, 'WRONG'),
+    ({'compute_dtype': 'bfloat16', contract.DIFFERENCES: {
+        'cam_28': [float('inf'), 1], 'sum of cam_28': 'a', 'cam_14': [1, 'b']}},
+     'WRONG'),
+    ({'compute_dtype': 'bfloat16', contract.DIFFERENCES: [1]}, 'WRONG'),
+    ({'compute_dtype': 'bfloat16'}, 'WRONG')])
+def test_what_a_card_measured_of_its_narrower_type_may_come_again(card, verdict):
+  maps = _maps()
+  found = self_check.compare(
+      {'cam_28': maps}, contract.GRAD_CAM, {'cam_28': np.maximum(maps - 0.1, 0)},
+      self_check.known_differences(results.ModelIdentity('classifier', 1, '', card)))
+  assert {one.verdict.name for one in found} == {verdict}
 
 
 def test_models_without_references_are_used_and_said_to_be_unchecked(fake, capsys):
