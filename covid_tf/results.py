@@ -12,7 +12,7 @@ SCHEMA_VERSION = 1  # Of result.json; raised when a field changes its meaning.
 
 
 class SliceExplanation(NamedTuple):
-  """What the classifier says of N slices.
+  """The classifier's answers to N slices.
 
   Attributes:
     covid_probability: float32 [N], in [0, 1].
@@ -96,7 +96,7 @@ class LungBox:
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-  """The cuts of a score; every comparison is strict (`>`).
+  """The thresholds of a score; every comparison is strict (`>`).
 
   Attributes:
     slice_probability: a slice above it is detected positive (paper: 0.5).
@@ -172,7 +172,7 @@ class CaseResult:
     lung_box: the crop given to the classifier.
     lung_mask: uint8 [S, rows, columns], 0 or 1.
     localization: the 3D localization map.
-    thresholds: the cuts used.
+    thresholds: those used.
     models: who answered, lungs first.
     warnings: the volume's, and the analysis's own.
     shape, spacing_mm, voxel_volume_mm3, affine, study_uid, series_uid,

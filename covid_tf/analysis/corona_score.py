@@ -10,7 +10,7 @@ from covid_tf.analysis import lungs as lungs_lib
 
 @dataclasses.dataclass(frozen=True)
 class CoronaScore:
-  """Eq. 1, and what else the same voxels tell.
+  """Eq. 1, and other measures of the same voxels.
 
   Attributes:
     total_cm3: the score; the sum of `by_slice_cm3`.
@@ -38,7 +38,7 @@ def corona_score(
   Args:
     localization: the map of the case.
     lungs: its lungs.
-    regions: how they are parted.
+    regions: the planes between them.
     voxel_volume_mm3: volume of one voxel, by the distance between slices (not
       their thickness).
     map_threshold: voxels above it count.

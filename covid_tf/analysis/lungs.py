@@ -13,7 +13,7 @@ from covid_tf.analysis import lung_pieces
 
 # Ours: less is no chest in view (a child's lungs hold more), and no score.
 MIN_LUNG_VOLUME_CM3 = 200
-# Ours: the paper takes the largest box as it is; we say what it leaves out.
+# Ours: the paper takes the largest box as it is; a warning reports what it leaves out.
 MAX_OUTSIDE_FRACTION = 0.02
 
 
@@ -49,7 +49,7 @@ def find_lungs(
     voxel_volume_mm3: volume of one voxel.
     affine: float64 [4, 4], index (slice, row, column, 1) to LPS millimetres; where
       the pieces lie in the patient. None: slices run to the head, rows to the back.
-    hu: int16 [slice, row, column], the CT, which tells plain gas from lung; or None.
+    hu: int16 [slice, row, column], the CT, by which plain gas is found; or None.
 
   Returns:
     The lungs.
@@ -111,12 +111,12 @@ SIDES = ('right', 'left')
 LEVELS = ('basal', 'middle', 'apical')
 
 _X, _Z = 0, 2  # LPS: x grows to the patient's left, z to the head.
-_SAMPLED_ROWS = 128  # Enough rows of a slice to see where the lungs part.
+_SAMPLED_ROWS = 128  # Enough rows of a slice to see where the lungs separate.
 
 
 @dataclasses.dataclass(frozen=True)
 class LungRegions:
-  """The planes that part the lungs.
+  """The planes that divide the lungs.
 
   Attributes:
     affine: float64 [4, 4], index (slice, row, column, 1) to LPS millimetres.
@@ -148,7 +148,7 @@ class LungRegions:
 
 
 def find_regions(mask: np.ndarray, affine: np.ndarray) -> LungRegions:
-  """Parts the lungs of one case (ours: the paper reports no regions).
+  """Divides the lungs of one case (ours: the paper reports no regions).
 
   Levels are thirds of the lungs' height. The midline is where a sagittal plane
   in the middle third of their width meets the least lung: at the mediastinum,

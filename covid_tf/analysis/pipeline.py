@@ -20,7 +20,7 @@ from covid_tf.analysis import orientation
 from covid_tf.predictors import answers as answers_lib
 from covid_tf.predictors import interface
 
-_COLUMNS = 80  # Of a bar where the terminal says that it has none.
+_COLUMNS = 80  # Of a bar where the terminal reports 0 columns.
 
 
 def _BAR(**options) -> tqdm.tqdm:  # noqa: N802
@@ -45,7 +45,7 @@ def analyze(
     models: anything with `segment_lungs(hu)` and `grad_cam(hu)`. Where it has
       `study()`, the whole study is answered by one version of each network;
       where that version goes meanwhile, the study starts again, once.
-    thresholds: the cuts of the score; None: the paper's.
+    thresholds: of the score; None: the paper's.
     progress: makes a bar as `tqdm.tqdm(total=, desc=, unit=)` does. None: a bar
       on standard error if that is a terminal. For none at all:
       `functools.partial(tqdm.tqdm, disable=True)`.

@@ -1,4 +1,4 @@
-"""What is known of each study from elsewhere: the truth that scores are held against.
+"""The reference standard of each study, with which scores are compared.
 
 A wrong label is worse than a missing one, and no program can see it. So whatever
 can be seen (blank, twice, at odds with another row) is refused with its row, and
@@ -28,7 +28,7 @@ class Label:
     row: its row in the file, the header being row 1.
     study_uid: DICOM Study Instance UID, or the name of the result's folder where
       the source has no UID (NIfTI).
-    patient_id: tells patients apart; it never leaves this object.
+    patient_id: unique to the patient; it never leaves this object.
     covid: the reference standard's answer (paper: RT-PCR).
     severity: a grade, or None where the study was not graded.
     time_point: anything that sorts, or None.
@@ -144,7 +144,7 @@ def _divided_patients(labels: Iterable[Label]) -> Iterable[tuple[int, str]]:
 
 
 def _unordered_times(labels: Sequence[Label]) -> Iterable[tuple[int, str]]:
-  """A patient's studies must tell which of them came first."""
+  """It must be clear which of a patient's studies came first."""
   times = [label.time_point for label in labels]
   kinds = {type(time) for time in times if time is not None}
   if len(kinds) > 1:

@@ -224,7 +224,7 @@ def _cuts_in_words(made: Provenance) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class StudyResult:
-  """What one result.json says.
+  """The content of one result.json.
 
   Attributes:
     path: the file.

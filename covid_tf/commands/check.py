@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       '--accept-narrower', action='store_true',
       help='take the answers of a narrower number format (TF32, bfloat16) for right, '
-      'whatever the card says')
+      'whatever type the card names')
   parser.add_argument(
       '--json', action='store_true', help='print one JSON object instead of a table')
 

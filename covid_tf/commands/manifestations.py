@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       'again')
   parser.add_argument(
       '--labels', type=pathlib.Path, metavar='CSV',
-      help='labels as of covid-tf cohort: positive slices of the ill, negative ones of '
-      'the others; without it a study with a positive slice counts as ill')
+      help='labels as of covid-tf cohort: positive slices of positive patients, '
+      'negative ones of the others; without it a study with a positive slice counts as positive')
   parser.add_argument(
       '--kinds', type=pathlib.Path, metavar='CSV',
       help='known kinds, study_uid,kind[,slice]: agreement with them is reported')

@@ -11,7 +11,7 @@ from covid_tf import predictors
 from covid_tf import results
 from covid_tf.predictors import interface
 
-# Flags that say which models answer; for every command that needs them.
+# Flags that choose the models; for every command that needs them.
 
 def add_model_arguments(
     parser: argparse.ArgumentParser, *, several_servers: bool = False,
@@ -123,14 +123,14 @@ def add_allow_mixed(parser: argparse.ArgumentParser, *older_names: str) -> None:
       'scores do not compare')
 
 
-# Flags that say how a study is read; the same for every command that reads one.
+# Flags of how a study is read; the same for every command that reads one.
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds --select, --phase, --resample-tilt and --ignore-frame-of-reference."""
   reading = parser.add_argument_group('how a study is read')
   reading.add_argument(
       '--select', metavar='RULE',
-      help='which of several series: conditions parted by commas, applied in order, '
+      help='which of several series: conditions separated by commas, applied in order, '
       'for instance thickness=thinnest,kernel=B6*|I7*; also description=, type=, '
       'number=, kvp=, slices=, extent=longest, newest, oldest')
   reading.add_argument(
@@ -147,7 +147,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen(arguments: argparse.Namespace) -> dict[str, object]:
-  """What the flags say, as keyword arguments of `covid_tf.read_ct`."""
+  """The values of the flags, as keyword arguments of `covid_tf.read_ct`."""
   return {
       'resample_tilt': arguments.resample_tilt,
       'ignore_frame_of_reference': arguments.ignore_frame_of_reference,

@@ -149,7 +149,7 @@ def draw(folder: DemoFolder, case: phantom.PhantomCase) -> str:
 
 def export_models(models: pathlib.Path) -> None:
   """Exports the shipped demo models, whole or not at all; for a worker."""
-  # TensorFlow and Keras greet on standard error, whatever level they are set to.
+  # TensorFlow and Keras print startup messages on standard error at every log level.
   # What fails comes back as an exception, so this worker needs none.
   os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
   from covid_tf.models import export  # pylint: disable=import-outside-toplevel

@@ -90,7 +90,7 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
 
 # The demo's named figures: how good the shipped models are on phantoms.
 
-# Figure -> what the demo models are held to; other figures are only told.
+# Figure -> what the demo models must reach; other figures are only reported.
 REQUIRED = {
     'positives_above_negatives': 1.0,
     'volume_rank_correlation': 0.8,

@@ -41,7 +41,7 @@ def find_head(model: keras.Model, class_index: int | None = None) -> Head:
       the unit with the highest logit.
 
   Raises:
-    ValueError: the head's logit cannot be told, or has no such unit.
+    ValueError: the head's logit cannot be found, or has no such unit.
   """
   flat, calls = rewrites.flatten(model)
   if len(flat.outputs) != 1 or len(flat.outputs[0].shape) not in (1, 2):

@@ -26,7 +26,7 @@ from covid_tf.storage import files
 # last axis's channel; the steps (float32) come before the levels. A step is a fixed
 # share of the channel's standard deviation, so each channel gets the same relative
 # noise and about the same bits a weight. Levels have no repeats to find: zlib is
-# told to use Huffman codes alone, which is fast and comes near their entropy.
+# set to use Huffman codes alone, which is fast and comes near their entropy.
 
 _MAGIC = b'CTFWGT01'
 # Ours: noise of 0.04 / sqrt(12) = 1.2 % of a weight's deviation, 6.9 bits a
@@ -108,7 +108,7 @@ def _decode_all(index: list[dict], body: bytes) -> dict[str, np.ndarray]:
 # The weights that come with the package: for demonstration, tests and benchmarks.
 #
 # They were trained on phantoms and on lesions implanted into a few normal chests;
-# docs/model_cards.md says what that is worth. Nobody's care may depend on them.
+# docs/model_cards.md has their metrics. Nobody's care may depend on them.
 
 DEMO_FOLDER = pathlib.Path(__file__).with_name('weights')
 _CARDS = 'training.json'

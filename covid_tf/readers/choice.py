@@ -62,7 +62,7 @@ def parse(text: str) -> Rule:
   """Reads a rule.
 
   Raises:
-    UsageError: it is none; says what one looks like.
+    UsageError: it is none; the message shows what one looks like.
   """
   if not text.isprintable():
     raise errors.UsageError('selection rule: one printable line is required.')
@@ -83,7 +83,7 @@ def _condition(text: str) -> Filter:
   if condition is None:
     raise errors.UsageError(
         f"selection rule: '{elements.printable(text, 100)}' is no condition; "
-        f'conditions parted by commas are required: {_EXAMPLES}.')
+        f'conditions separated by commas are required: {_EXAMPLES}.')
   return condition
 
 
@@ -133,7 +133,7 @@ def _equal(value, other) -> bool:
 
 
 def _pattern(texts_of, patterns: str) -> Filter:
-  """A condition on texts: `*`, `?` and `[…]`, alternatives parted by `|`."""
+  """A condition on texts: `*`, `?` and `[…]`, alternatives separated by `|`."""
   patterns = [pattern.strip().casefold() for pattern in patterns.split('|')]
 
   def fits(text: str) -> bool:

@@ -60,7 +60,7 @@ def frames_of(data: bytes, count: int, frame_table) -> list[bytes]:
   if len(frames) != count:
     raise errors.CTReadError(
         f'compressed pixels of {count} frames are required, found '
-        f'{len(fragments)} pieces that cannot be told apart.')
+        f'{len(fragments)} pieces that cannot be assigned to images.')
   return frames
 
 

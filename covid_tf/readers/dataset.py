@@ -326,7 +326,7 @@ def _encoding(start: bytes, offset: int, syntax: str) -> tuple[bool, bool]:
 def _elements(start: bytes, offset: int, implicit: bool, little: bool):
   """The wanted elements, (tag, offset, length) of the pixels or None, and an error.
 
-  The error tells of the element that neither the walk nor pydicom could pass.
+  The error names the element that neither the walk nor pydicom could pass.
   """
   try:
     walk = Walk(start, implicit, little)

@@ -59,7 +59,7 @@ def decode_jpeg(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
 
 @contextlib.contextmanager
 def _silent_c_library():
-  """Keeps libjpeg's remarks on damaged data off the terminal: we refuse in words.
+  """Keeps libjpeg's messages about damaged data off the terminal: ours are errors.
 
   They cannot be switched off in GDCM. GNU's C library has its standard error in a
   variable that may be set; what Python writes there does not pass through it.

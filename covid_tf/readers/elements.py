@@ -57,8 +57,8 @@ EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00002
 FLOAT_PIXEL_DATA = 0x7FE00008
 PIXEL_DATA = 0x7FE00010
 
-# Fields that may tell phases of one series apart, the surest first: keyword to tag and
-# struct format of a binary value ('' for text).
+# Fields that may distinguish phases of one series, the most certain first: keyword to
+# tag and struct format of a binary value ('' for text).
 MARKS = {
     'TemporalPositionIdentifier': (0x00200100, ''),
     'TemporalPositionIndex': (0x00209128, 'L'),

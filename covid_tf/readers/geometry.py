@@ -226,7 +226,7 @@ def straightened(sheared: volume.CTVolume) -> volume.CTVolume:
 
   Returns:
     The same volume if it is upright already; else one whose first affine column
-    lies along the normal, with a warning that tells the angle.
+    lies along the normal, with a warning that gives the angle.
   """
   steps = sheared.affine[:3, :3]
   in_plane = steps[:, 1:] / np.linalg.norm(steps[:, 1:], axis=0)

@@ -289,7 +289,7 @@ def _of_frame(group, sop_class: str) -> dict:
 
 
 def _marks(group) -> dict[str, str]:
-  """What may tell an image from another one at the same place."""
+  """What may distinguish an image from another one at the same place."""
   marks = {}
   for keyword, (tag, binary) in elements_lib.MARKS.items():
     if tag not in group:

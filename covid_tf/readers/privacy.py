@@ -38,7 +38,7 @@ _MULTI_BYTE = ('gb18030', 'GBK')
 
 @dataclasses.dataclass(frozen=True)
 class PatientDigests:
-  """Digests of what tells patients apart; None where the header has nothing.
+  """Digests of what identifies patients; None where the header has nothing.
 
   They are of texts, not of bytes: character sets are decoded, and case, spaces and
   what Unicode holds for the same letter make no difference.

@@ -14,7 +14,7 @@ from covid_tf.readers import header
 from covid_tf.readers import images as images_lib
 from covid_tf.readers import privacy
 
-# Images grouped into series, and what a list of series tells of each.
+# Images grouped into series, and what a list of series shows of each.
 
 _LOCALIZER_WORDS = frozenset(('LOCALIZER', 'SCOUT', 'TOPOGRAM', 'SCANOGRAM'))
 # Brightest or darkest values along rays, and pictures of surfaces: no tissue has
@@ -414,7 +414,7 @@ def _require_one_reconstruction(images):
     if _interleaved(kinds.values()):
       found = ', '.join(f'{kind} ({len(kinds[kind])} slices)' for kind in sorted(kinds))
       raise errors.CTReadError(
-          f'{len(kinds)} reconstructions in one series, told apart by {what}: '
+          f'{len(kinds)} reconstructions in one series, distinguished by {what}: '
           f'{found}; choose one (--phase {keyword}={min(kinds)}), or export each as a '
           'series of its own.')
 

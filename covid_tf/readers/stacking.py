@@ -13,9 +13,9 @@ from covid_tf.readers import elements
 from covid_tf.readers import geometry
 from covid_tf.readers import images as images_lib
 
-# Several images at one place: what tells them apart, and which are to be read.
+# Several images at one place: what distinguishes them, and which are to be read.
 
-# Values that grow from image to image: phases are told apart by the gaps in them.
+# Values that grow from image to image: phases are separated at the gaps in them.
 _TIMES = frozenset((
     'TriggerTime', 'AcquisitionTime', 'AcquisitionDateTime', 'FrameAcquisitionDateTime',
     'ContentTime'))
@@ -23,8 +23,8 @@ _CLOCK = re.compile(r'(\d{8})?(\d\d)(\d\d)(\d\d(?:\.\d*)?)')
 _LISTED_VALUES = 8
 _LISTED_WAYS = 4
 # Two acquisitions that follow each other share so many places, phases more.
-_MOST_SHARED_AT_A_SEAM = 2
-_SEAM_SHARE = 0.25
+_MOST_SHARED = 2
+_MOST_SHARED_FRACTION = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,23 +64,23 @@ def at_places(images) -> list[list[images_lib.Image]]:
 
 
 def ways(places) -> list[Way]:
-  """All fields that tell images at one place apart, the surest first."""
+  """All fields that distinguish images at one place, the most certain first."""
   found = (_way(places, keyword) for keyword in elements.MARKS)
   return [way for way in found if way]
 
 
 def described(places) -> str:
-  """What tells the images apart and how one phase is asked for, in words."""
+  """What distinguishes the images and how one phase is chosen, as text."""
   found = ways(places)
   if not found:
-    return ('nothing in the headers tells them apart; export each phase or '
+    return ('nothing in the headers distinguishes them; export each phase or '
             'reconstruction as a series of its own.')
   first = found[0]
   value = first.parts[0][0]
-  seam = ('; they share these positions only, so the phase that you choose says whose '
-          'image is read there' if _is_seam(places) else '')
+  shared = ('; they share these positions only, so the phase that you choose decides '
+            'whose image is read there' if _share_few(places) else '')
   return (
-      'told apart by ' + '; or by '.join(map(str, found[:_LISTED_WAYS])) + seam
+      'distinguished by ' + '; or by '.join(map(str, found[:_LISTED_WAYS])) + shared
       + '; choose one by its number in the first list (phase=1, --phase 1) or by a '
       f'value (--phase {first.keyword}={value}), or export each phase or '
       'reconstruction as a series of its own.')
@@ -118,7 +118,7 @@ def chosen(images, text: str | None):
       _by_number(places, int(text)) if text.isdecimal()
       else _by_value(places, images, *text.split('=', 1)))
   name = f'{keyword}={value}'
-  if not _is_seam(places):
+  if not _share_few(places):
     return part, (f'{len(part)} of {len(images)} images of the series were read, those '
                   f'of the phase {name} as asked',)
   kept = set(map(id, part))
@@ -134,7 +134,7 @@ def _by_number(places, number: int):
   if not found:
     raise errors.CTReadError(
         f'phase {number} of this series was asked for, but nothing in its headers '
-        'tells phases apart; leave the phase out.')
+        'distinguishes phases; leave the phase out.')
   parts = found[0].parts
   if number > len(parts):
     raise errors.CTReadError(
@@ -168,13 +168,13 @@ def _same(value: str, wanted: str) -> bool:
   return first is not None and first == second
 
 
-def _is_seam(places) -> bool:
+def _share_few(places) -> bool:
   shared = sum(len(place) > 1 for place in places)
-  return 0 < shared <= min(_MOST_SHARED_AT_A_SEAM, _SEAM_SHARE * len(places))
+  return 0 < shared <= min(_MOST_SHARED, _MOST_SHARED_FRACTION * len(places))
 
 
 def _way(places, keyword: str) -> Way | None:
-  """How a field parts the images of all places, or None if it does not."""
+  """How a field separates the images of all places, or None if it does not."""
   images = [image for place in places for image in place]
   if not all(keyword in image.marks for image in images):
     return None
@@ -249,7 +249,7 @@ def _number(text: str) -> float | None:
   return value if math.isfinite(value) else None
 
 
-# The order of a series' images: one place a slice, copies told from conflicts.
+# The order of a series' images: one place a slice, copies and conflicts distinguished.
 
 # Fewer positions shared by different images than this are no sign of rounding.
 _SURELY_ROUNDED = 3

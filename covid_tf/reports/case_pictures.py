@@ -57,7 +57,7 @@ class CasePictures:
 
   Attributes:
     axial: the view of the slices.
-    coronal: the view of coronal planes, cut to the covered slices.
+    coronal: the view of coronal planes, cropped to the covered slices.
     heat_place: (x, y, width, height) of a slice's map in its picture, in mm.
   """
 
@@ -108,7 +108,7 @@ class CasePictures:
         heat, self._outline(view, result.lung_mask[index]), counted)
 
   def coronal_row(self) -> tuple[int, bool]:
-    """The row whose coronal plane says most, and whether it holds score.
+    """The row whose coronal plane holds most, and whether it holds score.
 
     The plane with most of the score among those that show a good part of the
     lungs; where they hold none, the plane with most lung.
@@ -176,7 +176,7 @@ class CasePictures:
 
 
 def _shown(result: results.CaseResult) -> tuple[slice, slice, slice]:
-  """Lung box and covered slices, with a margin, cut to the volume."""
+  """Lung box and covered slices, with a margin, cropped to the volume."""
   covered = result.lung_mask.any(axis=(1, 2))
   covered[list(result.positive_slices)] = True
   slices = np.flatnonzero(covered)

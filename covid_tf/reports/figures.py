@@ -24,7 +24,7 @@ from covid_tf.storage import files
 
 # How figures look, and how they reach the disk.
 
-# M. Okabe, K. Ito, "Color Universal Design" (2008): told apart with any colour
+# M. Okabe, K. Ito, "Color Universal Design" (2008): distinct with any colour
 # vision. Marks differ in shape too, so that a grey print still reads.
 BLUE = '#0072B2'
 ORANGE = '#D55E00'
@@ -236,7 +236,7 @@ def _draw_plane(axes, view, hu, map_, box):
   if map_ is not None:
     plane = view.picture(_on_grid(map_, box, (1, *hu.shape)))
     axes.imshow(pictures.heat_colours(plane), extent=extent, interpolation='bilinear')
-  axes.set_anchor('N')  # Room for the colour bar is below.
+  axes.set_anchor('N')  # The colour bar is below.
   for side, x, y in (('left', 0.04, 0.5), ('right', 0.96, 0.5), ('top', 0.5, 0.95)):
     _letter(axes, x, y, view.markers[side])
   axes.set_axis_off()

@@ -42,7 +42,7 @@ def slice_title(viewed: case_pictures.ViewedSlice, slice_count: int) -> str:
 
 
 def slice_caption(viewed: case_pictures.ViewedSlice) -> str:
-  """What the models say of a slice."""
+  """The models' answers to a slice."""
   return (
       f'Position {signed(viewed.position_mm)} mm, COVID-19 probability '
       f'{viewed.probability:.2f}, {cm3(viewed.score_cm3)} cm³ of the score')
@@ -65,20 +65,20 @@ def change(difference: float, relative: float | None, unit: str) -> str:
 
 def methods(result: results.CaseResult, demo_models: bool = False) -> str:
   """A paragraph for a paper's methods section, true of this result."""
-  cuts = result.thresholds
+  thresholds = result.thresholds
   models = ' and '.join(
       f'{model.name} version {model.version} (card SHA-256 {model.card_sha256[:12]})'
       for model in result.models) or 'models without identity'
-  case = '' if cuts.case_corona_score_cm3 is None else (
-      f' A case was called detected above {cm3(cuts.case_corona_score_cm3)} cm³.')
+  case = '' if thresholds.case_corona_score_cm3 is None else (
+      f' A case was called detected above {cm3(thresholds.case_corona_score_cm3)} cm³.')
   demo = ' The models were demonstration models trained on phantoms.' * demo_models
   return (
       f'The Corona score (Eq. 1 of {PAPER}) was computed with {result.software}, using '
       f'{models}.{demo} Lungs were segmented slice by slice and the largest lung box '
       'of the case was given to the slice classifier. For slices with a COVID-19 '
-      f'probability above {cuts.slice_probability:g}, Grad-CAM maps at 28 × 28 and '
-      '14 × 14 were multiplied to one localization map; the score is the sum of map '
-      f'values above {cuts.map:g} times the voxel volume '
+      f'probability above {thresholds.slice_probability:g}, Grad-CAM maps at 28 × 28 '
+      'and 14 × 14 were multiplied to one localization map; the score is the sum of map '
+      f'values above {thresholds.map:g} times the voxel volume '
       f'({result.voxel_volume_mm3:.3f} mm³, from slice positions and pixel spacing). '
       'The involved fraction is the share of segmented lung voxels above the same map '
       f'threshold.{case}')
@@ -88,7 +88,7 @@ def provenance(
     result: results.CaseResult, window_hu: tuple[int, int],
     demo_models: bool) -> tuple[tuple[str, str], ...]:
   """Name and value of everything that a result depends on."""
-  cuts = result.thresholds
+  thresholds = result.thresholds
   spacing = ' × '.join(f'{step:.3f}' for step in result.spacing_mm)
   rows = [('Software', result.software)]
   for model in result.models:
@@ -98,10 +98,10 @@ def provenance(
       rows.append((f'Window of {model.name}', _window(model.card['window_hu'])))
     rows.append((f'Card of {model.name}, SHA-256', model.card_sha256))
   rows += [
-      ('Slice threshold', f'probability > {cuts.slice_probability:g}'),
-      ('Map threshold', f'map > {cuts.map:g}'),
-      ('Case threshold', 'none' if cuts.case_corona_score_cm3 is None else
-       f'score > {cm3(cuts.case_corona_score_cm3)} cm³'),
+      ('Slice threshold', f'probability > {thresholds.slice_probability:g}'),
+      ('Map threshold', f'map > {thresholds.map:g}'),
+      ('Case threshold', 'none' if thresholds.case_corona_score_cm3 is None else
+       f'score > {cm3(thresholds.case_corona_score_cm3)} cm³'),
       ('Study UID', result.study_uid or 'none'),
       ('Series UID', result.series_uid or 'none'),
       ('Acquired', result.acquisition_date or 'not stated'),

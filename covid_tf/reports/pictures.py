@@ -27,7 +27,7 @@ _FAINTEST = 0.15  # Map values up to here are left clear.
 _OPACITY = (0.25, 0.75)  # Just above _FAINTEST, and at 1.
 _LUNG_GREY = 75  # Aerated lung through the window, below a colour bar.
 _LEVELS = 64  # Colours of a heat image: a small palette, and no step can be seen.
-_OUTLINE_PIXEL_MM = 1.5  # Masks are brought to about this before they are outlined.
+_OUTLINE_PIXEL_MM = 1.5  # Masks are resampled to about this before they are outlined.
 _OUTLINE_TOLERANCE_MM = 0.4  # An outline may leave its contour by so much.
 
 
@@ -39,7 +39,7 @@ def lung_window(hu: np.ndarray) -> np.ndarray:
 
 
 def grey_uri(picture: np.ndarray, size: tuple[int, int], quality: int) -> str:
-  """Data URI of a grey picture, brought to (rows, columns) and compressed.
+  """Data URI of a grey picture, resized to (rows, columns) and compressed.
 
   Args:
     picture: uint8 [rows, columns].
@@ -224,7 +224,7 @@ class PictureAxis:
 
   @property
   def shown(self) -> slice:
-    """Cuts an array to what is shown, in the order of the picture."""
+    """Crops an array to what is shown, in the order of the picture."""
     if not self.reversed:
       return slice(self.start, self.stop)
     return slice(self.stop - 1, self.start - 1 if self.start else None, -1)
@@ -263,7 +263,7 @@ class PlaneView:
     return self.down.step_mm, self.across.step_mm
 
   def picture(self, plane: np.ndarray) -> np.ndarray:
-    """Cuts, turns and flips `plane` [first other axis, second other axis]."""
+    """Crops, turns and flips `plane` [first other axis, second other axis]."""
     if self.down.axis > self.across.axis:
       plane = plane.T
     return plane[self.down.shown, self.across.shown]

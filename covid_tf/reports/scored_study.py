@@ -34,10 +34,10 @@ def write_all(
   """Writes result.json, report.html, localization.nii.gz and lung_mask.nii.gz.
 
   Args:
-    folder: where; see output_folder.filling for all or none.
+    folder: where; `files.filling_folder` describes all or none.
     result: the scored study.
     volume: its CT, for the pictures.
-    demo_models: the demo models answered, whatever their cards say.
+    demo_models: the demo models answered, whatever their cards state.
     with_report: False leaves report.html out, which takes longer than the rest.
 
   Raises:
@@ -80,13 +80,13 @@ def score_study(
     patient_key_file: a site's secret, or None.
     reading: further keyword arguments of `read_ct`, such as resample_tilt.
     threshold: of the case; None for no answer.
-    demo_models: the models are the demo's, whatever their cards say.
+    demo_models: the models are the demo's, whatever their cards state.
 
   Returns:
     The result whose files are in `output` now.
 
   Raises:
-    errors.CovidTFError: nothing appeared in `output`; says why.
+    errors.CovidTFError: nothing appeared in `output`.
   """
   with files.filling_folder(output, FILE_NAMES) as folder:
     volume = readers.read_ct(
@@ -103,10 +103,10 @@ def score_study(
 
 
 def _analyze(study, volume, models, threshold) -> results.CaseResult:
-  cuts = results.Thresholds(
+  thresholds = results.Thresholds(
       case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None)
   try:
-    result = pipeline.analyze(volume, models, thresholds=cuts)
+    result = pipeline.analyze(volume, models, thresholds=thresholds)
   except errors.StudyRefusedError as error:
     raise type(error)(f'{study}: {error}') from error
   if threshold:

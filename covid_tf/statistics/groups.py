@@ -178,7 +178,7 @@ def compare_two(first: np.ndarray, second: np.ndarray) -> TwoGroups:
 
 
 def rank_sum(first: np.ndarray, second: np.ndarray) -> RankSum:
-  """Tests two groups as scipy's `auto` does, and says by which method."""
+  """Tests two groups as scipy's `auto` does, and names the method."""
   if len(np.unique(np.concatenate([first, second]))) == 1:
     return RankSum(len(first) * len(second) / 2, 1.0, 'all scores are equal')
   exact = is_exact(first, second)

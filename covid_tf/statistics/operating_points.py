@@ -61,7 +61,7 @@ class OperatingPoint:
 
 
 def youden_threshold(curve: roc.RocCurve) -> float:
-  """The cut with the highest sensitivity + specificity; of equals the lowest one.
+  """The threshold with the highest sensitivity + specificity; of equals the lowest one.
 
   The lowest, since missing a patient is the worse mistake of a first reading.
   """
@@ -72,7 +72,7 @@ def youden_threshold(curve: roc.RocCurve) -> float:
 
 
 def sensitivity_threshold(curve: roc.RocCurve, sensitivity: float) -> float | None:
-  """The highest cut that reaches `sensitivity`; None when none does."""
+  """The highest threshold that reaches `sensitivity`; None when none does."""
   reached = np.flatnonzero(curve.sensitivity >= sensitivity)
   return float(curve.thresholds[reached[-1]]) if reached.size else None
 
@@ -84,8 +84,8 @@ def operating_point(
 
   Args:
     name: short name of the rule.
-    rule: the rule in words.
-    threshold_cm3: the cut.
+    rule: the rule as text.
+    threshold_cm3: its threshold.
     positive: float [m], scores of the patients with disease.
     negative: float [n], scores of those without.
     prevalence: share of disease among those to be read, in (0, 1); None: not stated.
@@ -152,13 +152,13 @@ SCHEMA_VERSION = 1  # Of operating_point.json.
 
 @dataclasses.dataclass(frozen=True)
 class CaseThreshold:
-  """Where a score says yes.
+  """Where a score is called positive.
 
   Attributes:
     corona_score_cm3: a score above it is a detected case.
     rule: how it was chosen, for people.
     models: name to card digest of the models whose scores it was chosen from;
-      empty where nobody said.
+      empty where none is stated.
   """
 
   corona_score_cm3: float

@@ -1,6 +1,6 @@
 """The ROC curve of a score, and how far its area may be off.
 
-Every cut is strict, as in the score itself: a patient above the threshold is
+Every threshold is strict, as in the score itself: a patient above the threshold is
 called positive, one at it is not.
 """
 
@@ -17,7 +17,7 @@ _DRAWS_AT_ONCE = 64
 
 @dataclasses.dataclass(frozen=True)
 class RocCurve:
-  """Sensitivity and specificity over all cuts that differ.
+  """Sensitivity and specificity over all thresholds that differ.
 
   Attributes:
     thresholds: float64 [T], ascending; halfway between neighbouring scores, and
@@ -48,9 +48,9 @@ class RocCurve:
 def curve(positive: np.ndarray, negative: np.ndarray) -> RocCurve:
   """Computes the ROC curve.
 
-  scikit-learn's roc_curve cuts at the scores themselves and with >=; a threshold
+  scikit-learn's roc_curve takes the scores themselves, with >=; a threshold
   taken from it would, under our strict comparison, lose the patient it was read
-  from. Hence the cuts between the scores.
+  from. Hence the thresholds between the scores.
 
   Args:
     positive: float [m], scores of the patients with disease; higher is worse.
@@ -61,7 +61,7 @@ def curve(positive: np.ndarray, negative: np.ndarray) -> RocCurve:
   """
   values = np.unique(np.concatenate([positive, negative]))
   # Below the lowest score all are positive. A score is a volume: when its lowest
-  # is 0 no threshold lies below it, so no cut calls everyone positive.
+  # is 0 no threshold lies below it, so no threshold calls everyone positive.
   lowest = [values[0] / 2] if values[0] > 0 else []
   thresholds = np.concatenate([lowest, (values[:-1] + values[1:]) / 2, values[-1:]])
   return RocCurve(
@@ -104,7 +104,7 @@ def newcombe_interval(
     auc: float, n_positive: int, n_negative: int) -> tuple[float, float]:
   """Newcombe's method 5 for an area, 95 %: of use where the others collapse.
 
-  When the groups separate wholly, DeLong's variance and every bootstrap draw say
+  When the groups are fully separated, DeLong's variance and every draw give
   "no uncertainty". This interval, a score interval on the Hanley-McNeil variance,
   still depends on the number of patients. R. G. Newcombe, Statistics in Medicine
   25 (2006) 559-573.
@@ -175,7 +175,7 @@ class AreaEstimate:
     return np.sqrt(np.diag(self.covariance))
 
   def interval(self, confidence: float = 0.95) -> np.ndarray | None:
-    """float64 [K, 2], the Wald interval cut to [0, 1], or None."""
+    """float64 [K, 2], the Wald interval clipped to [0, 1], or None."""
     if self.covariance is None:
       return None
     half = _normal_quantile(confidence) * self.standard_error()

@@ -110,7 +110,7 @@ def require_unused(folder: str | os.PathLike) -> None:
   Raises:
     errors.UsageError: it is in use.
   """
-  # Of a file in its place, the writing tells.
+  # A file in its place is found when the folder is made.
   if os.path.isdir(folder) and os.listdir(folder):
     raise errors.UsageError(
         f'{folder}: a new or empty folder is required, found files in it; choose '

@@ -50,7 +50,7 @@ def test_an_oblique_grid_parts_the_same_patient():
   assert np.mean(side == (points[:, 0] > 0)) > 0.99
 
 
-def test_lungs_that_touch_are_parted_where_least_lung_is():
+def test_lungs_that_touch_are_separated_where_least_lung_is():
   affine = synthetic_case.axial_affine(_SPACING, _SHAPE)
   mask = np.zeros(_SHAPE, np.uint8)
   mask[4:14, 10:30, 8:30] = 1
@@ -72,7 +72,7 @@ def test_a_single_voxel_has_a_region():
   assert regions.level_z_mm == pytest.approx((0.5 + 1 / 3, 0.5 + 2 / 3))
 
 
-def test_many_rows_from_side_to_side_are_parted_where_least_lung_is():
+def test_many_rows_from_side_to_side_are_separated_where_least_lung_is():
   shape = (6, 512, 40)
   affine = synthetic_case.axial_affine((15.0, 0.7, 6.0), shape)[:, [0, 2, 1, 3]]
   affine = affine @ np.diag((1, 0.7 / 6, 6 / 0.7, 1))  # Rows along x, 0.7 mm.

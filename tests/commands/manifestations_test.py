@@ -154,8 +154,8 @@ def test_labels_choose_the_slices(tmp_path, studies):
       features.DescribeOptions(negative_slices=2, covid=covid))
   for slices in described.store.studies(described.sources):
     # The focal studies are labelled clear: two of their negative slices each.
-    ill = covid[slices.study_uid]
-    assert slices.positive.all() if ill else (~slices.positive).sum() == 2
+    is_positive = covid[slices.study_uid]
+    assert slices.positive.all() if is_positive else (~slices.positive).sum() == 2
 
 
 @pytest.mark.parametrize('flags, words', [

@@ -1,4 +1,4 @@
-"""What TensorFlow is told before it is imported, and by whom."""
+"""The settings TensorFlow gets before it is imported, and who sets them."""
 
 import os
 import subprocess

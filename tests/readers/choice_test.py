@@ -278,7 +278,7 @@ def test_a_series_and_a_rule_contradict_each_other(tmp_path):
     readers.read_ct(tmp_path, '1.2', select='newest')
 
 
-def test_series_that_differ_in_energy_are_told_apart_in_the_list(tmp_path, capsys):
+def test_series_that_differ_in_energy_are_distinguished_in_the_list(tmp_path, capsys):
   kinds = (('80', 'Chest A 80kV'), ('140', 'Chest B Sn140kV'),
            ('80', 'MonoE 50 keV'), ('80', 'MonoE 70 keV'))
   for number, (kvp, description) in enumerate(kinds):

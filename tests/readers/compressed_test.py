@@ -212,7 +212,7 @@ _IMAGE = np.random.default_rng(3).normal(1000, 40, (12, 16)).astype(np.uint16)
 def test_a_damaged_lossless_jpeg_is_refused_or_is_whole(how, share, value, predictor):
   """What is accepted is, byte by byte, how its own pixels are written.
 
-  A changed byte can make the stream of another image; no check can tell.
+  A changed byte can make the stream of another image; no check can find it.
   """
   stream = lossless_jpeg_encoder.encode(_IMAGE, predictor)
   start = stream.index(b'\xff\xda') + 10

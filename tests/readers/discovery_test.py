@@ -171,7 +171,7 @@ def test_a_damaged_zip_is_refused(tmp_path, place):
   archive.write_bytes(data)
   _refusal(archive)
 
-def test_a_zip_inside_a_zip_is_told(tmp_path):
+def test_a_zip_inside_a_zip_is_reported(tmp_path):
   folder = odd_series.save(odd_series.series(), tmp_path / 'x')
   archive = tmp_path / 'study.zip'
   with zipfile.ZipFile(archive, 'w') as target:

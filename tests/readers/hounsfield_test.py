@@ -118,7 +118,7 @@ def test_made_patients_and_phantoms_of_one_tissue_pass():
   assert hounsfield.judge(hu) is None
 
 
-def test_nifti_is_refused_and_dicom_is_told(tmp_path):
+def test_nifti_is_refused_and_dicom_is_reported(tmp_path):
   stored = _stored(_padded(_chest() + 1024.0))
   nibabel.save(nibabel.Nifti1Image(stored.transpose(2, 1, 0), _AFFINE),
                tmp_path / 'ct.nii.gz')

@@ -1,4 +1,4 @@
-"""Several images at one place: what tells them apart, and which one is read."""
+"""Several images at one place: what distinguishes them, and which one is read."""
 
 import datetime
 
@@ -46,7 +46,7 @@ def _constant(keyword, value):
     ('ImageType', (['ORIGINAL', 'PRIMARY', 'AXIAL', 'A'],
                    ['ORIGINAL', 'PRIMARY', 'AXIAL', 'B']),
      'ORIGINAL/PRIMARY/AXIAL/A (8 slices)')))
-def test_what_tells_phases_apart_is_listed_and_chooses(
+def test_what_distinguishes_phases_is_listed_and_chooses(
     tmp_path, keyword, values, listed):
   _phases(tmp_path, *(_constant(keyword, value) for value in values))
   text = _refusal(tmp_path)
@@ -61,7 +61,7 @@ def test_what_tells_phases_apart_is_listed_and_chooses(
 
 
 @pytest.mark.parametrize('step_s', (0.3, -0.3))
-def test_times_that_differ_in_every_slice_are_parted_at_the_gap(tmp_path, step_s):
+def test_times_that_differ_in_every_slice_are_separated_at_the_gap(tmp_path, step_s):
   _phases(tmp_path, *(
       lambda index, start=start: {'ContentTime': f'{start + step_s * index:.1f}'}
       for start in (101510, 101540)))
@@ -92,9 +92,9 @@ def test_volumes_of_a_dynamic_scan(tmp_path):
   np.testing.assert_array_equal(volume.hu, odd_series.chest_hu(seed=11))
 
 
-def test_phases_that_nothing_tells_apart(tmp_path):
+def test_phases_that_nothing_distinguishes(tmp_path):
   _phases(tmp_path, lambda index: {}, lambda index: {})
-  assert 'nothing in the headers tells them apart' in _refusal(tmp_path)
+  assert 'nothing in the headers distinguishes them' in _refusal(tmp_path)
   assert 'nothing in its headers' in _refusal(tmp_path, phase=1)
 
 

@@ -1,4 +1,4 @@
-"""Pixels: padding, values below air, and compressed streams that are cut."""
+"""Pixels: padding, values below air, and truncated compressed streams."""
 
 import struct
 

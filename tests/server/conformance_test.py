@@ -83,7 +83,7 @@ class Asked:
     copy.rename(self.models / name / str(version))
 
   def bias(self, name: str, **spec) -> float:
-    """Which version answers, told by its bias."""
+    """Which version answers, found by its bias."""
     probability = self.stub.outputs(
         name, hu=np.zeros((1, 4, 4), np.int16), **spec)['covid_probability'][0]
     return round(float(np.log(probability / (1 - probability))), 3)

@@ -16,13 +16,13 @@ def test_wilson_of_a_published_example():
 
 
 def test_youden_is_the_best_cut_there_is():
-  cut = operating_points.youden_threshold(roc.curve(POSITIVE, NEGATIVE))
+  threshold = operating_points.youden_threshold(roc.curve(POSITIVE, NEGATIVE))
   gain = lambda t: np.mean(POSITIVE > t) - np.mean(NEGATIVE > t)
-  assert gain(cut) == pytest.approx(max(gain(t) for t in np.arange(0, 60, 0.25)))
-  assert cut not in POSITIVE and cut not in NEGATIVE
+  assert gain(threshold) == pytest.approx(max(gain(t) for t in np.arange(0, 60, 0.25)))
+  assert threshold not in POSITIVE and threshold not in NEGATIVE
 
 
-def test_youden_takes_the_lowest_of_equal_cuts():
+def test_youden_takes_the_lowest_of_equal_thresholds():
   # Both 1.5 and 3.5 gain one half.
   curve = roc.curve(np.array([2.0, 4]), np.array([1.0, 3]))
   assert operating_points.youden_threshold(curve) == 1.5
@@ -30,9 +30,9 @@ def test_youden_takes_the_lowest_of_equal_cuts():
 
 def test_fixed_sensitivity_is_the_highest_cut_that_reaches_it():
   curve = roc.curve(POSITIVE, NEGATIVE)
-  cut = operating_points.sensitivity_threshold(curve, 0.8)
-  assert np.mean(POSITIVE > cut) >= 0.8
-  higher = curve.thresholds[curve.thresholds > cut][0]
+  threshold = operating_points.sensitivity_threshold(curve, 0.8)
+  assert np.mean(POSITIVE > threshold) >= 0.8
+  higher = curve.thresholds[curve.thresholds > threshold][0]
   assert np.mean(POSITIVE > higher) < 0.8
 
 
@@ -56,7 +56,7 @@ def test_counts_are_strict():
 def test_predictive_values_at_a_stated_prevalence():
   point = operating_points.operating_point(
       'threshold', 'stated', 8, POSITIVE, NEGATIVE, prevalence=0.05)
-  # Of 1000 people 50 are ill: 0.6 x 50 = 30 found; 950 / 8 wrongly called.
+  # Of 1000 people 50 have the disease: 0.6 x 50 = 30 found; 950 / 8 wrongly called.
   assert point.ppv_at_prevalence.value == pytest.approx(30 / (30 + 950 / 8))
   assert point.npv_at_prevalence.value == pytest.approx(
       950 * 7 / 8 / (950 * 7 / 8 + 20))

@@ -100,10 +100,10 @@ def test_curve_cuts_strictly_and_between_the_scores():
   positive, negative = np.array([0.0, 4, 4, 9]), np.array([0.0, 0, 4, 1])
   curve = roc.curve(positive, negative)
   np.testing.assert_array_equal(curve.thresholds, (0.5, 2.5, 6.5, 9))
-  for cut, sensitivity, specificity in zip(
+  for threshold, sensitivity, specificity in zip(
       curve.thresholds, curve.sensitivity, curve.specificity):
-    assert sensitivity == np.mean(positive > cut)
-    assert specificity == np.mean(negative <= cut)
+    assert sensitivity == np.mean(positive > threshold)
+    assert specificity == np.mean(negative <= threshold)
 
 
 @pytest.mark.parametrize('seed', range(3))

@@ -11,7 +11,7 @@ IDENTITIES = (
 
 
 class FakeModels:
-  """Air inside the body is lung; a slice is as ill as its crop is dense.
+  """Air inside the body is lung; the denser a crop, the higher its probability.
 
   Attributes:
     lung_calls: slices of each call of `segment_lungs`.

@@ -1,4 +1,4 @@
-"""A server of both models without TensorFlow, which fails when it is told to."""
+"""A server of both models without TensorFlow, which fails on request."""
 
 from collections.abc import Callable
 from concurrent import futures

@@ -39,7 +39,7 @@ def export(directory, name: str, version: int = 1, *, bias: float = 0.0,
     directory: where the models live.
     name: 'lungs' or 'classifier'.
     version: its number.
-    bias: added to the logit; tells versions apart.
+    bias: added to the logit; distinguishes versions.
     card: the model's card; by default one that holds name and bias.
     signature_names: leave out all others.
     signatures: name to a function that takes the place of the right one.

@@ -45,7 +45,7 @@ def write_shard(path: pathlib.Path, count: int = 24, first: int = 0) -> str:
 
 
 def task(**changes) -> tasks.Task:
-  """A convolution that tells the two kinds of slice apart."""
+  """A convolution that separates the two kinds of slice."""
   parts = {
       'build': _build, 'served': lambda model: model, 'freeze': _freeze,
       'objective': _objective, 'example': _example, 'measure': _measure,

@@ -140,7 +140,7 @@ def test_no_training_crop_leaves_lung_out(shard):
     healthy, _ = pipelines.located_example(
         record | drawn | {'lesion_mask': tf.zeros_like(thin), 'label': 0}, seed, how,
         _CONSTANTS)
-    np.testing.assert_array_equal(image, healthy)  # The crop tells nothing.
+    np.testing.assert_array_equal(image, healthy)  # The crop gives no hint.
 
 
 def test_the_learning_rate_falls_as_a_cosine():

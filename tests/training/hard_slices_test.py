@@ -36,7 +36,7 @@ def test_a_slice_is_hard_by_how_far_its_logit_is_on_the_wrong_side(shards):
   labels = hard_slices.labels_of(shards)
   assert labels.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0, -1, 0, 1]
   assert hard[9] == -np.inf
-  # Positive slices are brighter, so the logit's sign tells the two formulas apart.
+  # Positive slices are brighter, so the logit's sign distinguishes the two formulas.
   logits = np.where(labels == 1, -hard, hard)
   assert logits[labels == 1].min() > logits[labels == 0].max()
 

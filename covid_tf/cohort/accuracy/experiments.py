@@ -11,7 +11,7 @@ from covid_tf.statistics import groups as groups_lib
 from covid_tf.statistics import operating_points
 from covid_tf.statistics import roc
 
-# Does the score tell patients with disease from those without? (Section 3.2.)
+# Does the score separate patients with disease from those without? (Section 3.2.)
 
 # Below this many patients in a group DeLong's interval is known to be too narrow.
 _FEW_PATIENTS = 10
@@ -23,7 +23,7 @@ class DetectionOptions:
 
   Attributes:
     sensitivity: the one that an operating point must reach, in (0, 1].
-    threshold_cm3: a stated cut to report on, or None.
+    threshold_cm3: a stated threshold to report on, or None.
     prevalence: share of disease where the score is to be used, or None.
     bootstrap_draws: resampled cohorts.
     seed: of the bootstrap.
@@ -153,8 +153,8 @@ def _points(curve, positive, negative, options: DetectionOptions):
       'confirm one on other patients before use.')
   return tuple(
       operating_points.operating_point(
-          name, rule, cut, positive, negative, options.prevalence)
-      for name, rule, cut in wanted), tuple(messages)
+          name, rule, threshold, positive, negative, options.prevalence)
+      for name, rule, threshold in wanted), tuple(messages)
 
 
 def _compare(
@@ -198,14 +198,14 @@ def _detection_messages(auc: float, positive, negative) -> tuple[str, ...]:
   return tuple(messages)
 
 
-# Severity of the graded patients, or why there is nothing to say. (Section 3.2.)
+# Severity of the graded patients, or why none is computed. (Section 3.2.)
 
 _FEW_SEVERITY_PATIENTS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class SeverityAnalysis:
-  """What the grades say of the score.
+  """How the score relates to the grades.
 
   Attributes:
     grades: in the order given, else alphabetical.
@@ -236,7 +236,7 @@ def grade_severity(
     order: grades from mild to severe; empty: alphabetical, and no trend.
 
   Returns:
-    The analysis; for fewer than two grades only what can be said.
+    The analysis; for fewer than two grades only the summary.
   """
   scores = {}
   for patient in patients:

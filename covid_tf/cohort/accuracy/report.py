@@ -33,8 +33,8 @@ class CohortReport:
     cohort: who was analyzed, and who was left out.
     detection: see detection.
     severity: see severity_analysis.
-    warnings: what the reader must know before the numbers.
-    mixed: whether the scores come from several schema versions, models or cuts.
+    warnings: to be read before the numbers.
+    mixed: whether the scores come from several schema versions, models or thresholds.
   """
 
   root: pathlib.Path
@@ -48,7 +48,7 @@ class CohortReport:
 
   @property
   def demo_models(self) -> bool:
-    """Whether any result says that the demo models made it."""
+    """Whether any result was made by the demo models."""
     return any(result.demo_models for result in self.results)
 
   def models(self) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from covid_tf.cohort import results as results_lib
 from covid_tf.storage import result_json
 
 # Ours. Two scans of one patient differ by their depth of breath; beyond these the
-# reader is told. They are no limits of repeatability, which nobody has measured.
+# reader is warned. They are no limits of repeatability, which nobody has measured.
 _BREATH = 0.20  # Relative difference of lung volume.
 _SPACING_RATIO = 1.5
 _SAME = 0.005  # Ours: what rounds to 0 % has no direction.
@@ -89,7 +89,7 @@ class FollowUp:
     points: the studies, earliest first.
     by_date: their order is that of their dates, else the order given.
     identity: 'patient_key', or 'stated' where --same-patient vouches for it.
-    warnings: what a reader has to know before comparing.
+    warnings: to be read before comparing.
   """
 
   points: tuple[TimePoint, ...]
@@ -174,8 +174,8 @@ def _identity(read, same_patient) -> str:
   if not same_patient:
     without = next(folder for folder, result in read if not result.patient_key)
     raise errors.UsageError(
-        f'{without}: a patient_key is required to tell the patient, found none; score '
-        'with --patient-key-file, or vouch for it with --same-patient.')
+        f'{without}: a patient_key is required to identify the patient, found none; '
+        'score with --patient-key-file, or state it with --same-patient.')
   return 'stated'
 
 

@@ -66,7 +66,7 @@ def _line(axes, follow_up, measure, colour, mark):
 
 
 def _over_days(follow_up) -> bool:
-  """Whether days part the studies: of one day, they stand in the order given."""
+  """Whether the studies are of several days; else they keep the order given."""
   return follow_up.by_date and follow_up.points[-1].days > follow_up.points[0].days
 
 

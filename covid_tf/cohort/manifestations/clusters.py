@@ -19,7 +19,7 @@ from covid_tf.storage import files
 # k-means over a range of k, and how far its answer can be trusted.
 
 _STARTS = 3  # Best of so many k-means++ starts for each k.
-_RESTARTS = 10  # Seeds whose clusterings are held against each other.
+_RESTARTS = 10  # Seeds whose clusterings are compared.
 _MOST_SILHOUETTE_SLICES = 3000  # Its cost grows with their square.
 
 
@@ -68,7 +68,7 @@ def scan(points: np.ndarray, most_clusters: int = 10, seed: int = 0) -> KScan:
 
   Args:
     points: float32 [N, D], N at least 3.
-    most_clusters: the largest k, cut to the number of points that differ.
+    most_clusters: the largest k, at most the number of points that differ.
     seed: of the starts.
 
   Returns:
@@ -180,7 +180,7 @@ class Scaler:
 
 @dataclasses.dataclass(frozen=True)
 class ManifestationModel:
-  """What new slices are held against.
+  """What new slices are assigned by.
 
   Attributes:
     weighting: name of the weighting, a key of manifestation_weightings.WEIGHTINGS.
@@ -236,7 +236,7 @@ def fit_scaler(weighted: np.ndarray, per_feature: bool) -> Scaler:
 
   Args:
     weighted: float32 [N, D].
-    per_feature: whether each feature is brought to unit deviation by itself; a
+    per_feature: whether each feature is scaled to unit deviation by itself; a
       feature of none keeps its scale.
 
   Returns:

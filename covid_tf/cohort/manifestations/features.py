@@ -36,7 +36,7 @@ class FeatureStore:
 
   Attributes:
     folder: where the files are.
-    configuration: what the features depend on (models, cuts, choice of slices).
+    configuration: what the features depend on (models, thresholds, choice of slices).
   """
 
   def __init__(self, folder: pathlib.Path, configuration: Mapping):
@@ -118,9 +118,9 @@ class DescribeOptions:
   Attributes:
     negative_slices: slices of a patient without disease, at most.
     covid: study UID to the reference standard; empty: positive slices make a
-      patient ill.
+      patient positive.
     result_paths: study UID to its result.json; studies that are not there are scored.
-    thresholds: the cuts of the score.
+    thresholds: of the score.
   """
 
   negative_slices: int = NEGATIVE_SLICES
@@ -227,7 +227,7 @@ def _describe(
 
 @contextlib.contextmanager
 def _one_version(models: interface.Models, digests: Mapping[str, str]):
-  """Yields models that stay what the store says for a whole study."""
+  """Yields models that stay those of the store for a whole study."""
   if not hasattr(models, 'study'):
     yield models
     return
@@ -270,7 +270,7 @@ class Weighting:
     name: for flags and tables.
     meaning: one line for people.
     weigh: described slices to float32 [N, 2048].
-    per_feature: whether each feature is then brought to unit deviation; if not, all
+    per_feature: whether each feature is then scaled to unit deviation; if not, all
       are divided by one number and keep their relation.
   """
 
@@ -314,7 +314,7 @@ WEIGHTINGS = {weighting.name: weighting for weighting in (
         'relevance', 'features × gradients of the logit, one scale for all: features '
         'count by what they mean for the answer', _paper, per_feature=False),
     Weighting(
-        'profile', 'features × gradients of the logit, every slice brought to length '
+        'profile', 'features × gradients of the logit, every slice scaled to length '
         'one, one scale for all: what the evidence consists of, not how much there is',
         _profile, per_feature=False),
     Weighting(

@@ -19,7 +19,7 @@ from covid_tf.cohort.manifestations import table as table_lib
 NORMAL, MIXED, ILL = 'normal', 'mixed', 'ill'
 FOCAL, DIFFUSE = 'focal', 'diffuse'
 # Ours: the share of positive slices up to which a cluster is normal, and from which
-# it is ill; between them it says nothing, and is called so.
+# it is ill; between them the share decides nothing, and the cluster is mixed.
 _MIXED_SHARES = (1 / 3, 2 / 3)
 _KINDS = (NORMAL, MIXED, ILL)
 

@@ -73,14 +73,14 @@ def space_caption(fitted: kinds.Fitted) -> str:
   """n, the rule for k, and how stable the clusters are."""
   table, outcome = fitted.table, fitted.outcome
   first, second = (100 * share for share in fitted.model.explained)
-  ill = len(np.unique(table.study[table.positive]))
+  positive_studies = len(np.unique(table.study[table.positive]))
   clear = len(np.unique(table.study[~table.positive]))
   how = ('elbow' if outcome.k == outcome.scan.elbow_k else 'chosen')
   words = '' if outcome.silhouette is None else (
       f', mean silhouette {outcome.silhouette:.2f}')
   return (
-      f'Features of {table.positive.sum()} positive slices of {ill} studies and '
-      f'{(~table.positive).sum()} negative slices of {clear}; weighting '
+      f'Features of {table.positive.sum()} positive slices of {positive_studies} studies '
+      f'and {(~table.positive).sum()} negative slices of {clear}; weighting '
       f'"{outcome.weighting}". PCA ({first:.0f} % and {second:.0f} % of the '
       f'variance). k-means with k\u00a0=\u00a0{outcome.k} ({how}; k up to '
       f'{outcome.scan.k[-1]}){words}; adjusted Rand index over restarts '
@@ -140,7 +140,7 @@ def _block(
   """Two by two key slices under the cluster's name, about `middle`."""
   title = 0.05
   cell_width = (_SIDE_SHARE - 0.02) / 2
-  # As high as the tallest picture at that width, where there is room.
+  # As high as the tallest picture at that width, where there is space.
   shape = figure.get_figwidth() / figure.get_figheight()
   tallest = max((key.picture.shape[0] / key.picture.shape[1] for key in slices),
                 default=1)
@@ -212,7 +212,7 @@ def write_fitted(
     fitted: the fitted cohort.
     described: its studies.
     output: the folder.
-    demo_models: whether the demo models answered; every file says so.
+    demo_models: whether the demo models answered; every file states it.
   """
   clusters_lib.save_model(fitted.model, output / 'manifestation_model.npz')
   caption = space_caption(fitted)
@@ -261,7 +261,7 @@ def warnings(
   found = []
   if demo_models:
     found.append('Features of the demo models, trained on phantoms: they show how this '
-                 'works and say nothing of patients.')
+                 'works and do not hold for patients.')
   if described.refused:
     found.append(f'Studies refused: {len(described.refused)}, listed at the end.')
   if fitted.table.same_gradient and fitted.outcome.weighting in (
@@ -269,7 +269,7 @@ def warnings(
     found.append(
         'The gradient of the logit is the same for all slices, so weighing by it and '
         'standardizing each feature leaves the plain features: clusters follow what '
-        'a slice looks like, not what makes it ill.')
+        'a slice looks like, not its signs of disease.')
   if not fitted.table.positive.any():
     found.append('No slice is positive: there is no disease to sort.')
   if fitted.outcome.clustering.stability < 0.9:

@@ -85,7 +85,7 @@ class ScoredStudy:
     slice_probability: float32 [slice].
     positive_slices: indices of the slices detected positive, ascending.
     maps: one float32 [box rows, box columns] for each positive slice, in [0, 1].
-    thresholds: the cuts of the score.
+    thresholds: of the score.
     models: model name to card digest.
   """
 
@@ -140,19 +140,19 @@ def from_case(case: results.CaseResult) -> ScoredStudy:
 
 def choose_slices(
     study: ScoredStudy, negative_count: int, covid: bool | None) -> tuple[int, ...]:
-  """Which slices enter, as in the paper: ill slices of the ill, clear of the clear.
+  """Which slices enter, as in the paper: positive slices of positive patients.
 
   Args:
     study: the scored study.
     negative_count: negative slices of a patient without disease, at most.
-    covid: the reference standard; None: a study with a positive slice counts as ill.
+    covid: the reference standard; None: a study with a positive slice is positive.
 
   Returns:
-    Positive slices of an ill patient; else negative ones, evenly spaced over those
+    Positive slices of a positive patient; else negative ones, evenly spaced over those
     that show lung.
   """
-  ill = bool(study.positive_slices) if covid is None else covid
-  if ill:
+  is_positive = bool(study.positive_slices) if covid is None else covid
+  if is_positive:
     return study.positive_slices
   with_lung = np.flatnonzero(study.lung_mask.any(axis=(1, 2)))
   clear = np.setdiff1d(with_lung, study.positive_slices)
@@ -203,14 +203,14 @@ def erase(
     healthy_hu: float) -> np.ndarray:
   """Fills what the map points at with aerated lung.
 
-  Wholly where the map reaches its threshold, fading below it: an edge cut into the
+  Wholly where the map reaches its threshold, fading below it: a sharp edge in the
   lung would be a finding of its own.
 
   Args:
     crops: int16 [N, rows, columns], HU.
     maps: float32 [N, rows, columns], in [0, 1].
     lungs: bool [N, rows, columns]; nothing outside them changes.
-    map_threshold: the map's cut, in (0, 1).
+    map_threshold: of the map, in (0, 1).
     healthy_hu: what to fill with.
 
   Returns:

@@ -84,7 +84,7 @@ def read_weighted(
       for slices in store.studies(sources)])
 
 
-# Kinds of disease that are known beforehand, to hold clusters against.
+# Kinds of disease that are known beforehand, to compare clusters with.
 
 _REQUIRED = ('study_uid', 'kind')
 _SLICE = 'slice'
@@ -156,7 +156,7 @@ def read_known_kinds(path: pathlib.Path | str) -> KnownKinds:
 def agreement(
     kinds: KnownKinds, table: SliceTable, labels: np.ndarray,
     clusters: int) -> Agreement | None:
-  """Holds clusters against known kinds.
+  """Compares clusters with known kinds.
 
   Args:
     kinds: what is known.

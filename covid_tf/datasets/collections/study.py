@@ -176,7 +176,7 @@ def segment_slice_lungs(hu: np.ndarray, pixel_mm: float) -> np.ndarray:
 
 
 def _without_outside_air(air):
-  """Takes away air that touches the slice's border: the room, not the patient."""
+  """Takes away air that touches the slice's border: air around the patient."""
   labels, _ = ndimage.label(air)
   border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
   return air & ~np.isin(labels, np.unique(border[border > 0]))

@@ -9,7 +9,7 @@ from scipy import ndimage
 from covid_tf.statistics import operating_points
 from covid_tf.statistics import roc
 
-# How well probabilities tell positives from negatives, of slices or of patients.
+# How well probabilities separate positives from negatives, of slices or of patients.
 
 DECISION_THRESHOLD = 0.5  # Paper, section 3.1.
 _CALIBRATION_BINS = 10  # Ours.
