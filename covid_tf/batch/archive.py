@@ -108,13 +108,11 @@ def _chosen(paths: Iterable[pathlib.Path]) -> Iterator[listing_lib.Folder]:
 
 def _is_study_file(path: pathlib.Path) -> bool:
   """Whether a file is images itself, rather than a list of paths."""
-  if discovery.is_nifti(path.name) or path.suffix.lower() == '.zip':
-    return True
   if not path.is_file():  # To look into a pipe would take from what it holds.
     path.stat()
     return False
-  with open(path, 'rb') as file:
-    return file.read(132)[128:] == b'DICM'
+  return (path.suffix.lower() == '.zip' or discovery.is_nifti_file(path)
+          or discovery.is_dicom_file(path))
 
 
 def _is_dicomdir(path: pathlib.Path) -> bool:
@@ -162,7 +160,7 @@ def _unreadable(source: pathlib.Path, error: OSError) -> errors.UsageError:
 # One line of JSON a folder. A folder is listed again when its modification time
 # differs, which it does as soon as a file came, went or was renamed.
 
-_FORMAT = 1  # Raised when a line changes its meaning; others are read anew.
+_FORMAT = 2  # Raised when a line changes its meaning; others are read anew.
 
 
 def load_index(path: str | os.PathLike) -> dict[str, listing_lib.FolderListing]:

@@ -158,7 +158,8 @@ def _listed(path: str, links: discovery.Links) -> tuple[list[str], list[str]]:
     for entry in sorted(entries, key=lambda entry: entry.name):
       if entry.is_symlink():
         dangling = len(links.dangling)
-        if links.is_file(entry.path) or len(links.dangling) > dangling:
+        if links.is_file(entry.path) or len(links.dangling) > dangling or (
+            _is_study_by_name(entry.name) and sources.leads_nowhere(entry.path)):
           names.append(entry.name)
       elif entry.is_dir():
         if entry.name not in discovery.NO_FOLDERS:
@@ -208,7 +209,8 @@ class FolderListing:
     path: of the folder.
     changed_ns: its modification time when it was listed.
     studies: those with CT images.
-    zips, niftis: names of files that are studies of their own.
+    zips: names of files that are studies of their own, known by their names.
+    niftis: the same, known by content, or by name where they are damaged.
     problems: in words.
   """
 
@@ -232,24 +234,26 @@ def list_folder(
   Returns:
     What the folder holds, without its sub-folders.
   """
-  niftis = tuple(name for name in folder.names if discovery.is_nifti(name))
-  zips = tuple(name for name in folder.names if name.lower().endswith('.zip'))
-  aside = {*niftis, *zips}
   images, broken, problems = collections.defaultdict(list), [], []
-  dangling = []
+  niftis, zips, dangling = [], [], []
   for name in folder.names:
-    if name in aside:
+    path = os.path.join(folder.path, name)
+    if _is_study_by_name(name) and not (
+        sources.leads_nowhere(path) or discovery.is_dicom_file(path)):
+      (niftis if discovery.is_nifti(name) else zips).append(name)
       continue
     try:
-      identity = identify(os.path.join(folder.path, name))
+      identity = identify(path)
+      if identity is None:
+        if discovery.is_nifti_file(path):
+          niftis.append(name)
+        continue
     except OSError as error:
-      if sources.leads_nowhere(os.path.join(folder.path, name)):
+      if sources.leads_nowhere(path):
         dangling.append((name, _NOTHING))
         continue
-      problems.append(f'{os.path.join(folder.path, name)}: cannot be read '
-                      f'({error.strerror}); its study may lack a slice.')
-      continue
-    if identity is None:
+      problems.append(f'{path}: cannot be read ({error.strerror}); its study may lack '
+                      'a slice.')
       continue
     if not identity.whole:
       broken.append((name, identity))
@@ -262,14 +266,20 @@ def list_folder(
     # Also so that the listing is not kept: fetching files does not change a folder.
     problems.append(f'{folder.path}: {discovery.dangling(len(dangling))}; '
                     f'{discovery.FETCH}')
-  broken += dangling
+  broken += [pair for pair in dangling if not _is_study_by_name(pair[0])]
   studies = tuple(
       _folder_study(folder, uid, images[uid], broken,
                     alone=folder.complete and not folder.links_skipped
                     and len(images) == 1)
       for uid in sorted(images))
   return FolderListing(
-      folder.path, folder.changed_ns, studies, zips, niftis, tuple(problems))
+      folder.path, folder.changed_ns, studies, tuple(zips), tuple(niftis),
+      tuple(problems))
+
+
+def _is_study_by_name(name: str) -> bool:
+  """Whether a file is a study of its own, unless its content says otherwise."""
+  return discovery.is_nifti(name) or name.lower().endswith('.zip')
 
 
 def image_digests(identities) -> list[int]:

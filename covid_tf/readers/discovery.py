@@ -85,7 +85,7 @@ def find(path: pathlib.Path):
   elif not stat.S_ISREG(mode):
     raise errors.CTReadError(
         'a pipe, socket or device is not read; give a file or a folder.')
-  elif _is_nifti_file(path):
+  elif is_nifti_file(path):
     yield Found((), (path,))
   elif _is_zip(path):
     with _opened(path) as archive:
@@ -99,7 +99,7 @@ def find(path: pathlib.Path):
       yield Found((source,))
 
 
-def _is_nifti_file(path: str | os.PathLike) -> bool:
+def is_nifti_file(path: str | os.PathLike) -> bool:
   """Whether a file is one of NIfTI by its content, or damaged with such a name."""
   try:
     with open(path, 'rb', buffering=0) as file:
@@ -108,6 +108,15 @@ def _is_nifti_file(path: str | os.PathLike) -> bool:
     return is_nifti(os.path.basename(path))
   return start[128:132] != b'DICM' and (
       sources_lib.is_nifti(start) or is_nifti(os.path.basename(path)))
+
+
+def is_dicom_file(path: str | os.PathLike) -> bool:
+  """Whether a file has DICOM's mark; False of one that cannot be read."""
+  try:
+    with open(path, 'rb', buffering=0) as file:
+      return file.read(132)[128:] == b'DICM'
+  except OSError:
+    return False
 
 
 def is_nifti(name: str) -> bool:
@@ -150,7 +159,7 @@ def _walk(root: pathlib.Path) -> Found:
         continue
       elif not entry.is_file():
         continue
-      if _is_nifti_file(entry.path):
+      if is_nifti_file(entry.path):
         niftis.append(pathlib.Path(entry.path))
       else:
         archives += _names_zip(entry.name)

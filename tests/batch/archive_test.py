@@ -1,8 +1,11 @@
 import csv
+import gzip
 import os
 import pathlib
 import shutil
 
+import nibabel
+import numpy as np
 import odd_series
 import pydicom
 from pydicom import fileset
@@ -196,6 +199,44 @@ def test_nifti_and_zip_files_are_studies_without_their_names(tmp_path):
   found = archive.find_studies(tmp_path).studies
   assert [study.key.split('-')[0] for study in found] == ['nifti', 'zip']
   assert 'SMITH' not in ' '.join(study.key for study in found)
+
+
+def _nifti(path):
+  image = nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
+  path.write_bytes(image.to_bytes())
+
+
+def test_files_are_known_by_their_content_whatever_their_name(tmp_path):
+  """As for the reader; a damaged one by its name."""
+  _write(tmp_path / 'dicom', 1)
+  for old, new in (('0000.dcm', '0000.nii'), ('0001.dcm', '0001.ZIP')):
+    (tmp_path / 'dicom' / old).rename(tmp_path / 'dicom' / new)
+  _nifti(tmp_path / 'plain.dat')
+  _nifti(tmp_path / 'plain')
+  (tmp_path / 'packed.img').write_bytes(
+      gzip.compress((tmp_path / 'plain').read_bytes()))
+  (tmp_path / 'notes.gz').write_bytes(gzip.compress(b'notes' * 100))
+  (tmp_path / 'damaged.nii').write_bytes(b'')
+  found = archive.find_studies(tmp_path)
+  assert {os.path.basename(study.path) for study in found.studies if study.path} == {
+      'plain.dat', 'plain', 'packed.img', 'damaged.nii'}
+  (dicom,) = [study for study in found.studies if not study.path]
+  assert _files(dicom) == ['0000.nii', '0001.ZIP', '0002.dcm']
+  assert not found.problems
+
+
+def test_a_nifti_of_any_name_is_an_archive_of_one_study(tmp_path):
+  _nifti(tmp_path / 'chest')
+  (tmp_path / 'list.txt').write_text('chest\n')
+  (direct,) = archive.find_studies(tmp_path / 'chest').studies
+  (listed,) = archive.find_studies(tmp_path / 'list.txt').studies
+  assert direct.path == listed.path == str(tmp_path / 'chest')
+
+
+def test_a_link_to_a_nifti_that_is_not_there_is_named(tmp_path):
+  (tmp_path / 'gone.nii.gz').symlink_to(tmp_path / 'nowhere')
+  found = archive.find_studies(tmp_path)
+  assert not found.studies and len(found.problems) == 1
 
 
 def test_keys_stay_when_a_list_grows(tmp_path):
