@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import contextlib
-import functools
 import os
 import sys
 
@@ -23,32 +22,50 @@ from covid_tf.predictors import interface
 _COLUMNS = 80  # Of a bar where the terminal reports 0 columns.
 
 
-def _BAR(**options) -> tqdm.tqdm:  # noqa: N802
-  """A bar on standard error where that is a terminal or a notebook, else nothing."""
+# What callers may say of progress: see `progress_bar`.
+Progress = bool | Callable[..., tqdm.tqdm]
+
+
+def progress_bar(
+    progress: Progress, *, total: int, desc: str, unit: str) -> tqdm.tqdm:
+  """A bar, a context manager with `update`.
+
+  Args:
+    progress: True: on standard error where that is a terminal or a notebook, else
+      none. False: none. Or what makes a bar, as `tqdm.tqdm(total=, desc=, unit=)`.
+    total: how many steps there are.
+    desc: what it says before the bar.
+    unit: what it counts.
+  """
+  if callable(progress):
+    return progress(total=total, desc=desc, unit=unit)
+  if progress is False:
+    return tqdm.tqdm(total=total, desc=desc, unit=unit, disable=True)
   is_notebook = type(sys.stderr).__module__.startswith('ipykernel')
   columns = None
   with contextlib.suppress(OSError, ValueError, AttributeError):
     # Some serial lines, containers and editors have terminals of size 0.
     columns = os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
   return tqdm.tqdm(
-      disable=False if is_notebook else None, leave=False, ncols=columns, **options)
+      total=total, desc=desc, unit=unit, disable=False if is_notebook else None,
+      leave=False, ncols=columns)
 
 
 def analyze(
     volume: volume_lib.CTVolume, models: interface.Models, *,
     thresholds: results.Thresholds | None = None,
-    progress: Callable[..., tqdm.tqdm] | None = None) -> results.CaseResult:
+    progress: Progress = True) -> results.CaseResult:
   """Finds the lungs, localizes opacities and measures them.
 
   Args:
     volume: the CT.
     models: anything with `segment_lungs(hu)` and `grad_cam(hu)`. Where it has
-      `study()`, the whole study is answered by one version of each network;
-      where that version goes meanwhile, the study starts again, once.
+      `study()` (interface.VersionedModels), the whole study is answered by one
+      version of each network; where that version goes meanwhile, the study starts
+      again, once.
     thresholds: of the score; None: the paper's.
-    progress: makes a bar as `tqdm.tqdm(total=, desc=, unit=)` does. None: a bar
-      on standard error if that is a terminal. For none at all:
-      `functools.partial(tqdm.tqdm, disable=True)`.
+    progress: True: a bar on standard error if that is a terminal or a notebook.
+      False: none. Or what makes a bar as `tqdm.tqdm(total=, desc=, unit=)` does.
 
   Returns:
     The scored study.
@@ -59,20 +76,19 @@ def analyze(
     errors.ModelError: a model failed or answered what is no mask, probability
       or map; names the slice.
   """
-  _check(volume, models, thresholds)
-  run = functools.partial(
-      _analyze_once, volume, models, thresholds or results.Thresholds(),
-      progress or _BAR)
+  _check(volume, models, thresholds, progress)
+  models = interface.versioned(models)
+  thresholds = thresholds or results.Thresholds()
   try:
-    return run()
+    return _analyze_once(volume, models, thresholds, progress)
   except errors.ModelVersionChangedError:
     # Half of a study by one version and half by another is nobody's result.
-    return run()
+    return _analyze_once(volume, models, thresholds, progress)
 
 
 def segment(
     volume: volume_lib.CTVolume, models: interface.Models,
-    progress: Callable[..., tqdm.tqdm] = _BAR) -> np.ndarray:
+    progress: Progress = True) -> np.ndarray:
   """uint8 [slice, row, column]: the network's lung masks of every slice, as stored."""
   mask = np.empty(volume.shape, np.uint8)
   turn = orientation.plane_turn(volume.affine)
@@ -87,7 +103,7 @@ def segment(
 
 def explain(
     volume: volume_lib.CTVolume, box: results.LungBox, models: interface.Models,
-    progress: Callable[..., tqdm.tqdm] = _BAR) -> results.SliceExplanation:
+    progress: Progress = True) -> results.SliceExplanation:
   """The classifier's answer for the lung crop of every slice, maps as stored.
 
   Slices without lung are asked too: the paper's score is over all slices.
@@ -103,7 +119,7 @@ def explain(
   return results.SliceExplanation(probability, *map(turn.to_stored, cams))
 
 
-def _check(volume, models, thresholds) -> None:
+def _check(volume, models, thresholds, progress) -> None:
   """Refuses what is of another kind, before anything is asked of it."""
   if not isinstance(volume, volume_lib.CTVolume):
     raise errors.UsageError(
@@ -120,28 +136,30 @@ def _check(volume, models, thresholds) -> None:
     raise errors.UsageError(
         'thresholds: covid_tf.Thresholds(...) or None is required, found '
         f'{type(thresholds).__name__}.')
+  if not (callable(progress) or isinstance(progress, (bool, type(None)))):
+    raise errors.UsageError(
+        'progress: True, False or a callable that makes a bar is required, found '
+        f'{type(progress).__name__}.')
 
 
 def _analyze_once(volume, models, thresholds, progress) -> results.CaseResult:
-  with contextlib.ExitStack() as stack:
-    if hasattr(models, 'study'):
-      models = stack.enter_context(models.study())
+  with models.study() as pinned:
     lungs = lungs_lib.find_lungs(
-        segment(volume, models, progress), volume.voxel_volume_mm3, volume.affine,
+        segment(volume, pinned, progress), volume.voxel_volume_mm3, volume.affine,
         volume.hu)
-    explanation = explain(volume, lungs.box, models, progress)
-    identities = models.identities() if hasattr(models, 'identities') else ()
+    explanation = explain(volume, lungs.box, pinned, progress)
+    identities = pinned.identities()
   map_ = localization.localize(
       explanation, lungs.box, volume.shape, thresholds.slice_probability)
   score = corona_score.corona_score(
       map_, lungs, lungs_lib.find_regions(lungs.mask, volume.affine),
       volume.voxel_volume_mm3, thresholds.map)
   return _case_result(
-      volume, lungs, explanation, map_, score, thresholds, tuple(identities))
+      volume, lungs, explanation, map_, score, thresholds, identities)
 
 
 def _parts(count, progress, name):
-  with progress(total=count, desc=name, unit='slice') as bar:
+  with progress_bar(progress, total=count, desc=name, unit='slice') as bar:
     for start in range(0, count, interface.CALL_SLICES):
       part = slice(start, min(start + interface.CALL_SLICES, count))
       yield part

@@ -21,8 +21,6 @@ import threading
 import time
 from typing import TypeVar
 
-import tqdm
-
 from covid_tf import errors
 from covid_tf import readers
 from covid_tf import results
@@ -183,7 +181,6 @@ OpenModels = Callable[[str], contextlib.AbstractContextManager[interface.Models]
 
 # One study of a process has the models at a time: two would share the same cores.
 _MODELS_TURN = threading.Lock()
-_NO_BAR = functools.partial(tqdm.tqdm, disable=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +243,7 @@ class Scorer:
       result = answered(
           self.servers, study.key, lambda server: pipeline.analyze(
               volume, _models(self.open_models, server),
-              thresholds=self.configuration.thresholds, progress=_NO_BAR))
+              thresholds=self.configuration.thresholds, progress=False))
     if model_triples(result.models) != self.configuration.models:
       raise errors.ModelError(
           'the models changed while the archive was scored; start again to score the '

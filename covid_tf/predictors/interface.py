@@ -3,7 +3,8 @@
 import abc
 import collections
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar
+import contextlib
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -18,11 +19,8 @@ class Models(Protocol):
   Batching, retries and transport are the predictor's business: callers pass as
   many slices as they have. Slices are in the usual orientation, and the classifier's
   cropped to the lung box of the case (`contract.REQUIRED_INPUT`): `analyze` sees to
-  both, and no shape shows where a caller did not. A context manager; closing frees what it holds.
-  A predictor may also have
-    `identities() -> tuple[results.ModelIdentity, ...]`, lungs first, and
-    `study()`, a context manager that gives Models pinned to one version of each
-    network, and raises errors.ModelVersionChangedError when that version goes.
+  both, and no shape shows where a caller did not. VersionedModels are those that also
+  say who they are; `versioned` makes them of any others.
   """
 
   def segment_lungs(self, hu: np.ndarray) -> np.ndarray:
@@ -33,6 +31,75 @@ class Models(Protocol):
 
   def features(self, hu: np.ndarray) -> results.SliceFeatures:
     """int16 [N, h, w] lung crops in HU to pooled features and gradients."""
+
+
+class IdentifiedModels(Models, Protocol):
+  """Models that say who answers."""
+
+  def identities(self) -> tuple[results.ModelIdentity, ...]:
+    """Who answers, lungs first; () where that is not known."""
+
+
+@runtime_checkable
+class VersionedModels(IdentifiedModels, Protocol):
+  """Models that may be replaced while they run, as those of a server are.
+
+  What `covid_tf.load_models` and `covid_tf.connect` give.
+  """
+
+  def study(self) -> contextlib.AbstractContextManager[IdentifiedModels]:
+    """Pins one version of each network for everything that a study asks.
+
+    Raises:
+      errors.ModelVersionChangedError: on leaving or on asking, where a version
+        went meanwhile; start the study again.
+    """
+
+
+def versioned(models: Models) -> VersionedModels:
+  """The same models with `identities` and `study`, whichever they lack.
+
+  Args:
+    models: anything with the methods of Models that will be called. Its own
+      `identities` and `study` are used where it has them. Without `identities` the
+      models are unknown, (); without `study` they are taken to stay the same.
+  """
+  return _Versioned(models)
+
+
+class _Versioned:
+  """See `versioned`."""
+
+  def __init__(self, models: Models):
+    self._models = models
+
+  def segment_lungs(self, hu: np.ndarray) -> np.ndarray:
+    return self._models.segment_lungs(hu)
+
+  def grad_cam(self, hu: np.ndarray) -> results.SliceExplanation:
+    return self._models.grad_cam(hu)
+
+  def features(self, hu: np.ndarray) -> results.SliceFeatures:
+    return self._models.features(hu)
+
+  def identities(self) -> tuple[results.ModelIdentity, ...]:
+    own = self._own('identities')
+    return tuple(own()) if own else ()
+
+  @contextlib.contextmanager
+  def study(self) -> Iterator[IdentifiedModels]:
+    own = self._own('study')
+    if not own:
+      yield self
+      return
+    with own() as pinned:
+      yield _Versioned(pinned)
+
+  def _own(self, name):
+    # Not isinstance(models, VersionedModels): since Python 3.12 it does not see the
+    # methods of wrappers that forward by __getattr__, and a result would lose the
+    # versions that it was made with.
+    return getattr(self._models, name, None)
 
 
 # Slices a call: enough for a predictor to fill its batches and requests, few

@@ -1,5 +1,4 @@
 import contextlib
-import functools
 import io
 import sys
 import tracemalloc
@@ -218,8 +217,49 @@ def test_progress_counts_every_slice_of_both_networks(volume):
 
   pipeline.analyze(volume, fake_models.FakeModels(), progress=progress)
   assert [(bar.n, bar.total) for bar in bars] == [(70, 70), (70, 70)]
-  silent = functools.partial(tqdm.tqdm, disable=True)
-  pipeline.analyze(volume, fake_models.FakeModels(), progress=silent)
+
+
+def test_progress_can_be_turned_off(volume, monkeypatch):
+  class Terminal(io.StringIO):
+    def isatty(self):
+      return True
+
+  monkeypatch.setattr(sys, 'stderr', Terminal())
+  pipeline.analyze(volume, fake_models.FakeModels(), progress=False)
+  assert not sys.stderr.getvalue()
+  with pytest.raises(errors.UsageError, match='progress: True, False or .* found str'):
+    pipeline.analyze(volume, fake_models.FakeModels(), progress='no')
+
+
+class _Plain:
+  """Models without any of the optional methods."""
+
+  def __init__(self, models):
+    self.segment_lungs, self.grad_cam = models.segment_lungs, models.grad_cam
+
+
+class _Forwarding:
+  """A wrapper whose methods no look at its class can find."""
+
+  def __init__(self, models):
+    self._models = models
+
+  def __getattr__(self, name):
+    return getattr(self._models, name)
+
+
+def test_models_need_neither_identities_nor_studies(volume, result):
+  plain = pipeline.analyze(volume, _Plain(fake_models.FakeModels()))
+  assert plain.models == ()
+  assert plain.corona_score_cm3 == result.corona_score_cm3
+  assert result.models == fake_models.IDENTITIES  # FakeModels have no study().
+
+
+def test_a_wrapper_that_forwards_keeps_versions_and_identities(volume):
+  models = _Versioned(changes=1)
+  result = pipeline.analyze(volume, _Forwarding(models))
+  assert models.studies == 2
+  assert result.models == fake_models.IDENTITIES
 
 
 def test_a_notebook_gets_a_bar(volume, monkeypatch):

@@ -12,7 +12,6 @@ import tiny_answers
 from covid_tf import contract
 from covid_tf import errors
 from covid_tf import predictors
-from covid_tf.predictors import interface
 
 _HU = np.random.default_rng(0).integers(-1000, 300, (21, 40, 30)).astype(np.int16)
 
@@ -84,41 +83,6 @@ def test_batches_hold_so_many_bytes(fake):
   with _connect(fake, batch_bytes=5 * _HU[0].nbytes) as models:
     models.grad_cam(_HU)
   assert sorted(slices for *_, slices in fake.predicted) == [1, 5, 5, 5, 5]
-
-
-@pytest.mark.parametrize('shape, batch_bytes, sizes', [
-    ((5, 10, 10), 1, [1] * 5),
-    ((5, 10, 10), 400, [2, 2, 1]),
-    ((40, 2, 2), 10**9, [16, 16, 8]),
-])
-def test_ranges(shape, batch_bytes, sizes):
-  pieces = interface.ranges(shape, batch_bytes)
-  assert [len(piece) for piece in pieces] == sizes
-  assert [index for piece in pieces for index in piece] == list(range(shape[0]))
-
-
-def test_order_is_kept_with_several_in_flight():
-  log = []
-  answers = interface.in_order(
-      [range(i, i + 1) for i in range(5)], 3,
-      lambda piece: log.append(f'start {piece.start}') or piece.start,
-      lambda piece, started: log.append(f'finish {started}') or started, None)
-  assert [answer for _, answer in answers] == [0, 1, 2, 3, 4]
-  assert log[:4] == ['start 0', 'start 1', 'start 2', 'finish 0']
-  assert [line for line in log if 'finish' in line] == [
-      f'finish {i}' for i in range(5)]
-
-
-def test_requests_on_their_way_are_cancelled_when_one_fails():
-  cancelled = []
-
-  def fail(piece, started):
-    raise errors.ModelError('x')
-
-  with pytest.raises(errors.ModelError):
-    list(interface.in_order([range(i, i + 1) for i in range(5)], 3,
-                          lambda piece: piece.start, fail, cancelled.append))
-  assert cancelled == [1, 2]
 
 
 def test_metadata_goes_with_every_call(fake):

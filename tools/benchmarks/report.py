@@ -9,14 +9,12 @@ processor in it (the best of three), megabytes of the page.
 """
 
 import argparse
-import functools
 import json
 import pathlib
 import tempfile
 import time
 
 import numpy as np
-import tqdm
 
 from covid_tf import results
 from covid_tf import volume as volume_lib
@@ -73,8 +71,7 @@ def scored_study(drawn: phantom.Phantom, slices: int):
   affine[:3, 1:3] /= 2
   volume = volume_lib.CTVolume(np.maximum(hu, volume_lib.AIR_HU), affine)
   answers = TrueAnswers(lung_mask, lesion_mask, volume.voxel_volume_mm3)
-  quiet = functools.partial(tqdm.tqdm, disable=True)
-  return volume, pipeline.analyze(volume, answers, progress=quiet)
+  return volume, pipeline.analyze(volume, answers, progress=False)
 
 
 def measure(volume, result) -> tuple[float, float, float]:

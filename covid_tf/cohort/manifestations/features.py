@@ -3,14 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import pathlib
 import zipfile
 
 import numpy as np
-import tqdm
 
 from covid_tf import errors
 from covid_tf import readers
@@ -108,7 +106,6 @@ class FeatureStore:
 # As the paper: 701 negative slices of 81 patients.
 NEGATIVE_SLICES = 9
 _FILE_SUFFIXES = (*discovery.NIFTI_SUFFIXES, '.zip')
-_NO_BAR = functools.partial(tqdm.tqdm, disable=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +165,8 @@ def find_studies(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 def describe_studies(
     studies: Mapping[str, pathlib.Path], folder: pathlib.Path, models: interface.Models,
-    options: DescribeOptions = DescribeOptions()) -> Described:
+    options: DescribeOptions = DescribeOptions(), *,
+    progress: pipeline.Progress = True) -> Described:
   """Describes the slices of every study that the store does not hold yet.
 
   Args:
@@ -176,6 +174,7 @@ def describe_studies(
     folder: of the store.
     models: anything with segment_lungs, grad_cam and features.
     options: see DescribeOptions.
+    progress: as `pipeline.progress_bar` takes it; counts studies.
 
   Returns:
     The store, and the studies that were refused.
@@ -184,24 +183,26 @@ def describe_studies(
     errors.ModelError: a model failed; what is described so far stays.
     errors.UsageError: a stored result is of other models or damaged.
   """
-  identities = models.identities() if hasattr(models, 'identities') else ()
-  digests = {model.name: model.card_sha256 for model in identities}
+  models = interface.versioned(models)
+  digests = _digests(models)
   store = FeatureStore(folder, {
       'models': digests, 'negative_slices': options.negative_slices,
       'thresholds': dataclasses.asdict(options.thresholds),
       'software': version.__version__,
       'covid': _digest(options.covid)})
   sources, refused = [], {}
-  for name, path in tqdm.tqdm(studies.items(), 'studies', disable=None, leave=False):
-    source = _identity(path)
-    if not store.holds(source):
+  with pipeline.progress_bar(
+      progress, total=len(studies), desc='studies', unit='study') as bar:
+    for name, path in studies.items():
+      source = _identity(path)
       try:
-        with _one_version(models, digests) as pinned:
-          store.put(source, _describe(name, path, pinned, digests, options))
+        if not store.holds(source):
+          with _one_version(models, digests) as pinned:
+            store.put(source, _describe(name, path, pinned, digests, options))
+        sources.append(source)
       except errors.StudyRefusedError as error:
         refused[name] = str(error)
-        continue
-    sources.append(source)
+      bar.update()
   return Described(store, tuple(sources), refused)
 
 
@@ -218,7 +219,7 @@ def _describe(
           'found one of others; score the study again, or name the models that did.')
   else:
     study = slices_lib.from_case(pipeline.analyze(
-        volume, models, thresholds=options.thresholds, progress=_NO_BAR))
+        volume, models, thresholds=options.thresholds, progress=False))
   study = dataclasses.replace(study, study_uid=uid)
   slices = slices_lib.choose_slices(
       study, options.negative_slices, options.covid.get(uid))
@@ -226,18 +227,18 @@ def _describe(
 
 
 @contextlib.contextmanager
-def _one_version(models: interface.Models, digests: Mapping[str, str]):
+def _one_version(models: interface.VersionedModels, digests: Mapping[str, str]):
   """Yields models that stay those of the store for a whole study."""
-  if not hasattr(models, 'study'):
-    yield models
-    return
   with models.study() as pinned:
-    found = {model.name: model.card_sha256 for model in pinned.identities()}
-    if found != digests:
+    if _digests(pinned) != digests:
       raise errors.ModelError(
           'the models changed while studies were described; run the command again, '
           'all studies are then described by the new ones.')
     yield pinned
+
+
+def _digests(models: interface.IdentifiedModels) -> dict[str, str]:
+  return {model.name: model.card_sha256 for model in models.identities()}
 
 
 def _identity(path: pathlib.Path) -> str:
