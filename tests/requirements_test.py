@@ -13,7 +13,7 @@ import pytest
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Decoders that pydicom finds by itself once they are installed.
 _PLUGINS = {'pyjpegls', 'pylibjpeg', 'pylibjpeg-openjpeg'}
-# Imported by tools alone: the flags of scripts that the README tells users to run.
+# Imported by tools alone: the flags of scripts that users run by the README.
 _OF_TOOLS = {'absl-py'}
 # tools/test.sh installs it by hand, for it insists on `tensorflow`.
 _BY_HAND = {'tensorflow-serving-api'}

@@ -11,7 +11,7 @@ from typing import Any
 from covid_tf import errors
 from covid_tf.batch import records
 
-# Studies known to the scheduler at once: enough for a thousand workers, few enough
+# Studies that the scheduler holds at once: enough for a thousand workers, few enough
 # that neither it nor this process grows with the archive.
 WINDOW = 4000
 
@@ -23,19 +23,19 @@ _PAUSE_S = 0.05
 def map_dask(
     function: Callable, studies: Iterable, address: str, stop: threading.Event, *,
     window: int = WINDOW) -> Iterator[tuple[Any, Any]]:
-  """See `engine.map_studies`.
+  """See `engines.map_studies`.
 
   Args:
     function, studies, stop: as there.
     address: of the scheduler, for instance 'tcp://host:8786'.
-    window: studies that the scheduler knows of at once.
+    window: studies that the scheduler holds at once.
   """
   with _client(address) as client:
     yield from _run(client, function, iter(studies), stop, window)
 
 
 def dashboard(address: str) -> str:
-  """See `engine.dashboard`."""
+  """See `engines.dashboard`."""
   with _client(address) as client:
     return client.dashboard_link
 
@@ -97,7 +97,7 @@ class _Ending:
 
 def _value(gathered):
   # Not by the future's status: while a dead worker's value is made again, that
-  # says nothing of what was gathered.
+  # is unrelated to what was gathered.
   if isinstance(gathered, _Ended):
     return gathered.value
   if not isinstance(gathered, tuple):

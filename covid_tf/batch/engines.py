@@ -1,7 +1,7 @@
 """Worker processes of this machine, each replaced when it dies.
 
 concurrent.futures gives up all work when one worker is killed; here the studies
-that a dead worker had in hand are known, and each is tried again, by itself.
+that a dead worker was working on are known, and each is tried again, by itself.
 """
 
 import collections
@@ -29,7 +29,7 @@ RAISED = 'raised'
 
 
 def serve_worker(connection, function: Callable, environment: dict[str, str]) -> None:
-  """Works until the pipe says None or closes.
+  """Works until the pipe delivers None or closes.
 
   Args:
     connection: brings (number, study), takes (READY,), then for each study
@@ -70,7 +70,7 @@ def serve_worker(connection, function: Callable, environment: dict[str, str]) ->
 def map_local(
     function: Callable, studies: Iterable, processes: int,
     stop: threading.Event) -> Iterator[tuple[Any, Any]]:
-  """See `engine.map_studies`."""
+  """See `engines.map_studies`."""
   crew = _Crew(function, processes)
   try:
     yield from crew.run(iter(studies), stop)
@@ -109,7 +109,7 @@ class _Worker:
     except OSError:
       pass
 
-  def has_room(self) -> bool:
+  def has_capacity(self) -> bool:
     """Whether it takes one more; a task that outlived a worker stays alone."""
     alone = any(task.deaths for task in self.tasks.values())
     return not alone and len(self.tasks) < STUDIES_AT_A_TIME
@@ -159,7 +159,7 @@ class _Crew:
     return _Worker(self._function, self._environment)
 
   def _fill(self, worker: _Worker, studies: Iterator, stop: threading.Event) -> None:
-    while worker.has_room() and not stop.is_set():
+    while worker.has_capacity() and not stop.is_set():
       if self._suspects:
         # One of them kills workers: each gets one for itself, to find out which.
         if not worker.tasks:

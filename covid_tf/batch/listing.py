@@ -54,7 +54,7 @@ class Study:
     copies: further places that hold the same images; their bytes are compared
       before the study is scored.
     fingerprint: digest of images and sizes; another one means other files.
-    warnings: what a person should know of how it was found.
+    warnings: what is unusual in how it was found.
     refusal: why it cannot be scored, known from the listing; None if it may be.
   """
 
@@ -85,7 +85,7 @@ class Archive:
   notes: tuple[str, ...] = ()
 
 
-# Every folder below a root with its files; always ends, says what it left out.
+# Every folder below a root with its files; always ends, reports what it left out.
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Folder:

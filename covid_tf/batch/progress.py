@@ -120,7 +120,7 @@ class Progress:
 
 
 def _size(stream) -> dict[str, int]:
-  """A size for a terminal that says it has none, on which tqdm shows nothing."""
+  """A size for a terminal that reports none, on which tqdm shows nothing."""
   try:
     known = all(os.get_terminal_size(stream.fileno()))
   except OSError:  # No terminal.

@@ -226,7 +226,7 @@ MOST_DEATHS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Lost:
-  """What an engine says of a study that it gave up.
+  """What an engine reports of a study that it gave up.
 
   Attributes:
     reason: why, for people.

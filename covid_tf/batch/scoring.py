@@ -35,7 +35,7 @@ from covid_tf.readers import sources
 from covid_tf.reports import scored_study
 from covid_tf.storage import files
 
-# What makes two results comparable: the same models, cuts and software.
+# What makes two results comparable: the same models, thresholds and software.
 
 _FOLDER = 'configurations'
 _OPTIONAL = ('ignore_frame_of_reference', 'phase', 'select')
@@ -47,8 +47,8 @@ class Configuration:
 
   Attributes:
     models: (name, version, card digest) of each, lungs first.
-    thresholds: the cuts of the score.
-    patient_key: digest that tells one site's key file from another; None
+    thresholds: of the score.
+    patient_key: digest that distinguishes one site's key file from another; None
       without one.
     resample_tilt: whether series with gantry tilt are straightened.
     software: name and version of this package.
@@ -110,7 +110,7 @@ def model_triples(identities) -> tuple[tuple[str, int, str], ...]:
 
 
 def key_digest(patient_key_file: str | os.PathLike | None) -> str | None:
-  """Tells one key file from another without giving the key away.
+  """Distinguishes key files without disclosing a key.
 
   Raises:
     errors.UsageError: the file is unusable.
@@ -144,7 +144,7 @@ def answered(
 
   One server gives all answers of a study: another one starts it anew. A server is
   passed over for a while once another one could do what it could not; a study that
-  fails everywhere says nothing of the servers.
+  fails everywhere is no fault of the servers.
 
   Args:
     servers: addresses of servers with the same models.
@@ -211,12 +211,12 @@ class Scorer:
     folder = records.studies_folder(self.output) / study.key
     done = records.read_record(folder)
     if done and self._is_final(done, study):
-      return done  # By a worker that was lost before it could say so.
+      return done  # By a worker that was lost before it could report it.
     started = time.monotonic()
     try:
       return self._scored(study, folder, started)
     except errors.StudyRefusedError as error:
-      # A file that is out of reach today says nothing of the study.
+      # A file that is out of reach today is no property of the study.
       away = _out_of_reach(study)
       end = (records.FAILED, away) if away else (
           records.REFUSED, _for_a_manifest(str(error), study))

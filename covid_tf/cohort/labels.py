@@ -210,7 +210,7 @@ class Patient:
     study_uid: of that study.
     covid: the reference standard.
     severity: the grade given to that study, or None.
-    scores: name to value (see load_results.StudyResult).
+    scores: name to value (see results.StudyResult).
   """
 
   study_uid: str
@@ -246,7 +246,7 @@ def first_time_points(
 
   Args:
     labels: as `read_labels` gives them.
-    results: as `load_results` gives them.
+    results: as `results.load_results` gives them.
 
   Returns:
     The cohort.

@@ -136,15 +136,15 @@ class Provenance:
     path: of the result.
     schema_version: of its file.
     models: name to (version, card digest), as text.
-    cuts: the slice and map thresholds, name to value. The case threshold is none of
+    thresholds: of slices and of maps, name to value. The case threshold is none of
       them: it does not change a score.
-    software: name and version of the package that made it; '' where it is not said.
+    software: name and version of the package that made it; '' where it is not stated.
   """
 
   path: pathlib.Path
   schema_version: int | None
   models: Mapping[str, tuple[str, str]]
-  cuts: Mapping[str, float]
+  thresholds: Mapping[str, float]
   software: str = ''
 
 
@@ -178,8 +178,8 @@ def require_comparable(
       ('schema versions', lambda made: made.schema_version,
        lambda made: str(made.schema_version)),
       ('models', lambda made: sorted(made.models.items()), _models_in_words),
-      ('slice and map thresholds', lambda made: sorted(made.cuts.items()),
-       _cuts_in_words)):
+      ('slice and map thresholds', lambda made: sorted(made.thresholds.items()),
+       _thresholds_in_words)):
     groups = {}
     for made in provenances:
       groups.setdefault(repr(key(made)), []).append(made)
@@ -217,9 +217,10 @@ def _models_in_words(made: Provenance) -> str:
       for name, (version, digest) in sorted(made.models.items())) or 'none named'
 
 
-def _cuts_in_words(made: Provenance) -> str:
+def _thresholds_in_words(made: Provenance) -> str:
   return ', '.join(
-      f'{name} {value}' for name, value in sorted(made.cuts.items())) or 'none named'
+      f'{name} {value}' for name, value in sorted(
+          made.thresholds.items())) or 'none named'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,10 +233,10 @@ class StudyResult:
     scores: name to value: CORONA_SCORE and those of SECOND_SCORES it holds.
     schema_version: of the file.
     models: name to (version, card digest), as text.
-    cuts: the slice and map thresholds, name to value.
+    thresholds: the slice and map thresholds, name to value.
     patient_key: pseudonym of the patient, or None.
     demo_models: whether the demo models made it.
-    software: name and version of the package that made it; '' where it is not said.
+    software: name and version of the package that made it; '' where it is not stated.
   """
 
   path: pathlib.Path
@@ -243,7 +244,7 @@ class StudyResult:
   scores: dict[str, float]
   schema_version: int | None
   models: dict[str, tuple[str, str]]
-  cuts: dict[str, float]
+  thresholds: dict[str, float]
   patient_key: str | None = dataclasses.field(default=None, repr=False)
   demo_models: bool = False
   software: str = ''
@@ -252,7 +253,7 @@ class StudyResult:
   def provenance(self) -> Provenance:
     """What made its scores, besides the CT."""
     return Provenance(
-        self.path, self.schema_version, self.models, self.cuts, self.software)
+        self.path, self.schema_version, self.models, self.thresholds, self.software)
 
 
 def load_results(

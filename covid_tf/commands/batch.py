@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       help='use the workers of a running Dask cluster, for instance tcp://host:8786')
   parser.add_argument(
       '--redo', action='store_true',
-      help='score again what other models, cuts or software have scored')
+      help='score again what other models, thresholds or software have scored')
   parser.add_argument(
       '--no-reports', action='store_true',
       help='leave report.html out, which costs more time than reading a study')
@@ -96,9 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _workers(arguments, stop: threading.Event) -> archive_run.MapStudies:
-  """What runs the studies, as the flags say."""
+  """What runs the studies, by the flags."""
   if arguments.scheduler:
-    # What they tell of lost connections, this command says in one line.
+    # What they log of lost connections, this command reports in one line.
     for name in ('distributed', 'tornado'):
       logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     print(f'Dashboard: {engines.dashboard(arguments.scheduler)}', file=sys.stderr)
@@ -206,7 +206,8 @@ def _servers(text: str | None) -> tuple[str, ...]:
   if not all(servers) or len(set(servers)) < len(servers):
     # '' would be the demo models; one named twice would get twice the studies.
     raise errors.UsageError(
-        f'--server {text}: addresses parted by commas, each once, are required, found '
+        f'--server {text}: addresses separated by commas, each once, are required, '
+        'found '
         f'{"an empty one" if not all(servers) else "one twice"}; correct the list.')
   return servers
 
@@ -242,7 +243,7 @@ def _signals(stop: threading.Event) -> Iterator[list[int]]:
     caught.append(number)
     if len(caught) > 1:
       raise KeyboardInterrupt
-    print('\ncovid-tf batch: studies in hand are brought to their end; once more to '
+    print('\ncovid-tf batch: running studies are finished; once more to '
           'stop at once', file=sys.stderr)
     stop.set()
 

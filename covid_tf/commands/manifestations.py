@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       '--labels', type=pathlib.Path, metavar='CSV',
       help='labels as of covid-tf cohort: positive slices of positive patients, '
-      'negative ones of the others; without it a study with a positive slice counts as positive')
+      'negative ones of the others; without it a study with a positive slice counts '
+      'as positive')
   parser.add_argument(
       '--kinds', type=pathlib.Path, metavar='CSV',
       help='known kinds, study_uid,kind[,slice]: agreement with them is reported')
@@ -81,10 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
   if model:
     _apply(model, described, arguments.output, demo)
     return 0
-  cuts = {'slice_probability': options.thresholds.slice_probability,
+  thresholds = {'slice_probability': options.thresholds.slice_probability,
           'map': options.thresholds.map}
   fitted = kinds_lib.fit(
-      described.store, described.sources, models=digests, cuts=cuts,
+      described.store, described.sources, models=digests, thresholds=thresholds,
       weighting=arguments.weighting, k=arguments.clusters,
       most_clusters=arguments.most_clusters, seed=arguments.seed, kinds=kinds)
   report.write_fitted(fitted, described, arguments.output, demo)

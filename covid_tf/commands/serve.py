@@ -31,7 +31,7 @@ def _boolean(text: str) -> bool:
 _log = logging.getLogger(__name__)
 _FLAG = re.compile(r'--([a-z][a-z0-9_]*)(?:=.*)?', re.DOTALL)
 # Parts of names whose flags would change who may talk to the server, which model
-# answers or what it says: ignoring one of them would be a lie.
+# answers or what it reports: ignoring one of them would mislead.
 _NEVER_IGNORED = re.compile(
     r'ssl|tls|alts|cert|cred|auth|secur|key|token|verify|trust|password|'
     r'batch|model|prefix|platform|tflite|precision|signature|session_config|'
@@ -202,7 +202,7 @@ def parse_options(
       model_config_file=namespace.model_config_file,
       config_poll_s=namespace.model_config_file_poll_wait_seconds,
       poll_s=namespace.file_system_poll_wait_seconds,
-      # A person at a terminal wants to be told at once; a server waits for a disk.
+      # At a terminal a failure is reported at once; a server waits for a disk.
       load_retries=(0 if namespace.models else configuration.ServerOptions.load_retries)
       if retries is None else retries,
       retry_interval_s=namespace.load_retry_interval_micros / 1e6,
@@ -251,7 +251,7 @@ def run(args: argparse.Namespace) -> int:
     raise errors.ModelError(
         'serving models requires TensorFlow, found none; '
         "in a checkout of covid_tf: pip install '.[models-cpu]'.")
-  configuration.model_configuration(options)  # A wrong file is told before TensorFlow loads.
+  configuration.model_configuration(options)  # Before TensorFlow loads.
   in_process.set_defaults()
   # While models load there is nothing to drain: a stop ends the wait for them.
   signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -75,8 +75,8 @@ def export(
 
   Args:
     name: a model name of the contract.
-    model: the trained network, as `lung_unet.build` or `classifier.build` makes
-      it; left as it is.
+    model: the trained network, of `networks.build_lung_unet` or
+      `networks.build_classifier`; left as it is.
     directory: where the models live, one folder a name.
     training: the training part of the card.
     version: number of the export; None for the next one.

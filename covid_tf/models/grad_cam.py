@@ -39,7 +39,7 @@ def grad_cam(
   Returns:
     Function from images [N, ...], N >= 0, to (logit, maps): logit float32 [N];
     maps a tuple with a float32 [N, rows, columns] a layer, in [0, 1]: negative
-    evidence is cut off, then each map is divided by its maximum. A map without
+    evidence is set to 0, then each map is divided by its maximum. A map without
     positive evidence is all zeros.
 
   Raises:

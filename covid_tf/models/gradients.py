@@ -162,7 +162,7 @@ def layer_gradients(
   """Makes the function that gives activations and gradients of some layers.
 
   Args:
-    head: the classifier, by `logits.find_head`. Its weights are used, not copied.
+    head: the classifier, by `find_head`. Its weights are used, not copied.
     layer_names: the layers, in any order; nested models are searched as well.
     observed: layers whose output is wanted without a gradient.
 
@@ -282,7 +282,7 @@ def channel_gradients(
   """Makes the function that gives activations and mean gradients of some layers.
 
   Args:
-    head: the classifier, by `logits.find_head`. Its weights are used, not copied.
+    head: the classifier, by `find_head`. Its weights are used, not copied.
     layer_names: layers with outputs [N, ..., channels], in any order.
     observed: layers whose output is wanted without a gradient.
 
@@ -293,7 +293,7 @@ def channel_gradients(
     d logit / d output, float32 [N, channels].
 
   Raises:
-    ValueError: as `layer_gradients.layer_gradients`.
+    ValueError: as `layer_gradients`.
   """
   readers = {name: _pointwise_readers(name, layer_names, head.calls)
              for name in layer_names}

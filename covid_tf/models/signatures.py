@@ -37,7 +37,7 @@ def lungs(model: keras.Model, card: str) -> dict[str, Callable]:
   """Makes the signatures of the lung segmenter.
 
   Args:
-    model: as `lung_unet.build` gives it: [N, 256, 256, 3] to logits [N, 256, 256, 1].
+    model: of `networks.build_lung_unet`: [N, 256, 256, 3] to logits [N, 256, 256, 1].
     card: the model's JSON card.
 
   Returns:
@@ -69,7 +69,7 @@ def classify(model: keras.Model, card: str) -> dict[str, Callable]:
   """Makes the signatures of the slice classifier.
 
   Args:
-    model: as `classifier.build` gives it: [N, 224, 224, 3] to logits [N, 1].
+    model: as `networks.build_classifier` gives it: [N, 224, 224, 3] to logits [N, 1].
     card: the model's JSON card.
 
   Returns:

@@ -1,4 +1,4 @@
-"""Doors to the two networks: a server over gRPC, or SavedModels in process.
+"""Clients of the two networks: a server over gRPC, or SavedModels in process.
 
 `connect` needs no TensorFlow; `load_models` brings it in when it is called.
 """

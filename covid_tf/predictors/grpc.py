@@ -150,7 +150,7 @@ def parse_response(
   except (message.DecodeError, tensors.TensorError) as error:
     raise errors.ModelError(
         f'{where}: required a whole PredictResponse, found {len(data)} bytes that '
-        f'cannot be read ({error}); look for a proxy that cuts messages.') from error
+        f'cannot be read ({error}); a proxy may truncate messages.') from error
   spec = response.model_spec
   if (spec.name, spec.signature_name) != (model, signature) or (
       not spec.HasField('version')):

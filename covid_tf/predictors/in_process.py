@@ -92,7 +92,7 @@ def _prune(cache: pathlib.Path) -> None:
 def _one_process(folder: pathlib.Path):
   """Lets other processes wait instead of exporting the same."""
   # Backup programs leave out a folder with this file; and if it cannot be written,
-  # that is said in our words.
+  # the error is ours.
   files.write_atomically(folder / 'CACHEDIR.TAG', _CACHE_TAG)
   with open(folder / '.lock', 'wb') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -101,14 +101,14 @@ def _one_process(folder: pathlib.Path):
 
 # Settings that TensorFlow reads once, when it is imported, and its silence.
 #
-# TensorFlow greets on standard error while it is imported, before it has read how much
-# it may say: that oneDNN is on, which instructions the processor has. A filter process
-# reads standard error meanwhile and passes on all but such lines. It is a process, not
-# a thread or a file, so that the last words of an import that ends this process (a
-# processor without AVX) are seen too.
+# TensorFlow prints startup messages on standard error while it is imported, before it
+# has read its log level: that oneDNN is on, which instructions the processor has. A
+# filter process reads standard error meanwhile and passes on all but such lines. It is a
+# process, not a thread or a file, so that the last messages of an import that ends this
+# process (a processor without AVX) are seen too.
 
 _NAME = 'TF_CPP_MIN_LOG_LEVEL'
-# Reads standard input, prints the lines that are no greeting. The forms are Abseil's
+# Reads standard input, prints all but startup messages. The forms are Abseil's
 # (I0000 00:00:1795900251.095852 24637 port.cc:153]) and TensorFlow's own before it
 # (2026-11-28 21:00:00.000000: I tensorflow/core/...), of information and warnings,
 # with the second lines of two of them; and the errors that every import with a GPU
@@ -116,14 +116,14 @@ _NAME = 'TF_CPP_MIN_LOG_LEVEL'
 _FILTER = r'''
 import os, re, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-greeting = re.compile(
+startup = re.compile(
     rb'WARNING: All log messages before absl::InitializeLog'
     rb'|[IW]\d{4} [\d:.]+ +\d+ [\w./]+:\d+\]'
     rb'|\d{4}-\d\d-\d\d [\d:.]+: [IW] [\w./]+:\d+\]'
     rb'|To enable the following instructions: '
     rb'|.*Unable to register cu\w+ factory: Attempting to register factory')
 for line in sys.stdin.buffer:
-  if not greeting.match(line):
+  if not startup.match(line):
     sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()
 '''
@@ -132,11 +132,11 @@ for line in sys.stdin.buffer:
 def set_defaults() -> None:
   """Sets what its user has not set; call it before TensorFlow is imported.
 
-  TensorFlow is then imported without its greetings, unless the user has set
+  TensorFlow is then imported without its startup messages, unless the user has set
   TF_CPP_MIN_LOG_LEVEL to 0 or 1, which asks for them.
   """
   is_quiet = os.environ.get(_NAME, '2') not in ('0', '1')
-  os.environ.setdefault(_NAME, '2')  # Its greetings are no news.
+  os.environ.setdefault(_NAME, '2')  # Its startup messages report no problem.
   # gRPC's notes about processes that are started while it runs.
   os.environ.setdefault('GRPC_VERBOSITY', 'ERROR')
   # oneDNN's convolutions, which TensorFlow takes by itself only on processors with
@@ -164,7 +164,7 @@ class _QuietFinder(importlib.abc.MetaPathFinder):
     def execute_quietly(module):
       with contextlib.suppress(ValueError):  # Another thread may have removed it.
         sys.meta_path.remove(self)
-      with _without_greetings():
+      with _without_startup_messages():
         execute(module)
 
     spec.loader.exec_module = execute_quietly
@@ -172,7 +172,7 @@ class _QuietFinder(importlib.abc.MetaPathFinder):
 
 
 @contextlib.contextmanager
-def _without_greetings():
+def _without_startup_messages():
   """Within the block, standard error passes through the filter."""
   try:
     before = os.dup(2)
@@ -183,7 +183,7 @@ def _without_greetings():
     filter_ = subprocess.Popen(
         [sys.executable, '-I', '-S', '-c', _FILTER], stdin=subprocess.PIPE,
         stdout=before, stderr=subprocess.DEVNULL)
-  except (OSError, ValueError):  # No more processes allowed: greetings do no harm.
+  except (OSError, ValueError):  # No more processes allowed: let the messages pass.
     os.close(before)
     yield
     return

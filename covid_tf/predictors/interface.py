@@ -126,9 +126,9 @@ def check_hu(hu: np.ndarray) -> None:
 
 
 def ranges(shape: tuple[int, int, int], batch_bytes: int) -> list[range]:
-  """Cuts N slices into consecutive runs of at most `batch_bytes` and 16 slices.
+  """Divides N slices into consecutive runs of at most `batch_bytes` and 16 slices.
 
-  The cut depends on the shape alone: the same study is always asked in the same
+  They depend on the shape alone: the same study is always asked in the same
   batches, from a server and in process, and so gets the same bits.
 
   Args:

@@ -168,7 +168,7 @@ def check(
   Args:
     source: the server's address or the models' folder, for messages.
     asked: the model.
-    identity: who it says it is.
+    identity: its name, version and card.
     batches: how often the batch is asked, one at once and again two at once.
     one_machine: whether all answers must be the same bits.
     accept_narrower: take the answers of a narrower number format for right although
@@ -206,13 +206,13 @@ def check_short(
   Args:
     source: the server's address or the models' folder, for messages.
     asked: the model.
-    identity: who it says it is; a name of the contract.
+    identity: its name (of the contract), version and card.
     key: names, with the identity, what need not be asked twice; () to ask always.
     may_be_narrower: whether answers of a narrower number format are passed with a
       warning, since the machine may compute so.
 
   Raises:
-    errors.ModelError: it computes wrong; says what, by how much, and what to do.
+    errors.ModelError: it computes wrong; names what, by how much, and what to do.
   """
   key = key and (*key, identity.name, identity.version, identity.card_sha256)
   if key in _passed:

@@ -10,7 +10,7 @@ from covid_tf.predictors import protocol
 # Strings in `tensor_content`: all lengths as varints, then all bytes.
 #
 # tensor.proto does not say so, TensorFlow's C++ does it
-# (`port::EncodeStringList`); a server that is told to answer in `tensor_content`
+# (`port::EncodeStringList`); a server that is set to answer in `tensor_content`
 # sends its strings this way too.
 
 _CONTINUES = 0x80  # Set in every byte of a varint but the last.
@@ -173,7 +173,7 @@ def read(proto) -> np.ndarray:
   values = _elements(proto, math.prod(shape))
   if values.size != math.prod(shape):
     raise TensorError(
-        f'{values.size} elements for shape {list(shape)}: cut off on its way?')
+        f'{values.size} elements for shape {list(shape)}: truncated on its way?')
   return values.reshape(shape)
 
 
@@ -245,7 +245,7 @@ def _stored(proto, dtype: np.dtype, field: str, count: int) -> np.ndarray:
   if field.endswith('complex_val'):
     parts = np.asarray(values, np.float32 if field[0] == 's' else np.float64)
     if parts.size % 2:
-      raise TensorError('half a complex number: cut off on its way?')
+      raise TensorError('half a complex number: truncated on its way?')
     return parts.view(dtype)
   # Straight from the repeated field: a hundred times faster than an iteration.
   return np.asarray(values, np.int32).astype(dtype) if (
@@ -257,10 +257,10 @@ def _from_content(content: bytes, dtype: np.dtype, count: int) -> np.ndarray:
     try:
       return unpack_strings(content, count)
     except ValueError as error:
-      raise TensorError(f'{error}: cut off on its way?') from error
+      raise TensorError(f'{error}: truncated on its way?') from error
   wide = dtype.newbyteorder('<')
   if len(content) % wide.itemsize:
-    raise TensorError('a part of an element: cut off on its way?')
+    raise TensorError('a part of an element: truncated on its way?')
   return np.frombuffer(content, wide)
 
 

@@ -156,8 +156,8 @@ _REMEDIES = {
         'required an answer within the time limit; raise timeout_s, lower '
         'batch_bytes or give the server more processors',
     grpc.StatusCode.RESOURCE_EXHAUSTED:
-        'the server had no room for the request for too long; try later or give it '
-        'more memory',
+        'the server had no memory or queue for the request for too long; '
+        'try later or give it more memory',
     grpc.StatusCode.NOT_FOUND:
         'required a server of the models lungs and classifier; check its model '
         'names and versions',
@@ -182,7 +182,7 @@ def explain(source: str, what: str, error: grpc.RpcError) -> errors.ModelError:
     error: gRPC's refusal.
 
   Returns:
-    An error with the code, the server's own words (cut) and a remedy.
+    An error with the code, the server's own words (truncated) and a remedy.
   """
   code = error.code()
   text = ' '.join((error.details() or '').split())[:_TEXT_LIMIT]
@@ -238,7 +238,7 @@ class Caller:
     self.limits = limits
     self._metadata = metadata
     prediction, model = protocol.PREDICTION_SERVICE, protocol.MODEL_SERVICE
-    # Answers stay bytes: what they are made of is checked where it can be told.
+    # Answers stay bytes: what they hold is checked where it can be named.
     self._predict = channel.unary_unary(
         f'/{prediction}/Predict', protocol.PredictRequest.SerializeToString)
     self._get_metadata = channel.unary_unary(

@@ -36,7 +36,7 @@ def frames_of(data: bytes, count: int, frame_table) -> list[bytes]:
     frame_table: Extended Offset Table and its lengths, or None.
 
   Raises:
-    CTReadError: an item is cut off or damaged, or frames are missing.
+    CTReadError: an item is truncated or damaged, or frames are missing.
   """
   items, end = _items(data)
   # The first is the Basic Offset Table; some writers end with empty ones.
@@ -179,7 +179,7 @@ def coded_image(stream: bytes, layout: images_lib.PixelLayout) -> bytes:
     layout: what the header says of it.
 
   Raises:
-    CTReadError: the stream is cut off, damaged or contradicts the header.
+    CTReadError: the stream is truncated, damaged or contradicts the header.
   """
   if layout.syntax == uid.RLELossless:
     return coded_rle_image(

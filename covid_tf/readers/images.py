@@ -115,7 +115,7 @@ class Image:
     plane, rescale, pixels: None where a problem says why.
     problems: what makes this image unusable; () for a good one.
     is_picture: colours or 8 bits, as screen saves have.
-    marks: keyword to value of the fields of `tags.MARKS` that are there, printable.
+    marks: keyword to value of the fields of `elements.MARKS` that are there, printable.
     description: Series Description, printable, without what names the patient.
     notes: oddities that change neither a millimetre nor a HU.
   """

@@ -70,15 +70,16 @@ def methods(result: results.CaseResult, demo_models: bool = False) -> str:
       f'{model.name} version {model.version} (card SHA-256 {model.card_sha256[:12]})'
       for model in result.models) or 'models without identity'
   case = '' if thresholds.case_corona_score_cm3 is None else (
-      f' A case was called detected above {cm3(thresholds.case_corona_score_cm3)} cm³.')
+      ' A case was called detected above '
+      f'{cm3(thresholds.case_corona_score_cm3)} cm³.')
   demo = ' The models were demonstration models trained on phantoms.' * demo_models
   return (
       f'The Corona score (Eq. 1 of {PAPER}) was computed with {result.software}, using '
       f'{models}.{demo} Lungs were segmented slice by slice and the largest lung box '
       'of the case was given to the slice classifier. For slices with a COVID-19 '
       f'probability above {thresholds.slice_probability:g}, Grad-CAM maps at 28 × 28 '
-      'and 14 × 14 were multiplied to one localization map; the score is the sum of map '
-      f'values above {thresholds.map:g} times the voxel volume '
+      'and 14 × 14 were multiplied to one localization map; the score is the sum of '
+      f'map values above {thresholds.map:g} times the voxel volume '
       f'({result.voxel_volume_mm3:.3f} mm³, from slice positions and pixel spacing). '
       'The involved fraction is the share of segmented lung voxels above the same map '
       f'threshold.{case}')

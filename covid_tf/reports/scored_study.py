@@ -74,7 +74,7 @@ def score_study(
 
   Args:
     study: folder of DICOM files, or a NIfTI file.
-    output: where the files of study_files.NAMES appear.
+    output: where the files of FILE_NAMES appear.
     open_models: called once the study is read.
     series_uid: which series of the study; None where there is one.
     patient_key_file: a site's secret, or None.

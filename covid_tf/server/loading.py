@@ -163,7 +163,7 @@ class Options:
     load_retries: how often a version that fails to load is tried again.
     retry_interval_s: seconds between two tries.
     allow_labels_for_unavailable: see `labels.new_labels`.
-    self_check: see `loader.Loader`.
+    self_check: see `Loader`.
   """
 
   poll_s: float = 1.0

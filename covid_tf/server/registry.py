@@ -38,7 +38,7 @@ class Version:
     users: requests that are running on it.
     attempts: how often loading failed.
     next_attempt: time.monotonic() of the next try.
-    files: `version_folders.fingerprint` before the last try.
+    files: `servable.fingerprint` before the last try.
   """
 
   number: int
@@ -181,7 +181,7 @@ class Registry:
   """Configuration, versions and labels; the loader fills it, requests read it.
 
   Attributes:
-    changed: guards everything here and tells of every change.
+    changed: guards everything here and is notified of every change.
     config: the ModelServerConfig in force.
     models: model name to its versions.
   """

@@ -202,7 +202,7 @@ class Server:
     if self._socket is not None:
       withdraw_socket(self._options.socket_path, self._socket)
     stopped = self._server.stop(self._options.drain_s)
-    # After it: who is told NOT_SERVING finds that nothing more is taken.
+    # After it: whoever reads NOT_SERVING finds that nothing more is taken.
     self._health.enter_graceful_shutdown()
     quiet = 0
     while not stopped.wait(_DRAIN_TICK_S):

@@ -2,7 +2,7 @@
 
 import grpc
 
-_LONGEST_TEXT = 1024  # Characters; TF Serving cuts its messages there.
+_LONGEST_TEXT = 1024  # Characters; TF Serving truncates its messages there.
 
 UNKNOWN = grpc.StatusCode.UNKNOWN
 UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
@@ -16,7 +16,7 @@ class Refusal(Exception):
 
   Attributes:
     code: the status.
-    text: the message, cut as TF Serving cuts it.
+    text: the message, truncated as TF Serving does.
   """
 
   def __init__(self, code: grpc.StatusCode | int, text: str):

@@ -51,7 +51,7 @@ class Servable:
     """Runs the graph.
 
     Unlike `Session.run`, nothing is held against the declared shapes: a server
-    does not, and shape errors are the graph's to tell.
+    does not, and the graph reports shape errors.
 
     Args:
       feeds: tensor name to value.
@@ -149,7 +149,7 @@ def versions_on_disk(base_path: str) -> dict[int, pathlib.Path]:
 
 
 def fingerprint(folder: pathlib.Path) -> frozenset[tuple[str, int, int]]:
-  """Tells whether the files of a version have changed.
+  """Whether the files of a version have changed.
 
   Args:
     folder: the version's.

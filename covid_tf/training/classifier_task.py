@@ -40,7 +40,7 @@ def build_located(size: int) -> keras.Model:
 
 
 def add_helpers(model: keras.Model, compute_dtype: str = 'float32') -> keras.Model:
-  """A classifier of `classifier.build` with its helpers; logits stay float32."""
+  """A classifier of `networks` with its helpers; logits stay float32."""
   return with_helpers(
       rewrites.with_compute_dtype(model, compute_dtype), HELPED_LAYERS)
 
@@ -89,10 +89,10 @@ def guided_objective(
   network uses its stored statistics.
 
   Args:
-    model: of `located_classifier.build`, or one of its kind.
+    model: of `build_located`, or one of its kind.
     map_layers: the layers to explain, finest first.
     helped_layers: those whose cells a helper labels.
-    positive_weight: as `losses.located_cross_entropy`.
+    positive_weight: as `located_cross_entropy`.
 
   Returns:
     Function from (images [N, size, size, 3], labels), as `located_example` gives

@@ -121,8 +121,8 @@ def mean_weights(name: str, sources: Sequence[str | os.PathLike]) -> keras.Model
 
   Args:
     name: a model name of the contract.
-    sources: of each: as `trained.load` takes it. They must have begun from common
-      weights: the mean of strangers is no network worth having.
+    sources: of each: as `weights.load_network` takes it. They must have begun from
+      common weights: the mean of strangers is no network worth having.
 
   Raises:
     errors.UsageError: fewer than two, no weights there, those of another network, or

@@ -21,7 +21,7 @@ def shuffled_records(
     labelled_only: bool = False, epoch: int = 0, skip: int = 0) -> tf.data.Dataset:
   """Endless serialized records in an order that seed and place alone decide.
 
-  Each epoch has an order of its own, so a run that was cut off goes on in the middle
+  Each epoch has an order of its own, so an interrupted run goes on in the middle
   of one without any state but its place.
 
   Args:

@@ -20,7 +20,7 @@ def test_finds_results_at_any_depth(tmp_path):
           for result in results} == {'1.1': 3.5, '1.2': 0.0}
   assert not failed
   assert results[0].models['lungs'] == ('1', 'a' * 64)
-  assert results[0].cuts == {'slice_probability': 0.5, 'map': 0.6}
+  assert results[0].thresholds == {'slice_probability': 0.5, 'map': 0.6}
   assert results[0].scores['positive_slice_fraction'] == 0.5
   assert results[0].scores['highest_slice_probability'] == 0.9
 
@@ -135,7 +135,7 @@ def test_a_case_threshold_does_not_change_a_score(tmp_path):
   loaded = results_lib.load_results(tmp_path)[0]
   results_lib.require_comparable([result.provenance for result in loaded])
   one, other = loaded
-  assert (one.scores, one.cuts) == (other.scores, other.cuts)
+  assert (one.scores, one.thresholds) == (other.scores, other.thresholds)
 
 
 def _made(path, **changes):
@@ -144,7 +144,7 @@ def _made(path, **changes):
 
 
 def test_every_difference_is_a_warning_where_mixed_results_are_asked_for():
-  made = [_made('a'), _made('b', schema_version=2, cuts={'map': 0.5})]
+  made = [_made('a'), _made('b', schema_version=2, thresholds={'map': 0.5})]
   warnings = results_lib.require_comparable(made, allow_mixed=True)
   assert [warning.split(' different ')[1].split(':')[0] for warning in warnings] == [
       'schema versions', 'slice and map thresholds']

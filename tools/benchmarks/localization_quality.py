@@ -86,7 +86,7 @@ def add_case(tally: Tally, drawn, models, box: str) -> None:
   Args:
     tally: gets what is seen.
     drawn: a datasets.phantom.Phantom with lesions.
-    models: see predictors.base.Models.
+    models: see predictors.interface.Models.
     box: one of BOXES.
   """
   volume = drawn.volume

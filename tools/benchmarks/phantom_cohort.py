@@ -38,7 +38,7 @@ _OTHERS = (('focal', 40), ('diffuse', 20), ('none', 90))
 
 
 def main() -> int:
-  """Draws and scores what is not there yet, then tells what was found."""
+  """Draws and scores what is not there yet, then reports what was found."""
   arguments = _parse()
   # As Ctrl-C does: the server and the workers end too.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -3,8 +3,8 @@ r"""What the demo models are worth on the few real chests that the tests read.
   python tools/benchmarks/real_chests.py [--models DIR] [--json] [--picture FILE]
 
 Lung Dice against the label map of cip-ct64, which no training saw; how well a lesion
-implanted into that chest is told from the chest without, and its slices called positive
-as they are; the probability of single slices of COVID patients; the slices called
+implanted into that chest is separated from the chest without, and its slices called
+positive as they are; the probability of single slices of COVID patients; the slices called
 positive in a chest without COVID that training did see.
 """
 

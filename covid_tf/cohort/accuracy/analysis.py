@@ -21,7 +21,7 @@ class CohortOptions:
   """What the user may choose.
 
   Attributes:
-    detection: see detection.DetectionOptions.
+    detection: see experiments.DetectionOptions.
     severity_order: grades from mild to severe; empty: not stated.
     second_score: number of the same results to compare the Corona score with.
     second_results: other results whose Corona score is compared instead, or None.

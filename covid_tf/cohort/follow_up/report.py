@@ -204,10 +204,10 @@ _NO_MAPS = (
 
 def write_all(
     folder: pathlib.Path, follow_up: course.FollowUp) -> course.FollowUp:
-  """Writes NAMES into a folder.
+  """Writes FILE_NAMES into a folder.
 
   Args:
-    folder: where; see output_folder.filling for all or none.
+    folder: where; `files.filling_folder` describes all or none.
     follow_up: the studies.
 
   Returns:

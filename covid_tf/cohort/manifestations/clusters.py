@@ -183,14 +183,14 @@ class ManifestationModel:
   """What new slices are assigned by.
 
   Attributes:
-    weighting: name of the weighting, a key of manifestation_weightings.WEIGHTINGS.
+    weighting: name of the weighting, a key of features.WEIGHTINGS.
     scaler: from weighted to clustered features.
     centres: float32 [k, D].
     axes: float32 [2, D], unit vectors of the plane that is drawn (PCA).
     explained: float32 [2], share of the variance along each.
     names: what each cluster is read as.
     models: network name to card digest; features of others mean something else.
-    cuts: the slice and map thresholds.
+    thresholds: the slice and map thresholds.
     seed: of the starts.
   """
 
@@ -201,7 +201,7 @@ class ManifestationModel:
   explained: np.ndarray
   names: tuple[str, ...]
   models: dict[str, str]
-  cuts: dict[str, float]
+  thresholds: dict[str, float]
   seed: int
 
   def assign(self, points: np.ndarray) -> np.ndarray:
@@ -267,7 +267,7 @@ def save_model(model: ManifestationModel, path: pathlib.Path) -> None:
   """
   words = json.dumps({
       'schema_version': SCHEMA_VERSION, 'weighting': model.weighting,
-      'names': model.names, 'models': model.models, 'cuts': model.cuts,
+      'names': model.names, 'models': model.models, 'cuts': model.thresholds,
       'seed': model.seed})
   with files.replacing(path) as temporary, open(temporary, 'wb') as file:
     np.savez(file, words=np.array(words), mean=model.scaler.mean,
@@ -292,7 +292,7 @@ def load_model(path: pathlib.Path) -> ManifestationModel:
     scaler = Scaler(arrays.pop('mean'), arrays.pop('scale'))
     return ManifestationModel(
         words['weighting'], scaler, **arrays, names=tuple(words['names']),
-        models=words['models'], cuts=words['cuts'], seed=words['seed'])
+        models=words['models'], thresholds=words['cuts'], seed=words['seed'])
   except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
     raise errors.UsageError(
         f'{path}: a model fitted by covid-tf manifestations, schema version '

@@ -166,7 +166,7 @@ class Fitted:
 
 def fit(
     store: features.FeatureStore, sources: Sequence[str], *,
-    models: Mapping[str, str], cuts: Mapping[str, float],
+    models: Mapping[str, str], thresholds: Mapping[str, float],
     weighting: str = features.DEFAULT,
     compared: Sequence[str] = tuple(features.WEIGHTINGS),
     k: int | None = None, most_clusters: int = 10, seed: int = 0,
@@ -177,7 +177,7 @@ def fit(
     store: where they are.
     sources: which studies, as they were put there.
     models: network name to card digest.
-    cuts: the slice and map thresholds.
+    thresholds: the slice and map thresholds.
     weighting: the one whose clusters are kept.
     compared: the weightings to try beside it.
     k: number of clusters; None: the elbow.
@@ -205,7 +205,7 @@ def fit(
       axes, explained = clusters.fit_plane(points, seed)
       model = clusters.ManifestationModel(
           name, scaler, outcomes[name].clustering.centres, axes, explained,
-          outcomes[name].names, dict(models), dict(cuts), seed)
+          outcomes[name].names, dict(models), dict(thresholds), seed)
       plane = model.plane(points)
       keys = key_slices(
           model.distances(points), outcomes[name].clustering.labels, table.study,

@@ -73,13 +73,13 @@ def space_caption(fitted: kinds.Fitted) -> str:
   """n, the rule for k, and how stable the clusters are."""
   table, outcome = fitted.table, fitted.outcome
   first, second = (100 * share for share in fitted.model.explained)
-  positive_studies = len(np.unique(table.study[table.positive]))
+  diseased = len(np.unique(table.study[table.positive]))
   clear = len(np.unique(table.study[~table.positive]))
   how = ('elbow' if outcome.k == outcome.scan.elbow_k else 'chosen')
   words = '' if outcome.silhouette is None else (
       f', mean silhouette {outcome.silhouette:.2f}')
   return (
-      f'Features of {table.positive.sum()} positive slices of {positive_studies} studies '
+      f'Features of {table.positive.sum()} positive slices of {diseased} studies '
       f'and {(~table.positive).sum()} negative slices of {clear}; weighting '
       f'"{outcome.weighting}". PCA ({first:.0f} % and {second:.0f} % of the '
       f'variance). k-means with k\u00a0=\u00a0{outcome.k} ({how}; k up to '

@@ -109,7 +109,7 @@ def _shape_error(path, volume, shape):
 # Grey values back to Hounsfield units, where a collection has lost them.
 
 def to_hu(grey: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:
-  """Turns 0 to 255 back into HU; what the window cut off is lost.
+  """Turns 0 to 255 back into HU; what lies outside the window is lost.
 
   Args:
     grey: numbers from 0 to 255, any shape.

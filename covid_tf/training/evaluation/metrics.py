@@ -263,8 +263,8 @@ def _surface_distances(first, second, spacing_mm):
   both = np.argwhere(first | second)
   if not first.any() or not second.any():
     return np.empty(0), np.empty(0)
-  cut = tuple(slice(low, high + 1) for low, high in zip(both.min(0), both.max(0)))
-  edges = [_surface(mask[cut]) for mask in (first, second)]
+  box = tuple(slice(low, high + 1) for low, high in zip(both.min(0), both.max(0)))
+  edges = [_surface(mask[box]) for mask in (first, second)]
   to_second, to_first = (
       ndimage.distance_transform_edt(~edge, sampling=spacing_mm)
       for edge in (edges[1], edges[0]))
