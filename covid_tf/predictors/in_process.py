@@ -271,11 +271,10 @@ class LoadedModels(interface.Networks):
     self.close()
 
   def close(self) -> None:
-    """Frees the networks."""
+    """Frees the networks; a study that another thread scores ends with a ModelError."""
     self._threads.shutdown(cancel_futures=True)
     for servable in self._servables.values():
       servable.close()
-    self._servables = {}
 
   def identities(self) -> tuple[results.ModelIdentity, ...]:
     """Who answers, lungs first."""
@@ -314,12 +313,17 @@ class LoadedModels(interface.Networks):
     """Reference slices and answers of a model; None where it has none.
 
     Raises:
-      errors.ModelError: they are damaged.
+      errors.ModelError: they are damaged, or the models were closed.
     """
+    from covid_tf.sessions import refusal
+
     if not answers.has_self_check(model, self._servables[model].signatures):
       return None
-    return answers.check_reference(
-        str(self._folders[model]), model, self._run(model, contract.SELF_CHECK, {}))
+    try:
+      outputs = self._run(model, contract.SELF_CHECK, {})
+    except refusal.Refusal as error:
+      raise errors.ModelError(f'{_one_line(error)}') from error
+    return answers.check_reference(str(self._folders[model]), model, outputs)
 
   def _check(self, known: results.ModelIdentity) -> None:
     # Here, as in `_load`.
@@ -346,10 +350,23 @@ class LoadedModels(interface.Networks):
             f'{piece.stop - 1}: {_one_line(error)}.') from error
       return answers.check_outputs(source, model, signature, outputs, part.shape, piece.start)
 
+    def start(piece):
+      try:
+        return self._threads.submit(ask, piece)
+      except RuntimeError as error:  # Its pool takes no more.
+        raise closed from error
+
+    def finish(_, future):
+      try:
+        return future.result()
+      except futures.CancelledError as error:
+        raise closed from error
+
+    closed = errors.ModelError(
+        f'{source}: open models are required, found them closed; load them again.')
     yield from interface.in_order(
-        interface.ranges(hu.shape, self._batch_bytes), _AT_ONCE,
-        lambda piece: self._threads.submit(ask, piece),
-        lambda _, future: future.result(), lambda future: future.cancel())
+        interface.ranges(hu.shape, self._batch_bytes), _AT_ONCE, start, finish,
+        lambda future: future.cancel())
 
   def _run(self, model, name, inputs) -> dict[str, np.ndarray]:
     signature = self._servables[model].signatures[name]

@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import pathlib
+import threading
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +19,7 @@ from covid_tf.sessions import refusal
 # One version of one model in a TF1 session, as TF Serving runs it.
 
 class Servable:
-  """A loaded SavedModel; safe to run from several threads at once.
+  """A loaded SavedModel; safe to run and to close from several threads at once.
 
   Attributes:
     path: its folder.
@@ -32,6 +33,9 @@ class Servable:
       refusal.Refusal: it cannot be loaded; with the loader's code and words.
     """
     self.path = pathlib.Path(path)
+    self._changed = threading.Condition()  # Guards the two below.
+    self._running = 0
+    self._is_closed = False
     self._callable = functools.lru_cache(maxsize=64)(self._make_callable)
     config = tf.compat.v1.ConfigProto()
     config.gpu_options.allow_growth = True  # Leave the rest to the next version.
@@ -61,18 +65,41 @@ class Servable:
       A value for each fetch.
 
     Raises:
-      refusal.Refusal: an op refused; with its code and words.
+      refusal.Refusal: an op refused, with its code and words; or the model was closed.
     """
-    run = self._callable(tuple(feeds), tuple(fetches))
+    with self._in_use():
+      run = self._callable(tuple(feeds), tuple(fetches))
+      try:
+        return run(*feeds.values())
+      except tf.errors.OpError as error:
+        raise refusal.Refusal(error.error_code, error.message) from error
+      except (TypeError, ValueError, RuntimeError) as error:
+        raise refusal.invalid_argument(str(error)) from error
+
+  @contextlib.contextmanager
+  def _in_use(self) -> Iterator[None]:
+    with self._changed:
+      if self._is_closed:
+        raise refusal.failed_precondition(
+            f'{self.path}: an open model is required, found it closed; load it again.')
+      self._running += 1
     try:
-      return run(*feeds.values())
-    except tf.errors.OpError as error:
-      raise refusal.Refusal(error.error_code, error.message) from error
-    except (TypeError, ValueError, RuntimeError) as error:
-      raise refusal.invalid_argument(str(error)) from error
+      yield
+    finally:
+      with self._changed:
+        self._running -= 1
+        self._changed.notify_all()
 
   def close(self) -> None:
-    """Frees the session and its variables."""
+    """Frees the session and its variables, once nobody runs it; later runs are refused.
+
+    To close it again does nothing.
+    """
+    with self._changed:
+      if self._is_closed:
+        return
+      self._is_closed = True
+      self._changed.wait_for(lambda: not self._running)
     self._callable.cache_clear()
     self._session.close()
     # A closed session frees its variables when it is deleted, and a graph is full of

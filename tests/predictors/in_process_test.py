@@ -1,6 +1,10 @@
 """Models in process: found, held to the contract, exported once for the demo."""
 
+from concurrent import futures
+import functools
 import os
+import threading
+import time
 import weakref
 
 import numpy as np
@@ -13,6 +17,7 @@ from covid_tf import errors
 from covid_tf import predictors
 from covid_tf.predictors import in_process
 from covid_tf.predictors import self_check
+from covid_tf.sessions import refusal
 from covid_tf.sessions import servable
 
 _HU = np.random.default_rng(1).integers(-1000, 300, (5, 30, 20)).astype(np.int16)
@@ -115,6 +120,60 @@ def test_models_are_asked_once_a_process(exported, monkeypatch):
   assert count >= 4
   predictors.load_models(exported).close()
   assert len(asked) == count
+
+
+def test_a_model_is_closed_once_nobody_runs_it(exported):
+  loaded = servable.Servable(exported / 'classifier' / '3')
+  signature = loaded.signatures[contract.CARD]
+  fetches = [info.name for info in signature.outputs.values()]
+  began, go_on = threading.Event(), threading.Event()
+  run = loaded._callable((), tuple(fetches))
+
+  def slow(*feeds):
+    began.set()
+    assert go_on.wait(30)
+    return run(*feeds)
+
+  loaded._callable = functools.lru_cache(lambda *_: slow)
+  with futures.ThreadPoolExecutor(3) as pool:
+    running = pool.submit(loaded.run, {}, fetches)
+    assert began.wait(30)
+    closing = pool.submit(loaded.close)
+    while not loaded._is_closed:
+      time.sleep(0.001)
+    with pytest.raises(refusal.Refusal, match='found it closed'):
+      loaded.run({}, fetches)
+    assert not closing.done()
+    go_on.set()
+    assert running.result()[0].size == 1
+    closing.result()
+  loaded.close()  # Again.
+  with pytest.raises(refusal.Refusal, match='found it closed'):
+    loaded.run({}, fetches)
+
+
+@pytest.mark.parametrize('delay_s', [0, 0.005, 0.02, 0.05])
+def test_models_are_closed_while_other_threads_ask_them(exported, delay_s):
+  models = predictors.load_models(
+      exported, batch_bytes=_HU[0].nbytes, self_check=False)
+
+  def ask():
+    while True:
+      models.grad_cam(_HU)
+
+  with futures.ThreadPoolExecutor(3) as pool:
+    asking = [pool.submit(ask) for _ in range(3)]
+    time.sleep(delay_s)
+    models.close()
+    for one in asking:
+      with pytest.raises(errors.ModelError, match='closed; load'):
+        one.result()
+  for ask in (models.segment_lungs, models.grad_cam):
+    with pytest.raises(errors.ModelError, match='closed; load'):
+      ask(_HU)
+  with pytest.raises(errors.ModelError, match='closed; load'):
+    models.self_check('lungs')
+  models.close()
 
 
 def test_demo_models_are_exported_once(monkeypatch, tmp_path, exported):
