@@ -139,3 +139,34 @@ def test_importing_a_module_sets_no_logger():
           if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
           and node.func.attr in ('setLevel', 'addHandler', 'addFilter')]
   assert not wrong
+
+
+def test_texts_are_utf8_whatever_the_locale_says():
+  """On Windows and in cron's C locale the default is another."""
+  found = []
+  for name, tree in _trees().items():
+    for node in ast.walk(tree):
+      if isinstance(node, ast.Call) and _leaves_encoding_open(node):
+        found.append(f'{name}, line {node.lineno}')
+  assert not found
+
+
+def _leaves_encoding_open(call: ast.Call) -> bool:
+  if any(keyword.arg == 'encoding' for keyword in call.keywords):
+    return False
+  name = ast.unparse(call.func)
+  first, second = (
+      call.args[k].value if len(call.args) > k and isinstance(call.args[k], ast.Constant)
+      else None for k in (0, 1))
+  if name.endswith('.read_text') and not name.startswith('tables.'):
+    return first is None
+  if name.endswith('.write_text'):
+    return second is None
+  if name == 'open':
+    mode = next((keyword.value.value for keyword in call.keywords
+                 if keyword.arg == 'mode'), second or 'r')
+    return 'b' not in mode
+  if name.startswith('tempfile.') and name.endswith('TemporaryFile'):
+    return first is not None and 'b' not in first
+  return name.startswith('subprocess.') and any(
+      keyword.arg == 'text' for keyword in call.keywords)

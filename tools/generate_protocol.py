@@ -14,6 +14,7 @@ import importlib
 from google.protobuf import descriptor_pb2
 from google.protobuf import wrappers_pb2
 
+from covid_tf import cli
 from covid_tf.storage import files
 
 # Modules whose protos, with everything they import, are carried.
@@ -108,4 +109,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

@@ -93,8 +93,10 @@ def serving(models: pathlib.Path) -> Iterator[str]:
     errors.ModelError: the server ended by itself, before it was ready or while it was
       used; says by which signal or status, its last lines and what to do.
   """
-  with tempfile.TemporaryFile('w+') as complaints, subprocess.Popen(
-      _command(models), stdout=subprocess.PIPE, stderr=complaints, text=True,
+  with tempfile.TemporaryFile(
+      'w+', encoding='utf-8', errors='replace') as complaints, subprocess.Popen(
+      _command(models), stdout=subprocess.PIPE, stderr=complaints,
+      encoding='utf-8', errors='replace',
       env=os.environ | {'TF_CPP_MIN_LOG_LEVEL': '2'}) as process:
     try:
       address = _address(process, complaints)

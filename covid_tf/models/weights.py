@@ -117,7 +117,7 @@ _CARDS = 'training.json'
 def training_cards(folder: pathlib.Path = DEMO_FOLDER) -> dict[str, dict]:
   """What each network ('lungs', 'classifier') was trained on and reached."""
   try:
-    return json.loads((folder / _CARDS).read_text())
+    return json.loads((folder / _CARDS).read_text('utf-8'))
   except OSError as error:
     raise errors.ModelError(
         f'{_CARDS} of the demo weights is required, found none; install the '

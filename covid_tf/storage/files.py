@@ -8,12 +8,15 @@ process leaves half a result that looks like one.
 from collections.abc import Iterator, Sequence
 import contextlib
 import errno
+import logging
 import os
 import pathlib
 import shutil
 import uuid
 
 from covid_tf import errors
+
+_log = logging.getLogger(__name__)
 
 _REASONS = {
     errno.ENOSPC: 'no space left on the device; free some or choose another place',
@@ -70,7 +73,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       os.replace(temporary, target)
     finally:
       temporary.unlink(missing_ok=True)
-    force_to_disk(target.parent)
+    _force_names_to_disk(target.parent)
 
 
 @contextlib.contextmanager
@@ -101,7 +104,7 @@ def replacing_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       _swap_in(temporary, target)
     finally:
       shutil.rmtree(temporary, ignore_errors=True)
-    force_to_disk(target.parent)
+    _force_names_to_disk(target.parent)
 
 
 def require_unused(folder: str | os.PathLike) -> None:
@@ -130,6 +133,21 @@ def force_to_disk(path: str | os.PathLike) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
+
+
+def _force_names_to_disk(folder: pathlib.Path) -> None:
+  """Forces a folder's list of names to the disk, or warns.
+
+  What was renamed stands under its final name, whole, and its content is on the disk:
+  whoever reads the folder finds it. So it is no error where the names are not
+  confirmed (some network file systems cannot), and nothing is taken back.
+  """
+  try:
+    force_to_disk(folder)
+  except OSError as error:
+    _log.warning(
+        '%s: what was written is there, but may be lost if the machine stops now: the '
+        'file system did not confirm it (%s).', folder, error.strerror)
 
 
 def force_tree_to_disk(folder: pathlib.Path) -> None:
@@ -226,8 +244,8 @@ def filling_folder(
         os.rename(temporary, target)
     finally:
       shutil.rmtree(temporary, ignore_errors=True)
-    force_to_disk(target)
-    force_to_disk(target.parent)
+    _force_names_to_disk(target)
+    _force_names_to_disk(target.parent)
 
 
 @contextlib.contextmanager

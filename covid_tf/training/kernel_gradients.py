@@ -120,7 +120,8 @@ def _found(convolution: Convolution) -> str:
       f'print(tried.largest_error(tried.{convolution!r}))')
   try:
     done = subprocess.run(
-        [sys.executable, '-c', program], capture_output=True, text=True,
+        [sys.executable, '-c', program], capture_output=True,
+        encoding='utf-8', errors='replace',
         timeout=_TIMEOUT_S,
         env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
   except subprocess.TimeoutExpired:

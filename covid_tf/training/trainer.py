@@ -66,7 +66,7 @@ class RunLog:
         tf.summary.image(name, images, max_outputs=images.shape[0])
 
   def _append(self, name, row):
-    with open(self._folder / name, 'a', newline='') as log:
+    with open(self._folder / name, 'a', newline='', encoding='utf-8') as log:
       csv.writer(log).writerow(row)
 
   def _scalars(self, step, values):
@@ -80,7 +80,7 @@ class RunLog:
 def _keep_rows_until(path, header, last):
   rows = []
   if path.exists():
-    with open(path, newline='') as log:
+    with open(path, newline='', encoding='utf-8') as log:
       # A killed process may leave half a row at the end.
       rows = [row for row in csv.reader(log) if len(row) == len(header)][1:]
   kept = [row for row in rows if (int(row[0]), int(row[1])) <= last]

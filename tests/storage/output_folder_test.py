@@ -66,6 +66,37 @@ def test_nothing_changes_when_a_file_does_not_arrive(tmp_path, monkeypatch):
   assert _content(tmp_path) == dict.fromkeys(_NAMES, 'old')
 
 
+@pytest.mark.parametrize('before', ['nothing', 'result'])
+@pytest.mark.parametrize('writer', [
+    lambda target: files.filling_folder(target, _NAMES), files.replacing_directory])
+def test_what_has_arrived_is_written_though_the_disk_does_not_confirm_names(
+    tmp_path, monkeypatch, caplog, before, writer):
+  target = tmp_path / 'out'
+  if before == 'result':
+    target.mkdir()
+    _fill(target, 'old')
+  fsync, arrived = os.fsync, []
+
+  def failing(descriptor):
+    if arrived:
+      raise OSError(errno.EIO, 'Input/output error')
+    fsync(descriptor)
+
+  rename = os.rename
+
+  def moved(source, to):
+    rename(source, to)
+    if os.fspath(to) in (str(target), str(target / 'result')):
+      arrived.append(to)
+
+  monkeypatch.setattr(os, 'rename', moved)
+  monkeypatch.setattr(os, 'fsync', failing)
+  with writer(target) as folder:
+    _fill(folder, 'new')
+  assert arrived and _content(target) == dict.fromkeys(_NAMES, 'new')
+  assert 'did not confirm' in caplog.text
+
+
 @pytest.mark.parametrize('before', ['nothing', 'folder'])
 def test_a_full_disk_is_told_of_the_place_asked_for(tmp_path, before):
   target = tmp_path / 'out'
