@@ -94,7 +94,8 @@ def test_paths_exist(page):
     assert (_ROOT / path).exists(), f'{page}: {path}'
 
 
-@pytest.mark.parametrize('page', _PAGES)
+@pytest.mark.parametrize(
+    'page', [page for page in _PAGES if page != 'CHANGELOG.md'])  # It has old names too.
 def test_modules_and_names_are_defined(page):
   for name in _DOTTED.findall(_text(page)):
     if name.split('.')[0] not in _OTHERS | _OBJECTS and not _FILES.search(name):
