@@ -102,3 +102,8 @@ SELF_CHECKS: dict[str, Signature] = {
         (), (_HU, *SIGNATURES[CLASSIFIER_MODEL][GRAD_CAM].outputs)),
 }
 SELF_CHECK_BYTES = 1_000_000  # Of all its tensors together, at most.
+
+# Beside the graph of a version: TF Serving hands out what lies there no more than the
+# assets, and only reads the warm-up requests. It prescribes both names.
+EXTRA_FOLDER = 'assets.extra'
+WARM_UP_FILE = 'tf_serving_warmup_requests'

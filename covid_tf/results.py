@@ -1,6 +1,6 @@
 """What a scored study is: plain data, from the lung box to the case's numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import dataclasses
 from typing import NamedTuple
 
@@ -60,6 +60,11 @@ class ModelIdentity:
     """Whether its card calls it a demo model, from wherever it is served."""
     training = self.card.get('training')
     return isinstance(training, dict) and training.get('demo_weights') is True
+
+
+def card_digests(models: Iterable[ModelIdentity]) -> dict[str, str]:
+  """Name of each model to the digest of its card."""
+  return {model.name: model.card_sha256 for model in models}
 
 
 @dataclasses.dataclass(frozen=True)

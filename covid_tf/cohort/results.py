@@ -17,7 +17,7 @@ from covid_tf.storage import result_json
 
 # Where results lie below a folder, and which studies there have none.
 
-_OWN_OUTPUT = 'cohort.json'  # A cohort written among its results is none of them.
+OWN_OUTPUT = 'cohort.json'  # A cohort written among its results is none of them.
 _REASON_KEYS = ('error', 'reason', 'refusal', 'message')
 _LARGEST_NOTE_BYTES = 1 << 20
 
@@ -66,7 +66,7 @@ def _search(
   is_result = result_json.FILE_NAME in names
   if is_result:
     yield folder / result_json.FILE_NAME
-  elif _OWN_OUTPUT in names:
+  elif OWN_OUTPUT in names:
     return
   # A name with a dot in front is a result that is still being written.
   folders = [folder / entry.name for entry in entries
@@ -98,7 +98,7 @@ def _add_failure(folder: pathlib.Path, failed: list[FailedStudy]) -> None:
   except OSError:
     return
   names = {entry.name for entry in entries}
-  if names & {result_json.FILE_NAME, _OWN_OUTPUT} or any(
+  if names & {result_json.FILE_NAME, OWN_OUTPUT} or any(
       entry.is_dir() for entry in entries):
     return
   failed.append(FailedStudy(

@@ -5,8 +5,9 @@ import pathlib
 import sys
 
 from covid_tf import errors
+from covid_tf import results
 from covid_tf.cohort import labels
-from covid_tf.cohort import results
+from covid_tf.cohort import results as results_lib
 from covid_tf.cohort.manifestations import clusters
 from covid_tf.cohort.manifestations import features
 from covid_tf.cohort.manifestations import kinds as kinds_lib
@@ -59,14 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
   """Describes the studies, then fits or applies; returns 0."""
   _check(arguments)
-  studies = features.find_studies(arguments.studies)
+  studies = features.name_studies(arguments.studies)
   options = _options(arguments)
   kinds = (table_lib.read_known_kinds(arguments.kinds) if arguments.kinds else
            table_lib.NOTHING)
   model = clusters.load_model(arguments.apply) if arguments.apply else None
   with shared_flags.open_models(arguments) as models:
     identities = models.identities()
-    digests = {identity.name: identity.card_sha256 for identity in identities}
+    digests = results.card_digests(identities)
     if model:
       model.require_models(digests)
     described = features.describe_studies(
@@ -135,7 +136,7 @@ def _options(arguments: argparse.Namespace) -> features.DescribeOptions:
     covid = {label.study_uid: label.covid
              for label in labels.read_labels(arguments.labels)}
   if arguments.results:
-    found, _ = results.load_results(arguments.results)
+    found, _ = results_lib.load_results(arguments.results)
   return features.DescribeOptions(
       arguments.negative_slices, covid,
       {result.study_uid: result.path for result in found})

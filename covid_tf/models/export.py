@@ -27,8 +27,6 @@ from covid_tf.storage import files
 # does not wait for that. Format: a TFRecord of PredictionLog under
 # assets.extra/tf_serving_warmup_requests.
 
-WARM_UP_FILE = 'tf_serving_warmup_requests'
-
 _AIR_HU = -1000
 # A whole slice of the usual matrix, and a lung crop of the usual size.
 _SLICE_SHAPE = {
@@ -55,9 +53,6 @@ def _log(model_name: str, signature_name: str):
   return log
 
 
-# TF Serving hands out what lies here no more than the assets; it only reads the
-# warm-up requests. Its name and the file's are fixed by the server.
-_EXTRA_FOLDER = 'assets.extra'
 CARD_FILE = 'card.json'
 
 
@@ -115,10 +110,10 @@ def export(
     functions[contract.SELF_CHECK] = reference
   with files.replacing_directory(target) as temporary:
     _write(name, functions, temporary)
-    extra = temporary / _EXTRA_FOLDER
+    extra = temporary / contract.EXTRA_FOLDER
     extra.mkdir()
     (extra / CARD_FILE).write_text(signatures.card_json(card), encoding='utf-8')
-    write_warm_up_requests(extra / WARM_UP_FILE, name)
+    write_warm_up_requests(extra / contract.WARM_UP_FILE, name)
     export_check.check_concurrency(name, temporary)
     export_check.check(name, temporary, model, functions, compute_dtype)
   return target

@@ -160,7 +160,7 @@ _START_OF_CODESTREAM = b'\xff\x4f\xff\x51'  # JPEG 2000, SOC and SIZ.
 MOST_ZERO_BYTES = 3
 _END = b'\xff\xd9'  # JPEG, JPEG-LS (EOI) and JPEG 2000 (EOC).
 _END_OF_IMAGE = 0xD9
-_START_OF_SCAN = 0xDA
+START_OF_SCAN = 0xDA
 # SOF markers: C0-CF without DHT (C4), JPG (C8) and DAC (CC); F7 is JPEG-LS.
 FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _JPEG_LS_FRAME = 0xF7
@@ -252,7 +252,7 @@ def _jpeg(stream: bytes):
     if marker in FRAME_MARKERS:
       size = struct.unpack_from('>HHB', stream, start + 3)
       frame = marker
-    elif marker == _START_OF_SCAN:
+    elif marker == START_OF_SCAN:
       scans += 1
       place = _scan_end(stream, place, 0x80 if frame == _JPEG_LS_FRAME else 0x01)
 

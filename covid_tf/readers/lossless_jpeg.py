@@ -18,7 +18,6 @@ from covid_tf.readers import compressed
 
 _START_OF_FRAME = 0xC3  # Lossless, sequential, Huffman.
 _HUFFMAN_TABLES = 0xC4
-_START_OF_SCAN = 0xDA
 _RESTART_INTERVAL = 0xDD
 _CATEGORIES = 17  # Bits of a difference: 0 to 16.
 _NO_CODE = 1 << 20  # Bits of a difference that the table cannot express.
@@ -131,7 +130,7 @@ def _parse(stream: bytes, columns: int) -> Scan:
       restart_rows, rest = divmod(struct.unpack('>H', body)[0], columns)
       if rest:
         raise ValueError('restarts within a row')
-    elif marker == _START_OF_SCAN:
+    elif marker == compressed.START_OF_SCAN:
       code_bits = tables.get(body[2] >> 4)
       shift = body[5] & 0xF
       if body[0] != 1 or code_bits is None or not 1 <= body[3] <= 7 or (

@@ -1,13 +1,13 @@
 """Loads and unloads versions as the disk and the configuration change."""
 
 from collections.abc import Callable
-import dataclasses
 import gc
 import logging
 import pathlib
 import threading
 import time
 
+from covid_tf.server import configuration
 from covid_tf.server import predict
 from covid_tf.server import registry as registry_lib
 from covid_tf.sessions import refusal
@@ -154,25 +154,6 @@ class Loader:
 _TICK_S = 0.1  # How soon a retry, an idle old version or a waiting caller is seen.
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """How versions are looked for and loaded.
-
-  Attributes:
-    poll_s: seconds between two looks at the disk; 0 or less: look once.
-    load_retries: how often a version that fails to load is tried again.
-    retry_interval_s: seconds between two tries.
-    allow_labels_for_unavailable: see `labels.new_labels`.
-    self_check: see `Loader`.
-  """
-
-  poll_s: float = 1.0
-  load_retries: int = 5
-  retry_interval_s: float = 60.0
-  allow_labels_for_unavailable: bool = False
-  self_check: bool = True
-
-
 class ModelManager:
   """Keeps the registry as configuration and disk want it, from a thread of its own.
 
@@ -180,8 +161,12 @@ class ModelManager:
     registry: what is served; for the services.
   """
 
-  def __init__(self, options: Options):
-    """Serves nothing until `start`."""
+  def __init__(self, options: configuration.ServerOptions):
+    """Serves nothing until `start`.
+
+    Args:
+      options: of these, how versions are looked for, loaded, checked and labelled.
+    """
     self.registry = registry_lib.Registry(options.allow_labels_for_unavailable)
     self._loader = Loader(
         self.registry, options.load_retries, options.retry_interval_s,

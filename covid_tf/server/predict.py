@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping
 import itertools
 import logging
-import pathlib
 
 from google.protobuf import message
 import grpc
@@ -158,7 +157,6 @@ def _braces(names: Iterable[str]) -> str:
 
 _log = logging.getLogger(__name__)
 
-WARM_UP_FILE = pathlib.PurePath('assets.extra', 'tf_serving_warmup_requests')
 _MOST_RECORDS = 1000  # TF Serving's limit.
 
 
@@ -176,7 +174,7 @@ def replay_warm_up(servable: servable_lib.Servable, version: int) -> int:
     refusal.Refusal: a record cannot be read or its request is refused, or there
       are too many: such a version does not become available.
   """
-  path = servable.path / WARM_UP_FILE
+  path = servable.path / contract.EXTRA_FOLDER / contract.WARM_UP_FILE
   if not path.exists():
     return 0
   count = 0

@@ -172,9 +172,7 @@ class Server:
     self._socket = None
     secure = credentials(options.ssl_config_file)
     config = configuration.model_configuration(options)
-    self._manager = loading.ModelManager(loading.Options(
-        options.poll_s, options.load_retries, options.retry_interval_s,
-        options.allow_labels_for_unavailable, options.self_check))
+    self._manager = loading.ModelManager(options)
     self._services = services.Services(
         self._manager, services.Admission(options.running, options.waiting),
         options.as_content)

@@ -147,7 +147,8 @@ def _bayes(found: float, spared: float, share_of_kind: float) -> float | None:
 
 # The threshold of a case: a number, or the operating point that a cohort gave.
 
-SCHEMA_VERSION = 1  # Of operating_point.json.
+FILE_NAME = 'operating_point.json'
+SCHEMA_VERSION = 1  # Of this file.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +175,7 @@ class CaseThreshold:
     Raises:
       errors.UsageError: another model of one of these names.
     """
-    digests = {model.name: model.card_sha256 for model in identities}
+    digests = results.card_digests(identities)
     for name, digest in self.models.items():
       if digests.get(name) != digest:
         raise errors.UsageError(

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from covid_tf import errors
+from covid_tf.datasets.collections import study as study_lib
 from covid_tf.storage import files
 
 _ASKED = {
@@ -125,8 +126,6 @@ def _asked_of(example):
 
 # TFRecord shards of CT slices: what both networks train on.
 
-UNLABELLED = -1
-
 
 @dataclasses.dataclass(frozen=True)
 class SliceRecord:
@@ -162,7 +161,7 @@ class SliceRecord:
   slice_index: int
   source: str
   lung_mask_kind: str = ''
-  case_label: int = UNLABELLED
+  case_label: int = study_lib.UNLABELLED
   slice_mm: float = 0.0
   window_hu: tuple[float, float] = (0.0, 0.0)
 
@@ -181,7 +180,7 @@ _FEATURES = {
     'source': tf.io.FixedLenFeature([], tf.string),
     # Later than the first shards, which lack them: hence the defaults.
     'lung_mask_kind': tf.io.FixedLenFeature([], tf.string, ''),
-    'case_label': tf.io.FixedLenFeature([], tf.int64, UNLABELLED),
+    'case_label': tf.io.FixedLenFeature([], tf.int64, study_lib.UNLABELLED),
     'slice_mm': tf.io.FixedLenFeature([], tf.float32, 0.0),
     'window_hu': tf.io.FixedLenFeature([2], tf.float32, (0.0, 0.0)),
 }

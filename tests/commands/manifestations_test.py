@@ -5,14 +5,13 @@ import io
 import json
 
 import fake_features
-import nibabel as nib
 import numpy as np
 import pytest
+import synthetic_case
 
 from covid_tf import cli
 from covid_tf.cohort.manifestations import features
 from covid_tf.commands import shared_flags
-from covid_tf.storage import maps
 
 KINDS = ('none', 'focal', 'diffuse')
 STUDIES = 9
@@ -23,9 +22,7 @@ def studies(tmp_path_factory):
   root = tmp_path_factory.mktemp('studies')
   for i in range(STUDIES):
     volume = fake_features.make_study(KINDS[i % 3], i)
-    nib.save(nib.Nifti1Image(volume.hu.transpose(2, 1, 0),
-                             maps.ras_affine(volume.affine)),
-             root / f'case{i}.nii.gz')
+    synthetic_case.write_nifti(root / f'case{i}.nii.gz', volume)
   (root / 'broken.nii.gz').write_bytes(b'no image')
   return root
 
@@ -135,7 +132,7 @@ def test_a_model_of_other_networks_is_refused(
 
 def test_describing_goes_on_where_it_stopped(tmp_path, studies):
   models = fake_features.LinearModels()
-  places = features.find_studies(studies)
+  places = features.name_studies(studies)
   first = features.describe_studies(places, tmp_path, models)
   assert len(first.sources) == STUDIES and list(first.refused) == ['broken.nii.gz']
   calls = models.feature_calls
@@ -150,7 +147,7 @@ def test_describing_goes_on_where_it_stopped(tmp_path, studies):
 def test_labels_choose_the_slices(tmp_path, studies):
   covid = {f'case{i}.nii.gz': i % 3 == 2 for i in range(STUDIES)}
   described = features.describe_studies(
-      features.find_studies(studies), tmp_path, fake_features.LinearModels(),
+      features.name_studies(studies), tmp_path, fake_features.LinearModels(),
       features.DescribeOptions(negative_slices=2, covid=covid))
   for slices in described.store.studies(described.sources):
     # The focal studies are labelled clear: two of their negative slices each.
@@ -173,9 +170,7 @@ def test_too_few_slices_and_no_study(tmp_path, models, capsys):
   assert run(tmp_path / 'absent', tmp_path / 'out') == 2
   (tmp_path / 'one').mkdir()
   volume = fake_features.make_study('none', 0)
-  nib.save(nib.Nifti1Image(volume.hu.transpose(2, 1, 0),
-                           maps.ras_affine(volume.affine)),
-           tmp_path / 'one' / 'case.nii.gz')
+  synthetic_case.write_nifti(tmp_path / 'one' / 'case.nii.gz', volume)
   assert run(tmp_path / 'one', tmp_path / 'out') == 2
   assert 'at least 10 slices are required' in capsys.readouterr().err
   (tmp_path / 'one' / 'case.nii.gz').write_bytes(b'no image')

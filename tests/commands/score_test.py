@@ -11,8 +11,8 @@ import synthetic_case
 from covid_tf import cli
 from covid_tf import errors
 from covid_tf import predictors
+from covid_tf import results
 from covid_tf.reports import scored_study
-from covid_tf.storage import maps
 from covid_tf.storage import result_json
 
 _SHAPE = (24, 42, 64)
@@ -22,11 +22,7 @@ _SHAPE = (24, 42, 64)
 def _study(tmp_path):
   affine = synthetic_case.axial_affine((12.0, 6.0, 6.0), _SHAPE)
   volume = synthetic_case.make_volume(affine, _SHAPE)
-  path = tmp_path / 'study.nii.gz'
-  image = nib.Nifti1Image(volume.hu.T, maps.ras_affine(affine))
-  image.header.set_xyzt_units('mm')
-  nib.save(image, path)
-  return str(path)
+  return str(synthetic_case.write_nifti(tmp_path / 'study.nii.gz', volume))
 
 
 @pytest.fixture(name='sources')
@@ -93,7 +89,7 @@ def test_a_server_is_reached_as_the_flags_say(study, sources, tmp_path):
 
 
 def test_a_case_threshold_answers(study, sources, tmp_path):
-  digests = {model.name: model.card_sha256 for model in fake_models.IDENTITIES}
+  digests = results.card_digests(fake_models.IDENTITIES)
   point = tmp_path / 'operating_point.json'
   point.write_text(json.dumps({
       'schema_version': 1, 'case_corona_score_cm3': 1.5, 'rule': 'a rule',

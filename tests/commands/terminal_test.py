@@ -9,13 +9,11 @@ import pathlib
 import subprocess
 import sys
 
-import nibabel as nib
 import odd_series
 import pytest
 import synthetic_case
 
 from covid_tf.reports import scored_study
-from covid_tf.storage import maps
 
 _SHAPE = (24, 42, 64)
 # The command line with models that answer at once.
@@ -46,11 +44,7 @@ def _run(*arguments, redirect='', environment=None):
 def _study(tmp_path):
   affine = synthetic_case.axial_affine((12.0, 6.0, 6.0), _SHAPE)
   volume = synthetic_case.make_volume(affine, _SHAPE)
-  path = tmp_path / 'study.nii.gz'
-  image = nib.Nifti1Image(volume.hu.T, maps.ras_affine(affine))
-  image.header.set_xyzt_units('mm')
-  nib.save(image, path)
-  return path
+  return synthetic_case.write_nifti(tmp_path / 'study.nii.gz', volume)
 
 
 def _is_whole(output: pathlib.Path) -> bool:

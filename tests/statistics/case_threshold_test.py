@@ -4,9 +4,10 @@ import fake_models
 import pytest
 
 from covid_tf import errors
+from covid_tf import results
 from covid_tf.statistics import operating_points
 
-_DIGESTS = {model.name: model.card_sha256 for model in fake_models.IDENTITIES}
+_DIGESTS = results.card_digests(fake_models.IDENTITIES)
 _CONTENT = {
     'schema_version': 1, 'case_corona_score_cm3': 12.5, 'rule': 'Youden',
     'models': _DIGESTS}

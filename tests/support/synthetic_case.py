@@ -5,11 +5,14 @@ patient whatever the affine, so a test can flip an axis and expect the same pict
 """
 
 import dataclasses
+import pathlib
 
+import nibabel as nib
 import numpy as np
 
 from covid_tf import results
 from covid_tf import volume as volume_lib
+from covid_tf.storage import maps
 
 # Centre and half axes in LPS millimetres: x to the left, y to the back, z to the head.
 _BODY = ((0, 0, 0), (175, 115, 400))
@@ -53,6 +56,14 @@ def make_volume(
             'series_uid': '1.2.826.0.1.3680043.8.498.2',
             'acquisition_date': '2020-03-14'} | fields
   return volume_lib.CTVolume(hu=hu, affine=affine, **fields)
+
+
+def write_nifti(path: pathlib.Path, volume: volume_lib.CTVolume) -> pathlib.Path:
+  """Writes a CT as people have it in NIfTI; returns the path."""
+  image = nib.Nifti1Image(volume.hu.T, maps.ras_affine(volume.affine))
+  image.header.set_xyzt_units('mm')
+  nib.save(image, path)
+  return path
 
 
 def make_result(

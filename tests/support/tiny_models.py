@@ -84,12 +84,12 @@ def export_both(directory, version: int = 1, bias: float = 0.0) -> pathlib.Path:
 
 def write_warm_up(folder: pathlib.Path, name: str, count: int = 1) -> None:
   """Adds `count` warm-up requests to a version, each of one slice."""
-  extra = folder / 'assets.extra'
+  extra = folder / contract.EXTRA_FOLDER
   extra.mkdir(exist_ok=True)
   log = protocol.PredictionLog()
   log.predict_log.request.model_spec.name = name
   tensors.fill(log.predict_log.request.inputs['hu'], np.zeros((1, 8, 8), np.int16))
-  with tf.io.TFRecordWriter(str(extra / 'tf_serving_warmup_requests')) as writer:
+  with tf.io.TFRecordWriter(str(extra / contract.WARM_UP_FILE)) as writer:
     for _ in range(count):
       writer.write(log.SerializeToString())
 

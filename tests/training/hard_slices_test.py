@@ -8,6 +8,7 @@ import tiny_training
 
 from covid_tf import errors
 from covid_tf.datasets import splits
+from covid_tf.datasets.collections import study as study_lib
 from covid_tf.training import hard_slices
 from covid_tf.training import shards as shards_lib
 
@@ -18,7 +19,7 @@ def _shards(tmp_path):
   paths = [tmp_path / 'a.tfrecord', tmp_path / 'b.tfrecord']
   shards_lib.write_shard(paths[0], [tiny_training.record(i, i % 2) for i in range(7)])
   shards_lib.write_shard(paths[1], [
-      tiny_training.record(i, i % 2 if i != 9 else shards_lib.UNLABELLED)
+      tiny_training.record(i, i % 2 if i != 9 else study_lib.UNLABELLED)
       for i in range(7, 12)])
   return list(map(str, paths))
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from covid_tf import errors
 from covid_tf.datasets import splits
 from covid_tf.datasets.collections import own_layout
+from covid_tf.datasets.collections import study as study_lib
 from covid_tf.training import importing
 from covid_tf.training import pipelines
 from covid_tf.training import shards as shards_lib
@@ -164,5 +165,5 @@ def test_records_written_before_the_new_fields_are_still_read(tmp_path):
   for name in ('lung_mask_kind', 'case_label', 'slice_mm', 'window_hu'):
     del example.features.feature[name]
   parsed = shards_lib.parse_record(example.SerializeToString())
-  assert int(parsed['case_label']) == shards_lib.UNLABELLED
+  assert int(parsed['case_label']) == study_lib.UNLABELLED
   assert float(parsed['slice_mm']) == 0.0 and parsed['lung_mask_kind'].numpy() == b''

@@ -10,8 +10,8 @@ from covid_tf.cohort import results as results_lib
 from covid_tf.cohort.accuracy import experiments
 from covid_tf.cohort.accuracy import report as report_lib
 from covid_tf.reports import figures
+from covid_tf.statistics import operating_points
 
-_OPERATING_POINT = 'operating_point.json'
 _ROC = 'detection_roc'
 _BOXES = 'severity_box_plot'
 
@@ -97,16 +97,17 @@ def write_report(
         report_lib.severity_figure(report.severity), output / 'figures' / _BOXES)
   for point in report.detection.points:
     if point.name == point_name and not report.mixed:
-      report_lib.write_operating_point(report, point, output / _OPERATING_POINT)
+      report_lib.write_operating_point(
+          report, point, output / operating_points.FILE_NAME)
   report_lib.write_page(report, output / 'cohort.html')
-  report_lib.write_json(report, output / 'cohort.json')
+  report_lib.write_json(report, output / results_lib.OWN_OUTPUT)
 
 
 def _clear(output: pathlib.Path) -> None:
   pictures = (f'figures/{stem}{suffix}' for stem in (_ROC, _BOXES)
               for suffix in ('.svg', '.png'))
   try:
-    for name in (_OPERATING_POINT, *pictures):
+    for name in (operating_points.FILE_NAME, *pictures):
       (output / name).unlink(missing_ok=True)
   except OSError as error:
     raise errors.OutputError(

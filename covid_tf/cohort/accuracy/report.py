@@ -19,7 +19,7 @@ from covid_tf.storage import files
 
 # All that one run over a cohort found, and its JSON.
 
-SCHEMA_VERSION = 1  # Of cohort.json and operating_point.json.
+SCHEMA_VERSION = 1  # Of cohort.json.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +164,7 @@ def write_operating_point(
   """
   models = {name: digests[0] for name, digests in report.models().items()}
   text = json.dumps({
-      'schema_version': SCHEMA_VERSION,
+      'schema_version': operating_points.SCHEMA_VERSION,
       'case_corona_score_cm3': point.threshold_cm3,
       'rule': (f'{point.rule}; {report.detection.n_positive} patients with and '
                f'{report.detection.n_negative} without disease'),

@@ -194,7 +194,8 @@ def _level(
 
 
 SCHEMA_VERSION = 1  # Of compare.json.
-FILE_NAMES = ('trend.svg', 'trend.png', 'compare.html', 'compare.json')
+_PAGE = 'compare.html'
+FILE_NAMES = ('trend.svg', 'trend.png', _PAGE, 'compare.json')
 ARROWS = {
     course.RISING: '↑', course.FALLING: '↓', course.UNCHANGED: '→'}
 _NO_MAPS = (
@@ -224,7 +225,7 @@ def write_all(
   figure = trend_figure(follow_up)
   figures.save(figure, folder / 'trend')
   files.write_atomically(
-      folder / 'compare.html', page(follow_up, maps, figures.svg_text(figure)))
+      folder / _PAGE, page(follow_up, maps, figures.svg_text(figure)))
   text = json.dumps(to_dict(follow_up), indent=2, ensure_ascii=False, allow_nan=False)
   files.write_atomically(folder / 'compare.json', f'{text}\n'.encode())
   return follow_up
@@ -263,7 +264,7 @@ def page(
     maps: list[StudyMaps | None], trend_svg: str) -> bytes:
   """compare.html, as UTF-8."""
   return pages.render(
-      'compare.html', follow_up=follow_up, maps=maps, trend_svg=trend_svg,
+      _PAGE, follow_up=follow_up, maps=maps, trend_svg=trend_svg,
       measures=course.MEASURES, headline=course.MEASURES[:3],
       arrows=ARROWS, value=pages.measured, change_words=pages.change,
       levels=LEVELS, gradient=pictures.css_gradient(),

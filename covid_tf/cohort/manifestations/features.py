@@ -141,7 +141,7 @@ class Described:
   refused: dict[str, str]
 
 
-def find_studies(root: pathlib.Path) -> dict[str, pathlib.Path]:
+def name_studies(root: pathlib.Path) -> dict[str, pathlib.Path]:
   """Names the studies of a folder: each folder, NIfTI file or zip in it is one.
 
   Args:
@@ -170,7 +170,7 @@ def describe_studies(
   """Describes the slices of every study that the store does not hold yet.
 
   Args:
-    studies: name to path, as `find_studies` gives them.
+    studies: name to path, as `name_studies` gives them.
     folder: of the store.
     models: anything with segment_lungs, grad_cam and features.
     options: see DescribeOptions.
@@ -184,7 +184,7 @@ def describe_studies(
     errors.UsageError: a stored result is of other models or damaged.
   """
   models = interface.versioned(models)
-  digests = _digests(models)
+  digests = results.card_digests(models.identities())
   store = FeatureStore(folder, {
       'models': digests, 'negative_slices': options.negative_slices,
       'thresholds': dataclasses.asdict(options.thresholds),
@@ -230,15 +230,11 @@ def _describe(
 def _one_version(models: interface.VersionedModels, digests: Mapping[str, str]):
   """Yields models that stay those of the store for a whole study."""
   with models.study() as pinned:
-    if _digests(pinned) != digests:
+    if results.card_digests(pinned.identities()) != digests:
       raise errors.ModelError(
           'the models changed while studies were described; run the command again, '
           'all studies are then described by the new ones.')
     yield pinned
-
-
-def _digests(models: interface.IdentifiedModels) -> dict[str, str]:
-  return {model.name: model.card_sha256 for model in models.identities()}
 
 
 def _identity(path: pathlib.Path) -> str:

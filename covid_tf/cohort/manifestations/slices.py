@@ -135,7 +135,7 @@ def from_case(case: results.CaseResult) -> ScoredStudy:
   return ScoredStudy(
       case.study_uid, case.lung_box, case.lung_mask, case.slice_probability,
       case.positive_slices, case.localization.maps, case.thresholds,
-      {model.name: model.card_sha256 for model in case.models})
+      results.card_digests(case.models))
 
 
 def choose_slices(
@@ -277,4 +277,4 @@ def read_study(
       result.study_uid, result.lung_box, mask,
       np.array(result.slice_probability, np.float32), result.positive_slices,
       localization.maps, result.thresholds,
-      {model.name: model.card_sha256 for model in result.models})
+      results.card_digests(result.models))

@@ -109,7 +109,7 @@ def from_single_slices(table: str) -> Iterator[Case]:
     hu, pixel_mm = single_slices.read_slice(entry.path)
     yield Case(
         entry.path.name, entry.patient, hu[np.newaxis], np.array([entry.label]),
-        shards_lib.UNLABELLED, None, study_lib.NO_MASK, None, (0.0, pixel_mm, pixel_mm))
+        study_lib.UNLABELLED, None, study_lib.NO_MASK, None, (0.0, pixel_mm, pixel_mm))
 
 
 _ASSUMED_PIXEL_MM = 0.7  # Ours, for single slices that do not say.
