@@ -24,7 +24,7 @@ _CLASS_WEIGHTS = flags.DEFINE_enum(
 
 
 def _task(sets):
-  return classifier_task.task(
+  return classifier_task.ClassifierTask(
       training_flags.WEIGHTS.value, training_flags.ENCODER.value,
       training_flags.COMPUTE_DTYPE.value, _positive_weight(sets))
 

@@ -20,7 +20,7 @@ training_flags.define_plan(
 
 def _task(sets):
   del sets
-  return lung_task.task(
+  return lung_task.LungTask(
       training_flags.WEIGHTS.value, training_flags.ENCODER.value,
       training_flags.COMPUTE_DTYPE.value)
 

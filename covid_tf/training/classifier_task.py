@@ -1,6 +1,6 @@
 """Training of the slice classifier (paper section 2.2)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 
 import keras
@@ -15,7 +15,7 @@ from covid_tf.models import networks
 from covid_tf.models import preprocessing
 from covid_tf.models import rewrites
 from covid_tf.models import weights as weights_lib
-from covid_tf.training import augmentation
+from covid_tf.training import augmentation as augmentation_lib
 from covid_tf.training import first_weights
 from covid_tf.training import pipelines
 from covid_tf.training import tasks
@@ -40,7 +40,7 @@ def build_located(size: int) -> keras.Model:
 
 
 def add_helpers(model: keras.Model, compute_dtype: str = 'float32') -> keras.Model:
-  """A classifier of `networks` with its helpers; logits stay float32."""
+  """Adds helpers to `networks.build_classifier`'s model; logits stay float32."""
   return with_helpers(
       rewrites.with_compute_dtype(model, compute_dtype), HELPED_LAYERS)
 
@@ -82,7 +82,7 @@ MAP_LAYERS = (networks.FINE_LAYER, networks.COARSE_LAYER)
 def guided_objective(
     model: keras.Model, map_layers: Sequence[str] = MAP_LAYERS,
     helped_layers: Sequence[str] = HELPED_LAYERS,
-    positive_weight: float = 1.0) -> Callable:
+    positive_weight: float = 1.0) -> tasks.Objective:
   """What a guided stage minimizes.
 
   Batch normalization is frozen: a map of the served network is wanted, and that
@@ -92,7 +92,7 @@ def guided_objective(
     model: of `build_located`, or one of its kind.
     map_layers: the layers to explain, finest first.
     helped_layers: those whose cells a helper labels.
-    positive_weight: as `located_cross_entropy`.
+    positive_weight: as `tasks.located_cross_entropy`.
 
   Returns:
     Function from (images [N, size, size, 3], labels), as `located_example` gives
@@ -126,42 +126,82 @@ def _explainer(model, map_layers, helped_layers):
   return explain
 
 
-AUGMENTATION = augmentation.Augmentation(
+AUGMENTATION = augmentation_lib.Augmentation(
     rotation_degrees=12.0, margin_fraction=0.1, hu_offset=15.0, noise_hu=15.0)
 _PICTURES = 4
 _LEAST_SIZE = 32  # keras.applications refuses less.
 
 
-def task(
-    weights: str | None = None, encoder_weights: str | None = None,
-    compute_dtype: str = 'float32', positive_weight: float = 1.0) -> tasks.Task:
-  """The classifier's training.
+@dataclasses.dataclass(frozen=True)
+class ClassifierTask(tasks.Task):
+  """The classifier's training. Labels: see `pipelines.located_example`, batched.
 
-  Args:
+  Attributes:
     weights: a previous run's folder or weights file to begin from.
     encoder_weights: 'imagenet', or a file of ResNet-50's weights without its top.
     compute_dtype: 'float32' or 'bfloat16'.
     positive_weight: what a positive slice counts in the loss.
   """
-  def build(size):
-    model = _with_backbone(size, encoder_weights)
-    if weights:
-      weights_lib.load_weights(model, weights, contract.CLASSIFIER_MODEL)
-    return add_helpers(model, compute_dtype)
 
-  return tasks.Task(
-      build=build, served=classifier_of, freeze=freeze_backbone,
-      objective=_objective(positive_weight), example=_example, measure=slice_figures,
-      picture=_picture, kinds=tasks.STAGE_KINDS, augmentation=AUGMENTATION,
-      labelled_only=True, least_size=_LEAST_SIZE)
+  weights: str | None = None
+  encoder_weights: str | None = None
+  compute_dtype: str = 'float32'
+  positive_weight: float = 1.0
 
+  kinds = tasks.STAGE_KINDS
+  augmentation = AUGMENTATION
+  labelled_only = True
+  least_size = _LEAST_SIZE
 
-def freeze_backbone(model: keras.Model) -> None:
-  """Fixes all but the logit and the helpers."""
-  learning = {networks.LOGIT_LAYER, *map(
-      cells_name, HELPED_LAYERS)}
-  for layer in model.layers:
-    layer.trainable = layer.name in learning
+  def build(self, size: int) -> keras.Model:
+    """The classifier with its helpers."""
+    model = _with_backbone(size, self.encoder_weights)
+    if self.weights:
+      weights_lib.load_weights(model, self.weights, contract.CLASSIFIER_MODEL)
+    return add_helpers(model, self.compute_dtype)
+
+  def served(self, model: keras.Model) -> keras.Model:
+    """The classifier without its helpers."""
+    return classifier_of(model)
+
+  def freeze(self, model: keras.Model) -> None:
+    """Fixes all but the logit and the helpers."""
+    learning = {networks.LOGIT_LAYER, *map(cells_name, HELPED_LAYERS)}
+    for layer in model.layers:
+      layer.trainable = layer.name in learning
+
+  def objective(self, model: keras.Model, stage: tasks.Stage) -> tasks.Objective:
+    """Cross-entropy of slices and cells; in a guided stage with the maps' Dice."""
+    if stage.kind == tasks.GUIDED:
+      return guided_objective(model, positive_weight=self.positive_weight)
+    return lambda images, labels: tasks.located_cross_entropy(
+        labels, model(images, training=True), self.positive_weight)
+
+  def example(
+      self, record: dict[str, tf.Tensor], seed: tf.Tensor,
+      how: augmentation_lib.Augmentation, size: int
+  ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """A lung crop; the low-pass spans the same millimetres at any size."""
+    served = preprocessing.CLASSIFIER
+    constants = dataclasses.replace(
+        served, size=size, low_pass_sigma=served.low_pass_sigma * size / served.size)
+    return pipelines.located_example(record, seed, how, constants)
+
+  def measure(
+      self, network: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
+    """See `slice_figures`."""
+    return slice_figures(network, batches)
+
+  def picture(
+      self, network: keras.Model, images: tf.Tensor, labels: dict[str, tf.Tensor]
+  ) -> tf.Tensor:
+    """See `tasks.map_pictures`: the product of both Grad-CAM maps."""
+    images = images[:_PICTURES]
+    _, scales = grad_cam.grad_cam(network, MAP_LAYERS)(images)
+    fused = tf.ones(images.shape[:-1])
+    for grid in scales:
+      fused *= tf.image.resize(grid[..., tf.newaxis], images.shape[1:3])[..., 0]
+    return tasks.map_pictures(images, fused, labels['lesion'][:_PICTURES])
 
 
 def slice_figures(model: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
@@ -184,30 +224,3 @@ def _with_backbone(size, encoder_weights):
     return first_weights.from_file(
         lambda path: networks.build_classifier(path, size=size), encoder_weights)
   return networks.build_classifier(size=size)
-
-
-def _objective(positive_weight):
-  def objective(model, stage):
-    if stage.kind == tasks.GUIDED:
-      return guided_objective(model, positive_weight=positive_weight)
-    return lambda images, labels: tasks.located_cross_entropy(
-        labels, model(images, training=True), positive_weight)
-
-  return objective
-
-
-def _example(record, seed, how, size):
-  """Preprocessing of a stage: the low-pass spans the same millimetres at any size."""
-  served = preprocessing.CLASSIFIER
-  constants = dataclasses.replace(
-      served, size=size, low_pass_sigma=served.low_pass_sigma * size / served.size)
-  return pipelines.located_example(record, seed, how, constants)
-
-
-def _picture(model, images, labels):
-  images = images[:_PICTURES]
-  _, scales = grad_cam.grad_cam(model, MAP_LAYERS)(images)
-  fused = tf.ones(images.shape[:-1])
-  for grid in scales:
-    fused *= tf.image.resize(grid[..., tf.newaxis], images.shape[1:3])[..., 0]
-  return tasks.map_pictures(images, fused, labels['lesion'][:_PICTURES])

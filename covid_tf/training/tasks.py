@@ -1,11 +1,13 @@
 """What a training consists of: parts of a task, stages, options, losses, pictures."""
 
+import abc
 from collections.abc import Callable, Sequence
 import dataclasses
 import json
 import math
 import pathlib
 
+import keras
 import tensorflow as tf
 
 from covid_tf import errors
@@ -76,40 +78,103 @@ def _requirement(text: str) -> str:
 
 # What a training of one network consists of: the parts that a loop puts together.
 
-@dataclasses.dataclass(frozen=True)
-class Task:
+# Beside an image: one tensor, or several by name.
+Labels = tf.Tensor | dict[str, tf.Tensor]
+Objective = Callable[[tf.Tensor, Labels], tf.Tensor]
+
+
+class Task(abc.ABC):
   """One network's training. Tests train tiny networks with tasks of their own.
 
+  `labels` below are whatever `example` gives beside an image, batched; the loop only
+  hands them on.
+
   Attributes:
-    build: input size -> keras.Model.
-    served: model -> the network inside that is saved and exported.
-    freeze: model -> None; fixes the pretrained backbone for a 'frozen' stage.
-    objective: (model, stage) -> function from (images, labels) to the loss, the mean
-      over the batch.
-    example: (record, seed, Augmentation, size) -> (image, labels) of one slice.
-    measure: (served network, batches) -> figures by name; the first is the one that
-      early stopping and the best weights go by, and more of it is better.
-    picture: (served network, images, labels) -> float32 [N, rows, columns, 3] in
-      [0, 1], to be looked at.
-    kinds: the stages it knows.
+    kinds: the stages it knows, of STAGE_KINDS.
     augmentation: how far training slices are changed.
     labelled_only: whether slices of unknown label are left out.
     least_size: rows and columns that the network needs.
     size_step: what rows and columns must be a multiple of.
   """
 
-  build: Callable
-  served: Callable
-  freeze: Callable
-  objective: Callable
-  example: Callable
-  measure: Callable
-  picture: Callable
-  kinds: Sequence[str]
-  augmentation: augmentation_lib.Augmentation
-  labelled_only: bool
+  kinds: Sequence[str] = (PLAIN, FROZEN)
+  augmentation: augmentation_lib.Augmentation = augmentation_lib.NONE
+  labelled_only: bool = False
   least_size: int = 1
   size_step: int = 1
+
+  @abc.abstractmethod
+  def build(self, size: int) -> keras.Model:
+    """The network that trains, with its first weights.
+
+    Args:
+      size: rows and columns of its input, float32 [N, size, size, 3].
+
+    Raises:
+      errors.UsageError: the weights to begin with are of another network.
+    """
+
+  def served(self, model: keras.Model) -> keras.Model:
+    """The network that is saved and exported, sharing the variables of `model`.
+
+    `model` itself, unless the task overrides this because parts of it only train.
+    """
+    return model
+
+  @abc.abstractmethod
+  def freeze(self, model: keras.Model) -> None:
+    """Makes the pretrained backbone untrainable, for a 'frozen' stage."""
+
+  @abc.abstractmethod
+  def objective(self, model: keras.Model, stage: Stage) -> Objective:
+    """What a stage minimizes.
+
+    Returns:
+      Function from (images float32 [N, size, size, 3], labels) to the loss, a float32
+      scalar: the mean over the batch. It is traced by tf.function.
+    """
+
+  @abc.abstractmethod
+  def example(
+      self, record: dict[str, tf.Tensor], seed: tf.Tensor,
+      how: augmentation_lib.Augmentation, size: int) -> tuple[tf.Tensor, Labels]:
+    """One slice as the network takes it; runs inside tf.data.
+
+    Args:
+      record: as `shards.parse_record` gives it.
+      seed: int32 [2], all that is random comes from it.
+      how: how far the slice is changed.
+      size: rows and columns of the image.
+
+    Returns:
+      float32 [size, size, 3], and its labels.
+    """
+
+  @abc.abstractmethod
+  def measure(
+      self, network: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
+    """Figures of held-out slices by name.
+
+    Early stopping and the best weights go by the first, and more of it is better.
+
+    Args:
+      network: what `served` gives.
+      batches: of (images float32 [N, size, size, 3], labels), finite.
+    """
+
+  @abc.abstractmethod
+  def picture(
+      self, network: keras.Model, images: tf.Tensor, labels: Labels) -> tf.Tensor:
+    """A few slices with what the network says of them.
+
+    Args:
+      network: what `served` gives.
+      images: float32 [N, size, size, 3].
+      labels: of the same N slices.
+
+    Returns:
+      float32 [M, rows, columns, 3] in [0, 1], M <= N.
+    """
 
 
 # How a training runs, whatever the network.
@@ -177,7 +242,7 @@ def claim_folder(folder: pathlib.Path, configuration: dict) -> None:
   """Makes the folder that of a run, unless it is already.
 
   Raises:
-    errors.UsageError: as in `require_same`.
+    errors.UsageError: as in `require_same_configuration`.
     errors.OutputError: it cannot be written.
   """
   require_same_configuration(folder, configuration)

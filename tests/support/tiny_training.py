@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from covid_tf.models import preprocessing
-from covid_tf.training import augmentation
+from covid_tf.training import augmentation as augmentation_lib
 from covid_tf.training import classifier_task
 from covid_tf.training import loop
 from covid_tf.training import pipelines
@@ -44,15 +44,52 @@ def write_shard(path: pathlib.Path, count: int = 24, first: int = 0) -> str:
   return str(path)
 
 
-def task(**changes) -> tasks.Task:
-  """A convolution that separates the two kinds of slice."""
-  parts = {
-      'build': _build, 'served': lambda model: model, 'freeze': _freeze,
-      'objective': _objective, 'example': _example, 'measure': _measure,
-      'picture': lambda model, images, labels: tf.clip_by_value(images, 0.0, 1.0),
-      'kinds': (tasks.PLAIN, tasks.FROZEN), 'labelled_only': True,
-      'augmentation': augmentation.Augmentation(hu_offset=20.0, noise_hu=20.0)}
-  return tasks.Task(**parts | changes)
+class TinyTask(tasks.Task):
+  """A convolution that distinguishes the two kinds of slice."""
+
+  labelled_only = True
+  augmentation = augmentation_lib.Augmentation(hu_offset=20.0, noise_hu=20.0)
+
+  def build(self, size):
+    keras.utils.set_random_seed(2)
+    images = keras.Input((size, size, 3))
+    x = keras.layers.Conv2D(4, 3, strides=4, activation='relu', name='body')(
+        images / 128.0)
+    return keras.Model(images, keras.layers.Dense(1, name='head')(
+        keras.layers.GlobalMaxPooling2D()(x)))
+
+  def freeze(self, model):
+    model.get_layer('body').trainable = False
+
+  def objective(self, model, stage):
+    loss = tf.nn.sigmoid_cross_entropy_with_logits
+    return lambda images, labels: tf.reduce_mean(
+        loss(labels['covid'], model(images, training=True)))
+
+  def example(self, record, seed, how, size):
+    return pipelines.located_example(
+        record, seed, how, dataclasses.replace(_CONSTANTS, size=size))
+
+  def measure(self, network, batches):
+    return classifier_task.slice_figures(network, batches)
+
+  def picture(self, network, images, labels):
+    return tf.clip_by_value(images, 0.0, 1.0)
+
+
+class KilledTask(TinyTask):
+  """Kills its process between a checkpoint's measure and its writing."""
+
+  def __init__(self, checkpoint: int):
+    """`checkpoint` counts from 1; 0 for none."""
+    self._left = checkpoint
+
+  def measure(self, network, batches):
+    figures = super().measure(network, batches)
+    self._left -= 1
+    if self._left == 0:
+      os.kill(os.getpid(), signal.SIGKILL)
+    return figures
 
 
 def options(folder: pathlib.Path, *plan: str, **changes) -> tasks.Options:
@@ -69,54 +106,14 @@ def train(options_: tasks.Options, pattern: str, task_: tasks.Task, **given):
   return trainer.train(task_, options_, sets, sets, ASKED, **given)
 
 
-def _build(size):
-  keras.utils.set_random_seed(2)
-  images = keras.Input((size, size, 3))
-  x = keras.layers.Conv2D(4, 3, strides=4, activation='relu', name='body')(
-      images / 128.0)
-  return keras.Model(images, keras.layers.Dense(1, name='head')(
-      keras.layers.GlobalMaxPooling2D()(x)))
-
-
-def _freeze(model):
-  model.get_layer('body').trainable = False
-
-
-def _objective(model, stage):
-  del stage
-  loss = tf.nn.sigmoid_cross_entropy_with_logits
-  return lambda images, labels: tf.reduce_mean(
-      loss(labels['covid'], model(images, training=True)))
-
-
-def _example(record_, seed, how, size):
-  return pipelines.located_example(
-      record_, seed, how, dataclasses.replace(_CONSTANTS, size=size))
-
-
-def _measure(model, batches):
-  return classifier_task.slice_figures(model, batches)
-
-
 def main(folder: str, pattern: str, choice: str, plan: str, killed_at: str) -> None:
-  """As a process of its own; `killed_at` is a checkpoint, '0' for none.
-
-  The process kills itself between a checkpoint's measure and its writing.
-  """
+  """As a process of its own; `killed_at` is the checkpoint of KilledTask."""
   if choice == loop.MIRRORED:
     (cpu,) = tf.config.list_physical_devices('CPU')
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
   strategy = loop.strategy(choice)
-  measured = []
-
-  def measure(model, batches):
-    measured.append(_measure(model, batches))
-    if len(measured) == int(killed_at):
-      os.kill(os.getpid(), signal.SIGKILL)
-    return measured[-1]
-
-  train(options(folder, plan), pattern, task(measure=measure), strategy=strategy)
+  train(options(folder, plan), pattern, KilledTask(int(killed_at)), strategy=strategy)
 
 
 if __name__ == '__main__':

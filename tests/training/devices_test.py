@@ -55,7 +55,8 @@ def test_two_devices_and_two_processes_train_as_one(tmp_path):
         for cluster in _cluster())]
   try:
     tiny_training.train(
-        tiny_training.options(tmp_path / 'one', _PLAN), pattern, tiny_training.task())
+        tiny_training.options(tmp_path / 'one', _PLAN), pattern,
+        tiny_training.TinyTask())
     for process in started:
       output, _ = process.communicate(timeout=400)
       assert process.returncode == 0, output.decode()[-3000:]
@@ -83,5 +84,5 @@ def test_a_batch_that_devices_cannot_share_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(type(strategy), 'num_replicas_in_sync', 3)
   with pytest.raises(errors.UsageError, match='multiple of the 3 devices, found 8'):
     tiny_training.train(
-        tiny_training.options(tmp_path, _PLAN), pattern, tiny_training.task(),
+        tiny_training.options(tmp_path, _PLAN), pattern, tiny_training.TinyTask(),
         strategy=strategy)

@@ -55,25 +55,26 @@ def _require_same(model, backbone):
 
 def test_a_classifier_begins_with_a_published_file(backbones):
   backbone, path = backbones['resnet50']
-  model = classifier_task.task(encoder_weights=path).build(_SIZE)
+  model = classifier_task.ClassifierTask(encoder_weights=path).build(_SIZE)
   _require_same(model, backbone)
 
 
 def test_lungs_begin_with_a_published_file(backbones):
   backbone, path = backbones['vgg16']
-  model = lung_task.task(encoder_weights=path).build(_SIZE)
+  model = lung_task.LungTask(encoder_weights=path).build(_SIZE)
   _require_same(model, backbone)
 
 
 @pytest.mark.parametrize('name, task', [
-    ('vgg16', classifier_task.task), ('resnet50', lung_task.task)])
+    ('vgg16', classifier_task.ClassifierTask), ('resnet50', lung_task.LungTask)])
 def test_a_file_of_the_other_network_is_refused(backbones, name, task):
   _, path = backbones[name]
   with pytest.raises(errors.UsageError, match='without its top are required'):
     task(encoder_weights=path).build(_SIZE)
 
 
-@pytest.mark.parametrize('task', [classifier_task.task, lung_task.task])
+@pytest.mark.parametrize(
+    'task', [classifier_task.ClassifierTask, lung_task.LungTask])
 def test_a_file_that_is_none_is_refused(tmp_path, task):
   (tmp_path / 'a.h5').write_text('no HDF5')
   for name in ('a.h5', 'none.h5'):
@@ -91,10 +92,11 @@ def test_downloaded_files_reach_both_networks(backbones, monkeypatch):
   monkeypatch.setattr(keras.utils, 'get_file', get_file)
   monkeypatch.setattr('keras.src.utils.file_utils.get_file', get_file)
   _require_same(
-      classifier_task.task(encoder_weights='imagenet').build(_SIZE),
+      classifier_task.ClassifierTask(encoder_weights='imagenet').build(_SIZE),
       backbones['resnet50'][0])
   _require_same(
-      lung_task.task(encoder_weights='imagenet').build(_SIZE), backbones['vgg16'][0])
+      lung_task.LungTask(encoder_weights='imagenet').build(_SIZE),
+      backbones['vgg16'][0])
   assert len(asked) == 2 and all('notop' in name for name in asked)
 
 

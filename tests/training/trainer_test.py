@@ -45,7 +45,8 @@ def test_a_killed_run_ends_where_one_that_went_through_does(tmp_path, pattern):
   seen = []
   whole, resumed = (
       tiny_training.train(
-          tiny_training.options(tmp_path / name, _PLAN), pattern, tiny_training.task(),
+          tiny_training.options(tmp_path / name, _PLAN), pattern,
+          tiny_training.TinyTask(),
           progress=lambda stage, step, *_, name=name: seen.append((name, step)))
       for name in ('whole', 'cut'))
   assert [step for name, step in seen if name == 'cut'] == [15, 20]
@@ -58,20 +59,21 @@ def test_a_killed_run_ends_where_one_that_went_through_does(tmp_path, pattern):
 
 def test_a_folder_of_another_configuration_is_refused(tmp_path, pattern, monkeypatch):
   tiny_training.train(
-      tiny_training.options(tmp_path, '16:1:0.02:0.02'), pattern, tiny_training.task())
+      tiny_training.options(tmp_path, '16:1:0.02:0.02'), pattern,
+      tiny_training.TinyTask())
   monkeypatch.setattr(tiny_training, 'ASKED', {'network': 'tiny', 'seed': 4})
   with pytest.raises(errors.UsageError, match='begun with seed null, found 4 now'):
     tiny_training.train(
-        tiny_training.options(tmp_path, _PLAN), pattern, tiny_training.task())
+        tiny_training.options(tmp_path, _PLAN), pattern, tiny_training.TinyTask())
 
 
 def test_stages_follow_one_another_and_a_frozen_one_keeps_the_body(tmp_path, pattern):
-  first = tiny_training._build(16).get_layer('body').get_weights()
+  first = tiny_training.TinyTask().build(16).get_layer('body').get_weights()
   plan = ('16:5:0.02:0.02:frozen', '32:5:0.02:0.002')
   frozen = tiny_training.train(
-      tiny_training.options(tmp_path / 'a', plan[0]), pattern, tiny_training.task())
+      tiny_training.options(tmp_path / 'a', plan[0]), pattern, tiny_training.TinyTask())
   both = tiny_training.train(
-      tiny_training.options(tmp_path / 'b', *plan), pattern, tiny_training.task())
+      tiny_training.options(tmp_path / 'b', *plan), pattern, tiny_training.TinyTask())
   np.testing.assert_array_equal(frozen.get_layer('body').get_weights()[0], first[0])
   assert np.abs(both.get_layer('body').get_weights()[0] - first[0]).max() > 1e-3
   assert both.input_shape == (None, 32, 32, 3)
@@ -81,28 +83,30 @@ def test_a_stage_that_the_network_does_not_know_is_refused(tmp_path, pattern):
   with pytest.raises(errors.UsageError, match='plain or frozen, found guided'):
     tiny_training.train(
         tiny_training.options(tmp_path, f'{_PLAN}:guided'), pattern,
-        tiny_training.task())
+        tiny_training.TinyTask())
   assert not (tmp_path / weights_lib.CONFIGURATION).exists()
 
 
 @pytest.mark.parametrize('plan', ['16:1:0.02:0.02', '72:1:0.02:0.02'])
 def test_a_size_that_the_network_cannot_take_is_refused_before_any_stage(
     tmp_path, pattern, plan):
-  task = tiny_training.task(least_size=32, size_step=32)
+  class Coarse(tiny_training.TinyTask):
+    least_size = size_step = 32
+
   with pytest.raises(errors.UsageError, match='32 or more is required, a multiple of'):
     tiny_training.train(
-        tiny_training.options(tmp_path, '32:1:0.02:0.02', plan), pattern, task)
+        tiny_training.options(tmp_path, '32:1:0.02:0.02', plan), pattern, Coarse())
   assert not (tmp_path / weights_lib.CONFIGURATION).exists()
 
 
 def test_weights_that_do_not_fit_leave_the_folder_free(tmp_path, pattern):
-  def build(size):
-    raise errors.UsageError('weights of another network')
+  class Unfit(tiny_training.TinyTask):
+    def build(self, size):
+      raise errors.UsageError('weights of another network')
 
   with pytest.raises(errors.UsageError, match='of another network'):
     tiny_training.train(
-        tiny_training.options(tmp_path / 'run', _PLAN), pattern,
-        tiny_training.task(build=build))
+        tiny_training.options(tmp_path / 'run', _PLAN), pattern, Unfit())
   assert not (tmp_path / 'run').exists()
 
 
@@ -122,15 +126,15 @@ def test_early_stopping_ends_a_stage_and_the_best_weights_are_kept(tmp_path, pat
   scores = iter([0.5, 0.9, 0.8, 0.7, 1.0])
   weights = []
 
-  def measure(model, batches):
-    del batches
-    weights.append(model.get_weights())
-    return {'score': next(scores)}
+  class Scored(tiny_training.TinyTask):
+    def measure(self, network, batches):
+      weights.append(network.get_weights())
+      return {'score': next(scores)}
 
   model = tiny_training.train(
       tiny_training.options(
           tmp_path, '16:40:0.02:0.02', patience=2, keep_best=True),
-      pattern, tiny_training.task(measure=measure))
+      pattern, Scored())
   assert len(weights) == 4
   for one, two in zip(model.get_weights(), weights[1], strict=True):
     np.testing.assert_array_equal(one, two)
@@ -144,7 +148,7 @@ def test_xla_gives_the_same_run(tmp_path, pattern):
   for name, xla in (('plain', False), ('xla', True)):
     tiny_training.train(
         tiny_training.options(tmp_path / name, plan, xla=xla, tensorboard=xla), pattern,
-        tiny_training.task())
+        tiny_training.TinyTask())
   np.testing.assert_allclose(
       _losses(tmp_path / 'plain'), _losses(tmp_path / 'xla'), atol=1e-4)
   assert list((tmp_path / 'xla' / 'tensorboard').iterdir())

@@ -33,7 +33,8 @@ from covid_tf.training import tasks
 
 _AHEAD = 16  # Batches; more than all its buffers hold.
 _SIZE = 256  # Rows and columns stored, as tools/import_dataset.py does.
-_TASKS = {'classifier': classifier_task.task, 'lungs': lung_task.task}
+_TASKS = {
+    'classifier': classifier_task.ClassifierTask, 'lungs': lung_task.LungTask}
 
 
 def measure(
