@@ -26,9 +26,9 @@ def _model(task):
 def _batch(task, tmp_path_factory):
   path = tmp_path_factory.mktemp('shards') / 'a.tfrecord'
   tiny_training.write_shard(path, 6)
-  (batch,) = pipelines.records_in_order([str(path)]).map(
-      lambda record, seed: task.example(record, seed, augmentation.NONE, _SIZE)).batch(6)
-  return batch
+  examples = pipelines.records_in_order([str(path)]).map(
+      lambda record, seed: task.example(record, seed, augmentation.NONE, _SIZE))
+  return next(iter(examples.batch(6)))
 
 
 def test_examples_are_what_the_network_takes(model, batch):

@@ -27,9 +27,9 @@ def _model(task):
 def _batch(task, tmp_path_factory):
   path = tmp_path_factory.mktemp('shards') / 'a.tfrecord'
   tiny_training.write_shard(path, 6)
-  (batch,) = pipelines.records_in_order([str(path)]).map(
-      lambda record, seed: task.example(record, seed, augmentation.NONE, _SIZE)).batch(6)
-  return batch
+  examples = pipelines.records_in_order([str(path)]).map(
+      lambda record, seed: task.example(record, seed, augmentation.NONE, _SIZE))
+  return next(iter(examples.batch(6)))
 
 
 def test_examples_are_what_the_network_takes(model, batch):
@@ -68,7 +68,8 @@ def test_pictures_show_the_truth_in_green(task, batch):
       lambda images, training: tf.fill(images.shape[:-1] + (1,), -30.0), *batch).numpy()
   assert pictures.shape == (4, _SIZE, _SIZE, 3)
   assert pictures.min() >= 0 and pictures.max() <= 1
-  truth, green_over_red = batch[1].numpy()[:4, ..., 0], pictures[..., 1] - pictures[..., 0]
+  truth = batch[1].numpy()[:4, ..., 0]
+  green_over_red = pictures[..., 1] - pictures[..., 0]
   assert (green_over_red[truth == 1] > 0.1).all()
   np.testing.assert_allclose(green_over_red[truth == 0], 0, atol=1e-6)
 
