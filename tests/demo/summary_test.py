@@ -93,6 +93,6 @@ def test_the_page_sets_no_score_beside_a_volume_as_if_it_were_one(tmp_path):
   folder = drawing.DemoFolder(tmp_path)
   summary.write_page(folder, _COHORT, dict.fromkeys((c.name for c in _COHORT), shown))
   rows = [row.words() for row in report_page.Page(folder.page.read_bytes()).all('tr')]
-  assert 'lesion volume (cm³)100.0not measured' in rows
-  assert 'Corona score (cm³)no true one50.0' in rows
+  assert 'lesion volume (cm³)100.0–' in rows
+  assert 'Corona score (cm³)–50.0' in rows
   assert not any('100.0' in row and '50.0' in row for row in rows)
