@@ -33,7 +33,7 @@ def test_each_end_has_its_remedy():
   assert 'somebody' in process_end.remedy(-signal.SIGTERM)
 
 
-def test_last_lines_are_one_line_without_greetings():
+def test_last_lines_are_one_line_without_startup_messages():
   text = ('first\nsecond\n\nthird\n  fourth \n'
           'I0000 00:00:1795899543.329304   15358 port.cc:153] oneDNN is on.\n'
           '2026-11-28 21:00:00.123456: I tensorflow/core/util/port.cc:153] oneDNN\n'

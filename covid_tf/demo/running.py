@@ -155,7 +155,7 @@ def run(
     say: takes each line for the reader.
 
   Returns:
-    The named figures.
+    The metrics by name.
 
   Raises:
     errors.CovidTFError: a part failed; says which and why.
@@ -171,10 +171,10 @@ def run(
       found.append(summary.compare_case(folder, name))
       thumbnails[name] = summary.thumbnail(folder, name)
       say(summary.row(found[-1]))
-  named = summary.named_figures(found)
+  named = summary.cohort_metrics(found)
   summary.write_summary(folder, found)
   summary.write_page(folder, found, thumbnails)
-  say(f'\n{summary.figures_text(named)}')
+  say(f'\n{summary.metrics_text(named)}')
   return named
 
 

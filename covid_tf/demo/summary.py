@@ -1,4 +1,4 @@
-"""How far the demo's results agree with the truth: figures, JSON, text and page."""
+"""How far the demo's results agree with the truth: metrics, JSON, text and page."""
 
 from collections.abc import Sequence
 import csv
@@ -88,9 +88,9 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
   return 2 * np.count_nonzero(first & second) / total if total else 1.0
 
 
-# The demo's named figures: how good the shipped models are on phantoms.
+# The demo's metrics: how good the shipped models are on phantoms.
 
-# Figure -> what the demo models must reach; other figures are only reported.
+# Metric -> what the demo models must reach; others are only reported.
 REQUIRED = {
     'positives_above_negatives': 1.0,
     'volume_rank_correlation': 0.8,
@@ -99,8 +99,8 @@ REQUIRED = {
 }
 
 
-def named_figures(cases: Sequence[CaseAgreement]) -> dict[str, float | None]:
-  """Named figures of a cohort; None where the cohort cannot have one.
+def cohort_metrics(cases: Sequence[CaseAgreement]) -> dict[str, float | None]:
+  """Metrics of a cohort by name; None where the cohort cannot have one.
 
   positives_above_negatives is the share of positive patients whose score lies
   above every negative's.
@@ -130,7 +130,7 @@ def named_figures(cases: Sequence[CaseAgreement]) -> dict[str, float | None]:
       'true_positive_slices': found,
       'map_hits_lesion_fraction': (
           sum(case.hit_slices for case in cases) / found if found else None),
-      **_slice_figures(cases),
+      **_slice_metrics(cases),
       'lung_dice_min': min(dices, default=None),
       'lung_dice_mean': float(np.mean(dices)) if dices else None,
       'seconds': seconds,
@@ -139,7 +139,7 @@ def named_figures(cases: Sequence[CaseAgreement]) -> dict[str, float | None]:
 
 
 def failures(named: dict[str, float | None]) -> list[str]:
-  """Names of the required figures that are known and not reached."""
+  """Names of the required metrics that are defined and not reached."""
   return [name for name, least in REQUIRED.items()
           if named[name] is not None and named[name] < least]
 
@@ -155,7 +155,7 @@ def _rank_correlation(positive):
   return float(stats.spearmanr(scores, volumes).statistic)
 
 
-def _slice_figures(cases):
+def _slice_metrics(cases):
   """Sensitivity, specificity and AUC over slices; any lesion makes one positive."""
   truth, found, probability = [], [], []
   for case in cases:
@@ -213,7 +213,7 @@ def write_summary(
   """
   content = {
       'note': 'phantoms, not patients; research use only',
-      'figures': named_figures(cases),
+      'figures': cohort_metrics(cases),
       'required': REQUIRED,
       'cases': [_case(case) for case in cases]}
   files.write_atomically(folder.labels, _labels(cases, ungraded).encode())
@@ -232,8 +232,8 @@ def row(case: CaseAgreement) -> str:
       f'{len(truth.positive_slices):18} {len(case.positive_slices):9}')
 
 
-def figures_text(named: dict[str, float | None]) -> str:
-  """The figures as lines, what is required beside."""
+def metrics_text(named: dict[str, float | None]) -> str:
+  """The metrics as lines, what is required beside."""
   lines = []
   for name, words in _NAMES.items():
     if named[name] is not None:
@@ -336,9 +336,9 @@ def write_page(
   Raises:
     errors.OutputError: it cannot be written.
   """
-  named = named_figures(cases)
+  named = cohort_metrics(cases)
   files.write_atomically(folder.page, pages.render(
-      'demo.html', cases=cases, thumbnails=thumbnails, figures=named,
+      'demo.html', cases=cases, thumbnails=thumbnails, metrics=named,
       required=REQUIRED, demo_models=True))
 
 

@@ -31,7 +31,7 @@ _COHORT = (
 
 
 def test_scores_against_truth():
-  named = summary.named_figures(_COHORT)
+  named = summary.cohort_metrics(_COHORT)
   assert named['patients'] == 5
   assert named['positive_patients'] == 3
   assert named['score_auc'] == pytest.approx(5 / 6)  # One of six pairs is wrong.
@@ -42,7 +42,7 @@ def test_scores_against_truth():
 
 
 def test_maps_and_slices_against_truth():
-  named = summary.named_figures(_COHORT)
+  named = summary.cohort_metrics(_COHORT)
   assert named['true_positive_slices'] == 6
   assert named['map_hits_lesion_fraction'] == pytest.approx(5 / 6)
   assert named['slice_sensitivity'] == 1.0
@@ -52,17 +52,17 @@ def test_maps_and_slices_against_truth():
 
 
 def test_what_is_missed_is_named():
-  assert summary.failures(summary.named_figures(_COHORT)) == [
+  assert summary.failures(summary.cohort_metrics(_COHORT)) == [
       'positives_above_negatives', 'volume_rank_correlation',
       'map_hits_lesion_fraction', 'lung_dice_min']
   good = [case for case in _COHORT if case.name in ('p-1', 'p-3', 'n-5')]
   good = [dataclasses.replace(case, lung_dice=0.96) for case in good]
-  assert summary.failures(summary.named_figures(good)) == []
+  assert summary.failures(summary.cohort_metrics(good)) == []
 
 
 @pytest.mark.parametrize('cases', ((), _COHORT[:1], _COHORT[3:]))
 def test_what_a_cohort_cannot_have_is_none(cases):
-  named = summary.named_figures(cases)
+  named = summary.cohort_metrics(cases)
   assert named['score_auc'] is None
   assert named['positives_above_negatives'] is None
   assert named['volume_rank_correlation'] is None
@@ -71,11 +71,11 @@ def test_what_a_cohort_cannot_have_is_none(cases):
 
 def test_equal_scores_are_no_correlation():
   equal = [dataclasses.replace(case, corona_score_cm3=5.0) for case in _COHORT[:3]]
-  assert summary.named_figures(equal)['volume_rank_correlation'] == 0.0
+  assert summary.cohort_metrics(equal)['volume_rank_correlation'] == 0.0
 
 
 def test_the_text_says_what_is_not_reached():
-  text = summary.figures_text(summary.named_figures(_COHORT))
+  text = summary.metrics_text(summary.cohort_metrics(_COHORT))
   assert '0.833  (required 0.9: NOT REACHED)' in text
   assert 'AUC of the score' in text
 

@@ -95,7 +95,7 @@ def test_paths_exist(page):
 
 
 @pytest.mark.parametrize(
-    'page', [page for page in _PAGES if page != 'CHANGELOG.md'])  # It has old names too.
+    'page', [page for page in _PAGES if page != 'CHANGELOG.md'])  # Has old names too.
 def test_modules_and_names_are_defined(page):
   for name in _DOTTED.findall(_text(page)):
     if name.split('.')[0] not in _OTHERS | _OBJECTS and not _FILES.search(name):

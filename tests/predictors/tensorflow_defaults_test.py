@@ -49,7 +49,7 @@ def test_tensorflow_starts_in_silence():
   assert (done.returncode, done.stdout, done.stderr) == (0, '1\n', '')
 
 
-def test_who_asks_for_greetings_gets_them():
+def test_who_asks_for_startup_messages_gets_them():
   done = _import('import tensorflow', TF_CPP_MIN_LOG_LEVEL='0')
   assert 'oneDNN' in done.stderr
 

@@ -63,9 +63,9 @@ def main() -> int:
         shutil.rmtree(folder.study(name))
       summary.write_summary(folder, found, ungraded)
     summary.write_summary(folder, found, ungraded)
-    named = summary.named_figures(found)
+    named = summary.cohort_metrics(found)
     print(f'\n{len(found)} phantoms, {named["slices"]} slices\n'
-          f'{summary.figures_text(named)}', flush=True)
+          f'{summary.metrics_text(named)}', flush=True)
     if findings:
       of_paper = phantom_findings.find(
           folder, address, [drawing.case_name(case) for case in cases])

@@ -1,4 +1,4 @@
-"""Networks over cases: the figures of the lungs, the slices and the patients."""
+"""Networks over cases: the metrics of the lungs, the slices and the patients."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
@@ -140,7 +140,7 @@ class SliceCase:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """All figures of a run.
+  """All metrics of a run.
 
   Attributes:
     lungs: one a case with a lung mask, empty without a lung network.
@@ -148,7 +148,7 @@ class Evaluation:
     by_slice, by_patient: discrimination, or None where nothing is labelled.
     patients: (patient, label, score) of labelled patients.
     left_out: (series, reason).
-    notes: what a reader of the figures must know.
+    notes: to be read with the metrics.
   """
 
   lungs: tuple[LungCase, ...]
@@ -172,7 +172,7 @@ def evaluate(
     seed: of the bootstraps.
 
   Returns:
-    The figures.
+    The metrics.
 
   Raises:
     errors.UsageError: no case shows anything to evaluate.

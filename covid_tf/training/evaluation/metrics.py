@@ -47,7 +47,7 @@ class CalibrationBin:
 
 @dataclasses.dataclass(frozen=True)
 class Discrimination:
-  """Figures of one set of labelled probabilities.
+  """Metrics of one set of labelled probabilities.
 
   Attributes:
     n_positive, n_negative: how many.
@@ -83,7 +83,7 @@ class Discrimination:
 def discriminate(
     labels: np.ndarray, probability: np.ndarray, patients: Sequence[str] | None,
     seed: int = 0) -> Discrimination:
-  """Computes the figures.
+  """Computes the metrics.
 
   Args:
     labels: int [n], 1 positive, 0 negative; at least one.
@@ -92,7 +92,7 @@ def discriminate(
     seed: of the bootstraps.
 
   Returns:
-    The figures.
+    The metrics.
   """
   labels = np.asarray(labels) > 0
   probability = np.asarray(probability, np.float64)

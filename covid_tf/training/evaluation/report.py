@@ -1,4 +1,4 @@
-"""evaluation.json and evaluation.html: all figures, the paper's beside them."""
+"""evaluation.json and evaluation.html: all metrics, the paper's beside them."""
 
 import dataclasses
 import json
@@ -119,7 +119,7 @@ def write(
   """Writes both files, each whole or not at all; earlier ones are replaced.
 
   Args:
-    evaluation: the figures.
+    evaluation: the metrics.
     subject: what was evaluated on what, as the page shows it: title -> text.
     folder: gets the files; other files in it stay.
 
@@ -135,7 +135,7 @@ def write(
 
 
 def as_dict(evaluation: evaluating.Evaluation, subject: dict[str, str]) -> dict:
-  """The figures as evaluation.json holds them; what is not defined is null."""
+  """The metrics as evaluation.json holds them; what is not defined is null."""
   return {
       'schema_version': SCHEMA_VERSION,
       'software': f'covid_tf {version.__version__}',
