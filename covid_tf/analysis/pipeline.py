@@ -208,6 +208,6 @@ def _case_result(
       series_uid=volume.series_uid,
       acquisition_date=volume.acquisition_date,
       patient_key=volume.patient_key,
-      software=f'covid-tf {version.__version__}',
+      software=version.SOFTWARE,
       stored_grid=volume.stored_grid,
       demo_models=any(model.is_demo for model in identities))

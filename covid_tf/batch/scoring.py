@@ -59,7 +59,7 @@ class Configuration:
   thresholds: results.Thresholds
   patient_key: str | None = None
   resample_tilt: bool = False
-  software: str = f'covid-tf {version.__version__}'
+  software: str = version.SOFTWARE
   ignore_frame_of_reference: bool = False
   phase: str | None = None
   select: str | None = None

@@ -9,7 +9,6 @@ import csv
 import dataclasses
 import hashlib
 import io
-import json
 import os
 import pathlib
 
@@ -182,8 +181,7 @@ def write(split: Split, folder: str | os.PathLike, slice_counts: Mapping) -> Non
   files.write_atomically(folder / CSV_NAME, text.getvalue().encode())
   content = {'method': split.method, 'seed': split.seed,
              'patients': split.counts(), 'slices': dict(slice_counts)}
-  files.write_atomically(
-      folder / JSON_NAME, (json.dumps(content, indent=2) + '\n').encode())
+  files.write_json(folder / JSON_NAME, content)
 
 
 def _quotas(wanted: np.ndarray, owed: np.ndarray, total: int) -> np.ndarray:

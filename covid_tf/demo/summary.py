@@ -61,19 +61,17 @@ def compare_case(folder: drawing.DemoFolder, name: str) -> CaseAgreement:
   """
   truth = written.read_truth(folder.truth(name))
   result = result_json.read_result(folder.result(name))
+  lung_mask, localization, _ = maps.read_maps(folder.result(name), result)
   lung_dice = dice(
-      written.read_mask(folder.truth(name) / written.LUNG_MASK_NAME),
-      written.read_mask(folder.result(name) / maps.MASK_NAME))
+      written.read_mask(folder.truth(name) / written.LUNG_MASK_NAME), lung_mask)
   seconds = json.loads(folder.timing(name).read_text('utf-8'))['seconds']
   both = sorted(set(truth.positive_slices) & set(result.positive_slices))
   hits = 0
   if both:
     lesion = written.read_mask(
         folder.truth(name) / written.LESION_MASK_NAME)
-    localization = written.read_mask(
-        folder.result(name) / maps.MAP_NAME)
     hits = sum(
-        bool((localization[i][lesion[i] > 0] > result.thresholds.map).any())
+        bool((localization.slice_map(i)[lesion[i] > 0] > result.thresholds.map).any())
         for i in both)
   return CaseAgreement(
       name, truth, result.corona_score_cm3, result.involved_lung_fraction,
@@ -217,8 +215,7 @@ def write_summary(
       'required': REQUIRED,
       'cases': [_case(case) for case in cases]}
   files.write_atomically(folder.labels, _labels(cases, ungraded).encode())
-  files.write_atomically(
-      folder.summary, (json.dumps(content, indent=2) + '\n').encode())
+  files.write_json(folder.summary, content)
 
 
 def row(case: CaseAgreement) -> str:
@@ -312,7 +309,8 @@ def thumbnail(folder: drawing.DemoFolder, name: str) -> Thumbnail:
   lesion = written.read_mask(truth / written.LESION_MASK_NAME)
   shown = lesion if lesion.any() else lung
   index = int(shown.sum((1, 2)).argmax())
-  found = written.read_mask(folder.result(name) / maps.MAP_NAME)[index]
+  result = result_json.read_result(folder.result(name))
+  found = maps.read_maps(folder.result(name), result, volume)[1].slice_map(index)
   step_mm = row_mm, column_mm = volume.spacing_mm[1:]
   window = _around(lung, step_mm)
   grey = pictures.lung_window(volume.hu[index][window])

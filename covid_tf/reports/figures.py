@@ -8,6 +8,7 @@ import textwrap
 
 import matplotlib
 from matplotlib import patheffects
+import matplotlib.axes
 import matplotlib.colors
 import matplotlib.figure
 import numpy as np
@@ -65,6 +66,29 @@ def new_figure(
 ) -> matplotlib.figure.Figure:
   """An empty figure; no pyplot, so no window and no shared state."""
   return matplotlib.figure.Figure((width_inch, height_inch))
+
+
+def roc_axes(
+    figure: matplotlib.figure.Figure, curve, label: str) -> matplotlib.axes.Axes:
+  """Draws a ROC curve over the line of chance.
+
+  Args:
+    figure: to draw in; as a whole.
+    curve: with `sensitivity` and `specificity`, float64 [N], from the lowest
+      threshold on.
+    label: of the curve, for a legend.
+
+  Returns:
+    The axes, for points and the legend.
+  """
+  axes = figure.add_subplot()
+  axes.plot([0, 1], [0, 1], color=GREY, lw=0.7, ls=':', zorder=1)
+  axes.plot(
+      np.append(1.0, 1 - curve.specificity), np.append(1.0, curve.sensitivity),
+      color=BLUE, lw=1.5, clip_on=False, zorder=3, label=label)
+  axes.set(xlabel='1 − specificity', ylabel='Sensitivity', xlim=(0, 1), ylim=(0, 1),
+           aspect='equal')
+  return axes
 
 
 def put_caption(

@@ -8,6 +8,7 @@ process leaves half a result that looks like one.
 from collections.abc import Iterator, Sequence
 import contextlib
 import errno
+import json
 import logging
 import os
 import pathlib
@@ -45,6 +46,22 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
   """
   with replacing(path) as temporary:
     temporary.write_bytes(data)
+
+
+def write_json(path: str | os.PathLike, content) -> None:
+  """Writes JSON for people and programs: strict, indented, in UTF-8.
+
+  Args:
+    path: the file to make or replace; missing folders above it are made.
+    content: JSON values. Names of files that are no text stay readable: JSON's own
+      escapes hold their bytes as Python's strings do.
+
+  Raises:
+    errors.OutputError: it cannot be written; names the path and the reason.
+    ValueError: a number is NaN or infinite, which no JSON holds.
+  """
+  text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
+  write_atomically(path, text.encode('utf-8', 'backslashreplace'))
 
 
 @contextlib.contextmanager

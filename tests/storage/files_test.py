@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import stat
 
@@ -115,3 +116,14 @@ def test_a_folder_that_holds_files_is_in_use(tmp_path):
   files.require_unused(tmp_path / 'absent')
   with pytest.raises(errors.UsageError, match='found files in it'):
     files.require_unused(tmp_path)
+
+
+def test_json_is_strict_and_holds_any_file_name(tmp_path):
+  content = {'path': 'caf\udce9/série', 'values': [0.5, None]}
+  files.write_json(tmp_path / 'a.json', content)
+  data = (tmp_path / 'a.json').read_bytes()
+  assert json.loads(data) == content
+  assert 'série'.encode() in data and data.endswith(b'\n')
+  with pytest.raises(ValueError, match='JSON'):
+    files.write_json(tmp_path / 'b.json', {'value': float('nan')})
+  assert not (tmp_path / 'b.json').exists()

@@ -1,7 +1,6 @@
 """All that one run over a cohort found: its JSON and its page."""
 
 import dataclasses
-import json
 import pathlib
 
 import matplotlib.figure
@@ -62,8 +61,7 @@ class CohortReport:
 
 def write_json(report: CohortReport, path: pathlib.Path) -> None:
   """Writes cohort.json; no number in it is a NaN."""
-  text = json.dumps(as_dict(report), indent=2, ensure_ascii=False, allow_nan=False)
-  files.write_atomically(path, text.encode() + b'\n')
+  files.write_json(path, as_dict(report))
 
 
 def as_dict(report: CohortReport) -> dict:
@@ -163,14 +161,13 @@ def write_operating_point(
     path: the file.
   """
   models = {name: digests[0] for name, digests in report.models().items()}
-  text = json.dumps({
+  files.write_json(path, {
       'schema_version': operating_points.SCHEMA_VERSION,
       'case_corona_score_cm3': point.threshold_cm3,
       'rule': (f'{point.rule}; {report.detection.n_positive} patients with and '
                f'{report.detection.n_negative} without disease'),
       'models': models,
-  }, indent=2, ensure_ascii=False, allow_nan=False)
-  files.write_atomically(path, text.encode() + b'\n')
+  })
 
 
 def relative(path: pathlib.Path | str, root: pathlib.Path) -> str:
@@ -191,21 +188,14 @@ def roc_figure(detection: experiments.Detection) -> matplotlib.figure.Figure:
   """Draws the ROC curve; `detection.curve` must be there."""
   with figures.styled():
     figure = figures.new_figure(height_inch=4.15)
-    axes = figure.add_subplot()
-    curve = detection.curve
-    axes.plot([0, 1], [0, 1], color=figures.GREY, lw=0.7, ls=':', zorder=1)
-    axes.plot(
-        np.append(1.0, 1 - curve.specificity), np.append(1.0, curve.sensitivity),
-        color=figures.BLUE, lw=1.5, zorder=3, clip_on=False,
-        label=f'Corona score, AUC {detection.auc:.3f}')
+    axes = figures.roc_axes(
+        figure, detection.curve, f'Corona score, AUC {detection.auc:.3f}')
     for point, colour in zip(detection.points, figures.CATEGORIES[1:]):
       mark, size = _POINT_MARKS[point.name]
       axes.plot(
           1 - point.specificity.value, point.sensitivity.value, mark, mec=colour,
           mfc='none', ms=size, mew=1.4, ls='', clip_on=False, zorder=4,
           label=f'{_POINT_NAMES[point.name]}, > {point.threshold_cm3:.1f} cm³')
-    axes.set(xlabel='1 − specificity', ylabel='Sensitivity', xlim=(0, 1), ylim=(0, 1),
-             aspect='equal')
     axes.legend(loc='lower right', fontsize=7, handlelength=1.4)
     figures.put_caption(figure, roc_caption(detection))
     return figure

@@ -1,7 +1,6 @@
 """compare.json and compare.html: what became of one patient."""
 
 import dataclasses
-import json
 import pathlib
 
 import matplotlib.figure
@@ -226,8 +225,7 @@ def write_all(
   figures.save(figure, folder / 'trend')
   files.write_atomically(
       folder / _PAGE, page(follow_up, maps, figures.svg_text(figure)))
-  text = json.dumps(to_dict(follow_up), indent=2, ensure_ascii=False, allow_nan=False)
-  files.write_atomically(folder / 'compare.json', f'{text}\n'.encode())
+  files.write_json(folder / 'compare.json', to_dict(follow_up))
   return follow_up
 
 
@@ -250,7 +248,7 @@ def to_dict(follow_up: course.FollowUp) -> dict:
           for measure in course.MEASURES},
       'warnings': list(follow_up.warnings),
       'demo_models': is_demo(follow_up),
-      'software': f'covid-tf {version.__version__}',
+      'software': version.SOFTWARE,
   }
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import json
 import pathlib
 
 import matplotlib.figure
@@ -246,12 +245,11 @@ def write_json(
   """Writes the shares of every study, and whatever else is known."""
   content = {
       'schema_version': SCHEMA_VERSION,
-      'software': f'covid-tf {version.__version__}', **more,
+      'software': version.SOFTWARE, **more,
       'studies': [dataclasses.asdict(study) for study in shares],
       'refused': [{'study': name, 'reason': reason}
                   for name, reason in refused.items()]}
-  text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-  files.write_atomically(path, text.encode() + b'\n')
+  files.write_json(path, content)
 
 
 def warnings(

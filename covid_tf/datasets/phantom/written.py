@@ -231,8 +231,8 @@ def read_truth(folder: str | os.PathLike) -> Truth:
 
 
 def read_mask(path: str | os.PathLike) -> np.ndarray:
-  """Reads a NIfTI mask or map written by this package, as [slice, row, column]."""
-  return np.asarray(nib.load(path).dataobj).transpose(2, 1, 0)
+  """Reads a mask of a phantom's truth, as [slice, row, column]."""
+  return maps.read(path)[0]
 
 
 def _write_mask(path, mask: np.ndarray, volume: volume_lib.CTVolume):

@@ -1,7 +1,6 @@
 """evaluation.json and evaluation.html: all metrics, the paper's beside them."""
 
 import dataclasses
-import json
 import os
 import pathlib
 
@@ -24,13 +23,7 @@ def roc_figure(
   """ROC curve; `found.curve` must be there."""
   with figures.styled():
     figure = figures.new_figure(height_inch=4.1)
-    axes = figure.add_subplot()
-    curve = found.curve
-    axes.plot([0, 1], [0, 1], color=figures.GREY, lw=0.7, ls=':')
-    axes.plot(
-        np.append(1.0, 1 - curve.specificity), np.append(1.0, curve.sensitivity),
-        color=figures.BLUE, lw=1.5, clip_on=False, zorder=3,
-        label=f'AUC {found.auc:.3f}')
+    axes = figures.roc_axes(figure, found.curve, f'AUC {found.auc:.3f}')
     for point, mark, colour in zip(
         found.points, 'os', (figures.ORANGE, figures.GREEN)):
       axes.plot(
@@ -42,8 +35,6 @@ def roc_figure(
           1 - paper.SLICE_SPECIFICITY, paper.SLICE_SENSITIVITY, '*',
           color=figures.PURPLE, ms=9, ls='', clip_on=False, zorder=5,
           label=f'paper, > {metrics.DECISION_THRESHOLD} (AUC {paper.SLICE_AUC})')
-    axes.set(xlabel='1 − specificity', ylabel='Sensitivity', xlim=(0, 1), ylim=(0, 1),
-             aspect='equal')
     axes.legend(loc='lower right', fontsize=7)
     figures.put_caption(figure, (
         f'ROC curve, {found.n_positive} positive and {found.n_negative} negative '
@@ -129,9 +120,8 @@ def write(
   content = as_dict(evaluation, subject)
   folder = pathlib.Path(folder)
   page = _page(evaluation, subject, content)
-  text = json.dumps(content, indent=2, allow_nan=False) + '\n'
   files.write_atomically(folder / PAGE_NAME, page)
-  files.write_atomically(folder / JSON_NAME, text.encode())
+  files.write_json(folder / JSON_NAME, content)
 
 
 def as_dict(evaluation: evaluating.Evaluation, subject: dict[str, str]) -> dict:
