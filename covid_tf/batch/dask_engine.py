@@ -67,7 +67,7 @@ def _ended(client, function, studies, stop, window) -> Iterator[tuple]:
 
   ended = as_completed(
       submitted(window), loop=client.loop, with_results=True, raise_errors=False)
-  # What a worker has begun when `stop` is set, it brings to its end unheard.
+  # What a worker has begun when `stop` is set, it finishes without a report.
   while in_hand and not stop.is_set():
     _require_scheduler(client)
     batch = ended.next_batch(block=False)

@@ -62,7 +62,7 @@ def serve_worker(connection, function: Callable, environment: dict[str, str]) ->
       while (message := connection.recv()) is not None:
         pool.submit(work, *message)
     except (EOFError, OSError):
-      # The parent is gone. Nobody waits for what is in hand, and all of it is
+      # The parent is gone. Nobody waits for the running studies, and all of it is
       # either whole under its name or not there.
       os._exit(1)
 
@@ -80,7 +80,7 @@ def map_local(
 
 @dataclasses.dataclass
 class _Task:
-  """A study on its way, and how many workers died with it in hand."""
+  """A study on its way, and how many workers died while scoring it."""
 
   number: int
   study: Any
@@ -88,7 +88,7 @@ class _Task:
 
 
 class _Worker:
-  """One process with the tasks that it has in hand."""
+  """One process with the tasks that it works on."""
 
   def __init__(self, function: Callable, environment: dict[str, str]):
     # Not fork: gRPC and TensorFlow do not survive it.
@@ -129,7 +129,7 @@ class _Crew:
     self._count = 0
 
   def run(self, studies: Iterator, stop: threading.Event) -> Iterator[tuple]:
-    """Yields (study, value) until all studies have ended, or those in hand."""
+    """Yields (study, value) until all studies have ended, or the running ones."""
     while True:
       for worker in self._workers:
         self._fill(worker, studies, stop)
@@ -228,7 +228,7 @@ def map_studies(
     studies: taken as workers become free, never all at once.
     processes: workers of this machine, two studies at a time in each.
     scheduler: address of a running Dask cluster to use instead.
-    stop: once it is set no further study is handed out; those in hand end.
+    stop: once it is set no further study is begun; the running ones end.
 
   Yields:
     (study, what the function returned), or (study, Lost) for a study whose

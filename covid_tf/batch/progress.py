@@ -73,7 +73,7 @@ class Progress:
     self._bar.close()
 
   def add(self, record: records.Record) -> None:
-    """Counts one study that has come to its end."""
+    """Counts one study that has ended."""
     with self._changing:
       self._count(record)
       self._bar.set_postfix_str(self._state(), refresh=False)

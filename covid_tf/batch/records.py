@@ -117,7 +117,7 @@ MANIFEST_FILE = 'manifest.csv'
 def rebuild_manifest(output: str | os.PathLike) -> dict[str, Record]:
   """Writes the manifest anew from the records of the result folders.
 
-  Whatever happened to the file, a torn last line or a row twice, is mended.
+  Whatever happened to the file, half a last line or a row twice, is repaired.
 
   Args:
     output: the folder of the archive's results.

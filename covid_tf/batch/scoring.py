@@ -268,7 +268,7 @@ class Scorer:
 def end_record(
     study: listing.Study, status: str, reason: str, configuration: str,
     seconds: float, result: results.CaseResult | None = None) -> records.Record:
-  """The record of a study that has come to its end, with or without a result."""
+  """The record of a study that has ended, with or without a result."""
   now = datetime.datetime.now(datetime.UTC)
   return records.Record(
       key=study.key, status=status, reason=reason,

@@ -163,7 +163,7 @@ def require_comparable(
   """Refuses results whose scores do not compare.
 
   Args:
-    provenances: of the results that are held against each other.
+    provenances: of the results that are compared.
     allow_mixed: warn instead.
 
   Returns:

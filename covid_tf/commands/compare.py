@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       help=f'where {", ".join(report.FILE_NAMES)} appear, all or none')
   parser.add_argument(
       '--same-patient', action='store_true',
-      help='vouch that results without patient_key are one patient\'s')
+      help='states that results without patient_key are one patient\'s')
   shared_flags.add_allow_mixed(parser, '--allow-mixed-models')
 
 

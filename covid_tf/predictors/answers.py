@@ -141,7 +141,7 @@ def _shape_text(shape) -> str:
   return '[' + ', '.join('any' if size is None else str(size) for size in shape) + ']'
 
 
-# What a model answered, held against the contract before a number is made of it.
+# A model's answer is compared with the contract before a number is made of it.
 #
 # A model behind an address may be any model, and a caller's own Models any code: a
 # wrong shape is refused rather than broadcast, and a NaN stops at the slice it came

@@ -67,7 +67,7 @@ def _draw_ribs(hu, x, y) -> None:
 
 
 def _opacity(x, y, extent, random):
-  """Shares in [0, 1] of what is ill: from the back and the sides inward."""
+  """Shares in [0, 1] of opacity: from the back and the sides inward."""
   if not extent:
     return 0.0
   depth = 1 - np.hypot(x / 128, (y - 4) / 88)  # 0 at the pleura, 1 in the middle.

@@ -181,7 +181,7 @@ def _decoded_by_pydicom(stream: bytes, layout: images.PixelLayout) -> np.ndarray
   attempts = [stream]
   if layout.syntax in pixels_lib.JPEG_LS:
     # CharLS refuses zero bytes before the end marker. Whether they are padding only
-    # its decoding tells, so they are left out where it has failed.
+    # its decoding shows, so they are left out where it has failed.
     attempts.extend(compressed.without_zeros_before_end(stream))
   for attempt in attempts:
     try:

@@ -54,7 +54,7 @@ class Servable:
           fetches: Sequence[str]) -> list[np.ndarray]:
     """Runs the graph.
 
-    Unlike `Session.run`, nothing is held against the declared shapes: a server
+    Unlike `Session.run`, nothing is compared with the declared shapes: a server
     does not, and the graph reports shape errors.
 
     Args:

@@ -170,7 +170,7 @@ def read_maps(
     folder: where they lie.
     result: the result.json beside them.
     ct: the CT that they must lie on, or None where it is not at hand. A CT of NIfTI
-      has no series UID: there its place, and nothing else, tells it from others.
+      has no series UID: there only its place identifies it.
 
   Returns:
     (lung mask uint8 [slice, row, column], localization map, affine float64 [4, 4]

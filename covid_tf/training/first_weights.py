@@ -122,7 +122,7 @@ def mean_weights(name: str, sources: Sequence[str | os.PathLike]) -> keras.Model
   Args:
     name: a model name of the contract.
     sources: of each: as `weights.load_network` takes it. They must have begun from
-      common weights: the mean of strangers is no network worth having.
+      common weights: the mean of unrelated weights is useless.
 
   Raises:
     errors.UsageError: fewer than two, no weights there, those of another network, or

@@ -73,7 +73,7 @@ def test_studies_are_taken_as_workers_become_free_until_stopped():
     assert value == study and len(taken) <= len(ended) + 2
     if len(ended) == 3:
       stop.set()
-  assert sorted(ended) == taken  # What was in hand came to its end.
+  assert sorted(ended) == taken  # What was running has ended.
 
 
 def test_workers_end_with_the_caller():

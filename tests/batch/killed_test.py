@@ -1,4 +1,4 @@
-"""SIGKILL of the main process and of workers: nothing torn, nothing twice."""
+"""SIGKILL of the main process and of workers: nothing incomplete, nothing twice."""
 
 import contextlib
 import csv

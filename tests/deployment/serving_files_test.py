@@ -1,4 +1,4 @@
-"""The operator's files: each parsed, and held against what reads it."""
+"""The operator's files: each parsed, and compared with what reads it."""
 
 import argparse
 import os

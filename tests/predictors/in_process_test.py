@@ -1,4 +1,4 @@
-"""Models in process: found, held to the contract, exported once for the demo."""
+"""Models in process: found, compared with the contract, exported once for the demo."""
 
 from concurrent import futures
 import functools

@@ -4,8 +4,8 @@ r"""What the demo models are worth on the few real chests that the tests read.
 
 Lung Dice against the label map of cip-ct64, which no training saw; how well a lesion
 implanted into that chest is separated from the chest without, and its slices called
-positive as they are; the probability of single slices of COVID patients; the slices called
-positive in a chest without COVID that training did see.
+positive as they are; the probability of single slices of COVID patients; the slices
+called positive in a chest without COVID that training did see.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from covid_tf.datasets import implantation
 # COVID_TF_REAL_CT names the folder of real CT; shared/data beside the checkout else.
 _DATA = pathlib.Path(os.environ.get('COVID_TF_REAL_CT') or (
     pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data'))
-_ENLARGE = 4  # cip-ct64 has pixels of 4.2 mm: brought to the usual millimetre.
+_ENLARGE = 4  # cip-ct64 has pixels of 4.2 mm: resampled to the usual millimetre.
 _SMALLEST_LESION_MM2 = 60.0
 _SMALLEST_LUNG_MM2 = 1500.0
 _COVID_SLICES = 'covid-19-ny-sbu/*-axial/*.dcm'

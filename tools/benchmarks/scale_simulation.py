@@ -34,7 +34,7 @@ class Costs:
     storage_bytes_s: that storage gives all workers together.
     dispatch_s: of the scheduler, a study.
     refused_share: studies that are read and refused.
-    killed_share: of studies whose worker dies once with them in hand.
+    killed_share: of studies whose worker dies once while scoring them.
   """
 
   read_s: tuple[float, float]

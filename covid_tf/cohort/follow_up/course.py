@@ -88,7 +88,7 @@ class FollowUp:
   Attributes:
     points: the studies, earliest first.
     by_date: their order is that of their dates, else the order given.
-    identity: 'patient_key', or 'stated' where --same-patient vouches for it.
+    identity: 'patient_key', or 'stated' by --same-patient.
     warnings: to be read before comparing.
   """
 
@@ -124,7 +124,7 @@ def follow_up(
 
   Args:
     paths: result.json files or their folders, two or more.
-    same_patient: the caller vouches that they are one patient's, where results
+    same_patient: the caller states that they are one patient's, where results
       carry no patient_key. Different keys are refused all the same.
     allow_mixed: take results of several models or thresholds.
 

@@ -56,7 +56,7 @@ class Case:
 def check_shards(shards: Sequence[str]) -> int:
   """Refuses damaged shards before a network is asked anything.
 
-  Shards are held to the checksums of their shards.csv; those without one are read
+  Shards are compared with the checksums of their shards.csv; those without one are read
   through, since every record carries its own.
 
   Returns:

@@ -1,4 +1,4 @@
-"""Known kinds: read by study and by slice, and held against clusters."""
+"""Known kinds: read by study and by slice, and compared with clusters."""
 
 import numpy as np
 import pytest
