@@ -118,7 +118,7 @@ class Watcher:
   progress: Callable
 
   def listener(self) -> loop.Listener:
-    """Its two ears."""
+    """The two methods that the loop calls."""
     return loop.Listener(self._logged, self._measured)
 
   def _logged(self, step, loss, rate, seconds):
