@@ -21,6 +21,7 @@ from covid_tf.predictors import interface
 from covid_tf.reports import pages
 from covid_tf.reports import pictures
 from covid_tf.reports import rendering
+from covid_tf.statistics import roc
 from covid_tf.storage import files
 
 # How figures look, and how they reach the disk.
@@ -69,13 +70,13 @@ def new_figure(
 
 
 def roc_axes(
-    figure: matplotlib.figure.Figure, curve, label: str) -> matplotlib.axes.Axes:
+    figure: matplotlib.figure.Figure, curve: roc.RocCurve, label: str
+) -> matplotlib.axes.Axes:
   """Draws a ROC curve over the line of chance.
 
   Args:
     figure: to draw in; as a whole.
-    curve: with `sensitivity` and `specificity`, float64 [N], from the lowest
-      threshold on.
+    curve: of a score.
     label: of the curve, for a legend.
 
   Returns:
