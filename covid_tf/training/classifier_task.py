@@ -179,13 +179,13 @@ class ClassifierTask(tasks.Task):
 
   def example(
       self, record: dict[str, tf.Tensor], seed: tf.Tensor,
-      how: augmentation_lib.Augmentation, size: int
+      limits: augmentation_lib.Augmentation, size: int
   ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """A lung crop; the low-pass spans the same millimetres at any size."""
     served = preprocessing.CLASSIFIER
     constants = dataclasses.replace(
         served, size=size, low_pass_sigma=served.low_pass_sigma * size / served.size)
-    return pipelines.located_example(record, seed, how, constants)
+    return pipelines.located_example(record, seed, limits, constants)
 
   def measure(
       self, network: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:

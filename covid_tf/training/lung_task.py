@@ -64,10 +64,10 @@ class LungTask(tasks.Task):
 
   def example(
       self, record: dict[str, tf.Tensor], seed: tf.Tensor,
-      how: augmentation_lib.Augmentation, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+      limits: augmentation_lib.Augmentation, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """See `pipelines.lung_example`."""
     constants = dataclasses.replace(preprocessing.LUNGS, size=size)
-    return pipelines.lung_example(record, seed, how, constants)
+    return pipelines.lung_example(record, seed, limits, constants)
 
   def measure(
       self, network: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:

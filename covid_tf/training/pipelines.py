@@ -137,16 +137,16 @@ def records_in_order(shards: Sequence[str]) -> tf.data.Dataset:
 
 def classifier_example(
     record: dict[str, tf.Tensor], seed: tf.Tensor,
-    how: augmentation.Augmentation, constants: preprocessing.Preprocessing
+    limits: augmentation.Augmentation, constants: preprocessing.Preprocessing
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """A record's lung crop as (float32 [size, size, 3], float32 [1] label)."""
-  image, labels = located_example(record, seed, how, constants)
+  image, labels = located_example(record, seed, limits, constants)
   return image, labels['covid']
 
 
 def located_example(
     record: dict[str, tf.Tensor], seed: tf.Tensor,
-    how: augmentation.Augmentation, constants: preprocessing.Preprocessing
+    limits: augmentation.Augmentation, constants: preprocessing.Preprocessing
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
   """A record's lung crop with its label and the place of its lesions.
 
@@ -157,7 +157,8 @@ def located_example(
   """
   # Nearest-neighbour keeps whole numbers, so one mask can carry the other.
   masks = record['lung_mask'] + _LESION * record['lesion_mask']
-  hu, masks = _augmented_crop(record | {'lung_mask': masks}, record['box'], seed, how)
+  hu, masks = _augmented_crop(
+      record | {'lung_mask': masks}, record['box'], seed, limits)
   size = constants.size
   image = preprocessing.network_input(hu[tf.newaxis], constants)[0]
   lesion = preprocessing.resize(
@@ -170,7 +171,7 @@ def located_example(
 
 def lung_example(
     record: dict[str, tf.Tensor], seed: tf.Tensor,
-    how: augmentation.Augmentation, constants: preprocessing.Preprocessing
+    limits: augmentation.Augmentation, constants: preprocessing.Preprocessing
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """A whole slice as (float32 [size, size, 3], float32 [size, size, 1] mask).
 
@@ -178,7 +179,7 @@ def lung_example(
   """
   shape = tf.shape(record['hu'])
   whole = tf.stack([0, 0, shape[0], shape[1]])
-  hu, mask = _augmented_crop(record, whole, seed, how)
+  hu, mask = _augmented_crop(record, whole, seed, limits)
   image = preprocessing.network_input(hu[tf.newaxis], constants)[0]
   size = constants.size
   mask = preprocessing.resize(tf.cast(mask, tf.float32)[tf.newaxis], size, size)[0]
@@ -186,9 +187,9 @@ def lung_example(
           tf.ensure_shape(mask, (size, size))[..., tf.newaxis])
 
 
-def _augmented_crop(record, box, seed, how):
+def _augmented_crop(record, box, seed, limits):
   hu, mask, box = augmentation.augment_slice(
-      record['hu'], record['lung_mask'], box, seed, how)
+      record['hu'], record['lung_mask'], box, seed, limits)
   rows, columns = slice(box[0], box[2]), slice(box[1], box[3])
   return hu[rows, columns], mask[rows, columns]
 

@@ -137,13 +137,13 @@ class Task(abc.ABC):
   @abc.abstractmethod
   def example(
       self, record: dict[str, tf.Tensor], seed: tf.Tensor,
-      how: augmentation_lib.Augmentation, size: int) -> tuple[tf.Tensor, Labels]:
+      limits: augmentation_lib.Augmentation, size: int) -> tuple[tf.Tensor, Labels]:
     """One slice as the network takes it; runs inside tf.data.
 
     Args:
       record: as `shards.parse_record` gives it.
       seed: int32 [2], all that is random comes from it.
-      how: how far the slice is changed.
+      limits: how far the slice is changed.
       size: rows and columns of the image.
 
     Returns:
