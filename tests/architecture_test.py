@@ -155,9 +155,8 @@ def _leaves_encoding_open(call: ast.Call) -> bool:
   if any(keyword.arg == 'encoding' for keyword in call.keywords):
     return False
   name = ast.unparse(call.func)
-  first, second = (
-      call.args[k].value if len(call.args) > k and isinstance(call.args[k], ast.Constant)
-      else None for k in (0, 1))
+  constants = [getattr(argument, 'value', None) for argument in call.args]
+  first, second, *_ = *constants, None, None
   if name.endswith('.read_text') and not name.startswith('tables.'):
     return first is None
   if name.endswith('.write_text'):

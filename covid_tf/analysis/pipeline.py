@@ -20,6 +20,7 @@ from covid_tf.predictors import answers as answers_lib
 from covid_tf.predictors import interface
 
 _COLUMNS = 80  # Of a bar where the terminal reports 0 columns.
+_ROWS = 24
 
 
 # What callers may say of progress: see `progress_bar`.
@@ -42,13 +43,15 @@ def progress_bar(
   if progress is False:
     return tqdm.tqdm(total=total, desc=desc, unit=unit, disable=True)
   is_notebook = type(sys.stderr).__module__.startswith('ipykernel')
-  columns = None
+  columns = rows = None
   with contextlib.suppress(OSError, ValueError, AttributeError):
-    # Some serial lines, containers and editors have terminals of size 0.
-    columns = os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+    # Some serial lines, containers and editors have terminals of size 0, on which
+    # tqdm shows nothing.
+    columns, rows = os.get_terminal_size(sys.stderr.fileno())
+    columns, rows = columns or _COLUMNS, rows or _ROWS
   return tqdm.tqdm(
       total=total, desc=desc, unit=unit, disable=False if is_notebook else None,
-      leave=False, ncols=columns)
+      leave=False, ncols=columns, nrows=rows)
 
 
 def analyze(

@@ -149,7 +149,8 @@ class _OpenModels:
 
   def __call__(self, server: str) -> contextlib.AbstractContextManager:
     return shared_flags.open_models(
-        argparse.Namespace(**dict(self.flags) | {'server': server or None}))
+        argparse.Namespace(**dict(self.flags) | {'server': server or None}),
+        announce=False)  # Beside the bar of the archive.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,10 @@ import contextlib
 import dataclasses
 import json
 import signal
-import sys
-
-import tqdm
 
 from covid_tf import errors
 from covid_tf import process_end
+from covid_tf.analysis import pipeline
 from covid_tf.commands import shared_flags
 from covid_tf.predictors import self_check
 
@@ -85,10 +83,9 @@ def _reports(arguments: argparse.Namespace, source: str) -> list[self_check.Repo
   with contextlib.ExitStack() as stack:
     models = stack.enter_context(shared_flags.open_models(arguments))
     study = stack.enter_context(models.study())
-    # None: a bar on a terminal, silence in a pipe.
-    bar = stack.enter_context(tqdm.tqdm(
-        total=2 * arguments.batches * len(study.identities()), desc='checking',
-        unit='batch', leave=False, disable=None, file=sys.stderr))
+    bar = stack.enter_context(pipeline.progress_bar(
+        True, total=2 * arguments.batches * len(study.identities()), desc='checking',
+        unit='batch'))
     return [
         self_check.check(
             source, study, identity, arguments.batches,

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import contextlib
 import os
 import pathlib
+import sys
 
 from covid_tf import errors
 from covid_tf import predictors
@@ -56,8 +57,13 @@ def add_model_arguments(
 
 
 @contextlib.contextmanager
-def open_models(arguments: argparse.Namespace) -> Iterator[interface.Models]:
+def open_models(
+    arguments: argparse.Namespace, announce: bool = True) -> Iterator[interface.Models]:
   """Yields the models that the flags name.
+
+  Args:
+    arguments: the parsed flags.
+    announce: on a terminal, say what takes some seconds before anything moves.
 
   Raises:
     errors.UsageError: flags contradict each other.
@@ -66,6 +72,9 @@ def open_models(arguments: argparse.Namespace) -> Iterator[interface.Models]:
   options = {'self_check': False} if arguments.no_self_check else {}
   if arguments.server is None:
     _refuse_server_flags(arguments)
+    if announce and sys.stderr.isatty():
+      print('covid-tf: TensorFlow starts and the models are loaded: some seconds.',
+            file=sys.stderr)
     with predictors.load_models(arguments.models, **options) as models:
       yield models
     return

@@ -12,12 +12,11 @@ import sys
 import tempfile
 import time
 
-import tqdm
-
 from covid_tf import errors
 from covid_tf import predictors
 from covid_tf import process_end
 from covid_tf import results
+from covid_tf.analysis import pipeline
 from covid_tf.datasets import phantom
 from covid_tf.datasets.phantom import written
 from covid_tf.demo import drawing
@@ -185,6 +184,8 @@ def prepare(
     jobs = [pool.submit(drawing.export_models, folder.models)]
     jobs += [pool.submit(drawing.draw, folder, case) for case in cases]
     done = concurrent.futures.as_completed(jobs)
-    # None: a bar on a terminal, silence in a pipe.
-    for job in tqdm.tqdm(done, 'preparing', len(jobs), leave=False, disable=None):
-      job.result()
+    with pipeline.progress_bar(
+        True, total=len(jobs), desc='preparing', unit='job') as bar:
+      for job in done:
+        job.result()
+        bar.update()

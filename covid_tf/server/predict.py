@@ -179,7 +179,7 @@ def replay_warm_up(servable: servable_lib.Servable, version: int) -> int:
     return 0
   count = 0
   try:
-    for record in tf.compat.v1.io.tf_record_iterator(str(path)):
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
       count += 1
       if count > _MOST_RECORDS:
         raise refusal.invalid_argument(

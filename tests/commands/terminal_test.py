@@ -3,9 +3,11 @@
 Each command runs in a process of its own, as under cron, Slurm or `| head`.
 """
 
+import contextlib
 import json
 import os
 import pathlib
+import pty
 import subprocess
 import sys
 
@@ -23,6 +25,18 @@ import fake_models
 from covid_tf import cli
 from covid_tf import predictors
 predictors.load_models = lambda directory=None: fake_models.FakeModels()
+sys.exit(cli.main())
+'''
+# The command line where the demo models cannot be exported.
+_WITHOUT_EXPORT = '''
+import sys
+import types
+from covid_tf import cli
+from covid_tf import errors
+def export(folder):
+  raise errors.ModelError('no export here')
+sys.modules['covid_tf.models.export'] = types.SimpleNamespace(
+    export_demo_models=export)
 sys.exit(cli.main())
 '''
 _ENCODINGS = ({'PYTHONIOENCODING': 'ascii'}, {'PYTHONIOENCODING': 'latin-1'},
@@ -74,6 +88,40 @@ def test_a_score_ends_well_wherever_its_words_go(redirect, study, tmp_path):
   assert done.returncode == 0
   assert _is_whole(tmp_path / 'out')
   assert done.stderr == b''
+
+
+def _on_terminal(program, *arguments, **environment):
+  """(status, what a terminal shows) of a program; the terminal reports size 0."""
+  ours, its = pty.openpty()
+  with os.fdopen(ours, 'rb', buffering=0) as shown:
+    process = subprocess.Popen(
+        [sys.executable, '-c', program, *map(os.fsencode, arguments)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=its,
+        env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+        | environment)
+    os.close(its)
+    found = b''
+    with contextlib.suppress(OSError):  # EIO: nobody writes any more.
+      while piece := shown.read(1 << 16):
+        found += piece
+    return process.wait(), found.decode()
+
+
+def test_a_terminal_of_size_0_has_a_bar_and_a_line_before_it(study, tmp_path):
+  status, shown = _on_terminal(
+      _WITH_FAKE_MODELS, 'score', study, '--output', tmp_path / 'out', '--models', 'm')
+  assert status == 0
+  assert shown.count('TensorFlow starts') == 1
+  assert '/24 ' in shown and '%|' in shown[shown.index('TensorFlow starts'):]
+
+
+def test_a_terminal_reads_that_the_demo_models_are_exported_once(study, tmp_path):
+  status, shown = _on_terminal(
+      _WITHOUT_EXPORT, 'score', study, '--output', tmp_path / 'out',
+      XDG_CACHE_HOME=str(tmp_path / 'cache'))
+  assert status == 4 and 'no export here' in shown
+  assert shown.count('The demo models are exported to') == 1
+  assert '180 MB, about a minute, once' in shown
 
 
 @pytest.mark.parametrize('redirect', ['2>&-', '2>/dev/full', '2> >(exit)'])

@@ -22,6 +22,7 @@ import tiny_answers
 import tiny_models
 import trustme
 
+from covid_tf import contract
 from covid_tf import errors
 from covid_tf import predictors
 from covid_tf.predictors import protocol
@@ -496,6 +497,17 @@ def test_command_says_when_it_is_ready_and_ends_on_a_signal(models):
     assert _predict(found.group(1)).model_spec.version.value == 2
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
+
+
+def test_a_start_prints_nothing_but_that_it_is_ready(tmp_path):
+  tiny_models.export_both(tmp_path)
+  for name in contract.SIGNATURES:
+    tiny_models.write_warm_up(tmp_path / name / '1', name)
+  with _start('--models', str(tmp_path), '--port', '0') as process:
+    assert process.stdout.readline().startswith('covid-tf serve: ready on ')
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert process.stderr.read() == ''
 
 
 def test_command_refuses_a_configuration_that_does_not_parse(tmp_path):
