@@ -18,6 +18,10 @@ from covid_tf.training import pipelines
 from covid_tf.training import shards as shards_lib
 from covid_tf.training import tasks
 
+# Their rates would be lost at the next step, and to a run that goes on.
+_SCHEDULES = (
+    keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+
 # What a run leaves to be looked at: log.csv, validation.csv, TensorBoard.
 
 _LOG = ('stage', 'step', 'loss', 'learning_rate', 'seconds_per_step')
@@ -130,14 +134,16 @@ class Watcher:
     network = self.task.served(self.model)
     if self.log:
       weights.save_weights(network, self.options.output / weights.LATEST_WEIGHTS)
-    scores = []
+    found = []
     for shards in self.held_out:
       batches = pipelines.held_out(
           self.task, self.options, shards, self.stage.size)
       figures = self.task.measure(network, batches)
-      scores.append(next(iter(figures.values())))
+      found.append(figures)
       self._write(step, shards.pattern, figures, network, batches)
-    return sum(scores) / len(scores) if scores else None
+    # Means over the held-out patterns.
+    return {name: sum(figures[name] for figures in found) / len(found)
+            for name in (found[0] if found else ())}
 
   def _write(self, step, pattern, figures, network, batches):
     values = ' '.join(f'{name} {value:.4f}' for name, value in figures.items())
@@ -154,13 +160,19 @@ class Watcher:
 
 def check(
     task: tasks.Task, options: tasks.Options,
-    strategy: tf.distribute.Strategy) -> None:
+    strategy: tf.distribute.Strategy,
+    callbacks: Sequence[keras.callbacks.Callback] = ()) -> None:
   """Refuses what cannot be trained.
 
   Raises:
-    errors.UsageError: a stage or a size that the network does not know, or a batch
-      that the devices cannot share equally.
+    errors.UsageError: a stage or a size that the network does not know, a batch that
+      the devices cannot share equally, or a callback that changes learning rates.
   """
+  for callback in callbacks:
+    if isinstance(callback, _SCHEDULES):
+      raise errors.UsageError(
+          'callbacks: learning rates are those of the stages, found '
+          f'{type(callback).__name__}; state first and final rate in the stages.')
   for stage in options.stages:
     if stage.kind not in task.kinds:
       raise errors.UsageError(
@@ -182,6 +194,7 @@ def train(
     strategy: tf.distribute.Strategy | None = None,
     report: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int, int, float], None] = lambda *now: None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> keras.Model:
   """Trains a network, or goes on where the folder's last checkpoint stands.
 
@@ -195,6 +208,10 @@ def train(
     strategy: on which devices.
     report: takes a line of figures at each checkpoint.
     progress: takes (stage, step, steps, loss) now and then.
+    callbacks: Keras', called in every process. Each stage is a training to them, and
+      the steps up to a checkpoint are an epoch, numbered on over the stages. Logs hold
+      `loss`, at the end of an epoch also `learning_rate` and `val_` figures, the means
+      over `held_out`.
 
   Returns:
     The trained network, as it is exported; also `final.weights.h5` of the folder.
@@ -204,10 +221,10 @@ def train(
       before training starts.
   """
   strategy = strategy or tf.distribute.get_strategy()
-  check(task, options, strategy)
+  check(task, options, strategy, callbacks)
   tasks.require_same_configuration(options.output, asked)
   is_chief = loop.worker_number(strategy) == 0
-  log, model, taken, before = None, None, 0, 0
+  log, model, taken, before, epochs = None, None, 0, 0, 0
   for number, stage in enumerate(options.stages):
     # Also when it goes on: tf.data mixes the global seed into its orders.
     keras.utils.set_random_seed(options.seed + number)
@@ -218,17 +235,21 @@ def train(
       log = RunLog(options.output, options.tensorboard) if is_chief else None
     trainer = loop.Trainer(
         model, task.objective(model, stage), options.output / f'stage{number}',
-        strategy, options.xla)
+        strategy, xla=options.xla, callbacks=callbacks)
+    trainer.build()
+    step = trainer.restore()
     if log:
-      log.begin_stage(number, int(trainer.step), before)
+      log.begin_stage(number, step, before)
     listener = Watcher(
         task, options, stage, number, model, held_out, log, report,
         progress).listener()
     trainer.run(
         stage, pipelines.Feed(task, options, sets, stage.size, taken), listener,
-        checkpoint_every=options.checkpoint_every, patience=options.patience)
+        checkpoint_every=options.checkpoint_every, patience=options.patience,
+        first_epoch=epochs)
     taken += stage.steps * options.batch
     before += stage.steps
+    epochs += -(-stage.steps // options.checkpoint_every)
   return _finished(task, options, model, trainer, is_chief)
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tiny_training
@@ -141,6 +142,72 @@ def test_early_stopping_ends_a_stage_and_the_best_weights_are_kept(tmp_path, pat
   assert (tmp_path / 'stage0' / loop.BEST_WEIGHTS).exists()
   rows = (tmp_path / 'validation.csv').read_text().splitlines()
   assert rows[2] == f'0,10,score {pattern},0.90000'
+
+
+def _heard(calls, name):
+  return lambda number, logs=None: calls.append((name, number, logs))
+
+
+def test_keras_callbacks_see_stages_epochs_and_batches(tmp_path, pattern):
+  calls, models = [], []
+  table = tmp_path / 'epochs.csv'
+  model = tiny_training.train(
+      tiny_training.options(tmp_path / 'run', '16:7:0.02:0.02', '32:2:0.02:0.02'),
+      pattern, tiny_training.TinyTask(),
+      callbacks=[
+          heard := keras.callbacks.LambdaCallback(
+              on_train_begin=lambda logs: models.append(heard.model),
+              on_epoch_begin=_heard(calls, 'begin'), on_epoch_end=_heard(calls, 'end'),
+              on_train_batch_end=_heard(calls, 'batch'),
+              on_train_end=_heard(calls, 'train end')),
+          keras.callbacks.CSVLogger(str(table), append=True),
+          keras.callbacks.TensorBoard(str(tmp_path / 'board'), write_graph=False)])
+  assert [call[:2] for call in calls if call[0] in ('begin', 'end')] == [
+      (name, epoch) for epoch in range(3) for name in ('begin', 'end')]
+  batches = [call[1:] for call in calls if call[0] == 'batch']
+  assert [batch for batch, _ in batches] == [0, 1, 2, 3, 4, 0, 1, 0, 1]
+  assert [call[0] for call in calls].count('train end') == 2
+  assert [network.input_shape[1] for network in models] == [16, 32]
+  assert models[-1] is model
+  with open(table, newline='') as log:
+    rows = list(csv.DictReader(log))
+  assert [row['epoch'] for row in rows] == ['0', '1', '2']
+  assert set(rows[0]) == {'epoch', 'loss', 'learning_rate', 'val_AUC',
+                          'val_sensitivity', 'val_specificity'}
+  assert float(rows[0]['loss']) == pytest.approx(
+      np.mean([logs['loss'] for _, logs in batches[:5]]), abs=1e-6)
+  assert list((tmp_path / 'board').rglob('events*'))
+
+
+def test_a_stage_that_a_callback_stopped_stays_ended(tmp_path, pattern):
+  plan = tiny_training.options(tmp_path, '16:20:0.02:0.02')
+  stopping = keras.callbacks.EarlyStopping(
+      monitor='val_AUC', mode='max', baseline=2.0, patience=2)
+  first = tiny_training.train(
+      plan, pattern, tiny_training.TinyTask(), callbacks=[stopping])
+  steps = len(_losses(tmp_path))
+  again = tiny_training.train(plan, pattern, tiny_training.TinyTask())
+  assert steps == len(_losses(tmp_path)) == 2  # Of four: a row a checkpoint.
+  for one, two in zip(first.get_weights(), again.get_weights(), strict=True):
+    np.testing.assert_array_equal(one, two)
+
+
+def test_callbacks_that_change_learning_rates_are_refused(tmp_path, pattern):
+  with pytest.raises(errors.UsageError, match='of the stages, found ReduceLROnPl'):
+    tiny_training.train(
+        tiny_training.options(tmp_path, _PLAN), pattern, tiny_training.TinyTask(),
+        callbacks=[keras.callbacks.ReduceLROnPlateau()])
+  assert not (tmp_path / weights_lib.CONFIGURATION).exists()
+
+
+def test_a_trainer_does_nothing_until_it_is_built(tmp_path):
+  model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()])
+  trainer = loop.Trainer(model, lambda images, labels: 0.0, tmp_path / 'stage0')
+  assert model.layers[0].momentum == 0.99
+  trainer.build()
+  assert model.layers[0].momentum == 0.95
+  assert not (tmp_path / 'stage0').exists()
+  assert trainer.restore() == 0
 
 
 def test_xla_gives_the_same_run(tmp_path, pattern):

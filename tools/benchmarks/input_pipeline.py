@@ -86,6 +86,7 @@ def _training_step(task, size, batch, folder):
   stage = tasks.Stage(size, 1, 1e-4, 1e-4)
   model = task.build(size)
   trainer = loop.Trainer(model, task.objective(model, stage), folder / 'trainer')
+  trainer.build()
   step = trainer.train_step()
   return lambda batch: float(step(*batch))
 
