@@ -18,8 +18,8 @@ _FILES = re.compile(
     r'\.(py|md|json|csv|h5|npz|svg|png|html|sh|txt|yaml|jsonl|gz|config|binpb|cfg|template|'
     r'toml|sock|cff|ipynb|weights)\b')
 _OTHERS = {  # First parts of dotted names that are not ours.
-    'concurrent', 'figures', 'int_val', 'np', 'numpy', 'pydicom', 'scipy', 'scorer',
-    'Session', 'strategy', 'tf'}
+    'concurrent', 'figures', 'int_val', 'keras', 'np', 'numpy', 'pydicom', 'scipy',
+    'scorer', 'Session', 'strategy', 'tf'}
 _OBJECTS = {'models', 'network', 'report', 'result'}  # Of the examples beside.
 
 
