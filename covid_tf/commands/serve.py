@@ -129,7 +129,7 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
   add_boolean(
       source, '--self_check',
       'a version becomes available only if it gives the reference answers that it '
-      'carries: a second or two (default: true)', default=True)
+      'carries: a few seconds (default: true)', default=True)
   _add_connection_arguments(parser, defaults)
 
 

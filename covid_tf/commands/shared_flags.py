@@ -39,7 +39,7 @@ def add_model_arguments(
     parser.add_argument(
         '--no-self-check', action='store_true',
         help='do not ask the models first whether they compute right, which takes a '
-        'second or two (covid-tf check asks more)')
+        'few seconds (covid-tf check asks more)')
   else:
     parser.set_defaults(no_self_check=True)
   server = parser.add_argument_group('how to reach --server')

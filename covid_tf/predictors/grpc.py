@@ -191,7 +191,7 @@ def connect(
     batch_bytes: image bytes of one request.
     in_flight: requests on their way at once.
     self_check: make sure that the models compute right: their reference answers and
-      a few batches, a second or two, once a process and model version.
+      a few batches, some seconds, once a process and model version.
 
   Returns:
     The models; a context manager that closes the connection.

@@ -218,7 +218,7 @@ def load_models(
       once to the user's cache folder.
     batch_bytes: image bytes that a network gets at once.
     self_check: make sure that they compute right: their reference answers and a few
-      batches, a second or two, once a process and model.
+      batches, two to five seconds, once a process and model.
 
   Returns:
     The models; a context manager that frees them.

@@ -52,7 +52,7 @@ _REPEATED = {contract.LUNGS_MODEL: contract.PROBABILITY,
              contract.CLASSIFIER_MODEL: contract.GRAD_CAM}
 # The short form asks what a score asks, so often, two at once.
 _SHORT = {contract.LUNGS_MODEL: (contract.SERVING_DEFAULT, 2),
-          contract.CLASSIFIER_MODEL: (contract.GRAD_CAM, 6)}
+          contract.CLASSIFIER_MODEL: (contract.GRAD_CAM, 4)}
 _MOST_MACHINES = 16  # Behind one address; more kinds of answers are no machines.
 
 REMEDY = (
@@ -201,7 +201,7 @@ def check(
 def check_short(
     source: str, asked: Asked, identity: results.ModelIdentity, key: tuple = (), *,
     may_be_narrower: bool = False) -> None:
-  """Asks what can be asked within a second or two, once a process.
+  """Asks what can be asked within some seconds, once a process.
 
   Args:
     source: the server's address or the models' folder, for messages.

@@ -23,6 +23,13 @@ _OTHERS = {  # First parts of dotted names that are not ours.
 _OBJECTS = {'models', 'network', 'report', 'result'}  # Of the examples beside.
 
 
+def test_nothing_is_installed_by_a_name_that_no_index_has():
+  extra = re.compile(r'\bcovid[-_]tf' + r'\[')
+  sources = [*_PACKAGE.rglob('*.py'), *(_ROOT / page for page in _PAGES)]
+  assert not [path.relative_to(_ROOT).as_posix() for path in sources
+              if extra.search(path.read_text('utf-8'))]
+
+
 def _text(page: str) -> str:
   return (_ROOT / page).read_text('utf-8')
 
