@@ -71,3 +71,18 @@ def test_editors_indent_as_ruff_checks():
   assert settings['*']['indent_style'] == 'space'
   project = (_ROOT / 'pyproject.toml').read_text('utf-8')
   assert f'line-length = {settings["*.py"]["max_line_length"]}' in project
+
+
+def test_a_wheel_holds_every_file_of_the_package():
+  setup = configparser.ConfigParser()
+  setup.read(_ROOT / 'setup.cfg')
+  named = set()
+  for package, patterns in setup['options.package_data'].items():
+    for pattern in patterns.split():
+      found = set((_ROOT / package.replace('.', '/')).glob(pattern))
+      assert found, f'{package}: {pattern} names nothing'
+      named |= found
+  files = {path for path in (_ROOT / 'covid_tf').rglob('*')
+           if path.is_file() and path.suffix not in ('.py', '.pyc')
+           and path.name != 'BUILD'}
+  assert files and files <= named
