@@ -1,4 +1,4 @@
-"""Stored words to Hounsfield units, and whether a histogram is that of a chest in HU."""
+"""Stored words to Hounsfield units, and whether a histogram is one of a chest."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""result.json: the numbers of a scored study, written and read back (docs/results.md)."""
+"""result.json: the numbers of a scored study, written and read (docs/results.md)."""
 
 from collections.abc import Callable
 import dataclasses
