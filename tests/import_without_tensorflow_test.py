@@ -1,4 +1,4 @@
-"""The base install: everything outside the packages of TensorFlow, where there is none."""
+"""The base install: all outside the packages of TensorFlow, where there is none."""
 
 import json
 import os

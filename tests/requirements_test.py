@@ -19,8 +19,12 @@ _OF_TOOLS = {'absl-py'}
 _BY_HAND = {'tensorflow-serving-api'}
 # Part of covid_tf to the extras that it may need.
 _PACKAGES = {
-    'batch': ('dask',), 'models': ('models',), 'server': ('models',), 'sessions': ('models',),
-    'training': ('models', 'training')}
+  'batch': ('dask',),
+  'models': ('models',),
+  'server': ('models',),
+  'sessions': ('models',),
+  'training': ('models', 'training'),
+}
 
 
 def _required(*extras: str) -> dict[str, str]:

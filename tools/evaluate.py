@@ -51,7 +51,9 @@ def main():
   lungs = _LUNGS.value and evaluating.load_network(contract.LUNGS_MODEL, _LUNGS.value)
   classifier = _CLASSIFIER.value and evaluating.load_network(
       contract.CLASSIFIER_MODEL, _CLASSIFIER.value)
-  found = evaluating.evaluate(_cases(evaluating, shards), lungs, classifier, _SEED.value)
+  found = evaluating.evaluate(
+    _cases(evaluating, shards), lungs, classifier, _SEED.value
+  )
   report.write(found, _subject(shards), _OUTPUT.value)
   _print(found)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need, checks spelling and imports, runs all tests with Bazel and sums
+# Installs what the tests need, checks spelling, style and imports, runs all tests with Bazel and sums
 # them up.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,6 +23,7 @@ make_environment test install
 export PATH="$PWD/.venv/bin:$PATH"
 status=0
 codespell || status=$?
+ruff check --quiet . || status=$?
 # Real CT is read where it lies and never kept here; without it the rest runs.
 real_ct=$(realpath --quiet "${COVID_TF_REAL_CT:-../shared/data}" || true)
 if [ ! -d "$real_ct" ]; then
@@ -30,7 +31,8 @@ if [ ! -d "$real_ct" ]; then
     "tests that read it are skipped."
 fi
 lint-imports > .venv/imports.log || { cat .venv/imports.log; status=1; }
-bazel test --config=offline --noshow_progress --test_env=COVID_TF_REAL_CT="$real_ct" "$@" //... || status=$?
+bazel test --config=offline --noshow_progress \
+  --test_env=COVID_TF_REAL_CT="$real_ct" "$@" //... || status=$?
 targets=$(bazel query --noshow_progress 'tests(//...)' 2> /dev/null)
 logs=$(bazel info --config=offline bazel-testlogs 2> /dev/null)
 # shellcheck disable=SC2086

@@ -115,7 +115,8 @@ METHODS: Mapping[str, Callable] = types.MappingProxyType({
 
 
 def _of_pixels(
-    of_layer: Callable, head: gradients_lib.Head, layer_names: Sequence[str]) -> Callable:
+  of_layer: Callable, head: gradients_lib.Head, layer_names: Sequence[str]
+) -> Callable:
   run = gradients_lib.layer_gradients(head, layer_names)
 
   def evidence(images):

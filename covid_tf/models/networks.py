@@ -19,7 +19,9 @@ POOLED_FEATURES_LAYER = 'pooled_features'
 LOGIT_LAYER = 'logit'
 
 
-def build_classifier(weights: str | None = None, size: int | None = None) -> keras.Model:
+def build_classifier(
+  weights: str | None = None, size: int | None = None
+) -> keras.Model:
   """Builds the classifier.
 
   Args:

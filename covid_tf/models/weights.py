@@ -124,7 +124,9 @@ def training_cards(folder: pathlib.Path = DEMO_FOLDER) -> dict[str, dict]:
         'package again.') from error
 
 
-def save_demo_weights(model: keras.Model, name: str, card: dict, folder: pathlib.Path) -> None:
+def save_demo_weights(
+  model: keras.Model, name: str, card: dict, folder: pathlib.Path
+) -> None:
   """Encodes one network's weights as `<name>.weights`, and its entry in the card.
 
   Args:

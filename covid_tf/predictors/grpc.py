@@ -146,11 +146,14 @@ def parse_response(
   where = f'{source}: {model}, signature {signature}'
   try:
     response = tensors.PredictResponse.FromString(data)
-    outputs = {name: tensors.read_packed(proto) for name, proto in response.outputs.items()}
+    outputs = {
+      name: tensors.read_packed(proto) for name, proto in response.outputs.items()
+    }
   except (message.DecodeError, tensors.TensorError) as error:
     raise errors.ModelError(
-        f'{where}: required a whole PredictResponse, found {len(data)} bytes that '
-        f'cannot be read ({error}); a proxy may truncate messages.') from error
+      f'{where}: required a whole PredictResponse, found {len(data)} bytes that '
+      f'cannot be read ({error}); a proxy may truncate messages.'
+    ) from error
   spec = response.model_spec
   if (spec.name, spec.signature_name) != (model, signature) or (
       not spec.HasField('version')):
@@ -170,11 +173,18 @@ _RESTARTS = 3  # Of one call during which the server changes versions.
 
 
 def connect(
-    address: str, *, tls: transport.TLS | None = None, metadata: transport.Metadata = (),
-    versions: Mapping[str, int | str] | None = None, timeout_s: float = 120.0,
-    patience_s: float = 60.0, connect_patience_s: float = 10.0,
-    batch_bytes: int = interface.BATCH_BYTES, in_flight: int = 2,
-    self_check: bool = True) -> 'ServedModels':
+  address: str,
+  *,
+  tls: transport.TLS | None = None,
+  metadata: transport.Metadata = (),
+  versions: Mapping[str, int | str] | None = None,
+  timeout_s: float = 120.0,
+  patience_s: float = 60.0,
+  connect_patience_s: float = 10.0,
+  batch_bytes: int = interface.BATCH_BYTES,
+  in_flight: int = 2,
+  self_check: bool = True,
+) -> 'ServedModels':
   """Connects to a model server and makes sure that it serves our models.
 
   Args:

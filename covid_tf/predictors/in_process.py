@@ -103,9 +103,9 @@ def _one_process(folder: pathlib.Path):
 #
 # TensorFlow prints startup messages on standard error while it is imported, before it
 # has read its log level: that oneDNN is on, which instructions the processor has. A
-# filter process reads standard error meanwhile and passes on all but such lines. It is a
-# process, not a thread or a file, so that the last messages of an import that ends this
-# process (a processor without AVX) are seen too.
+# filter process reads standard error meanwhile and passes on all but such lines. It is
+# a process, not a thread or a file, so that the last messages of an import that ends
+# this process (a processor without AVX) are seen too.
 
 _NAME = 'TF_CPP_MIN_LOG_LEVEL'
 # Reads standard input, prints all but startup messages. The forms are Abseil's
@@ -348,7 +348,9 @@ class LoadedModels(interface.Networks):
         raise errors.ModelError(
             f'{source}: signature {signature}, slices {piece.start} to '
             f'{piece.stop - 1}: {_one_line(error)}.') from error
-      return answers.check_outputs(source, model, signature, outputs, part.shape, piece.start)
+      return answers.check_outputs(
+        source, model, signature, outputs, part.shape, piece.start
+      )
 
     def start(piece):
       try:

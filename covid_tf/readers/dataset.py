@@ -45,9 +45,10 @@ class UnknownVRError(UnusualError):
 
   def __init__(self, tag: int, vr: bytes, beyond: bool):
     super().__init__(
-        f'its element ({tag >> 16:04x},{tag & 0xffff:04x}) has the value '
-        f"representation '{elements_lib.printable(vr.decode('latin-1'))}', which is none "
-        'of the standard')
+      f'its element ({tag >> 16:04x},{tag & 0xFFFF:04x}) has the value '
+      f"representation '{elements_lib.printable(vr.decode('latin-1'))}', which is none "
+      'of the standard'
+    )
     self.beyond = beyond
 
 

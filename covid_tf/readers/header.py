@@ -158,9 +158,15 @@ def functional_groups(elements) -> list:
         'an enhanced CT needs functional groups for each frame, found '
         f'{len(shared)} shared and {len(frames)} of frames')
   common = _values(shared[0]) if shared else {}
-  outside = {tag: elements[tag] for tag in (
-      elements_lib.IMAGE_TYPE, elements_lib.CONVOLUTION_KERNEL, elements_lib.ACQUISITION_NUMBER)
-             if tag in elements}
+  outside = {
+    tag: elements[tag]
+    for tag in (
+      elements_lib.IMAGE_TYPE,
+      elements_lib.CONVOLUTION_KERNEL,
+      elements_lib.ACQUISITION_NUMBER,
+    )
+    if tag in elements
+  }
   return [collections.ChainMap(_values(frame), common, outside) for frame in frames]
 
 
@@ -175,8 +181,12 @@ def _values(group) -> dict:
   return values
 
 
-_DATES = (elements_lib.ACQUISITION_DATE, elements_lib.ACQUISITION_DATE_TIME, elements_lib.SERIES_DATE,
-          elements_lib.STUDY_DATE)
+_DATES = (
+  elements_lib.ACQUISITION_DATE,
+  elements_lib.ACQUISITION_DATE_TIME,
+  elements_lib.SERIES_DATE,
+  elements_lib.STUDY_DATE,
+)
 # Letters of a Rescale Type that says HU: 'HU', 'H.U.', 'Hounsfield', 'HOUNSFIELD
 # UNITS', and GE's 'Houndsfield Unit'.
 _HU_TYPE = re.compile('(HOUN[DS]*FIELDS?(UNITS?)?)?(HU)?')
@@ -201,7 +211,10 @@ def images_of(
   except dataset.IncompleteError as error:
     return _broken_or_no_image(source, error)
   elements = data_set.elements
-  if elements_lib.text(elements, elements_lib.SOP_CLASS_UID) in elements_lib.OVER_A_SERIES:
+  if (
+    elements_lib.text(elements, elements_lib.SOP_CLASS_UID)
+    in elements_lib.OVER_A_SERIES
+  ):
     return []
   try:
     return _images(data_set, hasher)
@@ -224,7 +237,9 @@ def _broken_or_no_image(source, error):
 
 
 def _series_uid(elements) -> str:
-  return elements_lib.safe_uid(elements_lib.text(elements, elements_lib.SERIES_INSTANCE_UID))
+  return elements_lib.safe_uid(
+    elements_lib.text(elements, elements_lib.SERIES_INSTANCE_UID)
+  )
 
 
 def _images(data_set: dataset.DataSet, hasher) -> list[images.Image]:
@@ -258,17 +273,20 @@ def _common(data_set, hasher) -> dict:
   text = elements_lib.text
   dates = (elements_lib.iso_date(text(elements, tag)) for tag in _DATES)
   return {
-      'study_uid': elements_lib.safe_uid(text(elements, elements_lib.STUDY_INSTANCE_UID)),
-      'series_uid': _series_uid(elements),
-      'image_uid': elements_lib.safe_uid(text(elements, elements_lib.SOP_INSTANCE_UID)),
-      'frame_of_reference': elements_lib.safe_uid(text(elements, elements_lib.FRAME_OF_REFERENCE_UID)),
-      'patient': hasher.digests(elements),
-      'sop_class': text(elements, elements_lib.SOP_CLASS_UID),
-      'modality': elements_lib.printable(text(elements, elements_lib.MODALITY).upper()),
-      'date': next(filter(None, dates), None),
-      'is_picture': _is_picture(elements),
-      'description': privacy.without_patient(
-          elements, text(elements, elements_lib.SERIES_DESCRIPTION)),
+    'study_uid': elements_lib.safe_uid(text(elements, elements_lib.STUDY_INSTANCE_UID)),
+    'series_uid': _series_uid(elements),
+    'image_uid': elements_lib.safe_uid(text(elements, elements_lib.SOP_INSTANCE_UID)),
+    'frame_of_reference': elements_lib.safe_uid(
+      text(elements, elements_lib.FRAME_OF_REFERENCE_UID)
+    ),
+    'patient': hasher.digests(elements),
+    'sop_class': text(elements, elements_lib.SOP_CLASS_UID),
+    'modality': elements_lib.printable(text(elements, elements_lib.MODALITY).upper()),
+    'date': next(filter(None, dates), None),
+    'is_picture': _is_picture(elements),
+    'description': privacy.without_patient(
+      elements, text(elements, elements_lib.SERIES_DESCRIPTION)
+    ),
   }
 
 
@@ -321,7 +339,9 @@ def _kind_problems(common: dict, elements) -> list[str]:
     problems.append('neither SOP Class UID nor Modality says that it is CT')
   elif sop_class and sop_class not in elements_lib.CT_SOP_CLASSES:
     problems.append(
-        f'CT images are required, its SOP class is {elements_lib.sop_class_name(sop_class)}')
+      'CT images are required, its SOP class is '
+      f'{elements_lib.sop_class_name(sop_class)}'
+    )
   elif modality not in ('', 'CT'):
     problems.append(f"Modality CT is required, found '{modality}'")
   photometric = elements_lib.text(elements, elements_lib.PHOTOMETRIC_INTERPRETATION)
@@ -350,7 +370,10 @@ def _notes(elements, syntax: str) -> tuple[str, ...]:
     notes.append('Modality is missing; the SOP class says CT')
   if not elements_lib.text(elements, elements_lib.SOP_CLASS_UID):
     notes.append('SOP Class UID is missing; the Modality says CT')
-  if elements_lib.text(elements, elements_lib.PHOTOMETRIC_INTERPRETATION) == 'MONOCHROME1':
+  if (
+    elements_lib.text(elements, elements_lib.PHOTOMETRIC_INTERPRETATION)
+    == 'MONOCHROME1'
+  ):
     notes.append('MONOCHROME1 (shown inverted); the HU are taken as they are')
   if syntax == pydicom_uid.JPEGLSNearLossless or (
       elements_lib.text(elements, elements_lib.LOSSY_IMAGE_COMPRESSION) == '01'):

@@ -1,9 +1,9 @@
 """Whether a lossless JPEG really held all the pixels that its decoder gave.
 
 libjpeg fills what a truncated or damaged stream lacks, reports it only on the terminal,
-and a marker at the end proves nothing. But the pixels determine how many bits they take:
-each difference to its prediction has one Huffman code (ITU-T T.81, annex H). Where
-the stream has fewer bits, the rest was invented; where it has more, pixels were
+and a marker at the end proves nothing. But the pixels determine how many bits they
+take: each difference to its prediction has one Huffman code (ITU-T T.81, annex H).
+Where the stream has fewer bits, the rest was invented; where it has more, pixels were
 skipped. Bits beyond the last code only fill its byte, with ones (T.81 F.1.2.3).
 """
 

@@ -37,7 +37,9 @@ def layout_of(data_set: dataset.DataSet, frames: int) -> images.PixelLayout:
     raise elements_lib.ElementError(
         'integer pixels are required, found floating point ones')
   rows, columns = (
-      elements_lib.unsigned(elements, tag) for tag in (elements_lib.ROWS, elements_lib.COLUMNS))
+    elements_lib.unsigned(elements, tag)
+    for tag in (elements_lib.ROWS, elements_lib.COLUMNS)
+  )
   if not (2 <= rows <= _LARGEST_SIDE and 2 <= columns <= _LARGEST_SIDE):
     raise elements_lib.ElementError(
         f'2 to {_LARGEST_SIDE} rows and columns are required, found '

@@ -152,8 +152,8 @@ def _braces(names: Iterable[str]) -> str:
 
 # What a version goes through before it is said to be available.
 #
-# The warm-up requests that it carries are replayed, and a version that carries reference
-# answers must give them.
+# The warm-up requests that it carries are replayed, and a version that carries
+# reference answers must give them.
 
 _log = logging.getLogger(__name__)
 
@@ -224,7 +224,8 @@ def check(servable: servable_lib.Servable, version: int = 1) -> None:
     known = answers.read_card(
         str(servable.path), kind, version, asked.run(contract.CARD, {})['card'])
     self_check.check_short(
-        str(servable.path), asked, known, may_be_narrower=servable_lib.computes_on_gpu())
+      str(servable.path), asked, known, may_be_narrower=servable_lib.computes_on_gpu()
+    )
   except errors.ModelError as error:
     raise ComputesWrongError(grpc.StatusCode.DATA_LOSS, str(error)) from error
 

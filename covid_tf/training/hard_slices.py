@@ -115,7 +115,9 @@ def _taken(shards, places):
 
 
 def _manifest_row(example: bytes) -> splits.ManifestRow:
-  record = {name: value.numpy() for name, value in shards_lib.parse_record(example).items()}
+  record = {
+    name: value.numpy() for name, value in shards_lib.parse_record(example).items()
+  }
   low, high = record['window_hu']
   return splits.ManifestRow(
       shard=SHARD, set=pathlib.PurePath(SHARD).parent.name,

@@ -13,8 +13,8 @@ from covid_tf.training import tasks
 
 # The order in which a run sees its slices: a function of the seed and the place.
 #
-# There is no state to keep: a run that was killed works out where it was from the number
-# of slices it has seen, and goes on with the next one.
+# There is no state to keep: a run that was killed works out where it was from the
+# number of slices it has seen, and goes on with the next one.
 
 def shuffled_records(
     shards: Sequence[str], seed: int, shuffle_buffer: int, *,

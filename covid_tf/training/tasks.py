@@ -71,9 +71,11 @@ class Stage:
 
 
 def _requirement(text: str) -> str:
-  return ('a stage must be size:steps:rate:final_rate, such as 112:1000:1e-3:2e-4, '
-          f"and may end in :{' or :'.join(STAGE_KINDS)}; rates are positive and never rise; "
-          f'found {text!r}.')
+  return (
+    'a stage must be size:steps:rate:final_rate, such as 112:1000:1e-3:2e-4, '
+    f'and may end in :{" or :".join(STAGE_KINDS)}; rates are positive and never rise; '
+    f'found {text!r}.'
+  )
 
 
 # What a training of one network consists of: the parts that a loop puts together.

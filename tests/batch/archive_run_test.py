@@ -111,7 +111,9 @@ def test_a_refusal_is_kept_without_naming_anybody(tmp_path, output):
   assert row['reason'] and 'Secret' not in (output / records.MANIFEST_FILE).read_text()
   assert batch_archive.score_in_process(tmp_path / 'in', output).already == {
       'refused': 1}
-  lines = '\n'.join(archive_run.summary_lines(outcome, archive.find_studies(tmp_path / 'in')))
+  lines = '\n'.join(
+    archive_run.summary_lines(outcome, archive.find_studies(tmp_path / 'in'))
+  )
   assert f'1 x {row["reason"]}' in lines
 
 
@@ -234,8 +236,13 @@ def test_studies_that_a_run_does_not_reach_keep_their_rows(source, output):
       yield from ((study, function(study)) for study in studies)
 
   with archive_run.exclusive(output):
-    archive_run.run(archive.find_studies(source), batch_archive.make_scorer(output, map=0.7),
-            map_studies, stop, redo=True)
+    archive_run.run(
+      archive.find_studies(source),
+      batch_archive.make_scorer(output, map=0.7),
+      map_studies,
+      stop,
+      redo=True,
+    )
   assert _rows(output) == rows
 
 

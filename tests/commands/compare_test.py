@@ -101,8 +101,12 @@ def test_demo_models_are_called_so(tmp_path, by_field):
   """Results without the field `demo_models` said it by a warning alone."""
   for name in 'ab':
     folder = scored_studies.write_study(
-        tmp_path / name, maps=False, patient_key=_KEY, changes={'demo_models': by_field},
-        warnings=() if by_field else (result_json.DEMO_WARNING,))
+      tmp_path / name,
+      maps=False,
+      patient_key=_KEY,
+      changes={'demo_models': by_field},
+      warnings=() if by_field else (result_json.DEMO_WARNING,),
+    )
     if not by_field:
       path = folder / result_json.FILE_NAME
       content = json.loads(path.read_text())

@@ -472,7 +472,18 @@ def test_a_study_during_a_reload_is_of_one_version(server, exported, tmp_path):
 def test_command_fails_with_status_4_and_no_result(fake, tmp_path, after, capsys):
   fake.after = after
   output = tmp_path / 'result'
-  assert cli.main(['score', str(real_ct.folder('cip-ct64', 'series')), '--output', str(output), '--server',
-                   fake.address]) == 4
+  assert (
+    cli.main(
+      [
+        'score',
+        str(real_ct.folder('cip-ct64', 'series')),
+        '--output',
+        str(output),
+        '--server',
+        fake.address,
+      ]
+    )
+    == 4
+  )
   assert fake.address in capsys.readouterr().err
   assert not [path for path in output.rglob('*') if path.is_file()]

@@ -84,7 +84,9 @@ def make_scorer(output, delay_s: float = 0.0, **cuts) -> scoring.Scorer:
           results.Thresholds(**cuts)), with_reports=False)
 
 
-def score_in_process(source, output, *, stop=None, redo=False, **cuts) -> archive_run.Outcome:
+def score_in_process(
+  source, output, *, stop=None, redo=False, **cuts
+) -> archive_run.Outcome:
   """Scores an archive without any worker process."""
   with archive_run.exclusive(output):
     return archive_run.run(

@@ -82,7 +82,9 @@ def _held_out_chest(models):
 
 def _chest_without_covid(models):
   """Positive slices and the score of lung-pet-ct-dx (a tumour, no COVID)."""
-  result = covid_tf.analyze(covid_tf.read_ct(_DATA / 'lung-pet-ct-dx-a0002-b40f'), models)
+  result = covid_tf.analyze(
+    covid_tf.read_ct(_DATA / 'lung-pet-ct-dx-a0002-b40f'), models
+  )
   return {'no_covid_positive_slices': len(result.positive_slices),
           'no_covid_slices': result.shape[0],
           'no_covid_corona_score_cm3': round(result.corona_score_cm3, 1),

@@ -120,8 +120,15 @@ def detect(
         'auc_ci95_bootstrap': roc.bootstrap_interval(
             positive, negative, options.bootstrap_draws, options.seed)}
   return Detection(
-      *counts, options, auc=auc, curve=curve, points=points, comparison=comparison,
-      messages=_detection_messages(auc, positive, negative) + point_messages, **intervals)
+    *counts,
+    options,
+    auc=auc,
+    curve=curve,
+    points=points,
+    comparison=comparison,
+    messages=_detection_messages(auc, positive, negative) + point_messages,
+    **intervals,
+  )
 
 
 def _groups(patients, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +227,9 @@ class SeverityAnalysis:
   grades: tuple[str, ...] = ()
   order_given: bool = False
   scores_cm3: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-  summaries: dict[str, groups_lib.GroupSummary] = dataclasses.field(default_factory=dict)
+  summaries: dict[str, groups_lib.GroupSummary] = dataclasses.field(
+    default_factory=dict
+  )
   two: groups_lib.TwoGroups | None = None
   many: groups_lib.ManyGroups | None = None
   messages: tuple[str, ...] = ()

@@ -81,7 +81,9 @@ def _name_studies(axes, follow_up):
     axes.set_xlabel('Days', labelpad=1)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
   else:
-    axes.set_xlabel('Study, all of one day' if follow_up.by_date else 'Study', labelpad=1)
+    axes.set_xlabel(
+      'Study, all of one day' if follow_up.by_date else 'Study', labelpad=1
+    )
     axes.set_xticks(places, [str(place + 1) for place in places])
   span = (places[-1] - places[0]) or 1
   axes.set_xlim(places[0] - 0.06 * span, places[-1] + 0.06 * span)

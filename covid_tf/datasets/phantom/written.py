@@ -208,7 +208,9 @@ def write_truth(drawn: phantom.Phantom, folder: str | os.PathLike) -> Truth:
     for name, mask in ((LUNG_MASK_NAME, drawn.lung_mask),
                        (LESION_MASK_NAME, drawn.lesion_mask)):
       _write_mask(temporary / name, mask, drawn.volume)
-    (temporary / TRUTH_FILE_NAME).write_text(json.dumps(content, indent=2) + '\n', 'utf-8')
+    (temporary / TRUTH_FILE_NAME).write_text(
+      json.dumps(content, indent=2) + '\n', 'utf-8'
+    )
   return truth
 
 

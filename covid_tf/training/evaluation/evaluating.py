@@ -266,7 +266,9 @@ def _notes(case):
 _BATCH = 16
 
 
-def load_network(name: str, source: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+def load_network(
+  name: str, source: str | os.PathLike
+) -> Callable[[np.ndarray], np.ndarray]:
   """Loads a network.
 
   Args:

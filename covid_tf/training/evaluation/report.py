@@ -90,7 +90,9 @@ def lung_figure(cases: tuple[evaluating.LungCase, ...]) -> matplotlib.figure.Fig
     return figure
 
 
-def lung_values(cases: tuple[evaluating.LungCase, ...]) -> tuple[np.ndarray, np.ndarray]:
+def lung_values(
+  cases: tuple[evaluating.LungCase, ...],
+) -> tuple[np.ndarray, np.ndarray]:
   """(Dice, 95 % Hausdorff in mm) of the cases that have them."""
   dice = [case.agreement.dice for case in cases]
   distance = [case.agreement.hausdorff95_mm for case in cases]
