@@ -78,7 +78,7 @@ def test_a_wheel_holds_every_file_of_the_package():
   setup.read(_ROOT / 'setup.cfg')
   named = set()
   for package, patterns in setup['options.package_data'].items():
-    for pattern in patterns.split():
+    for pattern in patterns.replace(',', ' ').split():
       found = set((_ROOT / package.replace('.', '/')).glob(pattern))
       assert found, f'{package}: {pattern} names nothing'
       named |= found
