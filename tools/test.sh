@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need, checks spelling, style and imports, runs all tests with Bazel and sums
-# them up.
+# Installs what the tests need, checks spelling, style and imports, runs all tests with
+# Bazel and sums them up.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/environment.sh

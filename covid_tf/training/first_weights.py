@@ -113,7 +113,7 @@ def _of_another(path, name):
 # Of runs that began from one another (or from the same weights) it often does better on
 # data that none of them saw than each alone, at the cost of one network (Izmailov et
 # al. 2018, "Averaging Weights Leads to Wider Optima"; Wortsman et al. 2022, "Model
-# soups"). 
+# soups").
 def mean_weights(name: str, sources: Sequence[str | os.PathLike]) -> keras.Model:
   """The network whose weights are the mean of those of several.
 
