@@ -20,5 +20,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent / 'tests' / 'support'))
 # No deadlines: machines are busy at times.
 hypothesis.settings.register_profile('repeatable', derandomize=True, deadline=None)
 hypothesis.settings.register_profile(
-    'search', derandomize=False, deadline=None, max_examples=1000)
+  'search', derandomize=False, deadline=None, max_examples=1000
+)
 hypothesis.settings.load_profile('repeatable')

@@ -15,17 +15,17 @@ from covid_tf.version import __version__
 # Public name -> its module. Each is imported when it is first asked for, so that
 # a client that only reads CT waits for neither gRPC nor SciPy.
 _HOMES = {
-    'CTReadError': 'covid_tf.errors',
-    'CTVolume': 'covid_tf.volume',
-    'CaseResult': 'covid_tf.results',
-    'CovidTFError': 'covid_tf.errors',
-    'ModelError': 'covid_tf.errors',
-    'NoLungsError': 'covid_tf.errors',
-    'Thresholds': 'covid_tf.results',
-    'analyze': 'covid_tf.analysis.pipeline',
-    'connect': 'covid_tf.predictors',
-    'load_models': 'covid_tf.predictors',
-    'read_ct': 'covid_tf.readers',
+  'CTReadError': 'covid_tf.errors',
+  'CTVolume': 'covid_tf.volume',
+  'CaseResult': 'covid_tf.results',
+  'CovidTFError': 'covid_tf.errors',
+  'ModelError': 'covid_tf.errors',
+  'NoLungsError': 'covid_tf.errors',
+  'Thresholds': 'covid_tf.results',
+  'analyze': 'covid_tf.analysis.pipeline',
+  'connect': 'covid_tf.predictors',
+  'load_models': 'covid_tf.predictors',
+  'read_ct': 'covid_tf.readers',
 }
 
 __all__ = ('__version__', *_HOMES)

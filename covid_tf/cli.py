@@ -22,10 +22,31 @@ from covid_tf.version import __version__
 # nobody takes is dropped. Whether something was dropped can be asked afterwards.
 
 # For readers: what an ASCII terminal shows instead. Others become \xNN or \uNNNN.
-_PLAIN = str.maketrans({
-    '³': '3', '²': '2', '×': 'x', '·': '.', '–': '-', '—': '-', '−': '-', '…': '...',
-    '“': '"', '”': '"', '‘': "'", '’': "'", '≥': '>=', '≤': '<=', '±': '+-', '→': '->',
-    'µ': 'u', '°': ' deg', '\u00a0': ' ', '\u2009': ' ', '\u202f': ' '})
+_PLAIN = str.maketrans(
+  {
+    '³': '3',
+    '²': '2',
+    '×': 'x',
+    '·': '.',
+    '–': '-',
+    '—': '-',
+    '−': '-',
+    '…': '...',
+    '“': '"',
+    '”': '"',
+    '‘': "'",
+    '’': "'",
+    '≥': '>=',
+    '≤': '<=',
+    '±': '+-',
+    '→': '->',
+    'µ': 'u',
+    '°': ' deg',
+    '\u00a0': ' ',
+    '\u2009': ' ',
+    '\u202f': ' ',
+  }
+)
 _REPLACED = 'covid_tf.plain'
 
 
@@ -85,8 +106,11 @@ def _safe(stream: io.TextIOWrapper | None, descriptor: int, note) -> io.TextIOWr
       stream.flush()
   raw = _Raw(descriptor, note)
   return io.TextIOWrapper(
-      io.BufferedWriter(raw), encoding=getattr(stream, 'encoding', None) or 'utf-8',
-      errors=_REPLACED, line_buffering=descriptor == 2 or raw.isatty())
+    io.BufferedWriter(raw),
+    encoding=getattr(stream, 'encoding', None) or 'utf-8',
+    errors=_REPLACED,
+    line_buffering=descriptor == 2 or raw.isatty(),
+  )
 
 
 class _Raw(io.FileIO):
@@ -109,26 +133,28 @@ def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
   """Plain characters for what an encoding lacks; of surrogates, the bytes' numbers."""
   if not isinstance(error, UnicodeEncodeError):
     raise error
-  found = error.object[error.start:error.end].translate(_PLAIN)
+  found = error.object[error.start : error.end].translate(_PLAIN)
   # A name whose bytes are no text: each as \xNN, which is what the disk holds.
   return ''.join(
-      f'\\x{ord(letter) - 0xdc00:02x}' if '\udc80' <= letter <= '\udcff'
-      else letter.encode('ascii', 'backslashreplace').decode('ascii')
-      for letter in found), error.end
+    f'\\x{ord(letter) - 0xDC00:02x}'
+    if '\udc80' <= letter <= '\udcff'
+    else letter.encode('ascii', 'backslashreplace').decode('ascii')
+    for letter in found
+  ), error.end
 
 
 # Command -> its line in the help. The module of the same name is imported only
 # when it is called: `covid-tf --help` waits for no library.
 _COMMANDS = {
-    'score': 'score one study: result.json, report.html, map and mask',
-    'inspect': 'geometry and HU of a study, or why it is refused',
-    'serve': "serve models over TF Serving's gRPC protocol",
-    'check': 'ask a server, or models of a folder, whether they compute right',
-    'demo': 'the whole path on a phantom cohort, offline',
-    'cohort': 'ROC, severity and figures over many results',
-    'compare': 'one patient over time',
-    'manifestations': 'cluster slices into kinds of disease',
-    'batch': 'score an archive, every study exactly once',
+  'score': 'score one study: result.json, report.html, map and mask',
+  'inspect': 'geometry and HU of a study, or why it is refused',
+  'serve': "serve models over TF Serving's gRPC protocol",
+  'check': 'ask a server, or models of a folder, whether they compute right',
+  'demo': 'the whole path on a phantom cohort, offline',
+  'cohort': 'ROC, severity and figures over many results',
+  'compare': 'one patient over time',
+  'manifestations': 'cluster slices into kinds of disease',
+  'batch': 'score an archive, every study exactly once',
 }
 
 
@@ -141,8 +167,11 @@ def main(argv: list[str] | None = None) -> int:
       sys.stdout.flush()
     if status == 0 and streams.failure and not writes_files:
       # Of a command that has written its files, these are what was asked for.
-      print(f'covid-tf: standard output cannot be written: '
-            f'{streams.failure.strerror}; send it to another place.', file=sys.stderr)
+      print(
+        f'covid-tf: standard output cannot be written: '
+        f'{streams.failure.strerror}; send it to another place.',
+        file=sys.stderr,
+      )
       status = errors.OutputError.exit_status
   return status
 
@@ -179,10 +208,11 @@ def _parser() -> argparse.ArgumentParser:
   width = max(map(len, _COMMANDS)) + 2
   listing = '\n'.join(f'  {name:{width}}{help_}' for name, help_ in _COMMANDS.items())
   parser = argparse.ArgumentParser(
-      'covid-tf',
-      description='COVID-19 opacities on chest CT: found, localized, measured in cm³.',
-      epilog=f'commands:\n{listing}\n\nResearch use only.',
-      formatter_class=argparse.RawDescriptionHelpFormatter)
+    'covid-tf',
+    description='COVID-19 opacities on chest CT: found, localized, measured in cm³.',
+    epilog=f'commands:\n{listing}\n\nResearch use only.',
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument('--version', action='version', version=__version__)
   parser.add_argument('command', choices=tuple(_COMMANDS), metavar='COMMAND')
   return parser

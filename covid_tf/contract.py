@@ -51,14 +51,16 @@ class Signature:
 
 
 _USUAL_PLANE = (
-    'Hounsfield units as they are, without window or scaling; axial slices, rows from '
-    "the patient's front to the back, columns from the patient's right to the left")
+  'Hounsfield units as they are, without window or scaling; axial slices, rows from '
+  "the patient's front to the back, columns from the patient's right to the left"
+)
 REQUIRED_INPUT: dict[str, str] = {
-    LUNGS_MODEL: f'{_USUAL_PLANE}; whole slices.',
-    CLASSIFIER_MODEL: (
-        f'{_USUAL_PLANE}; every slice of a case cropped to the lung box of the case, '
-        'the largest box around the lungs in one slice. A whole slice gives a '
-        'probability that means nothing.'),
+  LUNGS_MODEL: f'{_USUAL_PLANE}; whole slices.',
+  CLASSIFIER_MODEL: (
+    f'{_USUAL_PLANE}; every slice of a case cropped to the lung box of the case, '
+    'the largest box around the lungs in one slice. A whole slice gives a '
+    'probability that means nothing.'
+  ),
 }
 
 _HU = TensorSpec('hu', 'int16', (None, None, None))
@@ -66,40 +68,57 @@ _COVID_PROBABILITY = TensorSpec('covid_probability', 'float32', (None,))
 _CARD = Signature(inputs=(), outputs=(TensorSpec('card', 'object', (1,)),))
 
 SIGNATURES: dict[str, dict[str, Signature]] = {
-    LUNGS_MODEL: {
-        SERVING_DEFAULT: Signature(
-            (_HU,), (TensorSpec('lung_mask', 'uint8', (None, None, None)),)),
-        PROBABILITY: Signature(
-            (_HU,), (TensorSpec('lung_probability', 'float32',
-                                (None, LUNG_NETWORK_SIZE, LUNG_NETWORK_SIZE)),)),
-        CARD: _CARD,
-    },
-    CLASSIFIER_MODEL: {
-        SERVING_DEFAULT: Signature((_HU,), (_COVID_PROBABILITY,)),
-        GRAD_CAM: Signature(
-            (_HU,), (_COVID_PROBABILITY,
-                     TensorSpec('cam_28', 'float32',
-                                (None, FINE_CAM_SIZE, FINE_CAM_SIZE)),
-                     TensorSpec('cam_14', 'float32',
-                                (None, COARSE_CAM_SIZE, COARSE_CAM_SIZE)))),
-        FEATURES: Signature(
-            (_HU,), (_COVID_PROBABILITY,
-                     TensorSpec('features', 'float32', (None, FEATURE_COUNT)),
-                     TensorSpec('gradients', 'float32', (None, FEATURE_COUNT)))),
-        CARD: _CARD,
-    },
+  LUNGS_MODEL: {
+    SERVING_DEFAULT: Signature(
+      (_HU,), (TensorSpec('lung_mask', 'uint8', (None, None, None)),)
+    ),
+    PROBABILITY: Signature(
+      (_HU,),
+      (
+        TensorSpec(
+          'lung_probability', 'float32', (None, LUNG_NETWORK_SIZE, LUNG_NETWORK_SIZE)
+        ),
+      ),
+    ),
+    CARD: _CARD,
+  },
+  CLASSIFIER_MODEL: {
+    SERVING_DEFAULT: Signature((_HU,), (_COVID_PROBABILITY,)),
+    GRAD_CAM: Signature(
+      (_HU,),
+      (
+        _COVID_PROBABILITY,
+        TensorSpec('cam_28', 'float32', (None, FINE_CAM_SIZE, FINE_CAM_SIZE)),
+        TensorSpec('cam_14', 'float32', (None, COARSE_CAM_SIZE, COARSE_CAM_SIZE)),
+      ),
+    ),
+    FEATURES: Signature(
+      (_HU,),
+      (
+        _COVID_PROBABILITY,
+        TensorSpec('features', 'float32', (None, FEATURE_COUNT)),
+        TensorSpec('gradients', 'float32', (None, FEATURE_COUNT)),
+      ),
+    ),
+    CARD: _CARD,
+  },
 }
 
 # What a model that can be asked whether it computes right has besides: reference
 # slices and its own float32 answers to them, constants of the graph. Models of other
 # exporters may do without.
 SELF_CHECKS: dict[str, Signature] = {
-    LUNGS_MODEL: Signature((), (
-        _HU,
-        *SIGNATURES[LUNGS_MODEL][SERVING_DEFAULT].outputs,
-        *SIGNATURES[LUNGS_MODEL][PROBABILITY].outputs)),
-    CLASSIFIER_MODEL: Signature(
-        (), (_HU, *SIGNATURES[CLASSIFIER_MODEL][GRAD_CAM].outputs)),
+  LUNGS_MODEL: Signature(
+    (),
+    (
+      _HU,
+      *SIGNATURES[LUNGS_MODEL][SERVING_DEFAULT].outputs,
+      *SIGNATURES[LUNGS_MODEL][PROBABILITY].outputs,
+    ),
+  ),
+  CLASSIFIER_MODEL: Signature(
+    (), (_HU, *SIGNATURES[CLASSIFIER_MODEL][GRAD_CAM].outputs)
+  ),
 }
 SELF_CHECK_BYTES = 1_000_000  # Of all its tensors together, at most.
 

@@ -7,20 +7,27 @@ import signal
 _MOST_LINES = 3
 _LONGEST_LINE = 200
 # What TensorFlow says of itself at every start: no news of how a process ended.
-_GREETING = re.compile(r'[IW]\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d .*: [IW] |'
-                       r'WARNING: All log messages before absl')
+_GREETING = re.compile(
+  r'[IW]\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d .*: [IW] |'
+  r'WARNING: All log messages before absl'
+)
 _SHELL = 128  # A shell adds the signal to it.
 
 _NAMES = {
-    signal.SIGSEGV: 'segmentation fault',
-    signal.SIGBUS: 'bus error',
-    signal.SIGILL: 'illegal instruction',
-    signal.SIGFPE: 'arithmetic fault',
-    signal.SIGABRT: 'abort, of a library that found its own state broken',
-    signal.SIGKILL: 'killed from outside',
+  signal.SIGSEGV: 'segmentation fault',
+  signal.SIGBUS: 'bus error',
+  signal.SIGILL: 'illegal instruction',
+  signal.SIGFPE: 'arithmetic fault',
+  signal.SIGABRT: 'abort, of a library that found its own state broken',
+  signal.SIGKILL: 'killed from outside',
 }
 _IN_MACHINE_CODE = (
-    signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT)
+  signal.SIGSEGV,
+  signal.SIGBUS,
+  signal.SIGILL,
+  signal.SIGFPE,
+  signal.SIGABRT,
+)
 
 
 class RememberingContext(context.SpawnContext):
@@ -44,8 +51,14 @@ class RememberingContext(context.SpawnContext):
   def how_one_ended(self) -> str:
     """Of the process that broke the pool, after its shutdown; with the remedy."""
     # The pool itself ends the others by SIGTERM.
-    code = next((one.exitcode for one in self._started if one.exitcode not in (
-        None, 0, -signal.SIGTERM)), None)
+    code = next(
+      (
+        one.exitcode
+        for one in self._started
+        if one.exitcode not in (None, 0, -signal.SIGTERM)
+      ),
+      None,
+    )
     return f'{how(code)}: {remedy(code)}'
 
 
@@ -71,8 +84,9 @@ def remedy(exit_code: int | None) -> str:
   number = _signal(exit_code)
   if number in _IN_MACHINE_CODE:
     return (
-        'a fault of a library in machine code on this processor, not of your data; try '
-        'TF_ENABLE_ONEDNN_OPTS=0 in the environment, and report it')
+      'a fault of a library in machine code on this processor, not of your data; try '
+      'TF_ENABLE_ONEDNN_OPTS=0 in the environment, and report it'
+    )
   if number is signal.SIGKILL or exit_code is None:
     return 'usually memory ran out; close other programs or give it more memory'
   if number is not None:
@@ -82,8 +96,11 @@ def remedy(exit_code: int | None) -> str:
 
 def last_lines(text: str) -> str:
   """The last lines that a process wrote, on one line; 'nothing' if there are none."""
-  lines = [' '.join(line.split())[:_LONGEST_LINE] for line in text.splitlines()
-           if line.strip() and not _GREETING.match(line)]
+  lines = [
+    ' '.join(line.split())[:_LONGEST_LINE]
+    for line in text.splitlines()
+    if line.strip() and not _GREETING.match(line)
+  ]
   return ' | '.join(lines[-_MOST_LINES:]) or 'nothing'
 
 

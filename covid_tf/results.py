@@ -120,8 +120,7 @@ class Thresholds:
         raise ValueError(f'{name} must be in [0, 1), found {value}.')
     case = self.case_corona_score_cm3
     if case is not None and not 0 <= case < float('inf'):
-      raise ValueError(
-          f'case_corona_score_cm3 must be finite and >= 0, found {case}.')
+      raise ValueError(f'case_corona_score_cm3 must be finite and >= 0, found {case}.')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,27 +64,32 @@ class CTVolume:
   def __post_init__(self):
     if not isinstance(self.hu, np.ndarray):
       raise ValueError(
-          'hu must be an int16 numpy array [slice, row, column], found '
-          f'{type(self.hu).__name__}; give its voxels as such an array, in Hounsfield '
-          'units.')
+        'hu must be an int16 numpy array [slice, row, column], found '
+        f'{type(self.hu).__name__}; give its voxels as such an array, in Hounsfield '
+        'units.'
+      )
     if self.hu.ndim != 3 or self.hu.dtype != np.int16:
       raise ValueError(
-          'hu must be int16 [slice, row, column], found '
-          f'{self.hu.dtype} with {self.hu.ndim} axes; if these are Hounsfield units, '
-          'round them and convert: np.rint(hu).astype(np.int16).')
+        'hu must be int16 [slice, row, column], found '
+        f'{self.hu.dtype} with {self.hu.ndim} axes; if these are Hounsfield units, '
+        'round them and convert: np.rint(hu).astype(np.int16).'
+      )
     try:
       affine = np.array(self.affine, np.float64)  # A copy: frozen means frozen.
     except (TypeError, ValueError):
       raise ValueError(
-          'affine must be numbers [4, 4], found '
-          f'{type(self.affine).__name__}.') from None
+        f'affine must be numbers [4, 4], found {type(self.affine).__name__}.'
+      ) from None
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
       raise ValueError(f'affine must be finite [4, 4], found {affine.tolist()}.')
-    if not np.array_equal(affine[3], (0, 0, 0, 1)) or abs(
-        np.linalg.det(affine[:3, :3])) < 1e-9:
+    if (
+      not np.array_equal(affine[3], (0, 0, 0, 1))
+      or abs(np.linalg.det(affine[:3, :3])) < 1e-9
+    ):
       raise ValueError(
-          'affine must map the index to millimetres one to one with last row '
-          f'(0, 0, 0, 1), found {affine.tolist()}.')
+        'affine must map the index to millimetres one to one with last row '
+        f'(0, 0, 0, 1), found {affine.tolist()}.'
+      )
     affine.setflags(write=False)
     object.__setattr__(self, 'affine', affine)
 

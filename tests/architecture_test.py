@@ -14,10 +14,17 @@ _WITHOUT = {'covid_tf.server.configuration', 'covid_tf.sessions.refusal'}
 _REACHING_TENSORFLOW = {'predictors', 'demo', 'commands'}
 _COMMANDS = {'cli', 'commands'}
 _PARSERS = {'argparse', 'absl', 'optparse', 'getopt'}
-_CONFIGURING = frozenset((
-    'logging.basicConfig', 'logging.config.dictConfig', 'logging.config.fileConfig',
-    'logging.captureWarnings', 'logging.disable', 'warnings.simplefilter',
-    'warnings.filterwarnings'))
+_CONFIGURING = frozenset(
+  (
+    'logging.basicConfig',
+    'logging.config.dictConfig',
+    'logging.config.fileConfig',
+    'logging.captureWarnings',
+    'logging.disable',
+    'warnings.simplefilter',
+    'warnings.filterwarnings',
+  )
+)
 
 
 @functools.cache
@@ -45,14 +52,19 @@ def _imports(node: ast.AST, is_lazy: bool = False):
       assert not child.level, f'a relative import in line {child.lineno}'
       yield from ((f'{child.module}.{alias.name}', is_lazy) for alias in child.names)
     else:
-      yield from _imports(child, is_lazy or isinstance(
-          child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+      yield from _imports(
+        child,
+        is_lazy
+        or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)),
+      )
 
 
 def _needs_tensorflow(target: str) -> bool:
   return target.split('.')[0] in _TENSORFLOW or (
-      target.startswith('covid_tf.') and _part(target) in _NEEDING_TENSORFLOW
-      and target not in _WITHOUT)
+    target.startswith('covid_tf.')
+    and _part(target) in _NEEDING_TENSORFLOW
+    and target not in _WITHOUT
+  )
 
 
 def _dotted(node: ast.AST) -> str:
@@ -64,8 +76,11 @@ def _dotted(node: ast.AST) -> str:
 
 def _calls(tree: ast.AST, names: frozenset[str]) -> list[ast.Call]:
   """Calls of a function of one of these dotted names."""
-  return [node for node in ast.walk(tree)
-          if isinstance(node, ast.Call) and _dotted(node.func) in names]
+  return [
+    node
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Call) and _dotted(node.func) in names
+  ]
 
 
 def test_tensorflow_is_imported_where_it_is_needed():
@@ -83,21 +98,30 @@ def test_tensorflow_is_imported_where_it_is_needed():
 
 
 def test_file_names_are_unique():
-  names = [path.name for path in _PACKAGE.rglob('*.py')
-           if path.name not in ('__init__.py', 'report.py', 'figures.py',
-                                'results.py', 'labels.py')]
+  names = [
+    path.name
+    for path in _PACKAGE.rglob('*.py')
+    if path.name
+    not in ('__init__.py', 'report.py', 'figures.py', 'results.py', 'labels.py')
+  ]
   assert len(names) == len(set(names)) > 100
   tests = [path.name for path in (_ROOT / 'tests').rglob('*_test.py')]
   assert len(tests) == len(set(tests)) > 100  # pytest imports them by their names.
 
 
 def test_only_commands_read_flags():
-  readers = {module for module, tree in _trees().items()
-             if any(target.split('.')[0] in _PARSERS for target, _ in _imports(tree))}
+  readers = {
+    module
+    for module, tree in _trees().items()
+    if any(target.split('.')[0] in _PARSERS for target, _ in _imports(tree))
+  }
   assert 'covid_tf.cli' in readers
   assert {module for module in readers if _part(module) not in _COMMANDS} == set()
-  argv = [module for module, tree in _trees().items()
-          if any(_dotted(node) == 'sys.argv' for node in ast.walk(tree))]
+  argv = [
+    module
+    for module, tree in _trees().items()
+    if any(_dotted(node) == 'sys.argv' for node in ast.walk(tree))
+  ]
   assert {module for module in argv if _part(module) not in _COMMANDS} == set()
 
 
@@ -107,8 +131,9 @@ def test_libraries_print_only_to_a_stream_that_is_given():
     if _part(module) in _COMMANDS:
       continue
     for call in _calls(tree, frozenset({'print'})):
-      streams = [_dotted(keyword.value) for keyword in call.keywords
-                 if keyword.arg == 'file']
+      streams = [
+        _dotted(keyword.value) for keyword in call.keywords if keyword.arg == 'file'
+      ]
       if not streams or streams[0] in ('sys.stdout', 'sys.stderr'):
         wrong.append(f'{module}:{call.lineno}')
   assert not wrong
@@ -116,15 +141,21 @@ def test_libraries_print_only_to_a_stream_that_is_given():
 
 def test_nobody_configures_logging_for_the_user():
   # Inside a `with warnings.catch_warnings()` a filter ends with the block.
-  assert {module: lines for module, tree in _trees().items()
-          if (lines := _outside_catching(tree))} == {}
+  assert {
+    module: lines
+    for module, tree in _trees().items()
+    if (lines := _outside_catching(tree))
+  } == {}
 
 
 def _outside_catching(tree: ast.Module) -> set[int]:
   inside = {
-      call.lineno for node in ast.walk(tree) if isinstance(node, ast.With)
-      and any('catch_warnings' in ast.unparse(item) for item in node.items)
-      for call in _calls(node, _CONFIGURING)}
+    call.lineno
+    for node in ast.walk(tree)
+    if isinstance(node, ast.With)
+    and any('catch_warnings' in ast.unparse(item) for item in node.items)
+    for call in _calls(node, _CONFIGURING)
+  }
   return {call.lineno for call in _calls(tree, _CONFIGURING)} - inside
 
 
@@ -135,9 +166,12 @@ def test_importing_a_module_sets_no_logger():
       if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
         continue
       wrong += [
-          f'{module}:{node.lineno}' for node in ast.walk(statement)
-          if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-          and node.func.attr in ('setLevel', 'addHandler', 'addFilter')]
+        f'{module}:{node.lineno}'
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ('setLevel', 'addHandler', 'addFilter')
+      ]
   assert not wrong
 
 
@@ -162,10 +196,13 @@ def _leaves_encoding_open(call: ast.Call) -> bool:
   if name.endswith('.write_text'):
     return second is None
   if name == 'open':
-    mode = next((keyword.value.value for keyword in call.keywords
-                 if keyword.arg == 'mode'), second or 'r')
+    mode = next(
+      (keyword.value.value for keyword in call.keywords if keyword.arg == 'mode'),
+      second or 'r',
+    )
     return 'b' not in mode
   if name.startswith('tempfile.') and name.endswith('TemporaryFile'):
     return first is not None and 'b' not in first
   return name.startswith('subprocess.') and any(
-      keyword.arg == 'text' for keyword in call.keywords)
+    keyword.arg == 'text' for keyword in call.keywords
+  )

@@ -22,30 +22,41 @@ def _volume():
   return synthetic_case.make_volume(_AFFINE, (24, 42, 64))
 
 
-@pytest.mark.parametrize('call, words', [
+@pytest.mark.parametrize(
+  'call, words',
+  [
     (lambda: covid_tf.read_ct(np.zeros((2, 3, 4))), ('path', 'ndarray', 'int16')),
     (lambda: covid_tf.read_ct(None), ('path', 'NoneType')),
     (lambda: covid_tf.read_ct(3), ('path', 'int')),
     (lambda: covid_tf.read_ct('x', series_uid=7), ('series_uid', 'int')),
-    (lambda: covid_tf.analyze('study', fake_models.FakeModels()),
-     ('volume', 'str', 'read_ct')),
-    (lambda: covid_tf.analyze(np.zeros((2, 3, 4)), fake_models.FakeModels()),
-     ('volume', 'ndarray', 'CTVolume')),
-    (lambda: covid_tf.analyze(_volume(), 'exported'),
-     ('models', 'str', 'load_models')),
-    (lambda: covid_tf.analyze(
-        _volume(), fake_models.FakeModels(), thresholds={'map': 0.6}),
-     ('thresholds', 'dict', 'Thresholds')),
+    (
+      lambda: covid_tf.analyze('study', fake_models.FakeModels()),
+      ('volume', 'str', 'read_ct'),
+    ),
+    (
+      lambda: covid_tf.analyze(np.zeros((2, 3, 4)), fake_models.FakeModels()),
+      ('volume', 'ndarray', 'CTVolume'),
+    ),
+    (lambda: covid_tf.analyze(_volume(), 'exported'), ('models', 'str', 'load_models')),
+    (
+      lambda: covid_tf.analyze(
+        _volume(), fake_models.FakeModels(), thresholds={'map': 0.6}
+      ),
+      ('thresholds', 'dict', 'Thresholds'),
+    ),
     (lambda: covid_tf.connect(None), ('address', 'NoneType', 'localhost:8500')),
     (lambda: covid_tf.load_models(123), ('directory', 'int')),
-])
+  ],
+)
 def test_functions_raise_an_error_of_ours(call, words):
   with pytest.raises(errors.UsageError) as caught:
     call()
   assert all(word in str(caught.value) for word in words)
 
 
-@pytest.mark.parametrize('hu, affine, words', [
+@pytest.mark.parametrize(
+  'hu, affine, words',
+  [
     (_ForeignImage(), np.eye(4), ('hu', 'int16', '_ForeignImage')),
     ([[[0]]], np.eye(4), ('hu', 'list')),
     (np.zeros((2, 3, 4), np.float32), np.eye(4), ('int16', 'float32', 'np.rint')),
@@ -54,7 +65,8 @@ def test_functions_raise_an_error_of_ours(call, words):
     (np.zeros((2, 3, 4), np.int16), np.eye(3), ('affine', '[4, 4]')),
     (np.zeros((2, 3, 4), np.int16), None, ('affine',)),
     (np.zeros((2, 3, 4), np.int16), 'LPS', ('affine', 'str')),
-])
+  ],
+)
 def test_a_volume_says_what_it_is_made_of(hu, affine, words):
   with pytest.raises(ValueError) as caught:
     covid_tf.CTVolume(hu, affine)

@@ -15,10 +15,16 @@ from covid_tf.reports import scored_study
 
 # Command to a flag that only its own help can know.
 _COMMANDS = {
-    'score': '--case-threshold', 'inspect': '--json', 'serve': '--model_config_file',
-    'check': '--accept-narrower', 'demo': '--cases', 'cohort': '--prevalence',
-    'compare': '--same-patient', 'manifestations': '--weighting',
-    'batch': '--scheduler'}
+  'score': '--case-threshold',
+  'inspect': '--json',
+  'serve': '--model_config_file',
+  'check': '--accept-narrower',
+  'demo': '--cases',
+  'cohort': '--prevalence',
+  'compare': '--same-patient',
+  'manifestations': '--weighting',
+  'batch': '--scheduler',
+}
 
 
 @pytest.fixture(name='place', autouse=True)
@@ -66,12 +72,26 @@ def test_the_version_is_the_packages(capsys):
   assert capsys.readouterr().out == f'{version.__version__}\n'
 
 
-@pytest.mark.parametrize('line', [
-    'nothing', '--bogus', 'score', 'score study', 'score study --output out --bogus',
-    'score study --output out --timeout soon', 'inspect', 'inspect a b',
-    'serve --port eighty', 'demo --cases many', 'cohort empty --output out',
-    'compare --output out', 'manifestations empty', 'batch empty',
-    'batch empty --output out --server a:1 --models b'])
+@pytest.mark.parametrize(
+  'line',
+  [
+    'nothing',
+    '--bogus',
+    'score',
+    'score study',
+    'score study --output out --bogus',
+    'score study --output out --timeout soon',
+    'inspect',
+    'inspect a b',
+    'serve --port eighty',
+    'demo --cases many',
+    'cohort empty --output out',
+    'compare --output out',
+    'manifestations empty',
+    'batch empty',
+    'batch empty --output out --server a:1 --models b',
+  ],
+)
 def test_wrong_arguments_are_status_2_below_the_usage(line, capsys, place):
   assert _status(line) == 2
   printed = capsys.readouterr()
@@ -80,7 +100,9 @@ def test_wrong_arguments_are_status_2_below_the_usage(line, capsys, place):
   assert printed.out == '' and not (place / 'out').exists()
 
 
-@pytest.mark.parametrize('line, status, words', [
+@pytest.mark.parametrize(
+  'line, status, words',
+  [
     ('score gone --output out', 3, 'gone'),
     ('score empty --output out', 3, 'empty'),
     ('score study --output file', 5, 'file'),
@@ -110,7 +132,9 @@ def test_wrong_arguments_are_status_2_below_the_usage(line, capsys, place):
     ('batch gone --output out', 2, 'gone'),
     ('batch empty --output out', 2, 'at least one CT study'),
     ('batch study --output file', 5, 'file'),
-    ('batch study --output out --processes 0', 2, '--processes')])
+    ('batch study --output out --processes 0', 2, '--processes'),
+  ],
+)
 def test_what_is_wrong_is_one_line_and_its_status(line, status, words, capsys, place):
   assert _status(line) == status
   printed = capsys.readouterr()
@@ -124,9 +148,17 @@ def test_what_is_wrong_is_one_line_and_its_status(line, status, words, capsys, p
   assert not list(place.glob('out/**/result.json'))
 
 
-@pytest.mark.parametrize('error', [
-    errors.UsageError, errors.CTReadError, errors.NoLungsError, errors.ModelError,
-    errors.OutputError, errors.ClusterError])
+@pytest.mark.parametrize(
+  'error',
+  [
+    errors.UsageError,
+    errors.CTReadError,
+    errors.NoLungsError,
+    errors.ModelError,
+    errors.OutputError,
+    errors.ClusterError,
+  ],
+)
 def test_an_error_of_ours_is_its_status_and_its_text(error, monkeypatch, capsys):
   def fail(*arguments, **options):
     raise error('this is why.')
@@ -148,8 +180,12 @@ def test_an_interrupt_is_one_line_too(monkeypatch, capsys):
 def test_statuses_reach_the_shell():
   for line, status in (('inspect study', 0), ('inspect empty', 3), ('nothing', 2)):
     done = subprocess.run(
-        [sys.executable, '-m', 'covid_tf.cli', *line.split()], capture_output=True,
-        text=True, check=False, env={'PYTHONPATH': ':'.join(sys.path)})
+      [sys.executable, '-m', 'covid_tf.cli', *line.split()],
+      capture_output=True,
+      text=True,
+      check=False,
+      env={'PYTHONPATH': ':'.join(sys.path)},
+    )
     assert done.returncode == status
     assert 'Traceback' not in done.stderr
     assert bool(done.stderr) == bool(status)

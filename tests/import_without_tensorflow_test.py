@@ -9,7 +9,7 @@ import sys
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # A fresh interpreter in which TensorFlow and its kin cannot be found.
-_BLOCKED = '''
+_BLOCKED = """
 import importlib, importlib.abc, pkgutil, sys
 
 class Block(importlib.abc.MetaPathFinder):
@@ -19,9 +19,11 @@ class Block(importlib.abc.MetaPathFinder):
       raise ModuleNotFoundError(f'{name} is blocked', name=name)
 
 sys.meta_path.insert(0, Block())
-'''
+"""
 
-_IMPORT_ALL = _BLOCKED + '''
+_IMPORT_ALL = (
+  _BLOCKED
+  + """
 import covid_tf
 
 NEEDING = (
@@ -48,9 +50,12 @@ walk(covid_tf)
 for name in covid_tf.__all__:
   getattr(covid_tf, name)
 print('\\n'.join(seen))
-'''
+"""
+)
 
-_SCORE = _BLOCKED + '''
+_SCORE = (
+  _BLOCKED
+  + """
 import pathlib
 import covid_tf
 from covid_tf.reports import scored_study
@@ -64,33 +69,43 @@ with fake_models.FakeModels() as models:
 folder = pathlib.Path(sys.argv[1])
 scored_study.write_all(folder, result, volume, demo_models=False)
 print(result.corona_score_cm3)
-'''
+"""
+)
 
 
 def _run(code, *arguments):
   done = subprocess.run(
-      [sys.executable, '-c', code, *arguments], capture_output=True, text=True,
-      check=False, env=os.environ | {
-          'PYTHONPATH': os.pathsep.join([str(_ROOT / 'tests' / 'support'), *sys.path])})
+    [sys.executable, '-c', code, *arguments],
+    capture_output=True,
+    text=True,
+    check=False,
+    env=os.environ
+    | {'PYTHONPATH': os.pathsep.join([str(_ROOT / 'tests' / 'support'), *sys.path])},
+  )
   assert done.returncode == 0, done.stderr
   return done.stdout
 
 
 def test_the_block_blocks():
-  assert 'blocked' in _run(_BLOCKED + '''
+  assert 'blocked' in _run(
+    _BLOCKED
+    + """
 try:
   import tensorflow
 except ModuleNotFoundError as error:
   print(error)
-''')
+"""
+  )
 
 
 def test_every_other_package_can_be_imported():
   seen = _run(_IMPORT_ALL).split()
   package = _ROOT / 'covid_tf'
   expected = {
-      path.name.removesuffix('.py') for path in package.iterdir()
-      if path.suffix == '.py' or (path / '__init__.py').exists()}
+    path.name.removesuffix('.py')
+    for path in package.iterdir()
+    if path.suffix == '.py' or (path / '__init__.py').exists()
+  }
   expected -= {'__init__', 'models', 'sessions', 'training', 'server'}
   assert {name.split('.')[1] for name in seen} == expected
   assert len(seen) == len(set(seen)) and 'covid_tf.commands.score' in seen

@@ -9,12 +9,20 @@ import pytest
 from covid_tf import process_end
 
 
-@pytest.mark.parametrize('number, words', [
-    (signal.SIGSEGV, 'segmentation fault'), (signal.SIGABRT, 'abort'),
-    (signal.SIGKILL, 'killed from outside'), (signal.SIGTERM, 'SIGTERM')])
+@pytest.mark.parametrize(
+  'number, words',
+  [
+    (signal.SIGSEGV, 'segmentation fault'),
+    (signal.SIGABRT, 'abort'),
+    (signal.SIGKILL, 'killed from outside'),
+    (signal.SIGTERM, 'SIGTERM'),
+  ],
+)
 def test_a_signal_is_named(number, words):
-  done = subprocess.run([sys.executable, '-c', (
-      f'import os; os.kill(os.getpid(), {int(number)})')], check=False)
+  done = subprocess.run(
+    [sys.executable, '-c', (f'import os; os.kill(os.getpid(), {int(number)})')],
+    check=False,
+  )
   for code in (done.returncode, 128 + number):  # A shell's number too.
     text = process_end.how(code)
     assert text.startswith(f'was ended by {number.name}') and words in text
@@ -34,10 +42,12 @@ def test_each_end_has_its_remedy():
 
 
 def test_last_lines_are_one_line_without_startup_messages():
-  text = ('first\nsecond\n\nthird\n  fourth \n'
-          'I0000 00:00:1795899543.329304   15358 port.cc:153] oneDNN is on.\n'
-          '2026-11-28 21:00:00.123456: I tensorflow/core/util/port.cc:153] oneDNN\n'
-          'WARNING: All log messages before absl::InitializeLog() is called\n')
+  text = (
+    'first\nsecond\n\nthird\n  fourth \n'
+    'I0000 00:00:1795899543.329304   15358 port.cc:153] oneDNN is on.\n'
+    '2026-11-28 21:00:00.123456: I tensorflow/core/util/port.cc:153] oneDNN\n'
+    'WARNING: All log messages before absl::InitializeLog() is called\n'
+  )
   assert process_end.last_lines(text) == 'second | third | fourth'
   assert process_end.last_lines('\n \n') == 'nothing'
   assert len(process_end.last_lines('x' * 5000)) <= 200

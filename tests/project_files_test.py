@@ -23,9 +23,12 @@ def test_every_file_states_the_version():
   assert released[0] == version.__version__
   assert titles in (released, ['Unreleased', *released])
   assert str(_yaml('CITATION.cff')['version']) == version.__version__
-  images = [found for path in (_ROOT / 'serving').rglob('*') if path.is_file()
-            for found in re.findall(
-                r'covid-tf-scorer:([\d.]+)', path.read_text('utf-8'))]
+  images = [
+    found
+    for path in (_ROOT / 'serving').rglob('*')
+    if path.is_file()
+    for found in re.findall(r'covid-tf-scorer:([\d.]+)', path.read_text('utf-8'))
+  ]
   assert len(images) >= 3 and set(images) == {version.__version__}
 
 
@@ -38,8 +41,10 @@ def test_the_citation_has_what_its_format_requires():
   (paper,) = citation['references']
   for work in (citation, paper):
     assert work['title'] and work['authors'] and work['type']
-    assert all({'name'} == set(author) or {'family-names', 'given-names'} == set(author)
-               for author in work['authors'])
+    assert all(
+      {'name'} == set(author) or {'family-names', 'given-names'} == set(author)
+      for author in work['authors']
+    )
   assert (paper['year'], paper['authors'][0]['family-names']) == (2020, 'Gozes')
 
 
@@ -82,7 +87,9 @@ def test_a_wheel_holds_every_file_of_the_package():
       found = set((_ROOT / package.replace('.', '/')).glob(pattern))
       assert found, f'{package}: {pattern} names nothing'
       named |= found
-  files = {path for path in (_ROOT / 'covid_tf').rglob('*')
-           if path.is_file() and path.suffix not in ('.py', '.pyc')
-           and path.name != 'BUILD'}
+  files = {
+    path
+    for path in (_ROOT / 'covid_tf').rglob('*')
+    if path.is_file() and path.suffix not in ('.py', '.pyc') and path.name != 'BUILD'
+  }
   assert files and files <= named

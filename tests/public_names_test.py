@@ -11,8 +11,12 @@ _PACKAGE = pathlib.Path(covid_tf.__file__).parent
 def test_the_stub_names_what_is_imported_lazily():
   stub = ast.parse((_PACKAGE / '__init__.pyi').read_text('utf-8'))
   found = {
-      alias.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom)
-      for alias in node.names if alias.name == alias.asname}
+    alias.name: node.module
+    for node in stub.body
+    if isinstance(node, ast.ImportFrom)
+    for alias in node.names
+    if alias.name == alias.asname
+  }
   assert found.pop('__version__') == 'covid_tf.version'
   assert found == covid_tf._HOMES
   assert set(covid_tf.__all__) == {'__version__', *found}

@@ -30,10 +30,15 @@ _PACKAGES = {
 def _required(*extras: str) -> dict[str, str]:
   """Distribution to its bound, as tools/requirements.py prints the base and extras."""
   done = subprocess.run(
-      [sys.executable, _ROOT / 'tools' / 'requirements.py', *extras], check=True,
-      capture_output=True, text=True)
-  return {_canonical(name): bound for name, bound in re.findall(
-      r'^([\w.-]+)(.*)$', done.stdout, re.MULTILINE)}
+    [sys.executable, _ROOT / 'tools' / 'requirements.py', *extras],
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  return {
+    _canonical(name): bound
+    for name, bound in re.findall(r'^([\w.-]+)(.*)$', done.stdout, re.MULTILINE)
+  }
 
 
 def _canonical(name: str) -> str:
@@ -61,35 +66,50 @@ def _distributions() -> dict[str, list[str]]:
 def _missing(imported: set[str], required) -> set[str]:
   """Modules that none of the required distributions brings."""
   # Of both builds of TensorFlow either may be installed here.
-  required = set(required) | ({'tensorflow', 'tensorflow-cpu'}
-                              if 'tensorflow' in required else set())
+  required = set(required) | (
+    {'tensorflow', 'tensorflow-cpu'} if 'tensorflow' in required else set()
+  )
   return {
-      name for name in imported
-      if not required & set(map(_canonical, _distributions().get(name, ())))}
+    name
+    for name in imported
+    if not required & set(map(_canonical, _distributions().get(name, ())))
+  }
 
 
-@pytest.mark.parametrize('package', sorted(
-    path.stem for path in (_ROOT / 'covid_tf').iterdir()
-    if path.suffix == '.py' or (path / '__init__.py').exists()))
+@pytest.mark.parametrize(
+  'package',
+  sorted(
+    path.stem
+    for path in (_ROOT / 'covid_tf').iterdir()
+    if path.suffix == '.py' or (path / '__init__.py').exists()
+  ),
+)
 def test_a_package_imports_what_its_extras_bring(package):
   path = _ROOT / 'covid_tf' / package
-  imported = (_imported(path) if path.is_dir()
-              else _imported(path.parent, f'{package}.py'))
+  imported = (
+    _imported(path) if path.is_dir() else _imported(path.parent, f'{package}.py')
+  )
   assert not _missing(imported, _required(*_PACKAGES.get(package, ())))
 
 
 def test_only_the_engine_of_dask_needs_dask():
   path = _ROOT / 'covid_tf' / 'batch'
-  others = {name for file in path.glob('*.py') if file.stem != 'dask_engine'
-            for name in _imported(path, file.name)}
+  others = {
+    name
+    for file in path.glob('*.py')
+    if file.stem != 'dask_engine'
+    for name in _imported(path, file.name)
+  }
   assert not _missing(others, _required())
   assert _missing(_imported(path), _required()) == {'distributed'}
 
 
 def test_nothing_is_required_in_vain():
   imported = {
-      _canonical(distribution) for name in _imported(_ROOT / 'covid_tf')
-      for distribution in _distributions().get(name, ())}
+    _canonical(distribution)
+    for name in _imported(_ROOT / 'covid_tf')
+    for distribution in _distributions().get(name, ())
+  }
   assert set(_required()) - imported == _PLUGINS | _OF_TOOLS
 
 
@@ -120,9 +140,13 @@ def test_every_requirement_has_a_lower_bound_that_is_met_here():
 
 
 def _constraints() -> dict[str, str]:
-  return dict(re.findall(
-      r'^([\w.-]+)==(\S+)$', (_ROOT / 'constraints.txt').read_text('utf-8'),
-      re.MULTILINE))
+  return dict(
+    re.findall(
+      r'^([\w.-]+)==(\S+)$',
+      (_ROOT / 'constraints.txt').read_text('utf-8'),
+      re.MULTILINE,
+    )
+  )
 
 
 def test_every_requirement_is_pinned_at_a_version_that_meets_it():
@@ -150,8 +174,9 @@ def test_what_a_pinned_package_needs_is_pinned_too():
 
 
 def test_both_commands_and_the_renewal_speak_of_the_same():
-  scripts = {path.name: path.read_text('utf-8')
-             for path in (_ROOT / 'tools').glob('*.sh')}
+  scripts = {
+    path.name: path.read_text('utf-8') for path in (_ROOT / 'tools').glob('*.sh')
+  }
   test, renewal = scripts['test.sh'], scripts['renew_constraints.sh']
   for pattern in (r'tools/requirements\.py (\w[a-z -]+\w)', r"--no-deps '(.*)'"):
     assert re.findall(pattern, test) == re.findall(pattern, renewal) != []

@@ -14,11 +14,18 @@ from covid_tf import contract
 from covid_tf.training import first_weights
 
 _NETWORK = flags.DEFINE_enum(
-    'network', None, [contract.LUNGS_MODEL, contract.CLASSIFIER_MODEL],
-    'What the runs trained.', required=True)
+  'network',
+  None,
+  [contract.LUNGS_MODEL, contract.CLASSIFIER_MODEL],
+  'What the runs trained.',
+  required=True,
+)
 _RUN = flags.DEFINE_multi_string(
-    'run', None, "A run's folder, a .weights.h5 file or 'demo'; two or more.",
-    required=True)
+  'run',
+  None,
+  "A run's folder, a .weights.h5 file or 'demo'; two or more.",
+  required=True,
+)
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder to make.', required=True)
 
 

@@ -14,7 +14,8 @@ import covid_tf
 from covid_tf.reports import figures
 
 _STUDY = flags.DEFINE_string(
-    'study', None, 'DICOM folder or NIfTI file.', required=True)
+  'study', None, 'DICOM folder or NIfTI file.', required=True
+)
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the figures.', required=True)
 _MODELS = flags.DEFINE_string('models', None, 'Folder of exported models.')
 _SERVER = flags.DEFINE_string('server', None, 'HOST:PORT of a model server.')
@@ -22,19 +23,27 @@ _SLICE = flags.DEFINE_integer('slice', None, 'Slice of Fig. 2; most affected if 
 
 
 @flags.multi_flags_validator(
-    ['models', 'server'], 'exactly one of --models and --server is required')
+  ['models', 'server'], 'exactly one of --models and --server is required'
+)
 def _one_source(values):
   return (values['models'] is None) != (values['server'] is None)
 
 
 def main():
   volume = covid_tf.read_ct(_STUDY.value)
-  source = (covid_tf.load_models(_MODELS.value) if _MODELS.value
-            else covid_tf.connect(_SERVER.value))
+  source = (
+    covid_tf.load_models(_MODELS.value)
+    if _MODELS.value
+    else covid_tf.connect(_SERVER.value)
+  )
   with source as models:
     figures.write_figures(
-        pathlib.Path(_OUTPUT.value), volume, covid_tf.analyze(volume, models), models,
-        _SLICE.value)
+      pathlib.Path(_OUTPUT.value),
+      volume,
+      covid_tf.analyze(volume, models),
+      models,
+      _SLICE.value,
+    )
 
 
 if __name__ == '__main__':

@@ -26,26 +26,35 @@ from covid_tf.training import shards as shards_lib
 _LUNGS = flags.DEFINE_string('lungs', None, "U-Net: a run's folder or a weights file.")
 _CLASSIFIER = flags.DEFINE_string('classifier', None, 'Classifier: likewise.')
 _CARD = flags.DEFINE_string(
-    'card', None, "JSON: what 'lungs', 'classifier' were trained on.", required=True)
+  'card', None, "JSON: what 'lungs', 'classifier' were trained on.", required=True
+)
 _SHARDS = flags.DEFINE_multi_string('shards', None, 'Held-out slices.', required=True)
 _FOLDER = flags.DEFINE_string(
-    'output', str(weights.DEMO_FOLDER), 'Where the encoded weights go.')
+  'output', str(weights.DEMO_FOLDER), 'Where the encoded weights go.'
+)
 _SLICES = 192
 
 
 def main():
   """Encodes, as the flags say."""
-  sources = {name: source for name, source in (
+  sources = {
+    name: source
+    for name, source in (
       (contract.LUNGS_MODEL, _LUNGS.value),
-      (contract.CLASSIFIER_MODEL, _CLASSIFIER.value)) if source}
+      (contract.CLASSIFIER_MODEL, _CLASSIFIER.value),
+    )
+    if source
+  }
   if not sources:
     raise errors.UsageError(
-        '--lungs or --classifier (or both) is required, found none.')
+      '--lungs or --classifier (or both) is required, found none.'
+    )
   given = signatures.read_training_card(_CARD.value)
   if missing := sources.keys() - given:
     raise errors.UsageError(
-        f'{_CARD.value}: an entry for {min(missing)!r} is required, found '
-        f'{sorted(given)}; say what the network was trained on.')
+      f'{_CARD.value}: an entry for {min(missing)!r} is required, found '
+      f'{sorted(given)}; say what the network was trained on.'
+    )
   patterns = [shards_lib.look_through(pattern) for pattern in _SHARDS.value]
   folder = pathlib.Path(_FOLDER.value)
   for name, source in sources.items():
@@ -66,20 +75,35 @@ def _encode(name, source, card, folder, patterns):
 def _auc(model, paths):
   """Of slices, by a classifier."""
   records = pipelines.records_in_order(paths)
-  batches = records.filter(lambda record, _: record['label'] >= 0).take(_SLICES).map(
+  batches = (
+    records.filter(lambda record, _: record['label'] >= 0)
+    .take(_SLICES)
+    .map(
       lambda record, seed: pipelines.classifier_example(
-          record, seed, augmentation.NONE, preprocessing.CLASSIFIER)).batch(16)
-  pairs = [(truth.numpy(), model(images, training=False).numpy())
-           for images, truth in batches]
+        record, seed, augmentation.NONE, preprocessing.CLASSIFIER
+      )
+    )
+    .batch(16)
+  )
+  pairs = [
+    (truth.numpy(), model(images, training=False).numpy()) for images, truth in batches
+  ]
   truth, logits = (np.concatenate(column).ravel() for column in zip(*pairs))
   return metrics.roc_auc_score(truth, logits)
 
 
 def _dice(model, paths):
   """Of all slices together, by a lung network."""
-  batches = pipelines.records_in_order(paths).take(_SLICES).map(
+  batches = (
+    pipelines.records_in_order(paths)
+    .take(_SLICES)
+    .map(
       lambda record, seed: pipelines.lung_example(
-          record, seed, augmentation.NONE, preprocessing.LUNGS)).batch(8)
+        record, seed, augmentation.NONE, preprocessing.LUNGS
+      )
+    )
+    .batch(8)
+  )
   common = total = 0
   for images, truth in batches:
     found, lung = model(images, training=False).numpy() > 0, truth.numpy() > 0.5

@@ -22,12 +22,15 @@ _CLASSIFIER = flags.DEFINE_string('classifier', None, 'The classifier.')
 _LUNGS = flags.DEFINE_string('lungs', None, 'The lung network.')
 _SHARDS = flags.DEFINE_multi_string('shards', [], 'TFRecord pattern.')
 _APART_FROM = flags.DEFINE_multi_string(
-    'apart_from', [], 'TFRecord pattern that training saw: no patient may be in both.')
+  'apart_from', [], 'TFRecord pattern that training saw: no patient may be in both.'
+)
 _PHANTOMS = flags.DEFINE_integer('phantoms', None, 'How many phantoms to draw.')
 _FIRST_SEED = flags.DEFINE_integer(
-    'first_seed', 1_000_000, 'Seed of the first phantom; training draws below this.')
+  'first_seed', 1_000_000, 'Seed of the first phantom; training draws below this.'
+)
 _SIZE = flags.DEFINE_integer(
-    'size', 256, 'Rows and columns of a phantom.', lower_bound=1)
+  'size', 256, 'Rows and columns of a phantom.', lower_bound=1
+)
 _SLICES = flags.DEFINE_string('slices', None, 'CSV: file,label[,patient].')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder to make.', required=True)
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the bootstraps.', lower_bound=0)
@@ -38,19 +41,23 @@ def main():
   sources = [bool(_SHARDS.value), _PHANTOMS.value is not None, bool(_SLICES.value)]
   if sum(sources) != 1 or not (_CLASSIFIER.value or _LUNGS.value):
     raise errors.UsageError(
-        '--classifier or --lungs (or both), and one of --shards, --phantoms '
-        f'and --slices are required, found {sum(sources)} of the latter.')
+      '--classifier or --lungs (or both), and one of --shards, --phantoms '
+      f'and --slices are required, found {sum(sources)} of the latter.'
+    )
   shards = _matches(_SHARDS.value)
   if _APART_FROM.value:
     splits.require_apart(
-        {'--shards': shards, '--apart_from': _matches(_APART_FROM.value)})
+      {'--shards': shards, '--apart_from': _matches(_APART_FROM.value)}
+    )
   # Here: what is asked wrongly is refused before TensorFlow starts.
   from covid_tf.training.evaluation import evaluating
   from covid_tf.training.evaluation import report
+
   evaluating.check_shards(shards)
   lungs = _LUNGS.value and evaluating.load_network(contract.LUNGS_MODEL, _LUNGS.value)
   classifier = _CLASSIFIER.value and evaluating.load_network(
-      contract.CLASSIFIER_MODEL, _CLASSIFIER.value)
+    contract.CLASSIFIER_MODEL, _CLASSIFIER.value
+  )
   found = evaluating.evaluate(
     _cases(evaluating, shards), lungs, classifier, _SEED.value
   )
@@ -67,11 +74,18 @@ def _cases(cases, shards):
 
 
 def _subject(shards):
-  data = (f'{len(shards)} shards: {", ".join(_SHARDS.value)}' if shards else
-          f'single slices of {_SLICES.value}' if _SLICES.value else
-          f'{_PHANTOMS.value} phantoms from seed {_FIRST_SEED.value}')
-  return {'Classifier': _CLASSIFIER.value or 'none', 'Lungs': _LUNGS.value or 'none',
-          'Data': data}
+  data = (
+    f'{len(shards)} shards: {", ".join(_SHARDS.value)}'
+    if shards
+    else f'single slices of {_SLICES.value}'
+    if _SLICES.value
+    else f'{_PHANTOMS.value} phantoms from seed {_FIRST_SEED.value}'
+  )
+  return {
+    'Classifier': _CLASSIFIER.value or 'none',
+    'Lungs': _LUNGS.value or 'none',
+    'Data': data,
+  }
 
 
 def _print(found):
@@ -80,12 +94,16 @@ def _print(found):
       point = part.points[0]
       auc = 'not defined' if part.auc is None else f'{part.auc:.4f}'
       shares = ', '.join(
-          f'{name} {"-" if share.value is None else format(share.value, ".3f")}'
-          for name, share in (('sensitivity', point.sensitivity),
-                              ('specificity', point.specificity)))
+        f'{name} {"-" if share.value is None else format(share.value, ".3f")}'
+        for name, share in (
+          ('sensitivity', point.sensitivity),
+          ('specificity', point.specificity),
+        )
+      )
       print(f'{unit}: {part.n_positive} + {part.n_negative}, AUC {auc}, {shares}')
-  dice = [case.agreement.dice for case in found.lungs
-          if case.agreement.dice is not None]
+  dice = [
+    case.agreement.dice for case in found.lungs if case.agreement.dice is not None
+  ]
   if dice:
     print(f'lungs: {len(dice)} cases, mean Dice {sum(dice) / len(dice):.4f}')
   print(f'{_OUTPUT.value}/evaluation.html')
@@ -97,8 +115,9 @@ def _matches(patterns):
     matches = sorted(glob.glob(pattern))
     if not matches:
       raise errors.UsageError(
-          f'{pattern}: a shard is required, no file matches; quote the pattern and '
-          'check the folder.')
+        f'{pattern}: a shard is required, no file matches; quote the pattern and '
+        'check the folder.'
+      )
     found += matches
   return found
 

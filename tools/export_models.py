@@ -20,18 +20,24 @@ from covid_tf.models import weights
 _LUNGS = flags.DEFINE_string('lungs', None, "U-Net: run, weights or 'demo'.")
 _CLASSIFIER = flags.DEFINE_string('classifier', None, 'Classifier: likewise.')
 _OUTPUT = flags.DEFINE_string(
-    'output', None, 'Gets lungs/VERSION and classifier/VERSION.', required=True)
+  'output', None, 'Gets lungs/VERSION and classifier/VERSION.', required=True
+)
 _VERSION = flags.DEFINE_integer(
-    'version', None, 'Number of the export; the next free one by default.',
-    lower_bound=1)
+  'version', None, 'Number of the export; the next free one by default.', lower_bound=1
+)
 _CARD = flags.DEFINE_string(
-    'card', None,
-    "JSON object: under 'lungs' and 'classifier', what each was trained on and "
-    "reached; added to the run's own flags.")
+  'card',
+  None,
+  "JSON object: under 'lungs' and 'classifier', what each was trained on and "
+  "reached; added to the run's own flags.",
+)
 _COMPUTE_DTYPE = flags.DEFINE_enum(
-    'compute_dtype', 'float32', ['float32', 'bfloat16'],
-    'bfloat16 is faster on CPUs and GPUs that have it; docs/grad_cam.md says what '
-    'it does to the answers.')
+  'compute_dtype',
+  'float32',
+  ['float32', 'bfloat16'],
+  'bfloat16 is faster on CPUs and GPUs that have it; docs/grad_cam.md says what '
+  'it does to the answers.',
+)
 
 
 def main():
@@ -42,8 +48,10 @@ def main():
 
 def export_all():
   """Yields the folder of each export, as the flags say."""
-  sources = {contract.LUNGS_MODEL: _LUNGS.value,
-             contract.CLASSIFIER_MODEL: _CLASSIFIER.value}
+  sources = {
+    contract.LUNGS_MODEL: _LUNGS.value,
+    contract.CLASSIFIER_MODEL: _CLASSIFIER.value,
+  }
   if not any(sources.values()):
     raise errors.UsageError('--lungs or --classifier is required, found neither.')
   card = signatures.read_training_card(_CARD.value) if _CARD.value else {}
@@ -51,8 +59,13 @@ def export_all():
     if source:
       model, training = weights.load_network(name, source)
       yield export.export(
-          name, model, _OUTPUT.value, training | card.get(name, {}), _VERSION.value,
-          _COMPUTE_DTYPE.value)
+        name,
+        model,
+        _OUTPUT.value,
+        training | card.get(name, {}),
+        _VERSION.value,
+        _COMPUTE_DTYPE.value,
+      )
 
 
 if __name__ == '__main__':

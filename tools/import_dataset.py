@@ -26,37 +26,54 @@ from covid_tf.datasets.collections import own_layout
 from covid_tf.datasets.collections import phantoms
 
 _FROM_FOLDER = {module.NAME: module for module in (own_layout, ct_seg, mosmed)}
-_NAMES = (*_FROM_FOLDER, covid_ct_md.NAME, covidx_ct.NAME, phantoms.NAME,
-          implanted.NAME)
+_NAMES = (
+  *_FROM_FOLDER,
+  covid_ct_md.NAME,
+  covidx_ct.NAME,
+  phantoms.NAME,
+  implanted.NAME,
+)
 
 _COLLECTION = flags.DEFINE_enum(
-    'collection', None, _NAMES, 'What to import.', required=True)
+  'collection', None, _NAMES, 'What to import.', required=True
+)
 _FOLDER = flags.DEFINE_string('folder', None, 'Folder of the collection.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder to make.', required=True)
 _SETS = flags.DEFINE_list(
-    'sets', ['train=0.7', 'validation=0.15', 'test=0.15'], 'Shares of the patients.')
+  'sets', ['train=0.7', 'validation=0.15', 'test=0.15'], 'Shares of the patients.'
+)
 _FOLDS = flags.DEFINE_integer('folds', None, 'Folds instead of --sets.')
 _GIVEN_SETS = flags.DEFINE_bool('given_sets', False, "The collection's own sets.")
 _SEED = flags.DEFINE_integer('seed', 0, 'Source of every draw.', lower_bound=0)
 _SIZE = flags.DEFINE_integer(
-    'size', 256, 'Largest side stored; 0 keeps slices as they are.', lower_bound=0)
+  'size', 256, 'Largest side stored; 0 keeps slices as they are.', lower_bound=0
+)
 _ALLOW_EMPTY_CLASS = flags.DEFINE_bool(
-    'allow_empty_class', False, 'Accept a set without positives or negatives.')
+  'allow_empty_class', False, 'Accept a set without positives or negatives.'
+)
 _PNEUMONIA = flags.DEFINE_enum(
-    'pneumonia', 'leave_out', ('leave_out', 'negative'),
-    'Other pneumonia (covid-ct-md, covidx-ct).')
+  'pneumonia',
+  'leave_out',
+  ('leave_out', 'negative'),
+  'Other pneumonia (covid-ct-md, covidx-ct).',
+)
 _MODEL_LABELS = flags.DEFINE_bool(
-    'model_labels', False, 'Take slices that a model labelled (covidx-ct).')
+  'model_labels', False, 'Take slices that a model labelled (covidx-ct).'
+)
 _WINDOW = flags.DEFINE_string(
-    'window', None, 'LOW,HIGH in HU that 0 and 255 stand for (covidx-ct).')
+  'window', None, 'LOW,HIGH in HU that 0 and 255 stand for (covidx-ct).'
+)
 _PHANTOMS = flags.DEFINE_integer('phantoms', 50, 'Phantom patients.')
 _FIRST_SEED = flags.DEFINE_integer('first_seed', 0, 'Seed of the first phantom.')
 _BACKGROUNDS = flags.DEFINE_multi_string(
-    'backgrounds', [], 'CT series of a chest without disease (implanted).')
+  'backgrounds', [], 'CT series of a chest without disease (implanted).'
+)
 _BACKGROUND_SHARES = flags.DEFINE_list(
-    'background_shares', [],
-    'Share of the slices that each of --backgrounds gives, in their order; equal ones '
-    'by default (implanted).')
+  'background_shares',
+  [],
+  'Share of the slices that each of --backgrounds gives, in their order; equal ones '
+  'by default (implanted).',
+)
 _SLICES = flags.DEFINE_integer('slices', 2400, 'Slices to draw (implanted).')
 
 
@@ -66,26 +83,33 @@ def main():
   split = _split(entries)
   # Here: lists that do not fit together are refused before TensorFlow starts.
   from covid_tf.training import importing
+
   print(f'{len(entries)} studies of {len(split.set_of)} patients')
   imported = importing.write_shards(
-      entries, split, _OUTPUT.value, _SIZE.value, tqdm.tqdm, _ALLOW_EMPTY_CLASS.value)
+    entries, split, _OUTPUT.value, _SIZE.value, tqdm.tqdm, _ALLOW_EMPTY_CLASS.value
+  )
   for name, slices in imported.slices.items():
     counts = ', '.join(f'{count} {word}' for word, count in slices.items())
     print(f'{name}: {imported.patients[name]} patients; slices: {counts}')
   if imported.left_out:
-    print(f'{len(imported.left_out)} studies left out: see '
-          f'{_OUTPUT.value}/{importing.LEFT_OUT_NAME}')
+    print(
+      f'{len(imported.left_out)} studies left out: see '
+      f'{_OUTPUT.value}/{importing.LEFT_OUT_NAME}'
+    )
 
 
 def _list_studies():
   name = _COLLECTION.value
   if name == phantoms.NAME:
-    return phantoms.list_studies(
-        _PHANTOMS.value, _FIRST_SEED.value, _SIZE.value or 256)
+    return phantoms.list_studies(_PHANTOMS.value, _FIRST_SEED.value, _SIZE.value or 256)
   if name == implanted.NAME:
     return implanted.list_studies(
-        _BACKGROUNDS.value, _SLICES.value, _SEED.value, _SIZE.value,
-        implanted.parse_shares(_BACKGROUND_SHARES.value))
+      _BACKGROUNDS.value,
+      _SLICES.value,
+      _SEED.value,
+      _SIZE.value,
+      implanted.parse_shares(_BACKGROUND_SHARES.value),
+    )
   if not _FOLDER.value:
     raise errors.UsageError(f'--folder is required for {name}, found none.')
   negative = _PNEUMONIA.value == 'negative'
@@ -93,8 +117,11 @@ def _list_studies():
     return covid_ct_md.list_studies(_FOLDER.value, negative)
   if name == covidx_ct.NAME:
     return covidx_ct.list_studies(
-        _FOLDER.value, mask_files.parse_window(_WINDOW.value), negative,
-        not _MODEL_LABELS.value)
+      _FOLDER.value,
+      mask_files.parse_window(_WINDOW.value),
+      negative,
+      not _MODEL_LABELS.value,
+    )
   return _FROM_FOLDER[name].list_studies(_FOLDER.value)
 
 

@@ -1,6 +1,6 @@
 """Draws docs/images/phantoms.png: one phantom of each kind, truth outlined.
 
-  python tools/phantom_picture.py --output=docs/images/phantoms.png
+python tools/phantom_picture.py --output=docs/images/phantoms.png
 """
 
 from absl import flags
@@ -23,12 +23,26 @@ def main():
   from matplotlib import pyplot as plt  # pylint: disable=import-outside-toplevel
 
   figure, axes = plt.subplots(
-      3, 4, figsize=(10, 5.7), facecolor='black',
-      gridspec_kw={'width_ratios': (1, 1, 1, 0.98)})
+    3,
+    4,
+    figsize=(10, 5.7),
+    facecolor='black',
+    gridspec_kw={'width_ratios': (1, 1, 1, 0.98)},
+  )
   for row, (kind, axis) in enumerate(zip(phantom.KINDS, axes)):
-    drawn = phantom.generate(phantom.draw_case(
-        _SEED.value + row, kind, matrix=384, slice_spacing_mm=2.0, padded=False,
-        slice_thickness_mm=3.0, noise_hu=9.0, motion_mm=0.0, pixel_spacing_mm=1.0))
+    drawn = phantom.generate(
+      phantom.draw_case(
+        _SEED.value + row,
+        kind,
+        matrix=384,
+        slice_spacing_mm=2.0,
+        padded=False,
+        slice_thickness_mm=3.0,
+        noise_hu=9.0,
+        motion_mm=0.0,
+        pixel_spacing_mm=1.0,
+      )
+    )
     _draw_row(axis, drawn)
     axis[0].set_title(_TITLES[kind], color='white', fontsize=9, loc='left', pad=2)
   figure.subplots_adjust(0, 0, 1, 0.97, 0.02, 0.07)
@@ -39,8 +53,9 @@ def main():
 def _draw_row(axes, drawn):
   """Axial in the lung window, the same with the truth, soft tissue, coronal."""
   hu, lesion, lung = (
-      array[(slice(None), *_BODY)]
-      for array in (drawn.volume.hu, drawn.lesion_mask, drawn.lung_mask))
+    array[(slice(None), *_BODY)]
+    for array in (drawn.volume.hu, drawn.lesion_mask, drawn.lung_mask)
+  )
   shown = lesion if lesion.any() else lung
   index = int(shown.sum((1, 2)).argmax())
   for axis, window in zip(axes, (_LUNG_WINDOW, _LUNG_WINDOW, _SOFT_WINDOW)):

@@ -13,10 +13,10 @@ import pathlib
 import platform
 import re
 
-_HEADER = '''\
+_HEADER = """\
 # Versions that the tests ran with, on x86-64 Linux and Python {python}.
 # Written by tools/renew_constraints.sh; tools/demo.sh and tools/test.sh install these.
-'''
+"""
 # pip is no part of it: an environment's own installs the rest.
 _LEFT_OUT = {'pip', 'covid-tf'}
 
@@ -33,12 +33,16 @@ def requirements(extras: list[str]) -> list[str]:
 def constraints() -> str:
   """Text of constraints.txt for the environment that this runs in."""
   versions = {
-      re.sub(r'[-_.]+', '-', found.metadata['Name']).lower(): found.version
-      for found in importlib.metadata.distributions()}
+    re.sub(r'[-_.]+', '-', found.metadata['Name']).lower(): found.version
+    for found in importlib.metadata.distributions()
+  }
   # One release under two names, of which an environment holds one.
   versions['tensorflow'] = versions['tensorflow-cpu']
-  lines = [f'{name}=={version}\n' for name, version in sorted(versions.items())
-           if name not in _LEFT_OUT]
+  lines = [
+    f'{name}=={version}\n'
+    for name, version in sorted(versions.items())
+    if name not in _LEFT_OUT
+  ]
   python = '.'.join(platform.python_version_tuple()[:2])
   return _HEADER.format(python=python) + ''.join(lines)
 
@@ -47,8 +51,10 @@ if __name__ == '__main__':
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('extras', nargs='*', help='names of extras in setup.cfg')
   parser.add_argument(
-      '--constraints', action='store_true',
-      help='print the versions that are installed here instead')
+    '--constraints',
+    action='store_true',
+    help='print the versions that are installed here instead',
+  )
   arguments = parser.parse_args()
   if arguments.constraints:
     print(constraints(), end='')

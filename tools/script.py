@@ -33,8 +33,9 @@ def run(main: Callable[[], None]) -> None:
 
 def _parse(argv):
   """Unlike absl's own, with the status of wrong use, and without a page of help."""
-  if any(argument.lstrip('-') in _HELP and argument.startswith('-')
-         for argument in argv[1:]):
+  if any(
+    argument.lstrip('-') in _HELP and argument.startswith('-') for argument in argv[1:]
+  ):
     print(_help())
     sys.exit(0)
   try:
@@ -70,9 +71,10 @@ def _flag_help(flag) -> str:
   # absl keeps "required" as a check of the value, and nowhere else.
   is_required = any('other than None' in check.message for check in flag.validators)
   notes = [
-      'may be given several times' if isinstance(flag, flags.MultiFlag) else '',
-      'required' if is_required else '',
-      '' if default in (None, [], '') else f'default: {default}']
+    'may be given several times' if isinstance(flag, flags.MultiFlag) else '',
+    'required' if is_required else '',
+    '' if default in (None, [], '') else f'default: {default}',
+  ]
   notes = '; '.join(filter(None, notes))
   # absl adds to the text what is said here in another way.
   text = flag.help.partition(';\n')[0]
@@ -83,8 +85,11 @@ def _flag_help(flag) -> str:
 
 def _run(main, argv):
   if len(argv) > 1:
-    _exit(f'only flags are understood, found {argv[1]!r}; a flag that takes several '
-          'values is given once for each.', errors.UsageError.exit_status)
+    _exit(
+      f'only flags are understood, found {argv[1]!r}; a flag that takes several '
+      'values is given once for each.',
+      errors.UsageError.exit_status,
+    )
   try:
     main()
   except errors.CovidTFError as error:

@@ -17,9 +17,11 @@ from covid_tf.training import hard_slices
 from covid_tf.training import shards as shards_lib
 
 _CLASSIFIER = flags.DEFINE_string(
-    'classifier', None, "A run's folder, a .weights.h5 file or 'demo'.", required=True)
+  'classifier', None, "A run's folder, a .weights.h5 file or 'demo'.", required=True
+)
 _SHARDS = flags.DEFINE_multi_string(
-    'shards', None, 'TFRecord pattern of slices to train on.', required=True)
+  'shards', None, 'TFRecord pattern of slices to train on.', required=True
+)
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder to make.', required=True)
 _SLICES = flags.DEFINE_integer('slices', 600, 'How many.', lower_bound=2)
 
@@ -35,8 +37,10 @@ def main():
   places = hard_slices.select(hard, labels, _SLICES.value)
   hard_slices.write(paths, places, _OUTPUT.value)
   wrong = (hard[places] > 0).sum()
-  print(f'{_OUTPUT.value}: {len(places)} of {len(labels)} slices, {wrong} of them on '
-        'the wrong side of 0.5')
+  print(
+    f'{_OUTPUT.value}: {len(places)} of {len(labels)} slices, {wrong} of them on '
+    'the wrong side of 0.5'
+  )
 
 
 if __name__ == '__main__':

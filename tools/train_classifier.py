@@ -15,18 +15,26 @@ import training_flags
 from covid_tf.training import classifier_task
 
 training_flags.define_plan(
-    ['112:500:1e-3:2e-4', '224:160:3e-4:1e-5'], 16,
-    "':frozen' trains the last layer alone, ':guided' draws the Grad-CAM maps to the "
-    'drawn lesions.')
+  ['112:500:1e-3:2e-4', '224:160:3e-4:1e-5'],
+  16,
+  "':frozen' trains the last layer alone, ':guided' draws the Grad-CAM maps to the "
+  'drawn lesions.',
+)
 _CLASS_WEIGHTS = flags.DEFINE_enum(
-    'class_weights', 'equal', ['equal', 'balanced'],
-    'balanced: a slice of the rarer class counts for more, so that both count alike.')
+  'class_weights',
+  'equal',
+  ['equal', 'balanced'],
+  'balanced: a slice of the rarer class counts for more, so that both count alike.',
+)
 
 
 def _task(sets):
   return classifier_task.ClassifierTask(
-      training_flags.WEIGHTS.value, training_flags.ENCODER.value,
-      training_flags.COMPUTE_DTYPE.value, _positive_weight(sets))
+    training_flags.WEIGHTS.value,
+    training_flags.ENCODER.value,
+    training_flags.COMPUTE_DTYPE.value,
+    _positive_weight(sets),
+  )
 
 
 def _positive_weight(sets):

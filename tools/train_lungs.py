@@ -14,15 +14,17 @@ import training_flags
 from covid_tf.training import lung_task
 
 training_flags.define_plan(
-    ['128:300:3e-4:1e-4', '256:80:1e-4:1e-5'], 8,
-    "':frozen' keeps the encoder as it is.")
+  ['128:300:3e-4:1e-4', '256:80:1e-4:1e-5'], 8, "':frozen' keeps the encoder as it is."
+)
 
 
 def _task(sets):
   del sets
   return lung_task.LungTask(
-      training_flags.WEIGHTS.value, training_flags.ENCODER.value,
-      training_flags.COMPUTE_DTYPE.value)
+    training_flags.WEIGHTS.value,
+    training_flags.ENCODER.value,
+    training_flags.COMPUTE_DTYPE.value,
+  )
 
 
 if __name__ == '__main__':

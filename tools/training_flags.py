@@ -16,39 +16,61 @@ from covid_tf.training import trainer
 
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder of the run.', required=True)
 _SHARDS = flags.DEFINE_multi_string(
-    'shards', None, 'TFRecord pattern; each gives an equal share of every batch.',
-    required=True)
+  'shards',
+  None,
+  'TFRecord pattern; each gives an equal share of every batch.',
+  required=True,
+)
 _VALIDATION = flags.DEFINE_multi_string('validation', [], 'TFRecord pattern, held out.')
 WEIGHTS = flags.DEFINE_string(
-    'weights', None, "A previous run, a .weights.h5 file or 'demo' to begin from.")
+  'weights', None, "A previous run, a .weights.h5 file or 'demo' to begin from."
+)
 ENCODER = flags.DEFINE_string(
-    'encoder_weights', None,
-    "ImageNet weights of the backbone: 'imagenet' (downloaded by Keras) or a file "
-    'without the top; none by default.')
+  'encoder_weights',
+  None,
+  "ImageNet weights of the backbone: 'imagenet' (downloaded by Keras) or a file "
+  'without the top; none by default.',
+)
 COMPUTE_DTYPE = flags.DEFINE_enum(
-    'compute_dtype', 'float32', ['float32', 'bfloat16'],
-    'bfloat16: mixed precision; weights and losses stay float32.')
+  'compute_dtype',
+  'float32',
+  ['float32', 'bfloat16'],
+  'bfloat16: mixed precision; weights and losses stay float32.',
+)
 _SEED = flags.DEFINE_integer(
-    'seed', 1, 'Order, augmentation and first weights.', lower_bound=0)
+  'seed', 1, 'Order, augmentation and first weights.', lower_bound=0
+)
 _SHUFFLE = flags.DEFINE_integer(
-    'shuffle_buffer', 600, 'Slices in memory to be shuffled.', lower_bound=1)
+  'shuffle_buffer', 600, 'Slices in memory to be shuffled.', lower_bound=1
+)
 _CHECKPOINT = flags.DEFINE_integer(
-    'checkpoint_every', 100, 'Steps between checkpoints.', lower_bound=1)
+  'checkpoint_every', 100, 'Steps between checkpoints.', lower_bound=1
+)
 _VALIDATION_SLICES = flags.DEFINE_integer(
-    'validation_slices', 256, 'Slices of each pattern measured there.', lower_bound=1)
+  'validation_slices', 256, 'Slices of each pattern measured there.', lower_bound=1
+)
 _PATIENCE = flags.DEFINE_integer(
-    'patience', 0, 'Checkpoints without a better score that end a stage; 0: none do.',
-    lower_bound=0)
+  'patience',
+  0,
+  'Checkpoints without a better score that end a stage; 0: none do.',
+  lower_bound=0,
+)
 _KEEP = flags.DEFINE_enum(
-    'keep', 'last', ['last', 'best'], "Which weights become the run's.")
+  'keep', 'last', ['last', 'best'], "Which weights become the run's."
+)
 _DETERMINISTIC = flags.DEFINE_boolean(
-    'deterministic', True, 'Slices keep their order on the way to the batch.')
+  'deterministic', True, 'Slices keep their order on the way to the batch.'
+)
 _XLA = flags.DEFINE_boolean('xla', False, 'Compile the step with XLA.')
 _TENSORBOARD = flags.DEFINE_boolean(
-    'tensorboard', True, 'Write curves and pictures to OUTPUT/tensorboard.')
+  'tensorboard', True, 'Write curves and pictures to OUTPUT/tensorboard.'
+)
 _DEVICES = flags.DEFINE_enum(
-    'devices', loop.NONE, loop.DEVICE_CHOICES,
-    'mirrored: all devices of this machine; multi_worker: the processes of TF_CONFIG.')
+  'devices',
+  loop.NONE,
+  loop.DEVICE_CHOICES,
+  'mirrored: all devices of this machine; multi_worker: the processes of TF_CONFIG.',
+)
 # What may differ when a run goes on: where it runs and what it shows, not what it does.
 _NOT_CONFIGURATION = ('output', 'devices', 'tensorboard')
 
@@ -62,9 +84,10 @@ def define_plan(default_stages: list[str], default_batch: int, kinds: str):
     kinds: what a stage may end in, for the help.
   """
   flags.DEFINE_multi_string(
-      'stage', default_stages,
-      'size:steps:learning rate:final learning rate[:kind]; stages run in turn. '
-      + kinds)
+    'stage',
+    default_stages,
+    'size:steps:learning rate:final learning rate[:kind]; stages run in turn. ' + kinds,
+  )
   flags.DEFINE_integer('batch', default_batch, 'Slices a step.', lower_bound=1)
 
 
@@ -87,20 +110,32 @@ def _train(make_task, require_classes):
   if any(stage.kind == tasks.GUIDED for stage in options.stages):
     shards_lib.require_drawn_lesions('--shards', sets)
   for shards in sets + held_out:
-    print(f'{shards.pattern}: {shards.count} slices, {shards.positives} positive, '
-          f'{shards.negatives} negative')
+    print(
+      f'{shards.pattern}: {shards.count} slices, {shards.positives} positive, '
+      f'{shards.negatives} negative'
+    )
   # Off where nobody watches: a log file needs no bar.
-  with tqdm.tqdm(total=sum(stage.steps for stage in options.stages), disable=None,
-                 unit='step') as bar:
+  with tqdm.tqdm(
+    total=sum(stage.steps for stage in options.stages), disable=None, unit='step'
+  ) as bar:
     trainer.train(
-        make_task(sets), options, sets, held_out, _configuration(), strategy=strategy,
-        report=_report, progress=lambda *now: _show(bar, options.stages, *now))
+      make_task(sets),
+      options,
+      sets,
+      held_out,
+      _configuration(),
+      strategy=strategy,
+      report=_report,
+      progress=lambda *now: _show(bar, options.stages, *now),
+    )
 
 
 def _check(sets, held_out, require_classes):
   """Before the first step: lists of shards agree, patients are apart."""
-  paths = {name: [path for shards in group for path in shards.paths]
-           for name, group in (('--shards', sets), ('--validation', held_out))}
+  paths = {
+    name: [path for shards in group for path in shards.paths]
+    for name, group in (('--shards', sets), ('--validation', held_out))
+  }
   splits.check([path for group in paths.values() for path in group])
   splits.require_apart(paths)
   if require_classes:
@@ -111,22 +146,33 @@ def _check(sets, held_out, require_classes):
 
 def _options():
   return tasks.Options(
-      pathlib.Path(_OUTPUT.value),
-      tuple(tasks.Stage.parse(text) for text in flags.FLAGS.stage),
-      flags.FLAGS.batch, _SEED.value, _SHUFFLE.value, _CHECKPOINT.value,
-      _VALIDATION_SLICES.value, _PATIENCE.value, _KEEP.value == 'best',
-      _DETERMINISTIC.value, _XLA.value, _TENSORBOARD.value)
+    pathlib.Path(_OUTPUT.value),
+    tuple(tasks.Stage.parse(text) for text in flags.FLAGS.stage),
+    flags.FLAGS.batch,
+    _SEED.value,
+    _SHUFFLE.value,
+    _CHECKPOINT.value,
+    _VALIDATION_SLICES.value,
+    _PATIENCE.value,
+    _KEEP.value == 'best',
+    _DETERMINISTIC.value,
+    _XLA.value,
+    _TENSORBOARD.value,
+  )
 
 
 def _configuration():
   """The training flags by name, in JSON's types."""
   started, here = sys.modules['__main__'], sys.modules[__name__]
   known = flags.FLAGS.flags_by_module_dict()
-  mine = [flag for module in (started, here)
-          for flag in known.get(getattr(module, '__file__', ''), [])
-          + known.get(module.__name__, []) + known.get(sys.argv[0], [])]
-  return {flag.name: flag.value for flag in mine
-          if flag.name not in _NOT_CONFIGURATION}
+  mine = [
+    flag
+    for module in (started, here)
+    for flag in known.get(getattr(module, '__file__', ''), [])
+    + known.get(module.__name__, [])
+    + known.get(sys.argv[0], [])
+  ]
+  return {flag.name: flag.value for flag in mine if flag.name not in _NOT_CONFIGURATION}
 
 
 def _report(line):

@@ -30,9 +30,12 @@ class CoronaScore:
 
 
 def corona_score(
-    localization: results.LocalizationMap, lungs: lungs_lib.Lungs,
-    regions: lungs_lib.LungRegions, voxel_volume_mm3: float,
-    map_threshold: float) -> CoronaScore:
+  localization: results.LocalizationMap,
+  lungs: lungs_lib.Lungs,
+  regions: lungs_lib.LungRegions,
+  voxel_volume_mm3: float,
+  map_threshold: float,
+) -> CoronaScore:
   """Sums map * [map > threshold] * voxel volume over the positive slices.
 
   Args:
@@ -57,15 +60,18 @@ def corona_score(
     in_lung = lungs.mask[index, rows + box.row0, columns + box.column0] != 0
     involved += np.count_nonzero(in_lung)
     parts = regions.index(
-        index, rows[in_lung] + box.row0, columns[in_lung] + box.column0)
-    by_part += np.bincount(
-        parts, weights=values[in_lung], minlength=len(by_part)) * voxel_cm3
+      index, rows[in_lung] + box.row0, columns[in_lung] + box.column0
+    )
+    by_part += (
+      np.bincount(parts, weights=values[in_lung], minlength=len(by_part)) * voxel_cm3
+    )
   by_part = by_part.reshape(len(lungs_lib.SIDES), len(lungs_lib.LEVELS))
   by_region = dict(zip(lungs_lib.SIDES, by_part.sum(axis=1).tolist()))
   by_region |= dict(zip(lungs_lib.LEVELS, by_part.sum(axis=0).tolist()))
   return CoronaScore(
-      total_cm3=float(by_slice.sum()),
-      in_lung_cm3=float(by_part.sum()),
-      by_slice_cm3=by_slice,
-      by_region_cm3=by_region,
-      involved_lung_fraction=involved / lungs.voxel_count)
+    total_cm3=float(by_slice.sum()),
+    in_lung_cm3=float(by_part.sum()),
+    by_slice_cm3=by_slice,
+    by_region_cm3=by_region,
+    involved_lung_fraction=involved / lungs.voxel_count,
+  )

@@ -39,7 +39,8 @@ def interpolation_matrix(source: int, size: int) -> np.ndarray:
 
 
 def fuse_scales(
-    cam_28: np.ndarray, cam_14: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  cam_28: np.ndarray, cam_14: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
   """Brings both scales of a slice to one size and multiplies them (section 2.3).
 
   Args:
@@ -64,8 +65,7 @@ class FusedMaps(collections.abc.Sequence):
     shape: (N, rows, columns).
   """
 
-  def __init__(
-      self, cam_28: np.ndarray, cam_14: np.ndarray, size: tuple[int, int]):
+  def __init__(self, cam_28: np.ndarray, cam_14: np.ndarray, size: tuple[int, int]):
     """Keeps the scales.
 
     Args:
@@ -76,9 +76,12 @@ class FusedMaps(collections.abc.Sequence):
     self.shape = (len(cam_28), *size)
     self._cams = (cam_28, cam_14)
     self._matrices = tuple(
-        (interpolation_matrix(cams.shape[1], size[0]),
-         np.ascontiguousarray(interpolation_matrix(cams.shape[2], size[1]).T))
-        for cams in self._cams)
+      (
+        interpolation_matrix(cams.shape[1], size[0]),
+        np.ascontiguousarray(interpolation_matrix(cams.shape[2], size[1]).T),
+      )
+      for cams in self._cams
+    )
 
   def __len__(self) -> int:
     return self.shape[0]
@@ -86,8 +89,9 @@ class FusedMaps(collections.abc.Sequence):
   def __getitem__(self, index: int) -> np.ndarray:
     """float32 [rows, columns] of one slice, in [0, 1]."""
     (fine, fine_columns), (coarse, coarse_columns) = (
-        (rows @ cams[index], columns)
-        for cams, (rows, columns) in zip(self._cams, self._matrices))
+      (rows @ cams[index], columns)
+      for cams, (rows, columns) in zip(self._cams, self._matrices)
+    )
     fused = np.empty(self.shape[1:], np.float32)
     step = max(1, _STRIP_PIXELS // self.shape[2])
     for start in range(0, self.shape[1], step):
@@ -106,8 +110,11 @@ class FusedMaps(collections.abc.Sequence):
 
 
 def localize(
-    explanation: results.SliceExplanation, box: results.LungBox,
-    shape: tuple[int, int, int], slice_threshold: float) -> results.LocalizationMap:
+  explanation: results.SliceExplanation,
+  box: results.LungBox,
+  shape: tuple[int, int, int],
+  slice_threshold: float,
+) -> results.LocalizationMap:
   """The 3D localization map of a case (paper, section 2.4).
 
   Each slice's map is normalized by itself, so a healthy slice would glow too:
@@ -124,5 +131,6 @@ def localize(
   """
   positive = np.flatnonzero(explanation.covid_probability > float(slice_threshold))
   maps = FusedMaps(
-      explanation.cam_28[positive], explanation.cam_14[positive], box.shape)
+    explanation.cam_28[positive], explanation.cam_14[positive], box.shape
+  )
   return results.LocalizationMap(shape, box, tuple(positive.tolist()), maps)

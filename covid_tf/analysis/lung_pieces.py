@@ -20,6 +20,7 @@ import scipy.sparse.csgraph
 # A labelled volume takes four bytes a voxel: twice the CT itself. Lungs are a few
 # hundred thousand runs along the rows instead, joined as a sparse graph.
 
+
 @dataclasses.dataclass(frozen=True)
 class _Runs:
   """Stretches of set voxels along the rows, in order.
@@ -59,8 +60,7 @@ class Pieces:
     """int64 [<= count]: the largest pieces; of equal ones, the first."""
     return np.argsort(-self.sizes, kind='stable')[:count]
 
-  def sampled(
-      self, chosen: np.ndarray, strides: tuple[int, int, int]) -> np.ndarray:
+  def sampled(self, chosen: np.ndarray, strides: tuple[int, int, int]) -> np.ndarray:
     """uint8 [slice, row, column]: 1 + place in `chosen` of every n-th voxel, or 0.
 
     Args:
@@ -70,11 +70,18 @@ class Pieces:
     places = np.zeros(len(self.sizes), np.int8)
     places[chosen] = np.arange(1, len(chosen) + 1)
     values, bounds = places[self._labels], self._slice_bounds()
-    return np.stack([
-        _draw(self._runs, np.arange(bounds[index], bounds[index + 1]),
-              index * self._runs.slice_stride, self.shape[1:], values)
-        [::strides[1], ::strides[2]].astype(np.uint8)
-        for index in range(0, self.shape[0], strides[0])])
+    return np.stack(
+      [
+        _draw(
+          self._runs,
+          np.arange(bounds[index], bounds[index + 1]),
+          index * self._runs.slice_stride,
+          self.shape[1:],
+          values,
+        )[:: strides[1], :: strides[2]].astype(np.uint8)
+        for index in range(0, self.shape[0], strides[0])
+      ]
+    )
 
   def keep(self, chosen: np.ndarray, out: np.ndarray) -> None:
     """Writes the mask of the chosen pieces.
@@ -90,8 +97,12 @@ class Pieces:
     for index in np.unique(slices[~kept]):
       own = np.arange(bounds[index], bounds[index + 1])
       out[index] = _draw(
-          self._runs, own[kept[own]], index * self._runs.slice_stride,
-          self.shape[1:], np.ones(len(kept), np.int8))
+        self._runs,
+        own[kept[own]],
+        index * self._runs.slice_stride,
+        self.shape[1:],
+        np.ones(len(kept), np.int8),
+      )
 
   def _slice_bounds(self):
     slices = self._runs.starts // self._runs.slice_stride
@@ -106,8 +117,9 @@ def find_pieces(mask: np.ndarray) -> Pieces:
   """
   if not mask.any():
     none = np.zeros(0, np.int64)
-    runs = _Runs(none, none, mask.shape[2] + 2, (mask.shape[1] + 1) * (
-        mask.shape[2] + 2))
+    runs = _Runs(
+      none, none, mask.shape[2] + 2, (mask.shape[1] + 1) * (mask.shape[2] + 2)
+    )
     return Pieces(none, mask.shape, runs, none.astype(np.int32))
   runs = _find_runs(mask)
   labels = _label(runs)
@@ -116,7 +128,8 @@ def find_pieces(mask: np.ndarray) -> Pieces:
 
 
 def keep_largest(
-    mask: np.ndarray, count: int, out: np.ndarray | None = None) -> np.ndarray:
+  mask: np.ndarray, count: int, out: np.ndarray | None = None
+) -> np.ndarray:
   """Keeps the `count` largest connected components.
 
   Voxels are connected across faces. Of components of one size, that which
@@ -146,8 +159,7 @@ def _find_runs(mask: np.ndarray) -> _Runs:
   edges = []
   for index, plane in enumerate(mask):
     padded[:-1, 1:-1] = plane
-    edges.append(
-        np.flatnonzero(flat[1:] != flat[:-1]) + (1 + index * padded.size))
+    edges.append(np.flatnonzero(flat[1:] != flat[:-1]) + (1 + index * padded.size))
   edges = np.concatenate(edges)
   return _Runs(edges[0::2], edges[1::2], columns + 2, padded.size)
 
@@ -157,7 +169,8 @@ def _label(runs: _Runs) -> np.ndarray:
   pairs = [_touching(runs, runs.row_stride), _touching(runs, runs.slice_stride)]
   first, second = np.concatenate(pairs, axis=1)
   graph = scipy.sparse.coo_array(
-      (np.ones(len(first), np.int8), (first, second)), shape=(len(runs.starts),) * 2)
+    (np.ones(len(first), np.int8), (first, second)), shape=(len(runs.starts),) * 2
+  )
   return scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
 
 
@@ -171,14 +184,18 @@ def _touching(runs: _Runs, stride: int) -> np.ndarray:
 
 
 def _draw(
-    runs: _Runs, chosen: np.ndarray, offset: int, shape: tuple[int, int],
-    values: np.ndarray) -> np.ndarray:
+  runs: _Runs,
+  chosen: np.ndarray,
+  offset: int,
+  shape: tuple[int, int],
+  values: np.ndarray,
+) -> np.ndarray:
   """[row, column]: the values of the chosen runs of the slice at `offset`."""
   steps = np.zeros(runs.slice_stride + 1, values.dtype)
   steps[runs.starts[chosen] - offset] = values[chosen]
   steps[runs.ends[chosen] - offset] = -values[chosen]
   filled = np.cumsum(steps[:-1], dtype=values.dtype).reshape(-1, runs.row_stride)
-  return filled[:shape[0], 1:-1]
+  return filled[: shape[0], 1:-1]
 
 
 # Less of the largest piece changes neither box nor volume by more than noise.
@@ -244,8 +261,8 @@ class _Place:
 
 
 def keep_lungs(
-    mask: np.ndarray, affine: np.ndarray | None = None,
-    hu: np.ndarray | None = None) -> np.ndarray:
+  mask: np.ndarray, affine: np.ndarray | None = None, hu: np.ndarray | None = None
+) -> np.ndarray:
   """Reduces the network's masks, in place, to what is lung.
 
   The first lung is the largest piece that does not lie under another large one.
@@ -285,11 +302,12 @@ def _coarse_grid(pieces, largest, affine, hu) -> _Grid:
     strides = tuple(max(1, round(_GRID_MM / step)) for step in steps)
   orientation = orientations.io_orientation(affine)
   order = tuple(
-      int(np.flatnonzero(orientation[:, 0] == world)[0]) for world in (2, 1, 0))
+    int(np.flatnonzero(orientation[:, 0] == world)[0]) for world in (2, 1, 0)
+  )
   flips = tuple(axis for axis in range(3) if orientation[order[axis], 1] < 0)
   labels = np.flip(np.transpose(pieces.sampled(largest, strides), order), flips)
   if hu is not None:
-    hu = hu[::strides[0], ::strides[1], ::strides[2]]
+    hu = hu[:: strides[0], :: strides[1], :: strides[2]]
     hu = np.flip(np.transpose(hu, order), flips)
   steps_mm = np.linalg.norm(affine[:3, :3], axis=0) * strides
   return _Grid(labels, hu, steps_mm[list(order)], order, flips, strides)
@@ -312,11 +330,13 @@ def _lung_pieces(sizes, grid) -> list[int]:
 def _first_lung(rivals, grid) -> int:
   """The largest of the rivals that is neither plain gas nor bowel under another."""
   places = {piece: grid.labels == piece + 1 for piece in rivals}
-  real = [piece for piece, own in places.items()
-          if own.any() and not _is_plain_gas(own, grid)]
+  real = [
+    piece for piece, own in places.items() if own.any() and not _is_plain_gas(own, grid)
+  ]
   for piece in real:
-    if not any(_is_abdominal(places[piece], places[other])
-               for other in real if other != piece):
+    if not any(
+      _is_abdominal(places[piece], places[other]) for other in real if other != piece
+    ):
       return piece
   return real[0] if real else rivals[0]
 
@@ -326,8 +346,10 @@ def _may_be_lung(own, lungs, grid) -> bool:
     return False
   here, there = _place(own), _place(lungs)
   margin = _MARGIN * there.length[1]
-  return (here.centre[0] <= there.high[0]
-          and there.low[1] - margin <= here.centre[1] <= there.high[1] + margin)
+  return (
+    here.centre[0] <= there.high[0]
+    and there.low[1] - margin <= here.centre[1] <= there.high[1] + margin
+  )
 
 
 def _is_plain_gas(own, grid) -> bool:
@@ -368,8 +390,8 @@ def _cut_bridges(mask, grid, lungs) -> None:
   for hanging in _hanging(lungs, grid.steps_mm):
     rest = lungs & ~hanging
     if _is_abdominal(hanging, rest) and (
-        _is_plain_gas(hanging, grid)
-        or _place(hanging).centre[0] < _place(rest).low[0]):
+      _is_plain_gas(hanging, grid) or _place(hanging).centre[0] < _place(rest).low[0]
+    ):
       lungs = rest
       _clear(mask, grid.to_mask_axes(hanging), grid.strides)
 
@@ -377,19 +399,22 @@ def _cut_bridges(mask, grid, lungs) -> None:
 def _hanging(lungs, steps_mm) -> Iterator[np.ndarray]:
   """bool [z, y, x]: what hangs on the lungs' upper half by narrow bridges alone."""
   place = _place(lungs)
-  box = tuple(slice(max(0, low - 1), high + 2)
-              for low, high in zip(place.low, place.high))
+  box = tuple(
+    slice(max(0, low - 1), high + 2) for low, high in zip(place.low, place.high)
+  )
   top = int(place.low[0] + _LOW * place.length[0]) + 1
   box = (slice(box[0].start, top), *box[1:])
   part = lungs[box]
   # The lungs go on beyond the box's top: what lies outside takes nothing away.
-  cores, count = ndimage.label(ndimage.binary_erosion(
-      part, _ball(steps_mm, _NECK_MM), border_value=1))
+  cores, count = ndimage.label(
+    ndimage.binary_erosion(part, _ball(steps_mm, _NECK_MM), border_value=1)
+  )
   above = np.unique(cores[-1])  # These go on in the upper half.
   if np.isin(cores, above).all():  # Holds 0, what is no core.
     return
   nearest = ndimage.distance_transform_edt(
-      cores == 0, steps_mm, return_distances=False, return_indices=True)
+    cores == 0, steps_mm, return_distances=False, return_indices=True
+  )
   owner = np.where(part, cores[tuple(nearest)], 0)
   volumes_cm3 = np.bincount(owner.ravel()) * np.prod(steps_mm) / 1000
   for core in range(1, count + 1):
@@ -402,9 +427,10 @@ def _hanging(lungs, steps_mm) -> Iterator[np.ndarray]:
 def _ball(steps_mm, radius_mm) -> np.ndarray:
   """bool [z, y, x]: the voxels of a ball, its centre in the middle."""
   reach = [int(radius_mm / step) for step in steps_mm]
-  offsets = np.meshgrid(*(
-      np.arange(-many, many + 1) * step for many, step in zip(reach, steps_mm)),
-                        indexing='ij')
+  offsets = np.meshgrid(
+    *(np.arange(-many, many + 1) * step for many, step in zip(reach, steps_mm)),
+    indexing='ij',
+  )
   return np.sum(np.square(offsets), axis=0) <= radius_mm**2
 
 
@@ -413,4 +439,4 @@ def _clear(mask, coarse, strides) -> None:
   for index in np.flatnonzero(coarse.any(axis=(1, 2))):
     plane = coarse[index].repeat(strides[1], axis=0).repeat(strides[2], axis=1)
     slices = slice(index * strides[0], (index + 1) * strides[0])
-    mask[slices] &= ~plane[:mask.shape[1], :mask.shape[2]]
+    mask[slices] &= ~plane[: mask.shape[1], : mask.shape[2]]

@@ -39,8 +39,11 @@ class Lungs:
 
 
 def find_lungs(
-    mask: np.ndarray, voxel_volume_mm3: float, affine: np.ndarray | None = None,
-    hu: np.ndarray | None = None) -> Lungs:
+  mask: np.ndarray,
+  voxel_volume_mm3: float,
+  affine: np.ndarray | None = None,
+  hu: np.ndarray | None = None,
+) -> Lungs:
   """Reduces the network's masks to the lungs and takes the box of the case.
 
   Args:
@@ -62,15 +65,18 @@ def find_lungs(
   volume_cm3 = voxel_count * voxel_volume_mm3 / 1000
   if volume_cm3 < MIN_LUNG_VOLUME_CM3:
     raise errors.NoLungsError(
-        f'no lungs found: at least {MIN_LUNG_VOLUME_CM3} cm³ of lung are required, '
-        f'found {volume_cm3:.0f} cm³; give a CT series that shows the whole chest.')
+      f'no lungs found: at least {MIN_LUNG_VOLUME_CM3} cm³ of lung are required, '
+      f'found {volume_cm3:.0f} cm³; give a CT series that shows the whole chest.'
+    )
   box = largest_box(slice_boxes(mask))
   inside = int(np.count_nonzero(mask[:, box.rows, box.columns]))
   outside = 1 - inside / voxel_count
   warnings = ()
   if outside > MAX_OUTSIDE_FRACTION:
-    warnings = (f'{outside:.1%} of the lung lies outside the lung box, where '
-                'opacities are not seen.',)
+    warnings = (
+      f'{outside:.1%} of the lung lies outside the lung box, where '
+      'opacities are not seen.',
+    )
   return Lungs(mask, box, voxel_count, volume_cm3, outside, warnings)
 
 
@@ -99,7 +105,8 @@ def _box(plane: np.ndarray) -> results.LungBox | None:
     return None
   columns = np.flatnonzero(plane.any(axis=0))
   return results.LungBox(
-      int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+  )
 
 
 # Left and right, apical, middle and basal: regions of the lungs by the affine.
@@ -162,8 +169,10 @@ def find_regions(mask: np.ndarray, affine: np.ndarray) -> LungRegions:
   bottom, top = _bounds(ends, affine, _Z)
   third = (top - bottom) / 3
   return LungRegions(
-      affine, _midline(mask, affine, _bounds(ends, affine, _X)),
-      (bottom + third, top - third))
+    affine,
+    _midline(mask, affine, _bounds(ends, affine, _X)),
+    (bottom + third, top - third),
+  )
 
 
 def _coordinate(affine, axis, slice_, rows, columns):

@@ -51,5 +51,7 @@ def plane_turn(affine: np.ndarray) -> PlaneTurn:
   steps = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
   swapped = abs(steps[_X, _ROW]) > abs(steps[_X, _COLUMN])
   along_rows, along_columns = (_X, _Y) if swapped else (_Y, _X)
-  return PlaneTurn(bool(swapped), (
-      bool(steps[along_rows, _ROW] < 0), bool(steps[along_columns, _COLUMN] < 0)))
+  return PlaneTurn(
+    bool(swapped),
+    (bool(steps[along_rows, _ROW] < 0), bool(steps[along_columns, _COLUMN] < 0)),
+  )

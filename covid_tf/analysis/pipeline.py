@@ -27,8 +27,7 @@ _ROWS = 24
 Progress = bool | Callable[..., tqdm.tqdm]
 
 
-def progress_bar(
-    progress: Progress, *, total: int, desc: str, unit: str) -> tqdm.tqdm:
+def progress_bar(progress: Progress, *, total: int, desc: str, unit: str) -> tqdm.tqdm:
   """A bar, a context manager with `update`.
 
   Args:
@@ -50,14 +49,23 @@ def progress_bar(
     columns, rows = os.get_terminal_size(sys.stderr.fileno())
     columns, rows = columns or _COLUMNS, rows or _ROWS
   return tqdm.tqdm(
-      total=total, desc=desc, unit=unit, disable=False if is_notebook else None,
-      leave=False, ncols=columns, nrows=rows)
+    total=total,
+    desc=desc,
+    unit=unit,
+    disable=False if is_notebook else None,
+    leave=False,
+    ncols=columns,
+    nrows=rows,
+  )
 
 
 def analyze(
-    volume: volume_lib.CTVolume, models: interface.Models, *,
-    thresholds: results.Thresholds | None = None,
-    progress: Progress = True) -> results.CaseResult:
+  volume: volume_lib.CTVolume,
+  models: interface.Models,
+  *,
+  thresholds: results.Thresholds | None = None,
+  progress: Progress = True,
+) -> results.CaseResult:
   """Finds the lungs, localizes opacities and measures them.
 
   Args:
@@ -90,8 +98,8 @@ def analyze(
 
 
 def segment(
-    volume: volume_lib.CTVolume, models: interface.Models,
-    progress: Progress = True) -> np.ndarray:
+  volume: volume_lib.CTVolume, models: interface.Models, progress: Progress = True
+) -> np.ndarray:
   """uint8 [slice, row, column]: the network's lung masks of every slice, as stored."""
   mask = np.empty(volume.shape, np.uint8)
   turn = orientation.plane_turn(volume.affine)
@@ -100,13 +108,17 @@ def segment(
     with _counted_from(part.start):
       answer = models.segment_lungs(hu)
     mask[part] = turn.to_stored(
-        answers_lib.checked_lung_mask(answer, hu.shape, part.start))
+      answers_lib.checked_lung_mask(answer, hu.shape, part.start)
+    )
   return mask
 
 
 def explain(
-    volume: volume_lib.CTVolume, box: results.LungBox, models: interface.Models,
-    progress: Progress = True) -> results.SliceExplanation:
+  volume: volume_lib.CTVolume,
+  box: results.LungBox,
+  models: interface.Models,
+  progress: Progress = True,
+) -> results.SliceExplanation:
   """The classifier's answer for the lung crop of every slice, maps as stored.
 
   Slices without lung are asked too: the paper's score is over all slices.
@@ -126,39 +138,51 @@ def _check(volume, models, thresholds, progress) -> None:
   """Refuses what is of another kind, before anything is asked of it."""
   if not isinstance(volume, volume_lib.CTVolume):
     raise errors.UsageError(
-        'volume: a covid_tf.CTVolume is required, found '
-        f'{type(volume).__name__}; covid_tf.read_ct(path) makes one of files, '
-        'covid_tf.CTVolume(hu, affine) of an int16 array [slice, row, column].')
-  if not all(callable(getattr(models, name, None))
-             for name in ('segment_lungs', 'grad_cam')):
+      'volume: a covid_tf.CTVolume is required, found '
+      f'{type(volume).__name__}; covid_tf.read_ct(path) makes one of files, '
+      'covid_tf.CTVolume(hu, affine) of an int16 array [slice, row, column].'
+    )
+  if not all(
+    callable(getattr(models, name, None)) for name in ('segment_lungs', 'grad_cam')
+  ):
     raise errors.UsageError(
-        'models: an object with segment_lungs and grad_cam is required, found '
-        f'{type(models).__name__}; covid_tf.load_models(folder) or '
-        "covid_tf.connect('host:port') gives one.")
+      'models: an object with segment_lungs and grad_cam is required, found '
+      f'{type(models).__name__}; covid_tf.load_models(folder) or '
+      "covid_tf.connect('host:port') gives one."
+    )
   if not isinstance(thresholds, (results.Thresholds, type(None))):
     raise errors.UsageError(
-        'thresholds: covid_tf.Thresholds(...) or None is required, found '
-        f'{type(thresholds).__name__}.')
+      'thresholds: covid_tf.Thresholds(...) or None is required, found '
+      f'{type(thresholds).__name__}.'
+    )
   if not (callable(progress) or isinstance(progress, (bool, type(None)))):
     raise errors.UsageError(
-        'progress: True, False or a callable that makes a bar is required, found '
-        f'{type(progress).__name__}.')
+      'progress: True, False or a callable that makes a bar is required, found '
+      f'{type(progress).__name__}.'
+    )
 
 
 def _analyze_once(volume, models, thresholds, progress) -> results.CaseResult:
   with models.study() as pinned:
     lungs = lungs_lib.find_lungs(
-        segment(volume, pinned, progress), volume.voxel_volume_mm3, volume.affine,
-        volume.hu)
+      segment(volume, pinned, progress),
+      volume.voxel_volume_mm3,
+      volume.affine,
+      volume.hu,
+    )
     explanation = explain(volume, lungs.box, pinned, progress)
     identities = pinned.identities()
   map_ = localization.localize(
-      explanation, lungs.box, volume.shape, thresholds.slice_probability)
+    explanation, lungs.box, volume.shape, thresholds.slice_probability
+  )
   score = corona_score.corona_score(
-      map_, lungs, lungs_lib.find_regions(lungs.mask, volume.affine),
-      volume.voxel_volume_mm3, thresholds.map)
-  return _case_result(
-      volume, lungs, explanation, map_, score, thresholds, identities)
+    map_,
+    lungs,
+    lungs_lib.find_regions(lungs.mask, volume.affine),
+    volume.voxel_volume_mm3,
+    thresholds.map,
+  )
+  return _case_result(volume, lungs, explanation, map_, score, thresholds, identities)
 
 
 def _parts(count, progress, name):
@@ -178,39 +202,41 @@ def _counted_from(start):
     if not start or isinstance(error, errors.ModelVersionChangedError):
       raise
     raise type(error)(
-        f'{error} (Asked about slices {start} and up of the study: number 0 in this '
-        f'message is slice {start}.)') from error
+      f'{error} (Asked about slices {start} and up of the study: number 0 in this '
+      f'message is slice {start}.)'
+    ) from error
 
 
-def _case_result(
-    volume, lungs, explanation, map_, score, thresholds, identities):
+def _case_result(volume, lungs, explanation, map_, score, thresholds, identities):
   case_threshold = thresholds.case_corona_score_cm3
   return results.CaseResult(
-      corona_score_cm3=score.total_cm3,
-      corona_score_in_lung_cm3=score.in_lung_cm3,
-      corona_score_by_slice_cm3=score.by_slice_cm3,
-      corona_score_by_region_cm3=score.by_region_cm3,
-      case_detected=(
-          None if case_threshold is None else score.total_cm3 > case_threshold),
-      lung_volume_cm3=lungs.volume_cm3,
-      involved_lung_fraction=score.involved_lung_fraction,
-      lung_outside_box_fraction=lungs.outside_box_fraction,
-      slice_probability=explanation.covid_probability,
-      positive_slices=map_.slices,
-      lung_box=lungs.box,
-      lung_mask=lungs.mask,
-      localization=map_,
-      thresholds=thresholds,
-      models=identities,
-      warnings=volume.warnings + lungs.warnings,
-      shape=volume.shape,
-      spacing_mm=volume.spacing_mm,
-      voxel_volume_mm3=volume.voxel_volume_mm3,
-      affine=volume.affine,
-      study_uid=volume.study_uid,
-      series_uid=volume.series_uid,
-      acquisition_date=volume.acquisition_date,
-      patient_key=volume.patient_key,
-      software=version.SOFTWARE,
-      stored_grid=volume.stored_grid,
-      demo_models=any(model.is_demo for model in identities))
+    corona_score_cm3=score.total_cm3,
+    corona_score_in_lung_cm3=score.in_lung_cm3,
+    corona_score_by_slice_cm3=score.by_slice_cm3,
+    corona_score_by_region_cm3=score.by_region_cm3,
+    case_detected=(
+      None if case_threshold is None else score.total_cm3 > case_threshold
+    ),
+    lung_volume_cm3=lungs.volume_cm3,
+    involved_lung_fraction=score.involved_lung_fraction,
+    lung_outside_box_fraction=lungs.outside_box_fraction,
+    slice_probability=explanation.covid_probability,
+    positive_slices=map_.slices,
+    lung_box=lungs.box,
+    lung_mask=lungs.mask,
+    localization=map_,
+    thresholds=thresholds,
+    models=identities,
+    warnings=volume.warnings + lungs.warnings,
+    shape=volume.shape,
+    spacing_mm=volume.spacing_mm,
+    voxel_volume_mm3=volume.voxel_volume_mm3,
+    affine=volume.affine,
+    study_uid=volume.study_uid,
+    series_uid=volume.series_uid,
+    acquisition_date=volume.acquisition_date,
+    patient_key=volume.patient_key,
+    software=version.SOFTWARE,
+    stored_grid=volume.stored_grid,
+    demo_models=any(model.is_demo for model in identities),
+  )

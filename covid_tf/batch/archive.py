@@ -52,8 +52,8 @@ def listed_rows(source: pathlib.Path) -> tuple[Row, ...]:
   try:
     if not source.exists():
       raise errors.UsageError(
-          f'{source}: a folder, a list, a CSV or a DICOMDIR is required, found '
-          'nothing.')
+        f'{source}: a folder, a list, a CSV or a DICOMDIR is required, found nothing.'
+      )
     if source.is_dir() or _is_study_file(source):
       return (Row(source),)
   except OSError as error:
@@ -62,16 +62,17 @@ def listed_rows(source: pathlib.Path) -> tuple[Row, ...]:
   if source.suffix.lower() in _TABLE_SUFFIXES or _is_table(source, text):
     found = tuple(_table_rows(source, text))
   else:
-    found = tuple(Row(tables.path_of(line, source.parent))
-                  for line in tables.read_lines(text))
+    found = tuple(
+      Row(tables.path_of(line, source.parent)) for line in tables.read_lines(text)
+    )
   if not found:
     raise errors.UsageError(f'{source}: a list of paths is required, found it empty.')
   return found
 
 
 def listed_folders(
-    row: Row, problems: list[str], notes: list[str],
-    skip: str | None = None) -> Iterator[listing_lib.Folder]:
+  row: Row, problems: list[str], notes: list[str], skip: str | None = None
+) -> Iterator[listing_lib.Folder]:
   """Yields the folders of a row.
 
   Args:
@@ -102,8 +103,8 @@ def _chosen(paths: Iterable[pathlib.Path]) -> Iterator[listing_lib.Folder]:
     names[os.fspath(path.parent)].add(path.name)
   for folder in sorted(names):
     yield listing_lib.Folder(
-        folder, tuple(sorted(names[folder])), os.stat(folder).st_mtime_ns,
-        complete=False)
+      folder, tuple(sorted(names[folder])), os.stat(folder).st_mtime_ns, complete=False
+    )
 
 
 def _is_study_file(path: pathlib.Path) -> bool:
@@ -111,8 +112,11 @@ def _is_study_file(path: pathlib.Path) -> bool:
   if not path.is_file():  # To look into a pipe would take from what it holds.
     path.stat()
     return False
-  return (path.suffix.lower() == '.zip' or discovery.is_nifti_file(path)
-          or discovery.is_dicom_file(path))
+  return (
+    path.suffix.lower() == '.zip'
+    or discovery.is_nifti_file(path)
+    or discovery.is_dicom_file(path)
+  )
 
 
 def _is_dicomdir(path: pathlib.Path) -> bool:
@@ -122,7 +126,8 @@ def _is_dicomdir(path: pathlib.Path) -> bool:
 def _is_table(source: pathlib.Path, text: str) -> bool:
   """Whether a text has a table's header, and no path of that name as its first line."""
   return tables.has_header(text, (_COLUMN,)) and not os.path.lexists(
-      source.parent / tables.read_lines(text)[0])
+    source.parent / tables.read_lines(text)[0]
+  )
 
 
 def _table_rows(source: pathlib.Path, text: str) -> Iterator[Row]:
@@ -133,8 +138,9 @@ def _table_rows(source: pathlib.Path, text: str) -> Iterator[Row]:
       raise errors.UsageError(f'{where}: {problem}.')
     if not path or (series_uid and not elements.legal_uid(series_uid)):
       raise errors.UsageError(
-          f'{where}: a path, and a series_uid of digits and dots or none, are '
-          'required; correct the line.')
+        f'{where}: a path, and a series_uid of digits and dots or none, are '
+        'required; correct the line.'
+      )
     yield Row(tables.path_of(path, source.parent), series_uid or None)
 
 
@@ -145,14 +151,16 @@ def _text(source: pathlib.Path) -> str:
     raise _unreadable(source, error) from None
   if size > _MOST_LIST_BYTES:
     raise errors.UsageError(
-        f'{source}: a list of paths in UTF-8 is required, found a file of {size} '
-        f'bytes; {_REMEDY}.')
+      f'{source}: a list of paths in UTF-8 is required, found a file of {size} '
+      f'bytes; {_REMEDY}.'
+    )
   return tables.read_text(source, _REMEDY)
 
 
 def _unreadable(source: pathlib.Path, error: OSError) -> errors.UsageError:
   return errors.UsageError(
-      f'{source}: cannot be read ({error.strerror}); make it readable.')
+    f'{source}: cannot be read ({error.strerror}); make it readable.'
+  )
 
 
 # What folders held when they were last listed: a second start reads few headers.
@@ -179,8 +187,8 @@ def load_index(path: str | os.PathLike) -> dict[str, listing_lib.FolderListing]:
 
 
 def save_index(
-    path: str | os.PathLike,
-    listings: Iterable[listing_lib.FolderListing]) -> None:
+  path: str | os.PathLike, listings: Iterable[listing_lib.FolderListing]
+) -> None:
   """Replaces an index. Folders with problems are left out, to be tried again.
 
   Raises:
@@ -201,22 +209,37 @@ def default_index_path(output: pathlib.Path) -> pathlib.Path:
 
 def _fields(listing) -> list:
   studies = [
-      [getattr(study, field.name) for field in dataclasses.fields(study)
-       if field.name != 'folder'] for study in listing.studies]
+    [
+      getattr(study, field.name)
+      for field in dataclasses.fields(study)
+      if field.name != 'folder'
+    ]
+    for study in listing.studies
+  ]
   return [listing.path, listing.changed_ns, studies, listing.zips, listing.niftis]
 
 
 def _listing(line: str) -> listing_lib.FolderListing:
   path, changed_ns, studies, zips, niftis = json.loads(line)
   return listing_lib.FolderListing(
-      path, changed_ns,
-      tuple(_study(path, *fields) for fields in studies), tuple(zips), tuple(niftis))
+    path,
+    changed_ns,
+    tuple(_study(path, *fields) for fields in studies),
+    tuple(zips),
+    tuple(niftis),
+  )
 
 
 def _study(folder, study_uid, series_uids, images, size, digest, names):
   return listing_lib.FolderStudy(
-      folder, study_uid, tuple(series_uids), images, size, digest,
-      None if names is None else tuple(names))
+    folder,
+    study_uid,
+    tuple(series_uids),
+    images,
+    size,
+    digest,
+    None if names is None else tuple(names),
+  )
 
 
 _FOLDERS_A_TASK = 16
@@ -227,9 +250,13 @@ Map = Callable[[Callable, Iterable], Iterator]
 
 
 def find_studies(
-    source: str | os.PathLike, *, index_path: str | os.PathLike | None = None,
-    map_: Map = map, skip: str | os.PathLike | None = None,
-    identify: listing_lib.Identify = header.identify) -> listing_lib.Archive:
+  source: str | os.PathLike,
+  *,
+  index_path: str | os.PathLike | None = None,
+  map_: Map = map,
+  skip: str | os.PathLike | None = None,
+  identify: listing_lib.Identify = header.identify,
+) -> listing_lib.Archive:
   """Finds every study of an archive, without decoding a pixel.
 
   Args:
@@ -254,7 +281,8 @@ def find_studies(
   notes: list[str] = []
   known = {} if index_path is None else load_index(index_path)
   listing = _Listing(
-      rows, known, problems, notes, None if skip is None else os.path.realpath(skip))
+    rows, known, problems, notes, None if skip is None else os.path.realpath(skip)
+  )
   tasks = _batched(listing.new_folders(), _FOLDERS_A_TASK)
   for listed in map_(functools.partial(_list_all, identify=identify), tasks):
     for key, folder in listed:
@@ -293,8 +321,7 @@ class _Listing:
   def new_folders(self) -> Iterator[listing_lib.Folder]:
     """Walks all rows; yields what the index does not know, each folder once."""
     for row in self._rows:
-      for folder in listed_folders(
-          row, self._problems, self._notes, self._skip):
+      for folder in listed_folders(row, self._problems, self._notes, self._skip):
         key = _key(folder)
         self._keys_of_row[row][key] = None
         if key in self.folders:
@@ -316,8 +343,10 @@ class _Listing:
     keys = collections.defaultdict(dict)
     for row in self._rows:
       keys[row.series_uid].update(self._keys_of_row[row])
-    return {series_uid: [self.folders[key] for key in of_series]
-            for series_uid, of_series in keys.items()}
+    return {
+      series_uid: [self.folders[key] for key in of_series]
+      for series_uid, of_series in keys.items()
+    }
 
 
 def _key(folder: listing_lib.Folder):
@@ -325,8 +354,9 @@ def _key(folder: listing_lib.Folder):
 
 
 def _list_all(folders, identify):
-  return [(_key(folder), listing_lib.list_folder(folder, identify))
-          for folder in folders]
+  return [
+    (_key(folder), listing_lib.list_folder(folder, identify)) for folder in folders
+  ]
 
 
 def _batched(items: Iterator, count: int) -> Iterator[tuple]:
@@ -339,14 +369,17 @@ def _with_series(found: Iterable[listing_lib.Study], series_uid: str):
   """Studies of rows that name a series, for that series only."""
   found = list(found)
   fitting = [study for study in found if series_uid in study.series_uids] or [
-      dataclasses.replace(
-          study, refusal=f'the series {series_uid} of the list is not among its '
-          f'{len(study.series_uids)} CT series; correct the list.')
-      for study in found]
+    dataclasses.replace(
+      study,
+      refusal=f'the series {series_uid} of the list is not among its '
+      f'{len(study.series_uids)} CT series; correct the list.',
+    )
+    for study in found
+  ]
   return [
-      dataclasses.replace(
-          study, key=f'{study.key}_{series_uid}', series_uid=series_uid)
-      for study in fitting]
+    dataclasses.replace(study, key=f'{study.key}_{series_uid}', series_uid=series_uid)
+    for study in fitting
+  ]
 
 
 def _unique(found: Iterable[listing_lib.Study]) -> Iterator[listing_lib.Study]:

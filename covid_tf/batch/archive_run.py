@@ -18,6 +18,7 @@ from covid_tf.storage import files
 
 # What an earlier run left: which studies are done, and which may not be touched.
 
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
   """What is to be done.
@@ -32,9 +33,13 @@ class Plan:
 
 
 def plan_run(
-    found: Iterable[listing.Study], stored: Mapping[str, records.Record],
-    configuration: scoring.Configuration, output: str | os.PathLike, *,
-    redo: bool) -> Plan:
+  found: Iterable[listing.Study],
+  stored: Mapping[str, records.Record],
+  configuration: scoring.Configuration,
+  output: str | os.PathLike,
+  *,
+  redo: bool,
+) -> Plan:
   """Sets aside what is done.
 
   A refusal stands as long as files and configuration are the same; a failure is
@@ -70,13 +75,15 @@ def plan_run(
   if foreign and not redo:
     difference = configuration.difference(output, foreign[0])
     raise errors.UsageError(
-        f'--output {output}: results of one configuration are required, found '
-        f'{len(foreign)} of another ({difference}); give --redo to score them again, '
-        'or another --output.')
+      f'--output {output}: results of one configuration are required, found '
+      f'{len(foreign)} of another ({difference}); give --redo to score them again, '
+      'or another --output.'
+    )
   if changed and not redo:
     raise errors.UsageError(
-        f'--output {output}: {changed} scored studies have other files now; give '
-        '--redo to score them again, or another --output.')
+      f'--output {output}: {changed} scored studies have other files now; give '
+      '--redo to score them again, or another --output.'
+    )
   return Plan(tuple(still_open), dict(already))
 
 
@@ -133,14 +140,21 @@ def exclusive(output: str | os.PathLike) -> Iterator[pathlib.Path]:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       raise errors.UsageError(
-          f'--output {output}: another covid-tf batch is at work there; wait for it, '
-          'or give another --output.') from None
+        f'--output {output}: another covid-tf batch is at work there; wait for it, '
+        'or give another --output.'
+      ) from None
     yield output
 
 
 def run(
-    archive: listing.Archive, scorer: scoring.Scorer, map_studies: MapStudies,
-    stop: threading.Event, *, redo: bool = False, on_cluster: bool = False) -> Outcome:
+  archive: listing.Archive,
+  scorer: scoring.Scorer,
+  map_studies: MapStudies,
+  stop: threading.Event,
+  *,
+  redo: bool = False,
+  on_cluster: bool = False,
+) -> Outcome:
   """Scores what is not scored yet; call it inside `exclusive(scorer.output)`.
 
   Args:
@@ -162,14 +176,15 @@ def run(
   output = scorer.output
   scoring.remove_leftovers(output, _LEFTOVER_AGE_ON_CLUSTER_S if on_cluster else 0)
   stored = {record.key: record for record in records.read_records(output)}
-  plan = plan_run(
-      archive.studies, stored, scorer.configuration, output, redo=redo)
+  plan = plan_run(archive.studies, stored, scorer.configuration, output, redo=redo)
   records.start_manifest(output, stored, {study.key for study in plan.open})
   scorer.configuration.save(output)
   guard = _Guard(stop)
   not_reached = {study.key for study in plan.open}
-  with (records.Appender(output) as rows,
-        progress_lib.Progress(len(plan.open)) as progress):
+  with (
+    records.Appender(output) as rows,
+    progress_lib.Progress(len(plan.open)) as progress,
+  ):
     try:
       for study, value in map_studies(scorer, iter(plan.open)):
         record = _record(scorer, study, value)
@@ -187,8 +202,12 @@ def run(
 def _record(scorer, study, value) -> records.Record:
   if not isinstance(value, records.Lost):
     return value
-  return scoring.store(scorer.output, scoring.end_record(
-      study, records.FAILED, value.reason, scorer.configuration.digest, 0.0))
+  return scoring.store(
+    scorer.output,
+    scoring.end_record(
+      study, records.FAILED, value.reason, scorer.configuration.digest, 0.0
+    ),
+  )
 
 
 class _Guard:
@@ -209,9 +228,12 @@ class _Guard:
     if record.status == records.UNWRITTEN:
       self._end(errors.OutputError(record.reason))
     elif sum(self._failures) == _MOST_FAILURES_IN_A_ROW:
-      self._end(errors.ModelError(
+      self._end(
+        errors.ModelError(
           f'{_MOST_FAILURES_IN_A_ROW} studies failed one after the other, the last '
-          f'with: {record.reason}'))
+          f'with: {record.reason}'
+        )
+      )
 
   def _end(self, error: errors.CovidTFError) -> None:
     self.error = self.error or error
@@ -240,8 +262,9 @@ def summary_lines(outcome: Outcome, archive: listing.Archive) -> list[str]:
     result += [f'  {seconds:8.1f} s  {key}' for seconds, key in progress.slowest]
   if progress.reasons:
     result.append('Without a score, by reason (all of them are in the manifest):')
-    result += map(_reason, sorted(
-        progress.reasons.values(), key=lambda reason: -reason.count))
+    result += map(
+      _reason, sorted(progress.reasons.values(), key=lambda reason: -reason.count)
+    )
   if archive.problems or archive.notes:
     result.append('Not looked into:')
     result += [f'  {line}' for line in (*archive.problems, *archive.notes)]

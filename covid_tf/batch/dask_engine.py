@@ -21,8 +21,13 @@ _PAUSE_S = 0.05
 
 
 def map_dask(
-    function: Callable, studies: Iterable, address: str, stop: threading.Event, *,
-    window: int = WINDOW) -> Iterator[tuple[Any, Any]]:
+  function: Callable,
+  studies: Iterable,
+  address: str,
+  stop: threading.Event,
+  *,
+  window: int = WINDOW,
+) -> Iterator[tuple[Any, Any]]:
   """See `engines.map_studies`.
 
   Args:
@@ -59,14 +64,24 @@ def _ended(client, function, studies, stop, window) -> Iterator[tuple]:
   def submitted(count: int) -> list:
     chosen = [] if stop.is_set() else list(itertools.islice(studies, count))
     # Not pure: two studies that look alike are two all the same.
-    futures = client.map(
-        _Ending(function), chosen, key='study', retries=records.MOST_DEATHS, pure=False,
-        batch_size=1000) if chosen else []
+    futures = (
+      client.map(
+        _Ending(function),
+        chosen,
+        key='study',
+        retries=records.MOST_DEATHS,
+        pure=False,
+        batch_size=1000,
+      )
+      if chosen
+      else []
+    )
     in_hand.update(zip((future.key for future in futures), chosen))
     return futures
 
   ended = as_completed(
-      submitted(window), loop=client.loop, with_results=True, raise_errors=False)
+    submitted(window), loop=client.loop, with_results=True, raise_errors=False
+  )
   # What a worker has begun when `stop` is set, it finishes without a report.
   while in_hand and not stop.is_set():
     _require_scheduler(client)
@@ -106,7 +121,8 @@ def _value(gathered):
   if type(error).__name__ == 'KilledWorker':
     return records.lost_by_deaths()
   return records.Lost(
-      f'{type(error).__name__} on a worker; is the same covid-tf installed there?')
+    f'{type(error).__name__} on a worker; is the same covid-tf installed there?'
+  )
 
 
 def _require_scheduler(client) -> None:
@@ -116,8 +132,9 @@ def _require_scheduler(client) -> None:
 
 def _vanished() -> errors.ClusterError:
   return errors.ClusterError(
-      'the scheduler went away; results so far are whole. Start it and the same '
-      'command again to go on.')
+    'the scheduler went away; results so far are whole. Start it and the same '
+    'command again to go on.'
+  )
 
 
 @contextlib.contextmanager
@@ -126,19 +143,22 @@ def _client(address: str):
     import distributed
   except ImportError:
     raise errors.UsageError(
-        '--scheduler requires Dask, found none; in a checkout of covid_tf: '
-        "pip install '.[dask]'.") from None
+      '--scheduler requires Dask, found none; in a checkout of covid_tf: '
+      "pip install '.[dask]'."
+    ) from None
   try:
     client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
   except (OSError, ValueError, TimeoutError) as error:
     raise errors.ClusterError(
-        f'--scheduler {address}: a running Dask scheduler is required, found none '
-        f'({type(error).__name__}).') from None
+      f'--scheduler {address}: a running Dask scheduler is required, found none '
+      f'({type(error).__name__}).'
+    ) from None
   with contextlib.closing(client):
     try:
       client.wait_for_workers(1, timeout=_FIRST_WORKER_S)
     except TimeoutError:
       raise errors.ClusterError(
-          f'--scheduler {address}: no worker came within {_FIRST_WORKER_S} s; start '
-          'some with dask worker.') from None
+        f'--scheduler {address}: no worker came within {_FIRST_WORKER_S} s; start '
+        'some with dask worker.'
+      ) from None
     yield client

@@ -55,8 +55,10 @@ def serve_worker(connection, function: Callable, environment: dict[str, str]) ->
     else:
       send(VALUE, number, value)
 
-  with warnings.catch_warnings(action='ignore'), futures.ThreadPoolExecutor(
-      STUDIES_AT_A_TIME) as pool:
+  with (
+    warnings.catch_warnings(action='ignore'),
+    futures.ThreadPoolExecutor(STUDIES_AT_A_TIME) as pool,
+  ):
     try:
       send(READY)
       while (message := connection.recv()) is not None:
@@ -68,8 +70,8 @@ def serve_worker(connection, function: Callable, environment: dict[str, str]) ->
 
 
 def map_local(
-    function: Callable, studies: Iterable, processes: int,
-    stop: threading.Event) -> Iterator[tuple[Any, Any]]:
+  function: Callable, studies: Iterable, processes: int, stop: threading.Event
+) -> Iterator[tuple[Any, Any]]:
   """See `engines.map_studies`."""
   crew = _Crew(function, processes)
   try:
@@ -95,7 +97,8 @@ class _Worker:
     context = multiprocessing.get_context('spawn')
     self.connection, theirs = context.Pipe()
     self.process = context.Process(
-        target=serve_worker, args=(theirs, function, environment), daemon=True)
+      target=serve_worker, args=(theirs, function, environment), daemon=True
+    )
     self.process.start()
     theirs.close()  # So that the pipe closes with the process.
     self.tasks: dict[int, _Task] = {}
@@ -136,9 +139,11 @@ class _Crew:
       if not any(worker.tasks for worker in self._workers):
         return
       for connection in connection_lib.wait(
-          [worker.connection for worker in self._workers]):
-        yield from self._heard(next(
-            worker for worker in self._workers if worker.connection is connection))
+        [worker.connection for worker in self._workers]
+      ):
+        yield from self._heard(
+          next(worker for worker in self._workers if worker.connection is connection)
+        )
 
   def end(self) -> None:
     """Lets idle workers go and kills busy ones."""
@@ -194,9 +199,10 @@ class _Crew:
       self._deaths_before_ready += 1
       if self._deaths_before_ready >= records.MOST_DEATHS:
         raise errors.ClusterError(
-            'worker processes must start, but the last of '
-            f'{records.MOST_DEATHS} {process_end.how(code)} before it did: '
-            f'{process_end.remedy(code)}.')
+          'worker processes must start, but the last of '
+          f'{records.MOST_DEATHS} {process_end.how(code)} before it did: '
+          f'{process_end.remedy(code)}.'
+        )
     self._workers[self._workers.index(worker)] = self._hired()
     for task in worker.tasks.values():
       task.deaths += worker.is_ready
@@ -216,9 +222,12 @@ _Value = TypeVar('_Value')
 
 
 def map_studies(
-    function: Callable[[_Item], _Value], studies: Iterable[_Item], *,
-    processes: int = 1, scheduler: str | None = None,
-    stop: threading.Event | None = None,
+  function: Callable[[_Item], _Value],
+  studies: Iterable[_Item],
+  *,
+  processes: int = 1,
+  scheduler: str | None = None,
+  stop: threading.Event | None = None,
 ) -> Iterator[tuple[_Item, _Value | records.Lost]]:
   """Applies a function to every study, in processes that may die.
 
@@ -242,6 +251,7 @@ def map_studies(
     return map_local(function, studies, processes, stop)
   # Here, because Dask is an extra.
   from covid_tf.batch import dask_engine
+
   return dask_engine.map_dask(function, studies, scheduler, stop)
 
 
@@ -252,6 +262,7 @@ def dashboard(scheduler: str) -> str:
     errors.ClusterError: there is no such scheduler.
   """
   from covid_tf.batch import dask_engine
+
   return dask_engine.dashboard(scheduler)
 
 

@@ -12,6 +12,7 @@ from covid_tf.readers import sources
 
 # What an archive holds: studies, and the files that each is made of.
 
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
   """The files of one study in one folder.
@@ -35,8 +36,10 @@ class Place:
     if names is None:
       with os.scandir(self.folder) as entries:
         names = sorted(
-            entry.name for entry in entries
-            if entry.is_file() or sources.leads_nowhere(entry.path))
+          entry.name
+          for entry in entries
+          if entry.is_file() or sources.leads_nowhere(entry.path)
+        )
     return [os.path.join(self.folder, name) for name in names]
 
 
@@ -87,6 +90,7 @@ class Archive:
 
 # Every folder below a root with its files; always ends, reports what it left out.
 
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Folder:
   """A folder as the walk saw it.
@@ -109,8 +113,11 @@ class Folder:
 
 
 def walk(
-    root: str | os.PathLike, problems: list[str], notes: list[str],
-    skip: str | None = None) -> Iterator[Folder]:
+  root: str | os.PathLike,
+  problems: list[str],
+  notes: list[str],
+  skip: str | None = None,
+) -> Iterator[Folder]:
   """Yields the folders below `root` that hold files, `root` included.
 
   Links to regular files are followed, those to folders are not, so a loop of them is
@@ -138,17 +145,19 @@ def walk(
       names, inner = _listed(path, links)
     except OSError as error:
       problems.append(
-          f'{path}: cannot be listed ({error.strerror}), so its studies are missing; '
-          'make it readable and start again.')
+        f'{path}: cannot be listed ({error.strerror}), so its studies are missing; '
+        'make it readable and start again.'
+      )
       continue
     waiting.extend(os.path.join(path, name) for name in reversed(inner))
     if names:
-      yield Folder(path, tuple(names), changed_ns,
-                   links_skipped=links.skipped > skipped)
+      yield Folder(
+        path, tuple(names), changed_ns, links_skipped=links.skipped > skipped
+      )
   for note in links.notes():
     notes.append(
-        f'{os.fspath(root)}: {note}; list the folders that they lead to, if they '
-        'matter.')
+      f'{os.fspath(root)}: {note}; list the folders that they lead to, if they matter.'
+    )
 
 
 def _listed(path: str, links: discovery.Links) -> tuple[list[str], list[str]]:
@@ -158,8 +167,11 @@ def _listed(path: str, links: discovery.Links) -> tuple[list[str], list[str]]:
     for entry in sorted(entries, key=lambda entry: entry.name):
       if entry.is_symlink():
         dangling = len(links.dangling)
-        if links.is_file(entry.path) or len(links.dangling) > dangling or (
-            _is_study_by_name(entry.name) and sources.leads_nowhere(entry.path)):
+        if (
+          links.is_file(entry.path)
+          or len(links.dangling) > dangling
+          or (_is_study_by_name(entry.name) and sources.leads_nowhere(entry.path))
+        ):
           names.append(entry.name)
       elif entry.is_dir():
         if entry.name not in discovery.NO_FOLDERS:
@@ -222,9 +234,7 @@ class FolderListing:
   problems: tuple[str, ...] = ()
 
 
-def list_folder(
-    folder: Folder, identify: Identify = header.identify
-) -> FolderListing:
+def list_folder(folder: Folder, identify: Identify = header.identify) -> FolderListing:
   """Groups the files of a folder by study; reads headers only.
 
   Args:
@@ -239,7 +249,8 @@ def list_folder(
   for name in folder.names:
     path = os.path.join(folder.path, name)
     if _is_study_by_name(name) and not (
-        sources.leads_nowhere(path) or discovery.is_dicom_file(path)):
+      sources.leads_nowhere(path) or discovery.is_dicom_file(path)
+    ):
       (niftis if discovery.is_nifti(name) else zips).append(name)
       continue
     try:
@@ -252,29 +263,37 @@ def list_folder(
       if sources.leads_nowhere(path):
         dangling.append((name, _NOTHING))
         continue
-      problems.append(f'{path}: cannot be read ({error.strerror}); its study may lack '
-                      'a slice.')
+      problems.append(
+        f'{path}: cannot be read ({error.strerror}); its study may lack a slice.'
+      )
       continue
     if not identity.whole:
       broken.append((name, identity))
     elif identity.modality in ('CT', ''):
       images[identity.study_uid].append((name, identity))
   if broken and not images:
-    problems.append(f'{folder.path}: {len(broken)} damaged DICOM file(s) and no whole '
-                    'CT image.')
+    problems.append(
+      f'{folder.path}: {len(broken)} damaged DICOM file(s) and no whole CT image.'
+    )
   if dangling:
     # Also so that the listing is not kept: fetching files does not change a folder.
-    problems.append(f'{folder.path}: {discovery.dangling(len(dangling))}; '
-                    f'{discovery.FETCH}')
+    problems.append(
+      f'{folder.path}: {discovery.dangling(len(dangling))}; {discovery.FETCH}'
+    )
   broken += [pair for pair in dangling if not _is_study_by_name(pair[0])]
   studies = tuple(
-      _folder_study(folder, uid, images[uid], broken,
-                    alone=folder.complete and not folder.links_skipped
-                    and len(images) == 1)
-      for uid in sorted(images))
+    _folder_study(
+      folder,
+      uid,
+      images[uid],
+      broken,
+      alone=folder.complete and not folder.links_skipped and len(images) == 1,
+    )
+    for uid in sorted(images)
+  )
   return FolderListing(
-      folder.path, folder.changed_ns, studies, tuple(zips), tuple(niftis),
-      tuple(problems))
+    folder.path, folder.changed_ns, studies, tuple(zips), tuple(niftis), tuple(problems)
+  )
 
 
 def _is_study_by_name(name: str) -> bool:
@@ -285,10 +304,14 @@ def _is_study_by_name(name: str) -> bool:
 def image_digests(identities) -> list[int]:
   """A number for each image, from its UID and size."""
   return [
-      int.from_bytes(hashlib.blake2b(
-          f'{identity.image_uid}/{identity.size}'.encode(),
-          digest_size=_DIGEST_BITS // 8).digest(), 'big')
-      for identity in identities]
+    int.from_bytes(
+      hashlib.blake2b(
+        f'{identity.image_uid}/{identity.size}'.encode(), digest_size=_DIGEST_BITS // 8
+      ).digest(),
+      'big',
+    )
+    for identity in identities
+  ]
 
 
 def _folder_study(folder, study_uid, images, broken, alone: bool) -> FolderStudy:
@@ -297,19 +320,24 @@ def _folder_study(folder, study_uid, images, broken, alone: bool) -> FolderStudy
   # A damaged file without a series may be a slice of any study here; the reader
   # decides what that means.
   names = [name for name, _ in images] + [
-      name for name, identity in broken if identity.series_uid in series | {''}]
+    name for name, identity in broken if identity.series_uid in series | {''}
+  ]
   return FolderStudy(
-      folder=folder.path, study_uid=study_uid, series_uids=tuple(sorted(series)),
-      images=len(images), size=sum(identity.size for identity in identities),
-      digest=sum(image_digests(identities)) % (1 << _DIGEST_BITS),
-      names=None if alone else tuple(sorted(names)))
+    folder=folder.path,
+    study_uid=study_uid,
+    series_uids=tuple(sorted(series)),
+    images=len(images),
+    size=sum(identity.size for identity in identities),
+    digest=sum(image_digests(identities)) % (1 << _DIGEST_BITS),
+    names=None if alone else tuple(sorted(names)),
+  )
 
 
 # From what folders hold to the studies of an archive, each exactly once.
 
+
 def group_studies(
-    listings: Iterable[FolderListing], root: str, *,
-    identify: Identify = header.identify
+  listings: Iterable[FolderListing], root: str, *, identify: Identify = header.identify
 ) -> list[Study]:
   """Joins a study's folders, sets copies aside, refuses what contradicts itself.
 
@@ -337,8 +365,11 @@ def group_studies(
 def _single_file(path: str, kind: str, root: str) -> Study:
   status = os.stat(path)
   return Study(
-      _derived(kind, path, root), '', path=path,
-      fingerprint=_digest(f'{status.st_size}/{status.st_mtime_ns}'))
+    _derived(kind, path, root),
+    '',
+    path=path,
+    fingerprint=_digest(f'{status.st_size}/{status.st_mtime_ns}'),
+  )
 
 
 def _joined(key: str, parts, identify) -> Study:
@@ -350,15 +381,19 @@ def _joined(key: str, parts, identify) -> Study:
   kept = list(first_by_digest.values())
   refusal = _contradiction(kept, identify) if len(kept) > 1 else None
   warnings = tuple(
-      f'the same {part.images} images lie in a second place too; one was read'
-      for part in copies)
+    f'the same {part.images} images lie in a second place too; one was read'
+    for part in copies
+  )
   return Study(
-      key, kept[0].study_uid,
-      places=tuple(Place(part.folder, part.names) for part in kept),
-      series_uids=tuple(sorted({uid for part in kept for uid in part.series_uids})),
-      copies=tuple(Place(part.folder, part.names) for part in copies),
-      fingerprint=_digest(sorted((part.digest, part.images) for part in kept)),
-      warnings=warnings, refusal=refusal)
+    key,
+    kept[0].study_uid,
+    places=tuple(Place(part.folder, part.names) for part in kept),
+    series_uids=tuple(sorted({uid for part in kept for uid in part.series_uids})),
+    copies=tuple(Place(part.folder, part.names) for part in copies),
+    fingerprint=_digest(sorted((part.digest, part.images) for part in kept)),
+    warnings=warnings,
+    refusal=refusal,
+  )
 
 
 def _contradiction(parts, identify) -> str | None:
@@ -369,9 +404,10 @@ def _contradiction(parts, identify) -> str | None:
       other = seen.setdefault(image_uid, part)
       if other is not part:
         return (
-            f'two folders hold differing copies of the study, with {other.images} and '
-            f'{part.images} images; each image is required once or in equal copies: '
-            'remove the copy that is not wanted.')
+          f'two folders hold differing copies of the study, with {other.images} and '
+          f'{part.images} images; each image is required once or in equal copies: '
+          'remove the copy that is not wanted.'
+        )
   return None
 
 
@@ -379,8 +415,12 @@ def _image_uids(part: FolderStudy, identify) -> set[str]:
   uids = set()
   for path in Place(part.folder, part.names).files():
     identity = None if sources.leads_nowhere(path) else identify(path)
-    if identity and identity.whole and identity.study_uid == part.study_uid and (
-        identity.modality in ('CT', '')):
+    if (
+      identity
+      and identity.whole
+      and identity.study_uid == part.study_uid
+      and (identity.modality in ('CT', ''))
+    ):
       uids.add(identity.image_uid)
   return uids
 

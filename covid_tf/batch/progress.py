@@ -52,10 +52,16 @@ class Progress:
     self._name = name
     self._start = time.monotonic()
     self._bar = tqdm.tqdm(
-        total=total, unit='study', file=self._stream, smoothing=0.1,
-        disable=not self._stream.isatty(), **_size(self._stream), bar_format=(
-            '{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {remaining} left'
-            '{postfix}'))
+      total=total,
+      unit='study',
+      file=self._stream,
+      smoothing=0.1,
+      disable=not self._stream.isatty(),
+      **_size(self._stream),
+      bar_format=(
+        '{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {remaining} left{postfix}'
+      ),
+    )
     self.counts: collections.Counter = collections.Counter()
     self.reasons: dict[str, Reason] = {}
     self.slowest: list[tuple[float, str]] = []
@@ -84,17 +90,21 @@ class Progress:
     if record.reason:
       kind = re.sub(r'[\d.]+', '#', record.reason)
       self.reasons.setdefault(kind, Reason(record.reason)).add(record.key)
-    self.slowest = sorted(
-        [*self.slowest, (record.seconds, record.key)], reverse=True)[:_SLOWEST_KEPT]
+    self.slowest = sorted([*self.slowest, (record.seconds, record.key)], reverse=True)[
+      :_SLOWEST_KEPT
+    ]
 
   def _tell(self) -> None:
     """Says every minute how far it is, also while no study ends for long."""
     while not self._ended.wait(_LINE_EVERY_S):
       with self._changing:
         if self._bar.disable:
-          print(f'{self._name}: {self.done} of {self._total} studies, '
-                f'{self._state()}, {self._time_left()} left', file=self._stream,
-                flush=True)
+          print(
+            f'{self._name}: {self.done} of {self._total} studies, '
+            f'{self._state()}, {self._time_left()} left',
+            file=self._stream,
+            flush=True,
+          )
         else:
           self._bar.set_postfix_str(self._state())
 
@@ -114,8 +124,9 @@ class Progress:
     return _duration(3600 * (self._total - self.done) / self.studies_per_hour)
 
   def _state(self) -> str:
-    counts = ', '.join(f'{count} {status}' for status, count in sorted(
-        self.counts.items()))
+    counts = ', '.join(
+      f'{count} {status}' for status, count in sorted(self.counts.items())
+    )
     return f'{self.studies_per_hour:.0f} studies/h: {counts or "none yet"}'
 
 

@@ -91,7 +91,8 @@ def read_record(folder: str | os.PathLike) -> Record | None:
   if record.key != os.path.basename(folder):
     return None
   if record.status == SCORED and not os.path.exists(
-      os.path.join(folder, result_json.FILE_NAME)):
+    os.path.join(folder, result_json.FILE_NAME)
+  ):
     return None
   return record
 
@@ -134,8 +135,8 @@ def rebuild_manifest(output: str | os.PathLike) -> dict[str, Record]:
 
 
 def start_manifest(
-    output: str | os.PathLike, stored: Mapping[str, Record],
-    still_open: Set[str]) -> None:
+  output: str | os.PathLike, stored: Mapping[str, Record], still_open: Set[str]
+) -> None:
   """Writes the manifest that a run appends to: one row for each study once.
 
   Args:
@@ -146,8 +147,10 @@ def start_manifest(
   Raises:
     errors.OutputError: it cannot be written.
   """
-  write_manifest(pathlib.Path(output) / MANIFEST_FILE, (
-      record for key, record in stored.items() if key not in still_open))
+  write_manifest(
+    pathlib.Path(output) / MANIFEST_FILE,
+    (record for key, record in stored.items() if key not in still_open),
+  )
 
 
 def write_manifest(path: str | os.PathLike, rows: Iterable[Record]) -> None:
@@ -204,8 +207,9 @@ class Appender:
 
   def _explained(self, error: OSError) -> errors.OutputError:
     return errors.OutputError(
-        f'{self._path}: cannot be written ({error.strerror}); the results are whole, '
-        'and the manifest is made anew at the next start.')
+      f'{self._path}: cannot be written ({error.strerror}); the results are whole, '
+      'and the manifest is made anew at the next start.'
+    )
 
 
 def _values(record: Record) -> list:
@@ -242,6 +246,7 @@ def lost_by_deaths(exit_code: int | None = None) -> Lost:
     exit_code: of the last of them; None if it is not known, as on a cluster.
   """
   return Lost(
-      f'its worker process died {MOST_DEATHS} times and {process_end.how(exit_code)} '
-      f'the last time: {process_end.remedy(exit_code)}; or read the study alone with '
-      'covid-tf inspect.')
+    f'its worker process died {MOST_DEATHS} times and {process_end.how(exit_code)} '
+    f'the last time: {process_end.remedy(exit_code)}; or read the study alone with '
+    'covid-tf inspect.'
+  )

@@ -139,7 +139,8 @@ _away_until: dict[str, float] = {}  # Of this process, by address.
 
 
 def answered(
-    servers: Sequence[str], key: str, ask: Callable[[str], _Answer]) -> _Answer:
+  servers: Sequence[str], key: str, ask: Callable[[str], _Answer]
+) -> _Answer:
   """Asks the server of a study, or the next one if that one fails.
 
   One server gives all answers of a study: another one starts it anew. A server is
@@ -218,8 +219,11 @@ class Scorer:
     except errors.StudyRefusedError as error:
       # A file that is out of reach today is no property of the study.
       away = _out_of_reach(study)
-      end = (records.FAILED, away) if away else (
-          records.REFUSED, _for_a_manifest(str(error), study))
+      end = (
+        (records.FAILED, away)
+        if away
+        else (records.REFUSED, _for_a_manifest(str(error), study))
+      )
     except errors.OutputError as error:
       return self._record(study, records.UNWRITTEN, str(error), started)
     except errors.CovidTFError as error:
@@ -230,59 +234,88 @@ class Scorer:
     return store(self.output, record)
 
   def _is_final(self, record, study) -> bool:
-    return (record.status in (records.SCORED, records.REFUSED)
-            and record.configuration == self.configuration.digest
-            and record.fingerprint == study.fingerprint)
+    return (
+      record.status in (records.SCORED, records.REFUSED)
+      and record.configuration == self.configuration.digest
+      and record.fingerprint == study.fingerprint
+    )
 
   def _scored(self, study, folder, started) -> records.Record:
     volume = _read(
-        study, patient_key_file=self.patient_key_file, **self.configuration.reading)
+      study, patient_key_file=self.patient_key_file, **self.configuration.reading
+    )
     read_end = time.monotonic()
     with _MODELS_TURN:
       waited = time.monotonic() - read_end
       result = answered(
-          self.servers, study.key, lambda server: pipeline.analyze(
-              volume, _models(self.open_models, server),
-              thresholds=self.configuration.thresholds, progress=False))
+        self.servers,
+        study.key,
+        lambda server: pipeline.analyze(
+          volume,
+          _models(self.open_models, server),
+          thresholds=self.configuration.thresholds,
+          progress=False,
+        ),
+      )
     if model_triples(result.models) != self.configuration.models:
       raise errors.ModelError(
-          'the models changed while the archive was scored; start again to score the '
-          'rest, with --redo or another --output if the new models are to stay.')
+        'the models changed while the archive was scored; start again to score the '
+        'rest, with --redo or another --output if the new models are to stay.'
+      )
     result = dataclasses.replace(result, warnings=study.warnings + result.warnings)
     with files.replacing_directory(folder) as temporary:
       scored_study.write_all(
-          temporary, result, volume, demo_models=self.demo_models,
-          with_report=self.with_reports)
+        temporary,
+        result,
+        volume,
+        demo_models=self.demo_models,
+        with_report=self.with_reports,
+      )
       record = self._record(study, records.SCORED, '', started + waited, result)
       records.write_record(temporary, record)
     return record
 
   def _record(
-      self, study, status, reason, started,
-      result: results.CaseResult | None = None) -> records.Record:
+    self, study, status, reason, started, result: results.CaseResult | None = None
+  ) -> records.Record:
     return end_record(
-        study, status, reason, self.configuration.digest,
-        time.monotonic() - started, result)
+      study,
+      status,
+      reason,
+      self.configuration.digest,
+      time.monotonic() - started,
+      result,
+    )
 
 
 def end_record(
-    study: listing.Study, status: str, reason: str, configuration: str,
-    seconds: float, result: results.CaseResult | None = None) -> records.Record:
+  study: listing.Study,
+  status: str,
+  reason: str,
+  configuration: str,
+  seconds: float,
+  result: results.CaseResult | None = None,
+) -> records.Record:
   """The record of a study that has ended, with or without a result."""
   now = datetime.datetime.now(datetime.UTC)
   return records.Record(
-      key=study.key, status=status, reason=reason,
-      study_uid=result.study_uid if result else study.study_uid,
-      series_uid=result.series_uid if result else study.series_uid or '',
-      corona_score_cm3=result and result.corona_score_cm3,
-      involved_lung_fraction=result and result.involved_lung_fraction,
-      lung_volume_cm3=result and result.lung_volume_cm3,
-      case_detected=result and result.case_detected,
-      slice_count=result and result.shape[0],
-      warnings=len(result.warnings) if result else 0,
-      seconds=round(seconds, 3), host=socket.gethostname(),
-      finished=now.strftime('%Y-%m-%dT%H:%M:%SZ'),
-      configuration=configuration, fingerprint=study.fingerprint)
+    key=study.key,
+    status=status,
+    reason=reason,
+    study_uid=result.study_uid if result else study.study_uid,
+    series_uid=result.series_uid if result else study.series_uid or '',
+    corona_score_cm3=result and result.corona_score_cm3,
+    involved_lung_fraction=result and result.involved_lung_fraction,
+    lung_volume_cm3=result and result.lung_volume_cm3,
+    case_detected=result and result.case_detected,
+    slice_count=result and result.shape[0],
+    warnings=len(result.warnings) if result else 0,
+    seconds=round(seconds, 3),
+    host=socket.gethostname(),
+    finished=now.strftime('%Y-%m-%dT%H:%M:%SZ'),
+    configuration=configuration,
+    fingerprint=study.fingerprint,
+  )
 
 
 def store(output: str | os.PathLike, record: records.Record) -> records.Record:
@@ -322,30 +355,29 @@ def _read(study: listing.Study, **options):
   if study.series_uid is not None:
     options['select'] = None  # A series that the list names comes before the rule.
   if study.path:
-    return readers.read_ct(
-        study.path, series_uid=study.series_uid, **options)
+    return readers.read_ct(study.path, series_uid=study.series_uid, **options)
   try:
     _require_equal_copies(study)
     paths = [path for place in study.places for path in place.files()]
   except OSError as error:
-    raise errors.CTReadError(
-        f'a file cannot be read ({error.strerror}).') from None
+    raise errors.CTReadError(f'a file cannot be read ({error.strerror}).') from None
   return readers.read_files(paths, study.series_uid, name=study.key, **options)
 
 
 def _out_of_reach(study: listing.Study) -> str | None:
   """Why the files of a study cannot be opened; None if they can."""
   try:
-    paths = [path for place in (*study.places, *study.copies)
-             for path in place.files()]
+    paths = [path for place in (*study.places, *study.copies) for path in place.files()]
     for path in (*paths, study.path) if study.path else paths:
       if sources.leads_nowhere(path):
         continue  # In a folder that is within reach.
       with open(path, 'rb'):
         pass
   except OSError as error:
-    return (f'a file of the study cannot be read ({error.strerror}); was the archive '
-            'moved or unmounted meanwhile?')
+    return (
+      f'a file of the study cannot be read ({error.strerror}); was the archive '
+      'moved or unmounted meanwhile?'
+    )
   return None
 
 
@@ -368,8 +400,9 @@ def _require_equal_copies(study: listing.Study) -> None:
   for place in study.copies:
     if not _file_digests(place) <= kept:
       raise errors.CTReadError(
-          'two folders hold copies of the study whose bytes differ; remove the copy '
-          'that is not wanted.')
+        'two folders hold copies of the study whose bytes differ; remove the copy '
+        'that is not wanted.'
+      )
 
 
 def _file_digests(place: listing.Place) -> set[bytes]:

@@ -43,8 +43,8 @@ class Label:
 
 
 def read_labels(
-    path: pathlib.Path | str,
-    severity_order: Sequence[str] = ()) -> tuple[Label, ...]:
+  path: pathlib.Path | str, severity_order: Sequence[str] = ()
+) -> tuple[Label, ...]:
   """Reads the labels of a cohort.
 
   Args:
@@ -67,8 +67,12 @@ def read_labels(
       labels.append(_label(row, severity_order))
     except ValueError as error:
       problems.append((row.number, str(error)))
-  for check in (_repeated_studies, _divided_patients, _unordered_times,
-                _grades_spelled_twice):
+  for check in (
+    _repeated_studies,
+    _divided_patients,
+    _unordered_times,
+    _grades_spelled_twice,
+  ):
     problems.extend(check(labels))
   if problems:
     raise errors.UsageError(_refusal(path, problems))
@@ -80,8 +84,9 @@ def _label(row: tables.TableRow, severity_order: Sequence[str]) -> Label:
   blank = [name for name in _REQUIRED if not cells[name]]
   if blank:
     raise ValueError(f'{" and ".join(blank)} must not be blank')
-  problem = (tables.uid_problem('study_uid', cells['study_uid']) or
-             tables.patient_problem('patient_id', cells['patient_id']))
+  problem = tables.uid_problem(
+    'study_uid', cells['study_uid']
+  ) or tables.patient_problem('patient_id', cells['patient_id'])
   if problem:
     raise ValueError(problem)
   covid = tables.truth(cells['covid'])
@@ -89,13 +94,19 @@ def _label(row: tables.TableRow, severity_order: Sequence[str]) -> Label:
     raise ValueError(f'covid must be 0 or 1, found {cells["covid"]!r}')
   severity = cells['severity'] or None
   if severity and not covid:
-    raise ValueError(
-        'a study with covid 0 must have a blank severity, found a grade')
+    raise ValueError('a study with covid 0 must have a blank severity, found a grade')
   if severity and severity_order and severity not in severity_order:
     raise ValueError(
-        f'severity must be one of {", ".join(severity_order)}, found {severity!r}')
-  return Label(row.number, cells['study_uid'], cells['patient_id'], covid, severity,
-               _time_point(row))
+      f'severity must be one of {", ".join(severity_order)}, found {severity!r}'
+    )
+  return Label(
+    row.number,
+    cells['study_uid'],
+    cells['patient_id'],
+    covid,
+    severity,
+    _time_point(row),
+  )
 
 
 def _time_point(row: tables.TableRow) -> float | datetime.datetime | None:
@@ -114,8 +125,8 @@ def _time_point(row: tables.TableRow) -> float | datetime.datetime | None:
     moment = datetime.datetime.fromisoformat(text)
   except ValueError:
     raise ValueError(
-        'time_point must be a number or an ISO date such as 2020-03-15, '
-        f'found {text!r}') from None
+      f'time_point must be a number or an ISO date such as 2020-03-15, found {text!r}'
+    ) from None
   if moment.tzinfo:  # In one zone, since their order is what counts.
     moment = moment.astimezone(datetime.UTC)
   return moment
@@ -128,9 +139,14 @@ def _repeated_studies(labels: Iterable[Label]) -> Iterable[tuple[int, str]]:
     if earlier is label:
       continue
     same = dataclasses.replace(label, row=earlier.row) == earlier
-    yield label.row, (
-        f'repeats the study of row {earlier.row}' if same else
-        f'contradicts row {earlier.row} about the same study')
+    yield (
+      label.row,
+      (
+        f'repeats the study of row {earlier.row}'
+        if same
+        else f'contradicts row {earlier.row} about the same study'
+      ),
+    )
 
 
 def _divided_patients(labels: Iterable[Label]) -> Iterable[tuple[int, str]]:
@@ -138,9 +154,13 @@ def _divided_patients(labels: Iterable[Label]) -> Iterable[tuple[int, str]]:
   for label in labels:
     earlier = first.setdefault(label.patient_id, label)
     if earlier.covid != label.covid and earlier.study_uid != label.study_uid:
-      yield label.row, (
+      yield (
+        label.row,
+        (
           f'covid {label.covid:d} contradicts row {earlier.row}, which gives '
-          f'covid {earlier.covid:d} to the same patient')
+          f'covid {earlier.covid:d} to the same patient'
+        ),
+      )
 
 
 def _unordered_times(labels: Sequence[Label]) -> Iterable[tuple[int, str]]:
@@ -148,15 +168,20 @@ def _unordered_times(labels: Sequence[Label]) -> Iterable[tuple[int, str]]:
   times = [label.time_point for label in labels]
   kinds = {type(time) for time in times if time is not None}
   if len(kinds) > 1:
-    row = next(label.row for label in labels
-               if isinstance(label.time_point, datetime.datetime))
+    row = next(
+      label.row for label in labels if isinstance(label.time_point, datetime.datetime)
+    )
     yield row, 'time_point is a date here and a number elsewhere; use one of them'
     return
   zoned = [label for label in labels if getattr(label.time_point, 'tzinfo', None)]
   if zoned and len(zoned) < sum(time is not None for time in times):
-    yield zoned[0].row, (
+    yield (
+      zoned[0].row,
+      (
         'time_point has a time zone here and none elsewhere; give all of them one, '
-        'or none')
+        'or none'
+      ),
+    )
     return
   by_patient = {}
   for label in labels:
@@ -165,13 +190,21 @@ def _unordered_times(labels: Sequence[Label]) -> Iterable[tuple[int, str]]:
     seen = {}
     for label in studies.values() if len(studies) > 1 else ():
       if label.time_point is None:
-        yield label.row, (
+        yield (
+          label.row,
+          (
             'time_point must not be blank: the patient has several studies, and '
-            'only the first is analyzed')
+            'only the first is analyzed'
+          ),
+        )
       elif label.time_point in seen:
-        yield label.row, (
+        yield (
+          label.row,
+          (
             'time_point must differ from that of the same patient in row '
-            f'{seen[label.time_point]}: which study came first?')
+            f'{seen[label.time_point]}: which study came first?'
+          ),
+        )
       seen.setdefault(label.time_point, label.row)
 
 
@@ -182,15 +215,20 @@ def _grades_spelled_twice(labels: Iterable[Label]) -> Iterable[tuple[int, str]]:
       continue
     earlier = first.setdefault(label.severity.casefold(), label)
     if earlier.severity != label.severity:
-      yield label.row, (
+      yield (
+        label.row,
+        (
           f'severity {label.severity!r} and {earlier.severity!r} (row {earlier.row}) '
-          'differ only in capitals; spell a grade one way')
+          'differ only in capitals; spell a grade one way'
+        ),
+      )
 
 
 def _refusal(path: pathlib.Path | str, problems: list[tuple[int, str]]) -> str:
   problems = sorted(problems)
-  shown = '; '.join(f'row {row}: {text}' for row, text in
-                    problems[:_MOST_PROBLEMS_SHOWN])
+  shown = '; '.join(
+    f'row {row}: {text}' for row, text in problems[:_MOST_PROBLEMS_SHOWN]
+  )
   more = len(problems) - _MOST_PROBLEMS_SHOWN
   more = f'; and {more} more' if more > 0 else ''
   return f'{path}: {len(problems)} problem(s) with the labels: {shown}{more}.'
@@ -201,6 +239,7 @@ def _refusal(path: pathlib.Path | str, problems: list[tuple[int, str]]) -> str:
 # A patient who was scanned five times is one patient. Counting all five would make
 # every interval too narrow, and severity is asked of the first scan in the paper
 # (section 3.2).
+
 
 @dataclasses.dataclass(frozen=True)
 class Patient:
@@ -240,8 +279,8 @@ class Cohort:
 
 
 def first_time_points(
-    labels: Sequence[Label],
-    results: Sequence[results_lib.StudyResult]) -> Cohort:
+  labels: Sequence[Label], results: Sequence[results_lib.StudyResult]
+) -> Cohort:
   """Joins labels to results and keeps the first study of every patient.
 
   Args:
@@ -259,8 +298,9 @@ def first_time_points(
   labelled = {label.study_uid for label in labels}
   if not labelled & scored.keys():
     raise errors.UsageError(
-        f'at least one study must be both labelled and scored, found {len(labelled)} '
-        f'labels and {len(scored)} results with no study_uid in common.')
+      f'at least one study must be both labelled and scored, found {len(labelled)} '
+      f'labels and {len(scored)} results with no study_uid in common.'
+    )
   _check_patient_keys(labels, scored)
   by_patient = {}
   for label in labels:
@@ -277,10 +317,12 @@ def first_time_points(
     patients.append(_patient(with_result[0], scored[with_result[0].study_uid]))
     later.extend(label.study_uid for label in with_result[1:])
   return Cohort(
-      tuple(sorted(patients, key=lambda patient: patient.study_uid)),
-      tuple(sorted(later)), tuple(sorted(first_missing)),
-      tuple(sorted(labelled - scored.keys())),
-      tuple(str(scored[uid].path) for uid in sorted(scored.keys() - labelled)))
+    tuple(sorted(patients, key=lambda patient: patient.study_uid)),
+    tuple(sorted(later)),
+    tuple(sorted(first_missing)),
+    tuple(sorted(labelled - scored.keys())),
+    tuple(str(scored[uid].path) for uid in sorted(scored.keys() - labelled)),
+  )
 
 
 def _patient(label: Label, result: results_lib.StudyResult) -> Patient:
@@ -288,8 +330,8 @@ def _patient(label: Label, result: results_lib.StudyResult) -> Patient:
 
 
 def _check_patient_keys(
-    labels: Sequence[Label],
-    scored: dict[str, results_lib.StudyResult]) -> None:
+  labels: Sequence[Label], scored: dict[str, results_lib.StudyResult]
+) -> None:
   """One key under two patient_ids: one patient, counted twice."""
   first = {}
   for label in labels:
@@ -299,6 +341,7 @@ def _check_patient_keys(
     earlier = first.setdefault(result.patient_key, label)
     if earlier.patient_id != label.patient_id:
       raise errors.UsageError(
-          f'labels, row {label.row}: one patient_id per patient is required, but its '
-          f'result has the patient_key of row {earlier.row}, which names another '
-          'patient_id; correct one of the rows.')
+        f'labels, row {label.row}: one patient_id per patient is required, but its '
+        f'result has the patient_key of row {earlier.row}, which names another '
+        'patient_id; correct one of the rows.'
+      )

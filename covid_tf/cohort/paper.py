@@ -4,9 +4,10 @@ Source of all: O. Gozes, M. Frid-Adar, N. Sagie, H. Zhang, W. Ji, H. Greenspan,
 "Coronavirus Detection and Analysis on Chest CT with Deep Learning", 2020.
 """
 
-
-CITATION = ('Gozes O et al. Coronavirus Detection and Analysis on Chest CT with '
-            'Deep Learning. 2020.')
+CITATION = (
+  'Gozes O et al. Coronavirus Detection and Analysis on Chest CT with '
+  'Deep Learning. 2020.'
+)
 
 # Section 3.2, Fig. 4: patients confirmed by RT-PCR against negative ones.
 POSITIVE_PATIENTS = 109
@@ -22,12 +23,14 @@ NON_SEVERE_PATIENTS = 36
 # non-severe first. Hence no name is given to either figure.
 MEDIANS_CM3_AS_LISTED = (61.5, 227.5)
 MEDIANS_NOTE = (
-    'The text gives the medians 61.5 and 227.5 cm³ and lists severe first, which '
-    'word for word makes the severe the lower; the caption of Fig. 4 lists '
-    'non-severe first. Both are quoted, neither is assumed.')
+  'The text gives the medians 61.5 and 227.5 cm³ and lists severe first, which '
+  'word for word makes the severe the lower; the caption of Fig. 4 lists '
+  'non-severe first. Both are quoted, neither is assumed.'
+)
 FIGURE_NOTE = (
-    'The caption of Fig. 4 calls panel a what the text calls panel b (box plot and '
-    'ROC); the figures here are named by what they show.')
+  'The caption of Fig. 4 calls panel a what the text calls panel b (box plot and '
+  'ROC); the figures here are named by what they show.'
+)
 RANK_SUM_P_VALUE = 0.0064
 
 # Section 3.1: held-out slices, threshold 0.5. It gives no interval, no figure for
@@ -50,25 +53,26 @@ KEY_SLICES_PER_CLUSTER = 4
 def as_dict() -> dict:
   """The figures of detection and severity, as cohort.json holds them."""
   return {
-      'source': CITATION,
-      'detection': {
-          'n_positive': POSITIVE_PATIENTS,
-          'n_negative': NEGATIVE_PATIENTS,
-          'auc': AUC,
-          'auc_ci95': list(AUC_CI95),
-      },
-      'severity': {
-          'n_severe': SEVERE_PATIENTS,
-          'n_non_severe': NON_SEVERE_PATIENTS,
-          'medians_cm3_as_listed': list(MEDIANS_CM3_AS_LISTED),
-          'medians_note': MEDIANS_NOTE,
-          'figure_note': FIGURE_NOTE,
-          'rank_sum_p_value': RANK_SUM_P_VALUE,
-      },
+    'source': CITATION,
+    'detection': {
+      'n_positive': POSITIVE_PATIENTS,
+      'n_negative': NEGATIVE_PATIENTS,
+      'auc': AUC,
+      'auc_ci95': list(AUC_CI95),
+    },
+    'severity': {
+      'n_severe': SEVERE_PATIENTS,
+      'n_non_severe': NON_SEVERE_PATIENTS,
+      'medians_cm3_as_listed': list(MEDIANS_CM3_AS_LISTED),
+      'medians_note': MEDIANS_NOTE,
+      'figure_note': FIGURE_NOTE,
+      'rank_sum_p_value': RANK_SUM_P_VALUE,
+    },
   }
 
 
 # Numbers as a paper prints them.
+
 
 def p_value(value: float) -> str:
   """'p = 0.0064', 'p < 0.0001'."""

@@ -36,7 +36,8 @@ class FailedStudy:
 
 
 def result_files(
-    root: pathlib.Path, failed: list[FailedStudy]) -> Iterator[pathlib.Path]:
+  root: pathlib.Path, failed: list[FailedStudy]
+) -> Iterator[pathlib.Path]:
   """Yields result files; adds the studies that end without one to `failed`.
 
   A folder that ends without a result is a failed study where its neighbours have
@@ -54,8 +55,8 @@ def result_files(
 
 
 def _search(
-    folder: pathlib.Path, failed: list[FailedStudy],
-    seen: set[str]) -> Iterator[pathlib.Path]:
+  folder: pathlib.Path, failed: list[FailedStudy], seen: set[str]
+) -> Iterator[pathlib.Path]:
   seen.add(os.path.realpath(folder))
   try:
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -69,8 +70,11 @@ def _search(
   elif OWN_OUTPUT in names:
     return
   # A name with a dot in front is a result that is still being written.
-  folders = [folder / entry.name for entry in entries
-             if entry.is_dir() and not entry.name.startswith('.')]
+  folders = [
+    folder / entry.name
+    for entry in entries
+    if entry.is_dir() and not entry.name.startswith('.')
+  ]
   among_results = any((inner / result_json.FILE_NAME).exists() for inner in folders)
   for inner in folders:
     if os.path.realpath(inner) in seen:  # A link may lead back up.
@@ -87,8 +91,11 @@ def _was_a_study(folder: pathlib.Path) -> bool:
     names = {entry.name for entry in os.scandir(folder)}
   except OSError:
     return False  # Listed when it is searched.
-  return not names or any(name in names for name in scored_study.FILE_NAMES) or (
-      _noted_reason(folder, names) is not None)
+  return (
+    not names
+    or any(name in names for name in scored_study.FILE_NAMES)
+    or (_noted_reason(folder, names) is not None)
+  )
 
 
 def _add_failure(folder: pathlib.Path, failed: list[FailedStudy]) -> None:
@@ -99,10 +106,12 @@ def _add_failure(folder: pathlib.Path, failed: list[FailedStudy]) -> None:
     return
   names = {entry.name for entry in entries}
   if names & {result_json.FILE_NAME, OWN_OUTPUT} or any(
-      entry.is_dir() for entry in entries):
+    entry.is_dir() for entry in entries
+  ):
     return
-  failed.append(FailedStudy(
-      folder, _noted_reason(folder, names) or f'no {result_json.FILE_NAME}'))
+  failed.append(
+    FailedStudy(folder, _noted_reason(folder, names) or f'no {result_json.FILE_NAME}')
+  )
 
 
 def _noted_reason(folder: pathlib.Path, names: set[str]) -> str | None:
@@ -124,8 +133,11 @@ def _noted_reason(folder: pathlib.Path, names: set[str]) -> str | None:
 CORONA_SCORE = 'corona_score_cm3'
 # Numbers of a result that also grow with disease, for the paired comparison.
 SECOND_SCORES = (
-    'involved_lung_fraction', 'corona_score_in_lung_cm3', 'positive_slice_fraction',
-    'highest_slice_probability')
+  'involved_lung_fraction',
+  'corona_score_in_lung_cm3',
+  'positive_slice_fraction',
+  'highest_slice_probability',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,18 +160,23 @@ class Provenance:
   software: str = ''
 
 
-def provenance_of(
-    path: pathlib.Path, stored: result_json.StoredResult) -> Provenance:
+def provenance_of(path: pathlib.Path, stored: result_json.StoredResult) -> Provenance:
   """What made a stored result."""
   return Provenance(
-      path, stored.schema_version,
-      {model.name: (str(model.version), model.card_sha256) for model in stored.models},
-      {'slice_probability': stored.thresholds.slice_probability,
-       'map': stored.thresholds.map}, stored.software)
+    path,
+    stored.schema_version,
+    {model.name: (str(model.version), model.card_sha256) for model in stored.models},
+    {
+      'slice_probability': stored.thresholds.slice_probability,
+      'map': stored.thresholds.map,
+    },
+    stored.software,
+  )
 
 
 def require_comparable(
-    provenances: Sequence[Provenance], allow_mixed: bool = False) -> tuple[str, ...]:
+  provenances: Sequence[Provenance], allow_mixed: bool = False
+) -> tuple[str, ...]:
   """Refuses results whose scores do not compare.
 
   Args:
@@ -175,27 +192,37 @@ def require_comparable(
   """
   warnings = []
   for kind, key, in_words in (
-      ('schema versions', lambda made: made.schema_version,
-       lambda made: str(made.schema_version)),
-      ('models', lambda made: sorted(made.models.items()), _models_in_words),
-      ('slice and map thresholds', lambda made: sorted(made.thresholds.items()),
-       _thresholds_in_words)):
+    (
+      'schema versions',
+      lambda made: made.schema_version,
+      lambda made: str(made.schema_version),
+    ),
+    ('models', lambda made: sorted(made.models.items()), _models_in_words),
+    (
+      'slice and map thresholds',
+      lambda made: sorted(made.thresholds.items()),
+      _thresholds_in_words,
+    ),
+  ):
     groups = {}
     for made in provenances:
       groups.setdefault(repr(key(made)), []).append(made)
     if len(groups) == 1:
       continue
     found = '; '.join(
-        f'{in_words(members[0])} in {len(members)} ({members[0].path}, …)'
-        for members in groups.values())
+      f'{in_words(members[0])} in {len(members)} ({members[0].path}, …)'
+      for members in groups.values()
+    )
     if not allow_mixed:
       raise errors.UsageError(
-          f'results of one kind are required, found {len(groups)} {kind}: {found}. '
-          'Their scores do not compare: score all studies alike, or pass '
-          '--allow-mixed.')
+        f'results of one kind are required, found {len(groups)} {kind}: {found}. '
+        'Their scores do not compare: score all studies alike, or pass '
+        '--allow-mixed.'
+      )
     warnings.append(
-        f'Mixed results were asked for, with different {kind}: {found}. Their scores '
-        'do not compare.')
+      f'Mixed results were asked for, with different {kind}: {found}. Their scores '
+      'do not compare.'
+    )
   return tuple(warnings)
 
 
@@ -206,21 +233,31 @@ def software_warnings(provenances: Sequence[Provenance]) -> tuple[str, ...]:
   CHANGELOG.md names those that do.
   """
   versions = sorted({made.software for made in provenances if made.software})
-  return () if len(versions) < 2 else (
+  return (
+    ()
+    if len(versions) < 2
+    else (
       f'The results were made by {", ".join(versions)}: whether the score changed '
-      'between them is in CHANGELOG.md.',)
+      'between them is in CHANGELOG.md.',
+    )
+  )
 
 
 def _models_in_words(made: Provenance) -> str:
-  return ', '.join(
+  return (
+    ', '.join(
       f'{name} version {version or "unknown"} (card {digest[:12] or "unknown"})'
-      for name, (version, digest) in sorted(made.models.items())) or 'none named'
+      for name, (version, digest) in sorted(made.models.items())
+    )
+    or 'none named'
+  )
 
 
 def _thresholds_in_words(made: Provenance) -> str:
-  return ', '.join(
-      f'{name} {value}' for name, value in sorted(
-          made.thresholds.items())) or 'none named'
+  return (
+    ', '.join(f'{name} {value}' for name, value in sorted(made.thresholds.items()))
+    or 'none named'
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,11 +290,12 @@ class StudyResult:
   def provenance(self) -> Provenance:
     """What made its scores, besides the CT."""
     return Provenance(
-        self.path, self.schema_version, self.models, self.thresholds, self.software)
+      self.path, self.schema_version, self.models, self.thresholds, self.software
+    )
 
 
 def load_results(
-    root: pathlib.Path | str
+  root: pathlib.Path | str,
 ) -> tuple[tuple[StudyResult, ...], tuple[FailedStudy, ...]]:
   """Finds and reads the results below `root`, at any depth.
 
@@ -274,7 +312,7 @@ def load_results(
   if not root.exists():
     raise errors.UsageError(f'{root}: a folder of results is required, found nothing.')
   results, failed = [], []
-  for path in ([root] if root.is_file() else result_files(root, failed)):
+  for path in [root] if root.is_file() else result_files(root, failed):
     try:
       results.append(_read(path))
     except (OSError, ValueError) as error:
@@ -282,8 +320,9 @@ def load_results(
   if not results:
     seen = f'; {len(failed)} failed, the first: {failed[0].reason}' if failed else ''
     raise errors.UsageError(
-        f'{root}: at least one usable {result_json.FILE_NAME} is required below it, '
-        f'found none{seen}.')
+      f'{root}: at least one usable {result_json.FILE_NAME} is required below it, '
+      f'found none{seen}.'
+    )
   _check_unique(results)
   return tuple(results), tuple(sorted(failed, key=lambda study: str(study.path)))
 
@@ -303,19 +342,24 @@ def _study_result(path: pathlib.Path, content: dict) -> StudyResult:
   score = _number(content.get(CORONA_SCORE))
   if score is None or score < 0:
     raise ValueError(
-        f'{CORONA_SCORE} must be a finite number not below 0, found '
-        f'{content.get(CORONA_SCORE)!r}')
+      f'{CORONA_SCORE} must be a finite number not below 0, found '
+      f'{content.get(CORONA_SCORE)!r}'
+    )
   thresholds = content.get('thresholds')
   for name in ('study_uid', 'patient_key'):
     if not isinstance(content.get(name), str | None):
       raise ValueError(f'{name} must be text')
   return StudyResult(
-      path, content.get('study_uid') or path.parent.name,
-      {CORONA_SCORE: score} | _second_scores(content),
-      content.get('schema_version'), _models(content.get('models')),
-      {name: value for name, value in (thresholds or {}).items()
-       if 'case' not in name}, content.get('patient_key'),
-      result_json.is_demo(content), str(content.get('software') or ''))
+    path,
+    content.get('study_uid') or path.parent.name,
+    {CORONA_SCORE: score} | _second_scores(content),
+    content.get('schema_version'),
+    _models(content.get('models')),
+    {name: value for name, value in (thresholds or {}).items() if 'case' not in name},
+    content.get('patient_key'),
+    result_json.is_demo(content),
+    str(content.get('software') or ''),
+  )
 
 
 def _second_scores(content: dict) -> dict[str, float]:
@@ -331,12 +375,17 @@ def _second_scores(content: dict) -> dict[str, float]:
 
 def _models(entries) -> dict[str, tuple[str, str]]:
   if isinstance(entries, dict):
-    entries = [{'name': name} | (entry if isinstance(entry, dict) else
-                                 {'card_sha256': entry})
-               for name, entry in entries.items()]
-  return {str(entry['name']): (str(entry.get('version', '')),
-                               str(entry.get('card_sha256', '')))
-          for entry in entries or ()}
+    entries = [
+      {'name': name} | (entry if isinstance(entry, dict) else {'card_sha256': entry})
+      for name, entry in entries.items()
+    ]
+  return {
+    str(entry['name']): (
+      str(entry.get('version', '')),
+      str(entry.get('card_sha256', '')),
+    )
+    for entry in entries or ()
+  }
 
 
 def _number(value) -> float | None:
@@ -351,5 +400,6 @@ def _check_unique(results: Sequence[StudyResult]) -> None:
     earlier = first.setdefault(result.study_uid, result)
     if earlier is not result:
       raise errors.UsageError(
-          f'one result per study is required, found two for {result.study_uid}: '
-          f'{earlier.path} and {result.path}; move one of them away.')
+        f'one result per study is required, found two for {result.study_uid}: '
+        f'{earlier.path} and {result.path}; move one of them away.'
+      )

@@ -27,8 +27,14 @@ from covid_tf.statistics import operating_points
 
 _SOME = 1  # Exit status: some studies have a score, others have none.
 _NONE = 3  # No study has a score.
-_PATH_FLAGS = ('output', 'patient_key_file', 'tls_ca', 'tls_certificate', 'tls_key',
-               'token_file')
+_PATH_FLAGS = (
+  'output',
+  'patient_key_file',
+  'tls_ca',
+  'tls_certificate',
+  'tls_key',
+  'token_file',
+)
 # Of a few folders each: a small archive is listed before processes would start.
 _TASKS_WITHOUT_PROCESSES = 4
 
@@ -36,32 +42,50 @@ _TASKS_WITHOUT_PROCESSES = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the command's flags."""
   parser.add_argument(
-      'studies', metavar='STUDIES',
-      help='a folder to search, a file with a path a line, a table with a column path '
-      'and perhaps series_uid, or a DICOMDIR')
+    'studies',
+    metavar='STUDIES',
+    help='a folder to search, a file with a path a line, a table with a column path '
+    'and perhaps series_uid, or a DICOMDIR',
+  )
   parser.add_argument(
-      '--output', metavar='DIR', required=True,
-      help='where studies/UID/ and manifest.csv appear; the same command goes on '
-      'where it stopped')
+    '--output',
+    metavar='DIR',
+    required=True,
+    help='where studies/UID/ and manifest.csv appear; the same command goes on '
+    'where it stopped',
+  )
   shared_flags.add_model_arguments(parser, several_servers=True)
   parser.add_argument(
-      '--processes', type=int, metavar='N',
-      help='workers of this machine (default: by its cores and memory)')
+    '--processes',
+    type=int,
+    metavar='N',
+    help='workers of this machine (default: by its cores and memory)',
+  )
   parser.add_argument(
-      '--scheduler', metavar='ADDRESS',
-      help='use the workers of a running Dask cluster, for instance tcp://host:8786')
+    '--scheduler',
+    metavar='ADDRESS',
+    help='use the workers of a running Dask cluster, for instance tcp://host:8786',
+  )
   parser.add_argument(
-      '--redo', action='store_true',
-      help='score again what other models, thresholds or software have scored')
+    '--redo',
+    action='store_true',
+    help='score again what other models, thresholds or software have scored',
+  )
   parser.add_argument(
-      '--no-reports', action='store_true',
-      help='leave report.html out, which costs more time than reading a study')
+    '--no-reports',
+    action='store_true',
+    help='leave report.html out, which costs more time than reading a study',
+  )
   parser.add_argument(
-      '--case-threshold', metavar='FILE|CM3',
-      help='answer for each case whether it is detected, as covid-tf score does')
+    '--case-threshold',
+    metavar='FILE|CM3',
+    help='answer for each case whether it is detected, as covid-tf score does',
+  )
   parser.add_argument(
-      '--patient-key-file', metavar='FILE',
-      help="the site's secret key, as for covid-tf score")
+    '--patient-key-file',
+    metavar='FILE',
+    help="the site's secret key, as for covid-tf score",
+  )
   shared_flags.add_reading_arguments(parser)
 
 
@@ -69,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
   """Scores the archive; returns 0 for all, 1 for some, 3 for no study scored."""
   if arguments.processes is not None and arguments.processes < 1:
     raise errors.UsageError(
-        f'--processes: at least 1 is required, found {arguments.processes}.')
+      f'--processes: at least 1 is required, found {arguments.processes}.'
+    )
   # A slip is found before an hour of listing.
   _servers(arguments.server)
   readers.require_options(**shared_flags.chosen(arguments))
@@ -80,8 +105,13 @@ def run(arguments: argparse.Namespace) -> int:
     if caught:
       return _interrupted(caught)
     outcome = archive_run.run(
-        archive, _scorer(arguments, workers), workers, stop, redo=arguments.redo,
-        on_cluster=arguments.scheduler is not None)
+      archive,
+      _scorer(arguments, workers),
+      workers,
+      stop,
+      redo=arguments.redo,
+      on_cluster=arguments.scheduler is not None,
+    )
   for line in archive_run.summary_lines(outcome, archive):
     print(line)
   print(f'{pathlib.Path(arguments.output) / records.MANIFEST_FILE}: research use only.')
@@ -103,10 +133,11 @@ def _workers(arguments, stop: threading.Event) -> archive_run.MapStudies:
       logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     print(f'Dashboard: {engines.dashboard(arguments.scheduler)}', file=sys.stderr)
   processes = arguments.processes or engines.worker_count(
-      models_in_process=arguments.server is None)
+    models_in_process=arguments.server is None
+  )
   return functools.partial(
-      engines.map_studies, processes=processes, scheduler=arguments.scheduler,
-      stop=stop)
+    engines.map_studies, processes=processes, scheduler=arguments.scheduler, stop=stop
+  )
 
 
 def _listed(arguments, stop: threading.Event) -> listing.Archive:
@@ -119,21 +150,28 @@ def _listed(arguments, stop: threading.Event) -> listing.Archive:
     for first in items:
       everything = itertools.chain([first], items)
       for _, value in engines.map_studies(
-          function, everything, processes=processes, stop=stop):
+        function, everything, processes=processes, stop=stop
+      ):
         if isinstance(value, records.Lost):
           raise errors.ClusterError(f'listing {arguments.studies}: {value.reason}')
         yield value
 
   archive = archive_lib.find_studies(
-      arguments.studies, map_=mapped, skip=arguments.output,
-      index_path=archive_lib.default_index_path(pathlib.Path(arguments.output)))
-  print(f'covid-tf batch: {len(archive.studies)} studies in {arguments.studies}',
-        file=sys.stderr)
+    arguments.studies,
+    map_=mapped,
+    skip=arguments.output,
+    index_path=archive_lib.default_index_path(pathlib.Path(arguments.output)),
+  )
+  print(
+    f'covid-tf batch: {len(archive.studies)} studies in {arguments.studies}',
+    file=sys.stderr,
+  )
   if not archive.studies:
     raise errors.UsageError(
-        f'{arguments.studies}: at least one CT study is required, found none'
-        + ''.join(f' ({line})' for line in (*archive.problems, *archive.notes)[:3])
-        + '.')
+      f'{arguments.studies}: at least one CT study is required, found none'
+      + ''.join(f' ({line})' for line in (*archive.problems, *archive.notes)[:3])
+      + '.'
+    )
   return archive
 
 
@@ -149,8 +187,9 @@ class _OpenModels:
 
   def __call__(self, server: str) -> contextlib.AbstractContextManager:
     return shared_flags.open_models(
-        argparse.Namespace(**dict(self.flags) | {'server': server or None}),
-        announce=False)  # Beside the bar of the archive.
+      argparse.Namespace(**dict(self.flags) | {'server': server or None}),
+      announce=False,
+    )  # Beside the bar of the archive.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,26 +213,37 @@ def _scorer(arguments, workers: archive_run.MapStudies) -> scoring.Scorer:
   open_models = _OpenModels(tuple(sorted(vars(arguments).items())))
   servers = _servers(arguments.server)
   threshold = arguments.case_threshold and operating_points.parse_case_threshold(
-      arguments.case_threshold)
+    arguments.case_threshold
+  )
   key_digest = scoring.key_digest(arguments.patient_key_file)
   identities = _identities(workers, open_models, servers)
   if threshold:
     threshold.require_same_models(identities)
   return scoring.Scorer(
-      arguments.output, open_models, servers,
-      scoring.Configuration(
-          scoring.model_triples(identities),
-          results.Thresholds(
-              case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None),
-          key_digest, **shared_flags.chosen(arguments)),
-      shared_flags.are_demo(arguments, identities), arguments.patient_key_file,
-      not arguments.no_reports)
+    arguments.output,
+    open_models,
+    servers,
+    scoring.Configuration(
+      scoring.model_triples(identities),
+      results.Thresholds(
+        case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None
+      ),
+      key_digest,
+      **shared_flags.chosen(arguments),
+    ),
+    shared_flags.are_demo(arguments, identities),
+    arguments.patient_key_file,
+    not arguments.no_reports,
+  )
 
 
 def _with_whole_paths(arguments: argparse.Namespace) -> argparse.Namespace:
   """Flags whose paths mean the same in every process."""
-  paths = {name: os.path.abspath(path) for name in _PATH_FLAGS
-           if (path := getattr(arguments, name)) is not None}
+  paths = {
+    name: os.path.abspath(path)
+    for name in _PATH_FLAGS
+    if (path := getattr(arguments, name)) is not None
+  }
   if arguments.models is not None:
     paths['models'] = arguments.models.absolute()
   return argparse.Namespace(**vars(arguments) | paths)
@@ -207,9 +257,10 @@ def _servers(text: str | None) -> tuple[str, ...]:
   if not all(servers) or len(set(servers)) < len(servers):
     # '' would be the demo models; one named twice would get twice the studies.
     raise errors.UsageError(
-        f'--server {text}: addresses separated by commas, each once, are required, '
-        'found '
-        f'{"an empty one" if not all(servers) else "one twice"}; correct the list.')
+      f'--server {text}: addresses separated by commas, each once, are required, '
+      'found '
+      f'{"an empty one" if not all(servers) else "one twice"}; correct the list.'
+    )
   return servers
 
 
@@ -223,8 +274,9 @@ def _identities(workers, open_models, servers) -> tuple[results.ModelIdentity, .
     first = first or (server, found)
     if found != first[1]:
       raise errors.UsageError(
-          f'--server: the same models are required of all, but {server} and '
-          f'{first[0]} serve different ones.')
+        f'--server: the same models are required of all, but {server} and '
+        f'{first[0]} serve different ones.'
+      )
   if first is None:
     raise KeyboardInterrupt  # Asked to stop before anybody answered.
   return first[1]
@@ -244,12 +296,15 @@ def _signals(stop: threading.Event) -> Iterator[list[int]]:
     caught.append(number)
     if len(caught) > 1:
       raise KeyboardInterrupt
-    print('\ncovid-tf batch: running studies are finished; once more to '
-          'stop at once', file=sys.stderr)
+    print(
+      '\ncovid-tf batch: running studies are finished; once more to stop at once',
+      file=sys.stderr,
+    )
     stop.set()
 
-  before = {number: signal.signal(number, handle)
-            for number in (signal.SIGINT, signal.SIGTERM)}
+  before = {
+    number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
+  }
   try:
     yield caught
   finally:

@@ -14,22 +14,33 @@ from covid_tf.storage import files
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the command's flags."""
   parser.add_argument(
-      'results', metavar='RESULT', nargs='+', type=pathlib.Path,
-      help='folders that covid-tf score wrote, two or more, of one patient')
+    'results',
+    metavar='RESULT',
+    nargs='+',
+    type=pathlib.Path,
+    help='folders that covid-tf score wrote, two or more, of one patient',
+  )
   parser.add_argument(
-      '--output', required=True, metavar='DIR',
-      help=f'where {", ".join(report.FILE_NAMES)} appear, all or none')
+    '--output',
+    required=True,
+    metavar='DIR',
+    help=f'where {", ".join(report.FILE_NAMES)} appear, all or none',
+  )
   parser.add_argument(
-      '--same-patient', action='store_true',
-      help='states that results without patient_key are one patient\'s')
+    '--same-patient',
+    action='store_true',
+    help="states that results without patient_key are one patient's",
+  )
   shared_flags.add_allow_mixed(parser, '--allow-mixed-models')
 
 
 def run(arguments: argparse.Namespace) -> int:
   """Compares the studies, writes everything, prints the change; returns 0."""
   follow_up = course.follow_up(
-      arguments.results, same_patient=arguments.same_patient,
-      allow_mixed=arguments.allow_mixed)
+    arguments.results,
+    same_patient=arguments.same_patient,
+    allow_mixed=arguments.allow_mixed,
+  )
   with files.filling_folder(arguments.output, report.FILE_NAMES) as folder:
     follow_up = report.write_all(folder, follow_up)
   for warning in follow_up.warnings:
@@ -46,9 +57,10 @@ def summary_text(follow_up: course.FollowUp) -> str:
   for measure in course.MEASURES:
     change = follow_up.overall(measure)
     values = ' to '.join(
-        pages.measured(measure.of(point.result), measure.unit)
-        for point in (first, last))
+      pages.measured(measure.of(point.result), measure.unit) for point in (first, last)
+    )
     lines.append(
-        f'{measure.title}: {values} {measure.unit}, {change.direction}, '
-        f'{pages.change(change.difference, change.relative, measure.unit)}')
+      f'{measure.title}: {values} {measure.unit}, {change.direction}, '
+      f'{pages.change(change.difference, change.relative, measure.unit)}'
+    )
   return '\n'.join(lines)

@@ -18,11 +18,19 @@ _FEWEST_CASES, _MOST_CASES = 1, 1000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the command's flags."""
   parser.add_argument(
-      '--output', type=pathlib.Path, default=pathlib.Path('demo_output'),
-      metavar='DIR', help='an empty folder or an earlier demo (default %(default)s)')
+    '--output',
+    type=pathlib.Path,
+    default=pathlib.Path('demo_output'),
+    metavar='DIR',
+    help='an empty folder or an earlier demo (default %(default)s)',
+  )
   parser.add_argument(
-      '--cases', type=int, default=12, metavar='N',
-      help='phantom patients, a third of each kind (default %(default)s)')
+    '--cases',
+    type=int,
+    default=12,
+    metavar='N',
+    help='phantom patients, a third of each kind (default %(default)s)',
+  )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,12 +38,13 @@ def run(arguments: argparse.Namespace) -> int:
   begin = time.monotonic()
   if not _FEWEST_CASES <= arguments.cases <= _MOST_CASES:
     raise errors.UsageError(
-        f'--cases must be from {_FEWEST_CASES} to {_MOST_CASES}, found '
-        f'{arguments.cases}.')
+      f'--cases must be from {_FEWEST_CASES} to {_MOST_CASES}, found {arguments.cases}.'
+    )
   if importlib.util.find_spec('tensorflow') is None:
     raise errors.ModelError(
-        'the demo serves its models with TensorFlow, found none; '
-        "in a checkout of covid_tf: pip install '.[models-cpu]'.")
+      'the demo serves its models with TensorFlow, found none; '
+      "in a checkout of covid_tf: pip install '.[models-cpu]'."
+    )
   # Ends as an exception, so that the server and half-written folders go too.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   folder = drawing.claim_folder(arguments.output)
@@ -43,10 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
   named = running.run(folder, running.demo_cases(arguments.cases), _say)
   missed = summary.failures(named)
   if missed:
-    print(f'covid-tf demo: below what is required: {", ".join(missed)}',
-          file=sys.stderr)
-  print(f'\nDone in {time.monotonic() - begin:.0f} s. Open {folder.page}.\n'
-        'Research use only: phantoms and demo models, no patient.')
+    print(
+      f'covid-tf demo: below what is required: {", ".join(missed)}', file=sys.stderr
+    )
+  print(
+    f'\nDone in {time.monotonic() - begin:.0f} s. Open {folder.page}.\n'
+    'Research use only: phantoms and demo models, no patient.'
+  )
   return 0
 
 

@@ -14,33 +14,46 @@ from covid_tf.statistics import operating_points
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the command's flags."""
   parser.add_argument(
-      'study', metavar='STUDY', help='folder of DICOM files, or a NIfTI file')
+    'study', metavar='STUDY', help='folder of DICOM files, or a NIfTI file'
+  )
   parser.add_argument(
-      '--output', metavar='DIR', required=True,
-      help=f'where {", ".join(scored_study.FILE_NAMES)} appear, all or none')
+    '--output',
+    metavar='DIR',
+    required=True,
+    help=f'where {", ".join(scored_study.FILE_NAMES)} appear, all or none',
+  )
   shared_flags.add_model_arguments(parser)
   parser.add_argument('--series', metavar='UID', help='which series of the study')
   shared_flags.add_reading_arguments(parser)
   parser.add_argument(
-      '--case-threshold', metavar='FILE|CM3',
-      help='answer whether the case is detected: above this score, or by the '
-      'operating_point.json of covid-tf cohort')
+    '--case-threshold',
+    metavar='FILE|CM3',
+    help='answer whether the case is detected: above this score, or by the '
+    'operating_point.json of covid-tf cohort',
+  )
   parser.add_argument(
-      '--patient-key-file', metavar='FILE',
-      help="the site's secret key: with it, results of one patient can be joined "
-      'without naming the patient')
+    '--patient-key-file',
+    metavar='FILE',
+    help="the site's secret key: with it, results of one patient can be joined "
+    'without naming the patient',
+  )
 
 
 def run(arguments: argparse.Namespace) -> int:
   """Scores the study; returns 0."""
   threshold = arguments.case_threshold and operating_points.parse_case_threshold(
-      arguments.case_threshold)
+    arguments.case_threshold
+  )
   result = scored_study.score_study(
-      arguments.study, arguments.output,
-      functools.partial(shared_flags.open_models, arguments),
-      series_uid=arguments.series, patient_key_file=arguments.patient_key_file,
-      reading=shared_flags.chosen(arguments), threshold=threshold or None,
-      demo_models=shared_flags.are_demo(arguments))
+    arguments.study,
+    arguments.output,
+    functools.partial(shared_flags.open_models, arguments),
+    series_uid=arguments.series,
+    patient_key_file=arguments.patient_key_file,
+    reading=shared_flags.chosen(arguments),
+    threshold=threshold or None,
+    demo_models=shared_flags.are_demo(arguments),
+  )
   _print_summary(result, pathlib.Path(arguments.output))
   return 0
 
@@ -50,8 +63,9 @@ def _print_summary(result: results.CaseResult, output: pathlib.Path) -> None:
     print(f'covid-tf score: warning: {warning}', file=sys.stderr)
   detected = {None: '', True: ' Case detected.', False: ' Case not detected.'}
   print(
-      f'Corona score {result.corona_score_cm3:.1f} cm³; '
-      f'{result.involved_lung_fraction:.1%} of {result.lung_volume_cm3:.0f} cm³ of '
-      f'lung involved; {len(result.positive_slices)} of {result.shape[0]} slices '
-      f'positive.{detected[result.case_detected]}')
+    f'Corona score {result.corona_score_cm3:.1f} cm³; '
+    f'{result.involved_lung_fraction:.1%} of {result.lung_volume_cm3:.0f} cm³ of '
+    f'lung involved; {len(result.positive_slices)} of {result.shape[0]} slices '
+    f'positive.{detected[result.case_detected]}'
+  )
   print(f'{output / "report.html"}: research use only.')

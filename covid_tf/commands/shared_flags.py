@@ -14,9 +14,13 @@ from covid_tf.predictors import interface
 
 # Flags that choose the models; for every command that needs them.
 
+
 def add_model_arguments(
-    parser: argparse.ArgumentParser, *, several_servers: bool = False,
-    self_check: bool = True) -> None:
+  parser: argparse.ArgumentParser,
+  *,
+  several_servers: bool = False,
+  self_check: bool = True,
+) -> None:
   """Adds --server, --models and what belongs to a server.
 
   Args:
@@ -27,38 +31,50 @@ def add_model_arguments(
   """
   source = parser.add_mutually_exclusive_group()
   source.add_argument(
-      '--server',
-      metavar='HOST:PORT[,HOST:PORT...]' if several_servers else 'HOST:PORT',
-      help='a TF Serving or covid-tf serve gRPC port')
+    '--server',
+    metavar='HOST:PORT[,HOST:PORT...]' if several_servers else 'HOST:PORT',
+    help='a TF Serving or covid-tf serve gRPC port',
+  )
   source.add_argument(
-      '--models', type=pathlib.Path, metavar='DIR',
-      help='exported models (DIR/lungs/1, DIR/classifier/1), run in this process; '
-      'without --server and --models: the demo models, which show how it works '
-      'and nothing more')
+    '--models',
+    type=pathlib.Path,
+    metavar='DIR',
+    help='exported models (DIR/lungs/1, DIR/classifier/1), run in this process; '
+    'without --server and --models: the demo models, which show how it works '
+    'and nothing more',
+  )
   if self_check:
     parser.add_argument(
-        '--no-self-check', action='store_true',
-        help='do not ask the models first whether they compute right, which takes a '
-        'few seconds (covid-tf check asks more)')
+      '--no-self-check',
+      action='store_true',
+      help='do not ask the models first whether they compute right, which takes a '
+      'few seconds (covid-tf check asks more)',
+    )
   else:
     parser.set_defaults(no_self_check=True)
   server = parser.add_argument_group('how to reach --server')
   server.add_argument(
-      '--tls', action='store_true', help='encrypted, by public authorities')
-  server.add_argument(
-      '--tls-ca', metavar='PEM', help='encrypted, by this authority')
+    '--tls', action='store_true', help='encrypted, by public authorities'
+  )
+  server.add_argument('--tls-ca', metavar='PEM', help='encrypted, by this authority')
   server.add_argument('--tls-certificate', metavar='PEM', help='our own certificate')
   server.add_argument('--tls-key', metavar='PEM', help='its private key')
   server.add_argument(
-      '--token-file', metavar='FILE', help='a bearer token sent with every call')
+    '--token-file', metavar='FILE', help='a bearer token sent with every call'
+  )
   server.add_argument(
-      '--timeout', type=float, default=120.0, metavar='SECONDS',
-      help='deadline of one call (default 120)')
+    '--timeout',
+    type=float,
+    default=120.0,
+    metavar='SECONDS',
+    help='deadline of one call (default 120)',
+  )
 
 
 @contextlib.contextmanager
 def open_models(
-    arguments: argparse.Namespace, announce: bool = True) -> Iterator[interface.Models]:
+  arguments: argparse.Namespace, announce: bool = True
+) -> Iterator[interface.Models]:
   """Yields the models that the flags name.
 
   Args:
@@ -73,20 +89,26 @@ def open_models(
   if arguments.server is None:
     _refuse_server_flags(arguments)
     if announce and sys.stderr.isatty():
-      print('covid-tf: TensorFlow starts and the models are loaded: some seconds.',
-            file=sys.stderr)
+      print(
+        'covid-tf: TensorFlow starts and the models are loaded: some seconds.',
+        file=sys.stderr,
+      )
     with predictors.load_models(arguments.models, **options) as models:
       yield models
     return
   with predictors.connect(
-      arguments.server, tls=_tls(arguments), metadata=_metadata(arguments),
-      timeout_s=arguments.timeout, **options) as models:
+    arguments.server,
+    tls=_tls(arguments),
+    metadata=_metadata(arguments),
+    timeout_s=arguments.timeout,
+    **options,
+  ) as models:
     yield models
 
 
 def are_demo(
-    arguments: argparse.Namespace,
-    identities: Iterable[results.ModelIdentity] = ()) -> bool:
+  arguments: argparse.Namespace, identities: Iterable[results.ModelIdentity] = ()
+) -> bool:
   """Whether the demo models answer: by default, or from wherever they are served."""
   by_default = arguments.server is None and arguments.models is None
   return by_default or any(model.is_demo for model in identities)
@@ -96,8 +118,9 @@ def _refuse_server_flags(arguments: argparse.Namespace) -> None:
   for name in ('tls', 'tls_ca', 'tls_certificate', 'tls_key', 'token_file'):
     if getattr(arguments, name):
       raise errors.UsageError(
-          f'--{name.replace("_", "-")} belongs to a server: give --server HOST:PORT '
-          'too, or leave it out.')
+        f'--{name.replace("_", "-")} belongs to a server: give --server HOST:PORT '
+        'too, or leave it out.'
+      )
 
 
 def _tls(arguments: argparse.Namespace) -> predictors.TLS | None:
@@ -120,46 +143,59 @@ def _token(path: str | os.PathLike) -> str:
     return pathlib.Path(path).read_text('utf-8').strip()
   except OSError as error:
     raise errors.UsageError(
-        f'--token-file {path}: a readable file is required, found '
-        f'{error.strerror}.') from error
+      f'--token-file {path}: a readable file is required, found {error.strerror}.'
+    ) from error
 
 
 def add_allow_mixed(parser: argparse.ArgumentParser, *older_names: str) -> None:
   """Adds --allow-mixed, and the names that it had before."""
   parser.add_argument(
-      '--allow-mixed', *older_names, action='store_true', dest='allow_mixed',
-      help='take results of several schema versions, models or thresholds, whose '
-      'scores do not compare')
+    '--allow-mixed',
+    *older_names,
+    action='store_true',
+    dest='allow_mixed',
+    help='take results of several schema versions, models or thresholds, whose '
+    'scores do not compare',
+  )
 
 
 # Flags of how a study is read; the same for every command that reads one.
+
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds --select, --phase, --resample-tilt and --ignore-frame-of-reference."""
   reading = parser.add_argument_group('how a study is read')
   reading.add_argument(
-      '--select', metavar='RULE',
-      help='which of several series: conditions separated by commas, applied in order, '
-      'for instance thickness=thinnest,kernel=B6*|I7*; also description=, type=, '
-      'number=, kvp=, slices=, extent=longest, newest, oldest')
+    '--select',
+    metavar='RULE',
+    help='which of several series: conditions separated by commas, applied in order, '
+    'for instance thickness=thinnest,kernel=B6*|I7*; also description=, type=, '
+    'number=, kvp=, slices=, extent=longest, newest, oldest',
+  )
   reading.add_argument(
-      '--phase', metavar='N|KEYWORD=VALUE',
-      help='of a series with several images at one place those to read: the N-th that '
-      'the refusal lists, or by a header field, for instance TriggerTime=450')
+    '--phase',
+    metavar='N|KEYWORD=VALUE',
+    help='of a series with several images at one place those to read: the N-th that '
+    'the refusal lists, or by a header field, for instance TriggerTime=450',
+  )
   reading.add_argument(
-      '--resample-tilt', action='store_true',
-      help='straighten a series with gantry tilt instead of refusing it')
+    '--resample-tilt',
+    action='store_true',
+    help='straighten a series with gantry tilt instead of refusing it',
+  )
   reading.add_argument(
-      '--ignore-frame-of-reference', action='store_true',
-      help='read a series whose slices have several Frame of Reference UIDs by their '
-      'positions')
+    '--ignore-frame-of-reference',
+    action='store_true',
+    help='read a series whose slices have several Frame of Reference UIDs by their '
+    'positions',
+  )
 
 
 def chosen(arguments: argparse.Namespace) -> dict[str, object]:
   """The values of the flags, as keyword arguments of `covid_tf.read_ct`."""
   return {
-      'resample_tilt': arguments.resample_tilt,
-      'ignore_frame_of_reference': arguments.ignore_frame_of_reference,
-      'phase': arguments.phase,
-      'select': arguments.select,
+    'resample_tilt': arguments.resample_tilt,
+    'ignore_frame_of_reference': arguments.ignore_frame_of_reference,
+    'phase': arguments.phase,
+    'select': arguments.select,
   }

@@ -34,8 +34,8 @@ class Implanted:
 
 
 def implant_lesions(
-    hu: np.ndarray, lung_mask: np.ndarray, pixel_mm: float,
-    random: np.random.Generator) -> Implanted:
+  hu: np.ndarray, lung_mask: np.ndarray, pixel_mm: float, random: np.random.Generator
+) -> Implanted:
   """Paints one to five focal opacities, or a diffuse one, inside the lungs.
 
   Args:
@@ -65,8 +65,8 @@ def implant_lesions(
 
 
 def add_look_alikes(
-    hu: np.ndarray, lung_mask: np.ndarray, pixel_mm: float,
-    random: np.random.Generator) -> np.ndarray:
+  hu: np.ndarray, lung_mask: np.ndarray, pixel_mm: float, random: np.random.Generator
+) -> np.ndarray:
   """Adds what resembles COVID and is not: nodules, plates, aeration, grain.
 
   Returns:
@@ -87,7 +87,7 @@ def _focal_weight(lung, pixel_mm, random):
   """float32 [row, column] in [0, 1]: one irregular opacity, soft at its edge."""
   radius_mm = float(np.exp(random.uniform(np.log(5.0), np.log(38.0))))
   row, column = _subpleural_pixel(lung, pixel_mm, random)
-  rows, columns = np.ogrid[:lung.shape[0], :lung.shape[1]]
+  rows, columns = np.ogrid[: lung.shape[0], : lung.shape[1]]
   angle = random.uniform(0, np.pi)
   stretch = random.uniform(1.0, 2.2)
   along = (rows - row) * np.cos(angle) + (columns - column) * np.sin(angle)
@@ -151,7 +151,7 @@ def _change_grain(image, random):
 
 def _add_nodule(image, lung, pixel_mm, random):
   row, column = _any_pixel(lung, random)
-  rows, columns = np.ogrid[:lung.shape[0], :lung.shape[1]]
+  rows, columns = np.ogrid[: lung.shape[0], : lung.shape[1]]
   radius_mm = random.uniform(1.5, 4.5)
   distance_mm = pixel_mm * np.hypot(rows - row, columns - column)
   weight = np.clip((radius_mm - distance_mm) / pixel_mm + 0.5, 0, 1)
@@ -161,14 +161,17 @@ def _add_nodule(image, lung, pixel_mm, random):
 def _add_plate(image, lung, pixel_mm, random):
   """Plate atelectasis: a thin dense line that ends at the pleura."""
   row, column = _subpleural_pixel(lung, pixel_mm, random)
-  rows, columns = np.ogrid[:lung.shape[0], :lung.shape[1]]
+  rows, columns = np.ogrid[: lung.shape[0], : lung.shape[1]]
   angle = random.uniform(0, np.pi)
   down, right = pixel_mm * (rows - row), pixel_mm * (columns - column)
   along = down * np.sin(angle) + right * np.cos(angle)
   across = down * np.cos(angle) - right * np.sin(angle)
   half_length_mm, half_width_mm = random.uniform(8, 30), random.uniform(0.6, 1.8)
-  weight = (np.clip(half_width_mm + 0.5 - np.abs(across), 0, 1)
-            * np.clip(half_length_mm - np.abs(along), 0, 1) * lung)
+  weight = (
+    np.clip(half_width_mm + 0.5 - np.abs(across), 0, 1)
+    * np.clip(half_length_mm - np.abs(along), 0, 1)
+    * lung
+  )
   return image + weight * np.clip(random.uniform(-300, 40) - image, 0, None)
 
 
@@ -196,10 +199,11 @@ def _smooth_noise(shape, sigma, random):
   step = max(1, int(sigma / 2))
   coarse = tuple(-(-side // step) + 4 for side in shape)
   noise = ndimage.gaussian_filter(
-      random.normal(size=coarse).astype(np.float32), sigma / step, mode='wrap')
+    random.normal(size=coarse).astype(np.float32), sigma / step, mode='wrap'
+  )
   if step > 1:
     noise = ndimage.zoom(noise, step, order=1)
-  noise = noise[:shape[0], :shape[1]]
+  noise = noise[: shape[0], : shape[1]]
   return (noise - noise.mean()) / max(float(noise.std()), 1e-6)
 
 

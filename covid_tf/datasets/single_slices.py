@@ -65,9 +65,11 @@ def list_slices(table: str | os.PathLike) -> list[SliceEntry]:
     if problem:
       raise errors.UsageError(f'{table}, row {row.number}: {problem}.')
     seen.add(path)
-    entries.append(SliceEntry(
-        path, int(label),
-        row.cells['patient'] or f'{table.stem}, row {row.number}'))
+    entries.append(
+      SliceEntry(
+        path, int(label), row.cells['patient'] or f'{table.stem}, row {row.number}'
+      )
+    )
   return entries
 
 
@@ -103,14 +105,16 @@ def _read_dicom(path):
   words = np.empty((image.pixels.rows, image.pixels.columns), np.uint16)
   try:
     hounsfield.convert_to_hu(
-        decoding.PixelReader().read_into(image, words), image, words)
+      decoding.PixelReader().read_into(image, words), image, words
+    )
   except errors.CTReadError as error:
     raise errors.CTReadError(f'{path.name}: {error}') from None
   hu = words.view(np.int16)
   if image.rescale.unit and (reason := hounsfield.judge(hu[np.newaxis])):
     raise errors.CTReadError(
-        f"{path.name}: Rescale Type must be HU, found '{image.rescale.unit}', and "
-        f'{reason}.')
+      f"{path.name}: Rescale Type must be HU, found '{image.rescale.unit}', and "
+      f'{reason}.'
+    )
   return hu, float(image.plane.spacing_mm[0])
 
 
@@ -138,13 +142,16 @@ def _read_numpy(path):
 def _hu(path, values) -> np.ndarray:
   if values.ndim != 2 or min(values.shape) < 2 or values.dtype.kind not in 'iuf':
     raise errors.CTReadError(
-        f'{path.name}: numbers by row and column are required, found {values.dtype} '
-        f'{values.shape}.')
+      f'{path.name}: numbers by row and column are required, found {values.dtype} '
+      f'{values.shape}.'
+    )
   if not np.isfinite(values).all():
     raise errors.CTReadError(
-        f'{path.name}: finite HU are required, found NaN or infinity.')
+      f'{path.name}: finite HU are required, found NaN or infinity.'
+    )
   if not values.min() < 0 or values.max() > _MOST_HU:
     raise errors.CTReadError(
-        f'{path.name}: HU of a chest are required, found {values.min():g} to '
-        f'{values.max():g}.')
+      f'{path.name}: HU of a chest are required, found {values.min():g} to '
+      f'{values.max():g}.'
+    )
   return np.maximum(np.rint(values), volume.AIR_HU).astype(np.int16)

@@ -45,9 +45,10 @@ class Split:
     used = set(self.set_of.values())
     if empty := [name for name in self.set_names if name not in used]:
       raise errors.UsageError(
-          f'split: at least one patient in every set is required, found none in '
-          f'{", ".join(empty)} ({len(self.set_of)} patients in all); ask for fewer '
-          'sets, or bring more patients.')
+        f'split: at least one patient in every set is required, found none in '
+        f'{", ".join(empty)} ({len(self.set_of)} patients in all); ask for fewer '
+        'sets, or bring more patients.'
+      )
 
   def counts(self) -> dict[str, dict[str, int]]:
     """Patients by set and stratum, zeros included."""
@@ -85,14 +86,16 @@ def parse_shares(texts: Iterable[str]) -> dict[str, float]:
       value = 0.0
     if not name.isidentifier() or name in shares or not 0 < value < float('inf'):
       raise errors.UsageError(
-          '--sets: NAME=SHARE with a share above 0 is required, each name once, such '
-          f'as train=0.7,test=0.3; found {text!r}.')
+        '--sets: NAME=SHARE with a share above 0 is required, each name once, such '
+        f'as train=0.7,test=0.3; found {text!r}.'
+      )
     shares[name] = value
   return shares
 
 
 def by_fractions(
-    stratum_of: Mapping[str, str], fractions: Mapping[str, float], seed: int) -> Split:
+  stratum_of: Mapping[str, str], fractions: Mapping[str, float], seed: int
+) -> Split:
   """Draws sets of given sizes.
 
   Args:
@@ -106,7 +109,8 @@ def by_fractions(
   """
   if not fractions or not all(share > 0 for share in fractions.values()):
     raise errors.UsageError(
-        f'split: shares above 0 are required, found {dict(fractions)}.')
+      f'split: shares above 0 are required, found {dict(fractions)}.'
+    )
   names = tuple(fractions)
   shares = np.array([fractions[name] for name in names], float)
   shares /= shares.sum()
@@ -151,17 +155,24 @@ def given(sets: Iterable[tuple[str, str, str]]) -> Split:
   for patient, stratum, name in sets:
     if not name:
       raise errors.UsageError(
-          'split: a set for every study is required by --given_sets, found one '
-          'without; fill the column, or let the sets be drawn.')
+        'split: a set for every study is required by --given_sets, found one '
+        'without; fill the column, or let the sets be drawn.'
+      )
     if set_of.setdefault(patient, name) != name:
       divided.add(patient)
     stratum_of[patient] = max(stratum, stratum_of.get(patient, ''))
   if divided:
     raise errors.UsageError(
-        f'split: each patient in one set is required, found {len(divided)} in two or '
-        'more; correct the sets, or let them be drawn.')
-  return Split(set_of, stratum_of, tuple(sorted(set(set_of.values()))),
-               'as the collection gives them', None)
+      f'split: each patient in one set is required, found {len(divided)} in two or '
+      'more; correct the sets, or let them be drawn.'
+    )
+  return Split(
+    set_of,
+    stratum_of,
+    tuple(sorted(set(set_of.values()))),
+    'as the collection gives them',
+    None,
+  )
 
 
 def write(split: Split, folder: str | os.PathLike, slice_counts: Mapping) -> None:
@@ -176,11 +187,19 @@ def write(split: Split, folder: str | os.PathLike, slice_counts: Mapping) -> Non
   text = io.StringIO(newline='')
   writer = csv.writer(text, lineterminator='\n')
   writer.writerow(_COLUMNS)
-  writer.writerows(sorted((patient, name, split.stratum_of[patient])
-                          for patient, name in split.set_of.items()))
+  writer.writerows(
+    sorted(
+      (patient, name, split.stratum_of[patient])
+      for patient, name in split.set_of.items()
+    )
+  )
   files.write_atomically(folder / CSV_NAME, text.getvalue().encode())
-  content = {'method': split.method, 'seed': split.seed,
-             'patients': split.counts(), 'slices': dict(slice_counts)}
+  content = {
+    'method': split.method,
+    'seed': split.seed,
+    'patients': split.counts(),
+    'slices': dict(slice_counts),
+  }
   files.write_json(folder / JSON_NAME, content)
 
 
@@ -192,7 +211,7 @@ def _quotas(wanted: np.ndarray, owed: np.ndarray, total: int) -> np.ndarray:
   """
   quotas = np.floor(wanted).astype(np.int64)
   order = np.argsort(quotas - wanted - owed, kind='stable')
-  quotas[order[:total - quotas.sum()]] += 1
+  quotas[order[: total - quotas.sum()]] += 1
   if total >= len(wanted):
     for empty in np.flatnonzero(quotas == 0):
       surplus = np.where(quotas > 1, quotas - wanted - owed, -np.inf)
@@ -301,12 +320,14 @@ def check(shards: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
     size = path.stat().st_size
     if str(size) != row[0]['bytes']:
       raise errors.UsageError(
-          f'{path}: {row[0]["bytes"]} bytes are required by its {SHARDS_NAME}, found '
-          f'{size}; copy or import it again.')
+        f'{path}: {row[0]["bytes"]} bytes are required by its {SHARDS_NAME}, found '
+        f'{size}; copy or import it again.'
+      )
     if _sha256(path) != row[0]['sha256']:
       raise errors.UsageError(
-          f'{path}: its bytes are not those of its {SHARDS_NAME}: the shard is '
-          'damaged; copy or import it again.')
+        f'{path}: its bytes are not those of its {SHARDS_NAME}: the shard is '
+        'damaged; copy or import it again.'
+      )
   return unlisted
 
 
@@ -330,11 +351,12 @@ def require_apart(sets: Mapping[str, Sequence[str | os.PathLike]]) -> dict[str, 
     patients[name] |= {path for path, (_, rows) in listed.items() if not rows}
   names = list(sets)
   for place, first in enumerate(names):
-    for second in names[place + 1:]:
+    for second in names[place + 1 :]:
       if common := patients[first] & patients[second]:
         raise errors.UsageError(
-            f'{first} and {second}: no patient in both is required, found '
-            f'{len(common)}; split by patient, as tools/import_dataset.py does.')
+          f'{first} and {second}: no patient in both is required, found '
+          f'{len(common)}; split by patient, as tools/import_dataset.py does.'
+        )
   return {name: len(found) for name, found in patients.items()}
 
 

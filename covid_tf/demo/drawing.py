@@ -87,8 +87,9 @@ def claim_folder(root: str | os.PathLike) -> DemoFolder:
   root = pathlib.Path(root)
   if root.is_dir() and any(root.iterdir()) and not (root / _MARKER).is_file():
     raise errors.UsageError(
-        f'--output {root}: an empty folder, or one of an earlier demo, is required; '
-        'found other files in it. Choose another folder.')
+      f'--output {root}: an empty folder, or one of an earlier demo, is required; '
+      'found other files in it. Choose another folder.'
+    )
   files.write_atomically(root / _MARKER, _README.encode())
   return DemoFolder(root)
 
@@ -113,8 +114,9 @@ def workers() -> Iterator[concurrent.futures.Executor]:
     except process.BrokenProcessPool as error:
       pool.shutdown()  # Then all have ended, each in its own way.
       raise errors.CovidTFError(
-          'drawing phantoms and exporting models needs processes that live to their '
-          f'end, but one {context.how_one_ended()}.') from error
+        'drawing phantoms and exporting models needs processes that live to their '
+        f'end, but one {context.how_one_ended()}.'
+      ) from error
     except BaseException:
       pool.shutdown(wait=False, cancel_futures=True)
       raise

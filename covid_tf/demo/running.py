@@ -44,17 +44,21 @@ def score_case(folder: drawing.DemoFolder, name: str, address: str) -> None:
   """
   begin = time.perf_counter()
   scored_study.score_study(
-      folder.study(name), folder.result(name),
-      functools.partial(predictors.connect, address, timeout_s=_CALL_S,
-                        patience_s=_PATIENCE_S))
+    folder.study(name),
+    folder.result(name),
+    functools.partial(
+      predictors.connect, address, timeout_s=_CALL_S, patience_s=_PATIENCE_S
+    ),
+  )
   seconds = time.perf_counter() - begin
-  files.write_atomically(
-      folder.timing(name), json.dumps({'seconds': seconds}).encode())
+  files.write_atomically(folder.timing(name), json.dumps({'seconds': seconds}).encode())
 
 
 def is_scored(
-    folder: drawing.DemoFolder, case: phantom.PhantomCase,
-    models: Iterable[results.ModelIdentity]) -> bool:
+  folder: drawing.DemoFolder,
+  case: phantom.PhantomCase,
+  models: Iterable[results.ModelIdentity],
+) -> bool:
   """Whether this very phantom was scored here before, by these models."""
   name = drawing.case_name(case)
   try:
@@ -63,9 +67,11 @@ def is_scored(
   except errors.UsageError:
     return False
   wanted = written.series_uid(case)
-  return (truth.series_uid == result.series_uid == wanted
-          and folder.timing(name).is_file()
-          and _digests(result.models) == _digests(models))
+  return (
+    truth.series_uid == result.series_uid == wanted
+    and folder.timing(name).is_file()
+    and _digests(result.models) == _digests(models)
+  )
 
 
 def _digests(models):
@@ -92,11 +98,17 @@ def serving(models: pathlib.Path) -> Iterator[str]:
     errors.ModelError: the server ended by itself, before it was ready or while it was
       used; says by which signal or status, its last lines and what to do.
   """
-  with tempfile.TemporaryFile(
-      'w+', encoding='utf-8', errors='replace') as complaints, subprocess.Popen(
-      _command(models), stdout=subprocess.PIPE, stderr=complaints,
-      encoding='utf-8', errors='replace',
-      env=os.environ | {'TF_CPP_MIN_LOG_LEVEL': '2'}) as process:
+  with (
+    tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace') as complaints,
+    subprocess.Popen(
+      _command(models),
+      stdout=subprocess.PIPE,
+      stderr=complaints,
+      encoding='utf-8',
+      errors='replace',
+      env=os.environ | {'TF_CPP_MIN_LOG_LEVEL': '2'},
+    ) as process,
+  ):
     try:
       address = _address(process, complaints)
       try:
@@ -123,16 +135,27 @@ def _address(process, complaints) -> str:
 
 
 def _command(models: pathlib.Path) -> tuple[str, ...]:
-  return (sys.executable, '-m', 'covid_tf.cli', 'serve', '--models', str(models),
-          '--host', '127.0.0.1', '--port', '0')
+  return (
+    sys.executable,
+    '-m',
+    'covid_tf.cli',
+    'serve',
+    '--models',
+    str(models),
+    '--host',
+    '127.0.0.1',
+    '--port',
+    '0',
+  )
 
 
 def _ended(process, complaints, when: str) -> errors.ModelError:
   complaints.seek(0)
   code = process.returncode
   return errors.ModelError(
-      f'covid-tf serve, which the demo started, {process_end.how(code)} {when} and '
-      f'said: {process_end.last_lines(complaints.read())}: {process_end.remedy(code)}.')
+    f'covid-tf serve, which the demo started, {process_end.how(code)} {when} and '
+    f'said: {process_end.last_lines(complaints.read())}: {process_end.remedy(code)}.'
+  )
 
 
 FIRST_SEED = phantom.TRAINING_SEED_LIMIT  # Never seen in training.
@@ -144,8 +167,10 @@ def demo_cases(count: int) -> list[phantom.PhantomCase]:
 
 
 def run(
-    folder: drawing.DemoFolder, cases: Sequence[phantom.PhantomCase],
-    say: Callable[[str], None]) -> dict[str, float | None]:
+  folder: drawing.DemoFolder,
+  cases: Sequence[phantom.PhantomCase],
+  say: Callable[[str], None],
+) -> dict[str, float | None]:
   """Exports, draws, serves, scores and summarizes.
 
   Args:
@@ -177,15 +202,15 @@ def run(
   return named
 
 
-def prepare(
-    folder: drawing.DemoFolder, cases: Sequence[phantom.PhantomCase]) -> None:
+def prepare(folder: drawing.DemoFolder, cases: Sequence[phantom.PhantomCase]) -> None:
   """Draws the studies and exports the models, side by side."""
   with drawing.workers() as pool:
     jobs = [pool.submit(drawing.export_models, folder.models)]
     jobs += [pool.submit(drawing.draw, folder, case) for case in cases]
     done = concurrent.futures.as_completed(jobs)
     with pipeline.progress_bar(
-        True, total=len(jobs), desc='preparing', unit='job') as bar:
+      True, total=len(jobs), desc='preparing', unit='job'
+    ) as bar:
       for job in done:
         job.result()
         bar.update()

@@ -21,6 +21,7 @@ from covid_tf.storage import result_json
 
 # How far a scored phantom agrees with its truth.
 
+
 @dataclasses.dataclass(frozen=True)
 class CaseAgreement:
   """Truth beside result of one phantom.
@@ -63,20 +64,30 @@ def compare_case(folder: drawing.DemoFolder, name: str) -> CaseAgreement:
   result = result_json.read_result(folder.result(name))
   lung_mask, localization, _ = maps.read_maps(folder.result(name), result)
   lung_dice = dice(
-      written.read_mask(folder.truth(name) / written.LUNG_MASK_NAME), lung_mask)
+    written.read_mask(folder.truth(name) / written.LUNG_MASK_NAME), lung_mask
+  )
   seconds = json.loads(folder.timing(name).read_text('utf-8'))['seconds']
   both = sorted(set(truth.positive_slices) & set(result.positive_slices))
   hits = 0
   if both:
-    lesion = written.read_mask(
-        folder.truth(name) / written.LESION_MASK_NAME)
+    lesion = written.read_mask(folder.truth(name) / written.LESION_MASK_NAME)
     hits = sum(
-        bool((localization.slice_map(i)[lesion[i] > 0] > result.thresholds.map).any())
-        for i in both)
+      bool((localization.slice_map(i)[lesion[i] > 0] > result.thresholds.map).any())
+      for i in both
+    )
   return CaseAgreement(
-      name, truth, result.corona_score_cm3, result.involved_lung_fraction,
-      result.lung_volume_cm3, result.positive_slices, result.slice_probability,
-      lung_dice, len(both), hits, seconds)
+    name,
+    truth,
+    result.corona_score_cm3,
+    result.involved_lung_fraction,
+    result.lung_volume_cm3,
+    result.positive_slices,
+    result.slice_probability,
+    lung_dice,
+    len(both),
+    hits,
+    seconds,
+  )
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:
@@ -90,10 +101,10 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
 
 # Metric -> what the demo models must reach; others are only reported.
 REQUIRED = {
-    'positives_above_negatives': 1.0,
-    'volume_rank_correlation': 0.8,
-    'map_hits_lesion_fraction': 0.9,
-    'lung_dice_min': 0.95,
+  'positives_above_negatives': 1.0,
+  'volume_rank_correlation': 0.8,
+  'map_hits_lesion_fraction': 0.9,
+  'lung_dice_min': 0.95,
 }
 
 
@@ -116,30 +127,35 @@ def cohort_metrics(cases: Sequence[CaseAgreement]) -> dict[str, float | None]:
   seconds = sum(case.seconds for case in cases)
   both = bool(positive) and bool(negative)
   return {
-      'patients': len(cases),
-      'positive_patients': len(positive),
-      'slices': slices,
-      'score_auc': _auc([case.truth.positive for case in cases],
-                        [case.corona_score_cm3 for case in cases]),
-      'positives_above_negatives': float((scores > highest).mean()) if both else None,
-      'lowest_positive_score_cm3': float(scores.min()) if positive else None,
-      'highest_negative_score_cm3': highest,
-      'volume_rank_correlation': _rank_correlation(positive),
-      'true_positive_slices': found,
-      'map_hits_lesion_fraction': (
-          sum(case.hit_slices for case in cases) / found if found else None),
-      **_slice_metrics(cases),
-      'lung_dice_min': min(dices, default=None),
-      'lung_dice_mean': float(np.mean(dices)) if dices else None,
-      'seconds': seconds,
-      'seconds_per_slice': seconds / slices if slices else None,
+    'patients': len(cases),
+    'positive_patients': len(positive),
+    'slices': slices,
+    'score_auc': _auc(
+      [case.truth.positive for case in cases], [case.corona_score_cm3 for case in cases]
+    ),
+    'positives_above_negatives': float((scores > highest).mean()) if both else None,
+    'lowest_positive_score_cm3': float(scores.min()) if positive else None,
+    'highest_negative_score_cm3': highest,
+    'volume_rank_correlation': _rank_correlation(positive),
+    'true_positive_slices': found,
+    'map_hits_lesion_fraction': (
+      sum(case.hit_slices for case in cases) / found if found else None
+    ),
+    **_slice_metrics(cases),
+    'lung_dice_min': min(dices, default=None),
+    'lung_dice_mean': float(np.mean(dices)) if dices else None,
+    'seconds': seconds,
+    'seconds_per_slice': seconds / slices if slices else None,
   }
 
 
 def failures(named: dict[str, float | None]) -> list[str]:
   """Names of the required metrics that are defined and not reached."""
-  return [name for name, least in REQUIRED.items()
-          if named[name] is not None and named[name] < least]
+  return [
+    name
+    for name, least in REQUIRED.items()
+    if named[name] is not None and named[name] < least
+  ]
 
 
 def _rank_correlation(positive):
@@ -165,9 +181,10 @@ def _slice_metrics(cases):
     return dict.fromkeys(('slice_sensitivity', 'slice_specificity', 'slice_auc'))
   truth, found = np.concatenate(truth), np.concatenate(found)
   return {
-      'slice_sensitivity': float(found[truth].mean()) if truth.any() else None,
-      'slice_specificity': float((~found[~truth]).mean()) if (~truth).any() else None,
-      'slice_auc': _auc(truth, np.concatenate(probability))}
+    'slice_sensitivity': float(found[truth].mean()) if truth.any() else None,
+    'slice_specificity': float((~found[~truth]).mean()) if (~truth).any() else None,
+    'slice_auc': _auc(truth, np.concatenate(probability)),
+  }
 
 
 def _auc(truth, score):
@@ -178,27 +195,39 @@ def _auc(truth, score):
 
 # The demo's findings: as JSON, as labels for `covid-tf cohort`, as text.
 
-_TRUTH_FIELDS = ('kind', 'severe', 'lesion_volume_cm3', 'lung_volume_cm3',
-                 'positive_slices', 'slice_count', 'study_uid', 'series_uid', 'seed')
+_TRUTH_FIELDS = (
+  'kind',
+  'severe',
+  'lesion_volume_cm3',
+  'lung_volume_cm3',
+  'positive_slices',
+  'slice_count',
+  'study_uid',
+  'series_uid',
+  'seed',
+)
 HEADER = (
-    'phantom           truth     lesion cm³   score cm³ | lung cm³  found   Dice | '
-    'slices with lesion  detected\n' + '-' * 104)
+  'phantom           truth     lesion cm³   score cm³ | lung cm³  found   Dice | '
+  'slices with lesion  detected\n' + '-' * 104
+)
 _NAMES = {
-    'score_auc': 'AUC of the score, patients with against without lesions',
-    'positives_above_negatives': 'patients with lesions scored above all without',
-    'volume_rank_correlation': 'rank correlation of score and true lesion volume',
-    'map_hits_lesion_fraction': 'true-positive slices whose map touches a lesion',
-    'slice_sensitivity': 'sensitivity over slices',
-    'slice_specificity': 'specificity over slices',
-    'slice_auc': 'AUC over slices',
-    'lung_dice_min': 'Dice of the lungs, lowest',
-    'lung_dice_mean': 'Dice of the lungs, mean',
+  'score_auc': 'AUC of the score, patients with against without lesions',
+  'positives_above_negatives': 'patients with lesions scored above all without',
+  'volume_rank_correlation': 'rank correlation of score and true lesion volume',
+  'map_hits_lesion_fraction': 'true-positive slices whose map touches a lesion',
+  'slice_sensitivity': 'sensitivity over slices',
+  'slice_specificity': 'specificity over slices',
+  'slice_auc': 'AUC over slices',
+  'lung_dice_min': 'Dice of the lungs, lowest',
+  'lung_dice_mean': 'Dice of the lungs, mean',
 }
 
 
 def write_summary(
-    folder: drawing.DemoFolder, cases: Sequence[CaseAgreement],
-    ungraded: frozenset[str] = frozenset()) -> None:
+  folder: drawing.DemoFolder,
+  cases: Sequence[CaseAgreement],
+  ungraded: frozenset[str] = frozenset(),
+) -> None:
   """Writes summary.json and labels.csv.
 
   Args:
@@ -210,10 +239,11 @@ def write_summary(
     errors.OutputError: they cannot be written.
   """
   content = {
-      'note': 'phantoms, not patients; research use only',
-      'figures': cohort_metrics(cases),
-      'required': REQUIRED,
-      'cases': [_case(case) for case in cases]}
+    'note': 'phantoms, not patients; research use only',
+    'figures': cohort_metrics(cases),
+    'required': REQUIRED,
+    'cases': [_case(case) for case in cases],
+  }
   files.write_atomically(folder.labels, _labels(cases, ungraded).encode())
   files.write_json(folder.summary, content)
 
@@ -223,10 +253,11 @@ def row(case: CaseAgreement) -> str:
   truth = case.truth
   kind = truth.kind + (', severe' if truth.severe else '')
   return (
-      f'{case.name:17} {kind:15} {truth.lesion_volume_cm3:8.1f} '
-      f'{case.corona_score_cm3:9.1f} | {truth.lung_volume_cm3:8.0f} '
-      f'{case.lung_volume_cm3:7.0f}  {case.lung_dice:.3f} | '
-      f'{len(truth.positive_slices):18} {len(case.positive_slices):9}')
+    f'{case.name:17} {kind:15} {truth.lesion_volume_cm3:8.1f} '
+    f'{case.corona_score_cm3:9.1f} | {truth.lung_volume_cm3:8.0f} '
+    f'{case.lung_volume_cm3:7.0f}  {case.lung_dice:.3f} | '
+    f'{len(truth.positive_slices):18} {len(case.positive_slices):9}'
+  )
 
 
 def metrics_text(named: dict[str, float | None]) -> str:
@@ -235,11 +266,16 @@ def metrics_text(named: dict[str, float | None]) -> str:
   for name, words in _NAMES.items():
     if named[name] is not None:
       least = REQUIRED.get(name)
-      verdict = '' if least is None else f'  (required {least:g}: ' + (
-          'reached)' if named[name] >= least else 'NOT REACHED)')
+      verdict = (
+        ''
+        if least is None
+        else f'  (required {least:g}: '
+        + ('reached)' if named[name] >= least else 'NOT REACHED)')
+      )
       lines.append(f'{words:55} {named[name]:.3f}{verdict}')
-  lines.append(f'{"seconds a slice, everything included":55} '
-               f'{named["seconds_per_slice"]:.3f}')
+  lines.append(
+    f'{"seconds a slice, everything included":55} {named["seconds_per_slice"]:.3f}'
+  )
   return '\n'.join(lines)
 
 
@@ -247,23 +283,26 @@ def _case(case):
   truth = dataclasses.asdict(case.truth)
   result = dataclasses.asdict(case)
   del result['truth'], result['name']
-  return {'name': case.name, 'truth': {name: truth[name] for name in _TRUTH_FIELDS},
-          'result': result}
+  return {
+    'name': case.name,
+    'truth': {name: truth[name] for name in _TRUTH_FIELDS},
+    'result': result,
+  }
 
 
 def _labels(cases, ungraded):
   """What `covid-tf cohort` asks for, and `covid-tf manifestations --kinds`."""
   text = io.StringIO()
   table = csv.writer(text, lineterminator='\n')
-  table.writerow(
-      ('study_uid', 'patient_id', 'covid', 'severity', 'time_point', 'kind'))
+  table.writerow(('study_uid', 'patient_id', 'covid', 'severity', 'time_point', 'kind'))
   for case in cases:
     truth = case.truth
     severity = 'severe' if truth.severe else 'non-severe'
     if not truth.positive or case.name in ungraded:
       severity = ''
-    table.writerow((
-        truth.study_uid, case.name, int(truth.positive), severity, 1, truth.kind))
+    table.writerow(
+      (truth.study_uid, case.name, int(truth.positive), severity, 1, truth.kind)
+    )
   return text.getvalue()
 
 
@@ -316,14 +355,20 @@ def thumbnail(folder: drawing.DemoFolder, name: str) -> Thumbnail:
   grey = pictures.lung_window(volume.hu[index][window])
   height, width = grey.shape[0] * row_mm, grey.shape[1] * column_mm
   return Thumbnail(
-      pictures.grey_uri(grey, (round(_COLUMNS * height / width), _COLUMNS), _QUALITY),
-      pictures.heat_uri(found[window], step_mm, _COLUMNS) if found.any() else '',
-      pictures.outline(lesion[index][window], step_mm), width, height, index)
+    pictures.grey_uri(grey, (round(_COLUMNS * height / width), _COLUMNS), _QUALITY),
+    pictures.heat_uri(found[window], step_mm, _COLUMNS) if found.any() else '',
+    pictures.outline(lesion[index][window], step_mm),
+    width,
+    height,
+    index,
+  )
 
 
 def write_page(
-    folder: drawing.DemoFolder, cases: Sequence[CaseAgreement],
-    thumbnails: dict[str, Thumbnail]) -> None:
+  folder: drawing.DemoFolder,
+  cases: Sequence[CaseAgreement],
+  thumbnails: dict[str, Thumbnail],
+) -> None:
   """Writes index.html.
 
   Args:
@@ -335,9 +380,17 @@ def write_page(
     errors.OutputError: it cannot be written.
   """
   named = cohort_metrics(cases)
-  files.write_atomically(folder.page, pages.render(
-      'demo.html', cases=cases, thumbnails=thumbnails, metrics=named,
-      required=REQUIRED, demo_models=True))
+  files.write_atomically(
+    folder.page,
+    pages.render(
+      'demo.html',
+      cases=cases,
+      thumbnails=thumbnails,
+      metrics=named,
+      required=REQUIRED,
+      demo_models=True,
+    ),
+  )
 
 
 def _around(mask, step_mm):

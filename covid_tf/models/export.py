@@ -30,8 +30,8 @@ from covid_tf.storage import files
 _AIR_HU = -1000
 # A whole slice of the usual matrix, and a lung crop of the usual size.
 _SLICE_SHAPE = {
-    contract.LUNGS_MODEL: (1, 512, 512),
-    contract.CLASSIFIER_MODEL: (1, 256, 352),
+  contract.LUNGS_MODEL: (1, 512, 512),
+  contract.CLASSIFIER_MODEL: (1, 256, 352),
 }
 
 
@@ -57,12 +57,12 @@ CARD_FILE = 'card.json'
 
 
 def export(
-    name: str,
-    model: keras.Model,
-    directory: str | os.PathLike,
-    training: dict,
-    version: int | None = None,
-    compute_dtype: str = 'float32',
+  name: str,
+  model: keras.Model,
+  directory: str | os.PathLike,
+  training: dict,
+  version: int | None = None,
+  compute_dtype: str = 'float32',
 ) -> pathlib.Path:
   """Exports one network as DIRECTORY/NAME/VERSION.
 
@@ -95,16 +95,18 @@ def export(
     raise errors.UsageError(f'version must be 1 or more, found {version}.')
   if version in versions(folder):
     raise errors.UsageError(
-        f'{target}: this version is there already; versions are never replaced. '
-        'Choose another number, or none for the next one.')
+      f'{target}: this version is there already; versions are never replaced. '
+      'Choose another number, or none for the next one.'
+    )
   card = signatures.make_card(name, model, training) | {'compute_dtype': compute_dtype}
   served = for_serving(model, compute_dtype)
   functions = signatures.SIGNATURES[name](served, signatures.card_json(card))
   if compute_dtype == 'float32':
     functions[contract.SELF_CHECK] = signatures.self_check(name, functions)
   else:
-    reference = signatures.self_check(name, signatures.SIGNATURES[name](
-        for_serving(model), signatures.card_json(card)))
+    reference = signatures.self_check(
+      name, signatures.SIGNATURES[name](for_serving(model), signatures.card_json(card))
+    )
     card[contract.DIFFERENCES] = signatures.differences(name, functions, reference())
     functions = signatures.SIGNATURES[name](served, signatures.card_json(card))
     functions[contract.SELF_CHECK] = reference
@@ -121,8 +123,9 @@ def export(
 
 def for_serving(model: keras.Model, compute_dtype: str = 'float32') -> keras.Model:
   """The network as it is exported: the same function, in fewer and faster ops."""
-  return rewrites.apart_from_convolutions(rewrites.with_compute_dtype(
-      rewrites.fold_batch_norm(model), compute_dtype))
+  return rewrites.apart_from_convolutions(
+    rewrites.with_compute_dtype(rewrites.fold_batch_norm(model), compute_dtype)
+  )
 
 
 def versions(folder: pathlib.Path) -> list[int]:
@@ -138,13 +141,15 @@ def _write(name: str, functions: dict, folder: pathlib.Path) -> None:
   archive = keras.export.ExportArchive()
   for signature_name, function in functions.items():
     archive.add_endpoint(
-        signature_name, function, signatures.input_signature(name, signature_name))
+      signature_name, function, signatures.input_signature(name, signature_name)
+    )
   # No source paths of this machine in the graph's nodes.
   options = tf.saved_model.SaveOptions(experimental_debug_stripper=True)
   archive.write_out(os.fspath(folder), options=options, verbose=False)
 
 
 # The demo networks as the SavedModels that a server or `load_models` takes.
+
 
 def export_demo_models(directory: str | os.PathLike) -> pathlib.Path:
   """Exports both networks with the weights that come with the package.

@@ -41,16 +41,50 @@ _FUSED_ADDITION = 'Add'
 _CONVOLUTIONS = frozenset(('Conv2D', 'Conv3D'))
 _WITH_BIAS = frozenset(f'{name}WithBias' for name in _CONVOLUTIONS)
 # Their outputs are, or may be, the memory of an input.
-_SHARING = frozenset((
-    'Bitcast', 'CheckNumerics', 'EnsureShape', 'Enter', 'Exit', 'ExpandDims',
-    'Identity', 'IdentityN', 'Merge', 'NextIteration', 'PlaceholderWithDefault',
-    'PreventGradient', 'Reshape', 'Slice', 'Split', 'SplitV', 'Squeeze',
-    'StopGradient', 'StridedSlice', 'Switch', 'Transpose', 'Unpack'))
+_SHARING = frozenset(
+  (
+    'Bitcast',
+    'CheckNumerics',
+    'EnsureShape',
+    'Enter',
+    'Exit',
+    'ExpandDims',
+    'Identity',
+    'IdentityN',
+    'Merge',
+    'NextIteration',
+    'PlaceholderWithDefault',
+    'PreventGradient',
+    'Reshape',
+    'Slice',
+    'Split',
+    'SplitV',
+    'Squeeze',
+    'StopGradient',
+    'StridedSlice',
+    'Switch',
+    'Transpose',
+    'Unpack',
+  )
+)
 # Somebody outside the graph holds their outputs: never free to be overwritten.
-_HELD = frozenset((
-    'Const', 'HostConst', 'ReadVariableOp', '_ReadVariablesOp', 'VarHandleOp',
-    'VariableV2', 'Variable', 'Placeholder', '_Arg', '_DeviceArg', '_Recv',
-    '_HostRecv', 'ImmutableConst'))
+_HELD = frozenset(
+  (
+    'Const',
+    'HostConst',
+    'ReadVariableOp',
+    '_ReadVariablesOp',
+    'VarHandleOp',
+    'VariableV2',
+    'Variable',
+    'Placeholder',
+    '_Arg',
+    '_DeviceArg',
+    '_Recv',
+    '_HostRecv',
+    'ImmutableConst',
+  )
+)
 _FREE_SIZE = 48  # Of a free dimension of the input; the first one is 2.
 
 
@@ -85,7 +119,8 @@ def check_concurrency(name: str, folder: str | os.PathLike) -> None:
     with tf.Graph().as_default(), v1.Session(config=_options(mixed)) as session:
       with servable.without_advice():
         loaded = v1.saved_model.load(
-            session, [tf.saved_model.SERVING], os.fspath(folder))
+          session, [tf.saved_model.SERVING], os.fspath(folder)
+        )
       for signature_name, signature in loaded.signature_def.items():
         feeds = {info.name: _zeros(info) for info in signature.inputs.values()}
         fetches = [info.name for info in signature.outputs.values()]
@@ -96,21 +131,25 @@ def check_concurrency(name: str, folder: str | os.PathLike) -> None:
 
 def _refusal(where: str, hazard: Hazard) -> errors.ModelError:
   return errors.ModelError(
-      f'{where}, node {_short(hazard.node)}: what a convolution adds '
-      f'({_short(hazard.summand)}) must have no other reader when it begins, found '
-      f'{_short(hazard.reader)}; with oneDNN, two requests at once would get wrong '
-      'answers. Add by keras.layers.Add outside layers of your own, or pass all '
-      'summands through covid_tf.models.rewrites.Apart; nothing was exported.')
+    f'{where}, node {_short(hazard.node)}: what a convolution adds '
+    f'({_short(hazard.summand)}) must have no other reader when it begins, found '
+    f'{_short(hazard.reader)}; with oneDNN, two requests at once would get wrong '
+    'answers. Add by keras.layers.Add outside layers of your own, or pass all '
+    'summands through covid_tf.models.rewrites.Apart; nothing was exported.'
+  )
 
 
 def optimized_graphs(
-    session: tf.compat.v1.Session, fetches: list, feeds: dict
+  session: tf.compat.v1.Session, fetches: list, feeds: dict
 ) -> list[tf.compat.v1.GraphDef]:
   """The graphs, one a device, that a session makes of its own to run this."""
   metadata = tf.compat.v1.RunMetadata()
   session.run(
-      fetches, feeds, run_metadata=metadata,
-      options=tf.compat.v1.RunOptions(output_partition_graphs=True))
+    fetches,
+    feeds,
+    run_metadata=metadata,
+    options=tf.compat.v1.RunOptions(output_partition_graphs=True),
+  )
   return list(metadata.partition_graphs)
 
 
@@ -205,8 +244,12 @@ def _readers_left(graph: _Graph, node, summand: str, parts: set[str]):
   first, shared, leading = graph.memory(summand)
   done = graph.before(node) - parts
   where = summand.split(':')[0]
-  readers = [name for tensor in sorted(shared) for name in graph.readers[tensor]
-             if name not in leading and name not in done]
+  readers = [
+    name
+    for tensor in sorted(shared)
+    for name in graph.readers[tensor]
+    if name not in leading and name not in done
+  ]
   readers.remove(node.name)  # Once: it may not take the same memory as its input too.
   if _is_held(graph, summand):
     yield Hazard(node.name, where, f'{first.split(":")[0]}, which keeps it')
@@ -220,7 +263,8 @@ def _convolution(graph: _Graph, tensor: str) -> set[str]:
   if node is None or len(graph.readers[tensor]) != 1:
     return set()
   if _kind(node) in _WITH_BIAS or (
-      'Conv' in node.op and _fused_ops(node) == ['BiasAdd']):
+    'Conv' in node.op and _fused_ops(node) == ['BiasAdd']
+  ):
     return {node.name}
   if _kind(node) == 'BiasAdd' or _kind(node) in _ADDITIONS:
     source = graph.maker(_inputs(node)[0])
@@ -236,8 +280,11 @@ def _is_held(graph: _Graph, tensor: str) -> bool:
 
 def _inputs(node) -> list[str]:
   """The tensors that a node takes, without control inputs."""
-  return [name if ':' in name else f'{name}:0'
-          for name in node.input if not name.startswith('^')]
+  return [
+    name if ':' in name else f'{name}:0'
+    for name in node.input
+    if not name.startswith('^')
+  ]
 
 
 def _kind(node) -> str:
@@ -246,8 +293,11 @@ def _kind(node) -> str:
 
 
 def _fused_ops(node) -> list[str]:
-  return [op.decode() for op in node.attr['fused_ops'].list.s
-          ] if 'fused_ops' in node.attr else []
+  return (
+    [op.decode() for op in node.attr['fused_ops'].list.s]
+    if 'fused_ops' in node.attr
+    else []
+  )
 
 
 def _shares(node) -> bool:
@@ -272,25 +322,30 @@ def fuses_additions() -> bool:
     # Two convolutions: what is fed counts as of unknown shape, and is not added to.
     images = v1.placeholder(tf.float32, (None, 8, 8, 16))
     convolve = lambda x: tf.nn.bias_add(
-        tf.nn.conv2d(x, tf.ones((3, 3, 16, 16)), 1, 'SAME'), tf.ones(16))
+      tf.nn.conv2d(x, tf.ones((3, 3, 16, 16)), 1, 'SAME'), tf.ones(16)
+    )
     first = tf.nn.relu(convolve(images))
     graphs = optimized_graphs(
-        session, [tf.nn.relu(convolve(first) + first)],
-        {images: np.zeros((1, 8, 8, 16), np.float32)})
-  return any(_FUSED_ADDITION in _fused_ops(node)
-             for graph in graphs for node in graph.node)
+      session,
+      [tf.nn.relu(convolve(first) + first)],
+      {images: np.zeros((1, 8, 8, 16), np.float32)},
+    )
+  return any(
+    _FUSED_ADDITION in _fused_ops(node) for graph in graphs for node in graph.node
+  )
 
 
 def _short(node: str) -> str:
   """A node's name without the functions that it was inlined from."""
   return '/'.join(
-      part for part in node.split('/')
-      if not part.startswith(('StatefulPartitionedCall', 'PartitionedCall')))
+    part
+    for part in node.split('/')
+    if not part.startswith(('StatefulPartitionedCall', 'PartitionedCall'))
+  )
 
 
 def _zeros(info) -> np.ndarray:
-  shape = [dim.size if dim.size >= 0 else _FREE_SIZE
-           for dim in info.tensor_shape.dim]
+  shape = [dim.size if dim.size >= 0 else _FREE_SIZE for dim in info.tensor_shape.dim]
   if shape and info.tensor_shape.dim[0].size < 0:
     shape[0] = 2
   return np.zeros(shape, tf.as_dtype(info.dtype).as_numpy_dtype)
@@ -301,7 +356,8 @@ def _options(mixed: bool) -> tf.compat.v1.ConfigProto:
   config = tf.compat.v1.ConfigProto()
   if mixed:
     config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = (
-        rewriter_config_pb2.RewriterConfig.ON)
+      rewriter_config_pb2.RewriterConfig.ON
+    )
   return config
 
 
@@ -314,7 +370,7 @@ _BATCH_SHAPE = (2, 150, 180)  # No side is a multiple or a power of anything nea
 
 
 def answer(
-    served: servable.Servable, signature_name: str, inputs: dict[str, np.ndarray]
+  served: servable.Servable, signature_name: str, inputs: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
   """Runs one signature of a loaded SavedModel.
 
@@ -336,8 +392,12 @@ def answer(
 
 
 def check(
-    name: str, folder: str | os.PathLike, model: keras.Model, functions: dict,
-    compute_dtype: str) -> None:
+  name: str,
+  folder: str | os.PathLike,
+  model: keras.Model,
+  functions: dict,
+  compute_dtype: str,
+) -> None:
   """Compares every signature of an export with its source on a fixed batch.
 
   Args:
@@ -354,13 +414,17 @@ def check(
   found = _served_outputs(name, folder, hu)
   for signature_name, signature in contract.SIGNATURES[name].items():
     source = tf.function(
-        functions[signature_name],
-        input_signature=signatures.input_signature(name, signature_name))
+      functions[signature_name],
+      input_signature=signatures.input_signature(name, signature_name),
+    )
     required = source(hu) if signature.inputs else source()
     for spec in signature.outputs:
-      _compare(f'export of {name}, signature {signature_name}, output {spec.name}',
-               found[signature_name][spec.name], np.asarray(required[spec.name]),
-               spec.dtype)
+      _compare(
+        f'export of {name}, signature {signature_name}, output {spec.name}',
+        found[signature_name][spec.name],
+        np.asarray(required[spec.name]),
+        spec.dtype,
+      )
   if name == contract.LUNGS_MODEL:
     probability = found[contract.PROBABILITY]['lung_probability']
     logit = model(preprocessing.lung_input(hu), training=False)[..., 0]
@@ -368,9 +432,14 @@ def check(
     probability = found[contract.SERVING_DEFAULT]['covid_probability']
     logit = model(preprocessing.classifier_input(hu), training=False)[:, 0]
   difference = np.abs(probability - tf.sigmoid(logit))
-  _require(f'export of {name}, probability',
-           *((difference.max(), TOLERANCE) if compute_dtype == 'float32' else
-             (difference.mean(), _NARROW_TOLERANCE)))
+  _require(
+    f'export of {name}, probability',
+    *(
+      (difference.max(), TOLERANCE)
+      if compute_dtype == 'float32'
+      else (difference.mean(), _NARROW_TOLERANCE)
+    ),
+  )
 
 
 def _served_outputs(name: str, folder: str | os.PathLike, hu: np.ndarray):
@@ -378,12 +447,15 @@ def _served_outputs(name: str, folder: str | os.PathLike, hu: np.ndarray):
   try:
     with contextlib.closing(servable.Servable(folder)) as served:
       predict.check(served)
-      return {key: answer(served, key, {'hu': hu} if signature.inputs else {})
-              for key, signature in contract.SIGNATURES[name].items()}
+      return {
+        key: answer(served, key, {'hu': hu} if signature.inputs else {})
+        for key, signature in contract.SIGNATURES[name].items()
+      }
   except refusal.Refusal as error:
     raise errors.ModelError(
-        f'export of {name} must run as a server runs it, found: {error}; nothing '
-        'was exported.') from error
+      f'export of {name} must run as a server runs it, found: {error}; nothing '
+      'was exported.'
+    ) from error
 
 
 def fixed_batch() -> np.ndarray:
@@ -397,8 +469,9 @@ def fixed_batch() -> np.ndarray:
 def _compare(where: str, found, required, dtype: str) -> None:
   if found.dtype != np.dtype(dtype) or found.shape != required.shape:
     raise errors.ModelError(
-        f'{where} must be {dtype} {list(required.shape)}, found {found.dtype} '
-        f'{list(found.shape)}; nothing was exported.')
+      f'{where} must be {dtype} {list(required.shape)}, found {found.dtype} '
+      f'{list(found.shape)}; nothing was exported.'
+    )
   if dtype == 'float32':
     _require(where, np.max(np.abs(found - required)), TOLERANCE)
   else:  # A text, or a mask: its pixels at the very threshold may turn.
@@ -408,5 +481,6 @@ def _compare(where: str, found, required, dtype: str) -> None:
 def _require(where: str, difference: float, tolerance: float) -> None:
   if not difference <= tolerance:  # Also for NaN.
     raise errors.ModelError(
-        f'{where} must equal the Keras model within {tolerance:g}, found a '
-        f'difference of {difference:g}; nothing was exported.')
+      f'{where} must equal the Keras model within {tolerance:g}, found a '
+      f'difference of {difference:g}; nothing was exported.'
+    )

@@ -16,10 +16,10 @@ from covid_tf.models import rewrites
 
 
 def grad_cam(
-    model: keras.Model,
-    layer_names: Sequence[str],
-    method: str = 'grad_cam',
-    class_index: int | None = None,
+  model: keras.Model,
+  layer_names: Sequence[str],
+  method: str = 'grad_cam',
+  class_index: int | None = None,
 ) -> Callable:
   """Makes the function that explains images, one map a layer.
 
@@ -64,17 +64,16 @@ def normalize(maps: tf.Tensor) -> tf.Tensor:
   positive = tf.nn.relu(maps)
   axes = list(range(1, maps.shape.rank))
   return tf.math.divide_no_nan(
-      positive, tf.reduce_max(positive, axis=axes, keepdims=True))
+    positive, tf.reduce_max(positive, axis=axes, keepdims=True)
+  )
 
 
 def weighted_sum(activations: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
   """sum over c of activations[n, ..., c] * weights[n, c], as a matrix product."""
-  return tf.einsum(
-      'n...c,nc->n...', tf.cast(activations, tf.float32), weights)
+  return tf.einsum('n...c,nc->n...', tf.cast(activations, tf.float32), weights)
 
 
-def grad_cam_evidence(
-    head: gradients_lib.Head, layer_names: Sequence[str]) -> Callable:
+def grad_cam_evidence(head: gradients_lib.Head, layer_names: Sequence[str]) -> Callable:
   """Channels weighted by their mean gradient, summed."""
   run = gradients_lib.channel_gradients(head, layer_names)
 
@@ -86,7 +85,8 @@ def grad_cam_evidence(
 
 
 def hires_cam_evidence(
-    head: gradients_lib.Head, layer_names: Sequence[str]) -> Callable:
+  head: gradients_lib.Head, layer_names: Sequence[str]
+) -> Callable:
   """Gradient times activation, summed over channels, never averaged over space.
 
   Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations
@@ -96,7 +96,8 @@ def hires_cam_evidence(
 
 
 def grad_cam_plus_plus_evidence(
-    head: gradients_lib.Head, layer_names: Sequence[str]) -> Callable:
+  head: gradients_lib.Head, layer_names: Sequence[str]
+) -> Callable:
   """Channels weighted by their positive gradients, each pixel by its alpha.
 
   Chattopadhay et al., "Grad-CAM++", WACV 2018, equation 19, for the exponential
@@ -107,11 +108,13 @@ def grad_cam_plus_plus_evidence(
 
 # Name -> (head, layer_names) -> function from images [N, ...], N > 0,
 # to (logit, evidence of each layer [N, rows, columns], of either sign).
-METHODS: Mapping[str, Callable] = types.MappingProxyType({
+METHODS: Mapping[str, Callable] = types.MappingProxyType(
+  {
     'grad_cam': grad_cam_evidence,
     'grad_cam++': grad_cam_plus_plus_evidence,
     'hires_cam': hires_cam_evidence,
-})
+  }
+)
 
 
 def _of_pixels(
@@ -136,8 +139,7 @@ def _grad_cam_plus_plus(activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tens
   # gradients leave float32's range.
   axes = list(range(1, activations.shape.rank - 1))
   total = tf.reduce_sum(activations, axis=axes, keepdims=True)
-  weights = tf.math.divide_no_nan(
-      tf.nn.relu(gradients), 2.0 + gradients * total)
+  weights = tf.math.divide_no_nan(tf.nn.relu(gradients), 2.0 + gradients * total)
   return weighted_sum(activations, tf.reduce_sum(weights, axis=axes))
 
 
@@ -145,5 +147,6 @@ def _require_image_axes(head: gradients_lib.Head, name: str) -> None:
   shape = rewrites.output_of(name, head.calls).shape
   if len(shape) < 3:
     raise ValueError(
-        f'layer {name!r} must keep the image axes, [N, rows, columns, channels], '
-        f'found {tuple(shape)}.')
+      f'layer {name!r} must keep the image axes, [N, rows, columns, channels], '
+      f'found {tuple(shape)}.'
+    )

@@ -15,6 +15,7 @@ from covid_tf.models import rewrites
 # fades where the network is sure, and that of a softmax is mixed with the other
 # classes'.
 
+
 @dataclasses.dataclass(frozen=True)
 class Head:
   """Where a flattened classifier's logit comes from.
@@ -46,21 +47,23 @@ def find_head(model: keras.Model, class_index: int | None = None) -> Head:
   flat, calls = rewrites.flatten(model)
   if len(flat.outputs) != 1 or len(flat.outputs[0].shape) not in (1, 2):
     raise ValueError(
-        'model must have one output, [N] or [N, classes], found '
-        f'{[tuple(output.shape) for output in flat.outputs]}; make a keras.Model '
-        'that ends in the one to explain.')
+      'model must have one output, [N] or [N, classes], found '
+      f'{[tuple(output.shape) for output in flat.outputs]}; make a keras.Model '
+      'that ends in the one to explain.'
+    )
   (output,) = flat.outputs
   units = output.shape[-1] if len(output.shape) == 2 else 1
   if class_index is not None and not 0 <= class_index < units:
     raise ValueError(
-        f'class_index must be in [0, {units}) for this head, found {class_index}.')
+      f'class_index must be in [0, {units}) for this head, found {class_index}.'
+    )
   tensor, all_logits = _without_activation(output, calls)
-  return Head(flat.inputs, calls, tensor,
-              lambda value: _pick(all_logits(value), class_index))
+  return Head(
+    flat.inputs, calls, tensor, lambda value: _pick(all_logits(value), class_index)
+  )
 
 
-def _without_activation(
-    output: keras.KerasTensor, calls: tuple[rewrites.Call, ...]):
+def _without_activation(output: keras.KerasTensor, calls: tuple[rewrites.Call, ...]):
   """(tensor, function from its value to all the logits) of a model's output."""
   last = _maker(output, calls)
   while last and _keeps_values(last.layer):
@@ -75,35 +78,38 @@ def _without_activation(
     return output, _identity
   if activation not in (keras.activations.sigmoid, keras.activations.softmax):
     raise ValueError(
-        'model must end in logits, a sigmoid or a softmax, found activation '
-        f'{getattr(activation, "__name__", activation)} in layer {layer.name!r}.')
+      'model must end in logits, a sigmoid or a softmax, found activation '
+      f'{getattr(activation, "__name__", activation)} in layer {layer.name!r}.'
+    )
   if isinstance(layer, keras.layers.Activation):
     return last.inputs[0], _identity
   if isinstance(layer, keras.layers.Dense):
     return last.inputs[0], lambda features: _linear(layer, features)
   raise ValueError(
-      f'layer {layer.name!r} ({type(layer).__name__}) must have its sigmoid or '
-      'softmax in a layer of its own, so that the logit can be had.')
+    f'layer {layer.name!r} ({type(layer).__name__}) must have its sigmoid or '
+    'softmax in a layer of its own, so that the logit can be had.'
+  )
 
 
 def _maker(tensor, calls) -> rewrites.Call | None:
   """The call that gives a tensor; None for an input of the model."""
-  return next(
-      (call for call in calls if any(t is tensor for t in call.outputs)), None)
+  return next((call for call in calls if any(t is tensor for t in call.outputs)), None)
 
 
 def _keeps_values(layer) -> bool:
   """Whether it hands its input on, maybe in another dtype (training is over)."""
   return isinstance(layer, (keras.layers.Identity, keras.layers.Dropout)) or (
-      isinstance(layer, keras.layers.Activation)
-      and layer.activation is keras.activations.linear)
+    isinstance(layer, keras.layers.Activation)
+    and layer.activation is keras.activations.linear
+  )
 
 
 def _is_bare_probability(layer) -> bool:
   """A sigmoid or softmax of its own: the Softmax layer, keras.ops.sigmoid, ..."""
   return isinstance(layer, keras.layers.Softmax) or (
-      not isinstance(layer, keras.Layer)
-      and type(layer).__name__ in ('Sigmoid', 'Softmax'))
+    not isinstance(layer, keras.Layer)
+    and type(layer).__name__ in ('Sigmoid', 'Softmax')
+  )
 
 
 def _refuse_hidden_probability(last: rewrites.Call | None, calls) -> None:
@@ -116,11 +122,14 @@ def _refuse_hidden_probability(last: rewrites.Call | None, calls) -> None:
     call = _maker(call.inputs[0], calls)
     layer = call and call.layer
     if _is_bare_probability(layer) or getattr(layer, 'activation', None) in (
-        keras.activations.sigmoid, keras.activations.softmax):
+      keras.activations.sigmoid,
+      keras.activations.softmax,
+    ):
       raise ValueError(
-          'model must end in logits, a sigmoid or a softmax, found layer '
-          f'{last.layer.name!r} behind the probability of {layer.name!r}; make a '
-          'keras.Model that ends there.')
+        'model must end in logits, a sigmoid or a softmax, found layer '
+        f'{last.layer.name!r} behind the probability of {layer.name!r}; make a '
+        'keras.Model that ends there.'
+      )
 
 
 def _linear(layer: keras.layers.Dense, features: tf.Tensor) -> tf.Tensor:
@@ -157,7 +166,7 @@ _FLOAT16_GRADIENT_SCALE = 1024.0
 
 
 def layer_gradients(
-    head: Head, layer_names: Sequence[str], observed: Sequence[str] = ()
+  head: Head, layer_names: Sequence[str], observed: Sequence[str] = ()
 ) -> Callable:
   """Makes the function that gives activations and gradients of some layers.
 
@@ -184,13 +193,14 @@ def layer_gradients(
     entering = [values[key] for key in cut.entering]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch([values[key] for key in cut.targets if key in values])
-      values.update(zip(
-          cut.tail_keys, _outputs(cut.tail, rewrites.single(entering))))
+      values.update(zip(cut.tail_keys, _outputs(cut.tail, rewrites.single(entering))))
       logit = head.logit(values[cut.tail_keys[-1]])
     gradients = tape.gradient(
-        logit, [values[key] for key in cut.targets],
-        output_gradients=tf.fill(tf.shape(logit), cut.gradient_scale),
-        unconnected_gradients=tf.UnconnectedGradients.ZERO)
+      logit,
+      [values[key] for key in cut.targets],
+      output_gradients=tf.fill(tf.shape(logit), cut.gradient_scale),
+      unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
     gradients = [tf.cast(gradient, tf.float32) for gradient in gradients]
     if cut.gradient_scale != 1:
       gradients = [gradient / cut.gradient_scale for gradient in gradients]
@@ -224,9 +234,7 @@ class _Cut:
   gradient_scale: float
 
 
-def _cut(
-    head: Head, layer_names: tuple[str, ...], observed: tuple[str, ...]
-) -> _Cut:
+def _cut(head: Head, layer_names: tuple[str, ...], observed: tuple[str, ...]) -> _Cut:
   calls = head.calls
   if not layer_names:
     raise ValueError('layer_names must name at least one layer, found none.')
@@ -236,23 +244,26 @@ def _cut(
       raise ValueError(f'layer {name!r} has no way to the logit of this model.')
   after = rewrites.after(targets, calls)
   in_tail = [call for call in calls if any(id(t) in after for t in call.outputs)]
-  entering = _unique(t for t in [*targets, *(t for c in in_tail for t in c.inputs)]
-                     if id(t) not in after)
+  entering = _unique(
+    t for t in [*targets, *(t for c in in_tail for t in c.inputs)] if id(t) not in after
+  )
   seen = [rewrites.output_of(name, calls) for name in observed]
   stem_outputs = _unique([*entering, *(t for t in seen if id(t) not in after)])
   # The head's input stays last, even if it is wanted for itself.
   tail_outputs = [*_unique(t for t in targets + seen if id(t) in after), head.input]
-  float16 = any(getattr(call.layer, 'compute_dtype', '') == 'float16'
-                for call in in_tail)
+  float16 = any(
+    getattr(call.layer, 'compute_dtype', '') == 'float16' for call in in_tail
+  )
   return _Cut(
-      stem=keras.Model(rewrites.single(head.model_inputs), stem_outputs),
-      stem_keys=_keys(stem_outputs),
-      entering=_keys(entering),
-      tail=keras.Model(rewrites.single(entering), tail_outputs),
-      tail_keys=_keys(tail_outputs),
-      targets=_keys(targets),
-      observed=_keys(seen),
-      gradient_scale=_FLOAT16_GRADIENT_SCALE if float16 else 1.0)
+    stem=keras.Model(rewrites.single(head.model_inputs), stem_outputs),
+    stem_keys=_keys(stem_outputs),
+    entering=_keys(entering),
+    tail=keras.Model(rewrites.single(entering), tail_outputs),
+    tail_keys=_keys(tail_outputs),
+    targets=_keys(targets),
+    observed=_keys(seen),
+    gradient_scale=_FLOAT16_GRADIENT_SCALE if float16 else 1.0,
+  )
 
 
 def _outputs(model: keras.Model, inputs) -> list[tf.Tensor]:
@@ -276,8 +287,9 @@ def _keys(tensors) -> tuple[int, ...]:
 # gradient at the layer is the sum over space of the gradient at their outputs, times
 # their kernel: a vector by a matrix, in place of a convolution's backward pass.
 
+
 def channel_gradients(
-    head: Head, layer_names: Sequence[str], observed: Sequence[str] = ()
+  head: Head, layer_names: Sequence[str], observed: Sequence[str] = ()
 ) -> Callable:
   """Makes the function that gives activations and mean gradients of some layers.
 
@@ -295,25 +307,29 @@ def channel_gradients(
   Raises:
     ValueError: as `layer_gradients`.
   """
-  readers = {name: _pointwise_readers(name, layer_names, head.calls)
-             for name in layer_names}
+  readers = {
+    name: _pointwise_readers(name, layer_names, head.calls) for name in layer_names
+  }
   differentiated = [
-      name for layer in layer_names
-      for name in ([call.layer.name for call in readers[layer]] or [layer])]
-  run = layer_gradients(
-      head, differentiated, [*layer_names, *observed])
+    name
+    for layer in layer_names
+    for name in ([call.layer.name for call in readers[layer]] or [layer])
+  ]
+  run = layer_gradients(head, differentiated, [*layer_names, *observed])
 
   def weigh(images):
     logit, activations, gradients = run(images)
-    activations = activations[len(differentiated):]
+    activations = activations[len(differentiated) :]
     by_name = dict(zip(differentiated, gradients))
     weights = []
     for name, activation in zip(layer_names, activations):
       if not readers[name]:
         weights.append(_over_space(tf.reduce_mean, by_name[name]))
         continue
-      sums = [_through(call.layer, _over_space(tf.reduce_sum, by_name[call.layer.name]))
-              for call in readers[name]]
+      sums = [
+        _through(call.layer, _over_space(tf.reduce_sum, by_name[call.layer.name]))
+        for call in readers[name]
+      ]
       weights.append(tf.add_n(sums) / _pixels(activation))
     return logit, activations, weights
 
@@ -321,7 +337,7 @@ def channel_gradients(
 
 
 def _pointwise_readers(
-    name: str, layer_names: Sequence[str], calls: tuple[rewrites.Call, ...]
+  name: str, layer_names: Sequence[str], calls: tuple[rewrites.Call, ...]
 ) -> list[rewrites.Call]:
   """The 1x1 convolutions that alone read a layer; none where others read it too.
 
@@ -329,23 +345,26 @@ def _pointwise_readers(
   pass through it in any case.
   """
   output = rewrites.output_of(name, calls)
-  others = [rewrites.output_of(other, calls) for other in layer_names
-            if other != name]
+  others = [rewrites.output_of(other, calls) for other in layer_names if other != name]
   if id(output) in rewrites.after(others, calls):
     return []
   readers = rewrites.consumers(calls)[id(output)]
   uses = [call.layer.name for call in calls]
-  if all(_is_pointwise(call.layer) and uses.count(call.layer.name) == 1
-         for call in readers):
+  if all(
+    _is_pointwise(call.layer) and uses.count(call.layer.name) == 1 for call in readers
+  ):
     return readers
   return []
 
 
 def _is_pointwise(layer) -> bool:
-  return (type(layer) is keras.layers.Conv2D
-          and layer.kernel_size == (1, 1) and layer.groups == 1
-          and layer.activation is keras.activations.linear
-          and layer.data_format == 'channels_last')
+  return (
+    type(layer) is keras.layers.Conv2D
+    and layer.kernel_size == (1, 1)
+    and layer.groups == 1
+    and layer.activation is keras.activations.linear
+    and layer.data_format == 'channels_last'
+  )
 
 
 def _through(layer: keras.layers.Conv2D, sums: tf.Tensor) -> tf.Tensor:

@@ -37,9 +37,11 @@ def build_classifier(
   """
   size = preprocessing.CLASSIFIER.size if size is None else size
   backbone = keras.applications.ResNet50(
-      include_top=False, weights=weights, input_shape=(size, size, 3))
+    include_top=False, weights=weights, input_shape=(size, size, 3)
+  )
   pooled = keras.layers.GlobalAveragePooling2D(name=POOLED_FEATURES_LAYER)(
-      backbone.output)
+    backbone.output
+  )
   assert pooled.shape[-1] == contract.FEATURE_COUNT
   logit = keras.layers.Dense(1, name=LOGIT_LAYER)(pooled)
   return keras.Model(backbone.input, logit, name='covid_classifier')
@@ -55,7 +57,8 @@ with contextlib.redirect_stdout(io.StringIO()):
 
 
 def build_lung_unet(
-    encoder_weights: str | None = None, size: int | None = None) -> keras.Model:
+  encoder_weights: str | None = None, size: int | None = None
+) -> keras.Model:
   """Builds the U-Net.
 
   Args:
@@ -70,5 +73,9 @@ def build_lung_unet(
   """
   size = preprocessing.LUNGS.size if size is None else size
   return sm.Unet(
-      'vgg16', input_shape=(size, size, 3), classes=1, activation='linear',
-      encoder_weights=encoder_weights)
+    'vgg16',
+    input_shape=(size, size, 3),
+    classes=1,
+    activation='linear',
+    encoder_weights=encoder_weights,
+  )

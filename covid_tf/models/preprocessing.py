@@ -34,12 +34,11 @@ class Preprocessing:
 # Paper, section 2.1: window [-1000, 0]; the size is ours.
 LUNGS = Preprocessing(window_hu=(-1000.0, 0.0), size=256)
 # Ours: [-1000, 0] saturates consolidation. See docs/model_cards.md.
-CLASSIFIER = Preprocessing(
-    window_hu=(-1350.0, 150.0), size=224, low_pass_sigma=1.5)
+CLASSIFIER = Preprocessing(window_hu=(-1350.0, 150.0), size=224, low_pass_sigma=1.5)
 
 
 def resize_matrix(
-    source: tf.Tensor | int, target: tf.Tensor | int, low_pass_sigma: float = 0.0
+  source: tf.Tensor | int, target: tf.Tensor | int, low_pass_sigma: float = 0.0
 ) -> tf.Tensor:
   """Matrix that resamples a line of `source` pixels to `target` pixels.
 
@@ -71,8 +70,10 @@ def resize_matrix(
 
 
 def resize(
-    images: tf.Tensor, rows: tf.Tensor | int, columns: tf.Tensor | int,
-    low_pass_sigma: float = 0.0
+  images: tf.Tensor,
+  rows: tf.Tensor | int,
+  columns: tf.Tensor | int,
+  low_pass_sigma: float = 0.0,
 ) -> tf.Tensor:
   """Resizes float32 [N, H, W] to [N, rows, columns] by `resize_matrix`."""
   shape = tf.shape(images)
@@ -94,8 +95,9 @@ def network_input(hu: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
   """
   low, high = preprocessing.window_hu
   clipped = tf.clip_by_value(tf.cast(hu, tf.float32), low, high)
-  grey = resize(clipped, preprocessing.size, preprocessing.size,
-                preprocessing.low_pass_sigma)
+  grey = resize(
+    clipped, preprocessing.size, preprocessing.size, preprocessing.low_pass_sigma
+  )
   grey = (grey - low) * (255.0 / (high - low))
   return grey[..., tf.newaxis] - tf.constant(_IMAGENET_MEAN_BGR)
 

@@ -13,6 +13,7 @@ from covid_tf import errors
 
 # A Keras functional model as the list of its layer calls, nested models opened.
 
+
 @dataclasses.dataclass(frozen=True)
 class Call:
   """One layer applied once.
@@ -44,14 +45,18 @@ def rebuild(model: keras.Model, clone: Callable, apply: Callable) -> keras.Model
     view = keras.Model(single(model.inputs), single(model.outputs))
   except (AttributeError, TypeError, ValueError) as error:
     raise ValueError(
-        f'model must be a built functional Keras model, found {model!r}; build '
-        'it with keras.Input and keras.Model.') from error
+      f'model must be a built functional Keras model, found {model!r}; build '
+      'it with keras.Input and keras.Model.'
+    ) from error
   return keras.models.clone_model(view, clone_function=clone, call_function=apply)
 
 
 def copy(
-    flat: keras.Model, make: Callable, apply: Callable | None = None,
-    weights: Callable | None = None) -> keras.Model:
+  flat: keras.Model,
+  make: Callable,
+  apply: Callable | None = None,
+  weights: Callable | None = None,
+) -> keras.Model:
   """Copies a model without nested ones, layer by layer, weights included.
 
   Args:
@@ -121,12 +126,14 @@ def output_of(name: str, calls: tuple[Call, ...]) -> keras.KerasTensor:
   found = [call for call in calls if call.layer.name == name]
   if not found:
     raise ValueError(
-        f'layers must be named as in the model, found {name!r}; the last layers '
-        f'of this one are {[call.layer.name for call in calls[-8:]]}.')
+      f'layers must be named as in the model, found {name!r}; the last layers '
+      f'of this one are {[call.layer.name for call in calls[-8:]]}.'
+    )
   if len(found) > 1 or len(found[0].outputs) != 1:
     raise ValueError(
-        f'layer {name!r} must be used once and have one output, found '
-        f'{len(found)} uses with {len(found[0].outputs)} outputs.')
+      f'layer {name!r} must be used once and have one output, found '
+      f'{len(found)} uses with {len(found[0].outputs)} outputs.'
+    )
   return found[0].outputs[0]
 
 
@@ -160,8 +167,11 @@ def _open(nested: keras.Model, inputs, apply: Callable):
 
   marked = [marker(output) for marker, output in zip(markers, nested.outputs)]
   keras.models.clone_model(
-      keras.Model(single(nested.inputs), single(marked)), input_tensors=inputs,
-      clone_function=_same, call_function=apply_or_catch)
+    keras.Model(single(nested.inputs), single(marked)),
+    input_tensors=inputs,
+    clone_function=_same,
+    call_function=apply_or_catch,
+  )
   return single([caught[marker] for marker in markers])
 
 
@@ -170,8 +180,11 @@ def _same(layer):
 
 
 def _tensors(structure) -> tuple[keras.KerasTensor, ...]:
-  return tuple(leaf for leaf in keras.tree.flatten(structure)
-               if isinstance(leaf, keras.KerasTensor))
+  return tuple(
+    leaf
+    for leaf in keras.tree.flatten(structure)
+    if isinstance(leaf, keras.KerasTensor)
+  )
 
 
 # Batch normalization folded into the convolution before it: exact, and faster.
@@ -181,12 +194,12 @@ def _tensors(structure) -> tuple[keras.KerasTensor, ...]:
 
 # Layer class -> axes of its kernel that make up the output channels, in order.
 _OUTPUT_AXES = {
-    keras.layers.Conv1D: (-1,),
-    keras.layers.Conv2D: (-1,),
-    keras.layers.Conv3D: (-1,),
-    keras.layers.Conv2DTranspose: (-2,),
-    keras.layers.DepthwiseConv2D: (-2, -1),
-    keras.layers.Dense: (-1,),
+  keras.layers.Conv1D: (-1,),
+  keras.layers.Conv2D: (-1,),
+  keras.layers.Conv3D: (-1,),
+  keras.layers.Conv2DTranspose: (-2,),
+  keras.layers.DepthwiseConv2D: (-2, -1),
+  keras.layers.Dense: (-1,),
 }
 
 
@@ -229,17 +242,22 @@ def _foldable(flat: keras.Model, calls: tuple[Call, ...]):
   folded = {}
   for call in calls:
     layer = call.layer
-    if (type(layer) not in _OUTPUT_AXES or uses.count(layer.name) != 1
-        or layer.activation is not keras.activations.linear
-        or getattr(layer, 'data_format', 'channels_last') != 'channels_last'):
+    if (
+      type(layer) not in _OUTPUT_AXES
+      or uses.count(layer.name) != 1
+      or layer.activation is not keras.activations.linear
+      or getattr(layer, 'data_format', 'channels_last') != 'channels_last'
+    ):
       continue
     takers = taken_by[id(call.outputs[0])]
     if len(takers) != 1 or id(call.outputs[0]) in results:
       continue
     norm = takers[0].layer
-    if (isinstance(norm, keras.layers.BatchNormalization)
-        and uses.count(norm.name) == 1
-        and norm.axis in (-1, len(call.outputs[0].shape) - 1)):
+    if (
+      isinstance(norm, keras.layers.BatchNormalization)
+      and uses.count(norm.name) == 1
+      and norm.axis in (-1, len(call.outputs[0].shape) - 1)
+    ):
       folded[layer.name] = norm
   return folded
 
@@ -280,8 +298,14 @@ _ADDING_LAYERS = (keras.layers.Add, keras.layers.Average, keras.layers.Subtract)
 _ADDING_OPERATIONS = frozenset(('Add', 'Subtract'))
 # Layers whose output is no sum of a convolution and a bias, whatever comes before.
 _NOT_LINEAR = (
-    keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.PReLU, keras.layers.ELU,
-    keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
+  keras.layers.ReLU,
+  keras.layers.LeakyReLU,
+  keras.layers.PReLU,
+  keras.layers.ELU,
+  keras.layers.MaxPooling1D,
+  keras.layers.MaxPooling2D,
+  keras.layers.MaxPooling3D,
+)
 
 
 class Apart(keras.layers.Layer):
@@ -323,7 +347,8 @@ def apart_from_convolutions(model: keras.Model) -> keras.Model:
 
   def apart(value):
     if not isinstance(value, keras.KerasTensor) or _is_not_linear(
-        layer_of.get(id(value), (None,))[0]):
+      layer_of.get(id(value), (None,))[0]
+    ):
       return value
     return Apart(dtype=value.dtype)(value)
 
@@ -340,7 +365,8 @@ def apart_from_convolutions(model: keras.Model) -> keras.Model:
 
 def _is_addition(layer) -> bool:
   return isinstance(layer, _ADDING_LAYERS) or (
-      not isinstance(layer, keras.Layer) and type(layer).__name__ in _ADDING_OPERATIONS)
+    not isinstance(layer, keras.Layer) and type(layer).__name__ in _ADDING_OPERATIONS
+  )
 
 
 def _is_not_linear(layer) -> bool:
@@ -353,9 +379,9 @@ def _is_not_linear(layer) -> bool:
 # The same network computing in a narrower type.
 
 _POLICIES = {
-    'float32': 'float32',
-    'bfloat16': 'mixed_bfloat16',
-    'float16': 'mixed_float16',
+  'float32': 'float32',
+  'bfloat16': 'mixed_bfloat16',
+  'float16': 'mixed_float16',
 }
 
 
@@ -373,7 +399,8 @@ def with_compute_dtype(model: keras.Model, compute_dtype: str) -> keras.Model:
   """
   if compute_dtype not in _POLICIES:
     raise errors.UsageError(
-        f'compute_dtype must be one of {sorted(_POLICIES)}, found {compute_dtype!r}.')
+      f'compute_dtype must be one of {sorted(_POLICIES)}, found {compute_dtype!r}.'
+    )
   if compute_dtype == 'float32':
     return model
   flat, calls = flatten(model)
@@ -387,6 +414,7 @@ def with_compute_dtype(model: keras.Model, compute_dtype: str) -> keras.Model:
 
 
 # Batches of no slices at all, which TensorFlow's CPU convolutions refuse.
+
 
 def accept_empty(function: Callable) -> Callable:
   """Makes a function of a batch work for a batch of size 0 too.

@@ -59,9 +59,9 @@ def lungs(model: keras.Model, card: str) -> dict[str, Callable]:
     return {'lung_probability': probability(hu)[..., 0]}
 
   return {
-      contract.SERVING_DEFAULT: _of_slices(mask),
-      contract.PROBABILITY: _of_slices(lung_probability),
-      contract.CARD: _constant(card),
+    contract.SERVING_DEFAULT: _of_slices(mask),
+    contract.PROBABILITY: _of_slices(lung_probability),
+    contract.CARD: _constant(card),
   }
 
 
@@ -75,10 +75,10 @@ def classify(model: keras.Model, card: str) -> dict[str, Callable]:
   Returns:
     Signature name -> function from the tensors of the contract to a dict of them.
   """
-  explain = grad_cam.grad_cam(
-      model, (networks.FINE_LAYER, networks.COARSE_LAYER))
+  explain = grad_cam.grad_cam(model, (networks.FINE_LAYER, networks.COARSE_LAYER))
   pooled = gradients_lib.layer_gradients(
-      gradients_lib.find_head(model), (networks.POOLED_FEATURES_LAYER,))
+    gradients_lib.find_head(model), (networks.POOLED_FEATURES_LAYER,)
+  )
 
   def prediction(hu):
     logit = model(preprocessing.classifier_input(hu), training=False)[:, 0]
@@ -86,34 +86,40 @@ def classify(model: keras.Model, card: str) -> dict[str, Callable]:
 
   def explanation(hu):
     logit, (fine, coarse) = explain(preprocessing.classifier_input(hu))
-    return {'covid_probability': tf.sigmoid(logit), 'cam_28': fine,
-            'cam_14': coarse}
+    return {'covid_probability': tf.sigmoid(logit), 'cam_28': fine, 'cam_14': coarse}
 
   def features(hu):
     logit, (values,), (gradients,) = pooled(preprocessing.classifier_input(hu))
-    return {'covid_probability': tf.sigmoid(logit),
-            'features': tf.cast(values, tf.float32), 'gradients': gradients}
+    return {
+      'covid_probability': tf.sigmoid(logit),
+      'features': tf.cast(values, tf.float32),
+      'gradients': gradients,
+    }
 
   return {
-      contract.SERVING_DEFAULT: _of_slices(prediction),
-      contract.GRAD_CAM: _of_slices(explanation),
-      contract.FEATURES: _of_slices(features),
-      contract.CARD: _constant(card),
+    contract.SERVING_DEFAULT: _of_slices(prediction),
+    contract.GRAD_CAM: _of_slices(explanation),
+    contract.FEATURES: _of_slices(features),
+    contract.CARD: _constant(card),
   }
 
 
 # Model name of the contract -> (model, card) -> its signatures.
-SIGNATURES: Mapping[str, Callable] = types.MappingProxyType({
+SIGNATURES: Mapping[str, Callable] = types.MappingProxyType(
+  {
     contract.LUNGS_MODEL: lungs,
     contract.CLASSIFIER_MODEL: classify,
-})
+  }
+)
 
 
 def input_signature(model_name: str, signature_name: str) -> list[tf.TensorSpec]:
   """The contract's inputs of a signature, as TensorFlow declares them."""
   signature = (
-      contract.SELF_CHECKS[model_name] if signature_name == contract.SELF_CHECK
-      else contract.SIGNATURES[model_name][signature_name])
+    contract.SELF_CHECKS[model_name]
+    if signature_name == contract.SELF_CHECK
+    else contract.SIGNATURES[model_name][signature_name]
+  )
   inputs = signature.inputs
   return [tf.TensorSpec(spec.shape, spec.dtype, spec.name) for spec in inputs]
 
@@ -134,14 +140,18 @@ def _checked(hu: tf.Tensor) -> tf.Tensor:
   # rank, and so are not in the graph when a server feeds it something else.
   shape = tf.raw_ops.Shape(input=hu)
   has_axes = tf.raw_ops.Assert(
-      condition=tf.raw_ops.Equal(x=tf.raw_ops.Rank(input=hu), y=3),
-      data=['hu must be [slices, rows, columns], in Hounsfield units; found shape',
-            shape])
+    condition=tf.raw_ops.Equal(x=tf.raw_ops.Rank(input=hu), y=3),
+    data=[
+      'hu must be [slices, rows, columns], in Hounsfield units; found shape',
+      shape,
+    ],
+  )
   with tf.control_dependencies([has_axes]):
     size = tf.identity(shape)[1:]
     has_pixels = tf.raw_ops.Assert(
-        condition=tf.reduce_all(size > 0),
-        data=['hu must have at least one row and one column; found shape', shape])
+      condition=tf.reduce_all(size > 0),
+      data=['hu must have at least one row and one column; found shape', shape],
+    )
   with tf.control_dependencies([has_axes, has_pixels]):
     return tf.identity(hu)
 
@@ -158,8 +168,8 @@ def _constant(card: str) -> Callable:
 INTENDED_USE = 'research use only'
 
 _PREPROCESSING = {
-    contract.LUNGS_MODEL: preprocessing.LUNGS,
-    contract.CLASSIFIER_MODEL: preprocessing.CLASSIFIER,
+  contract.LUNGS_MODEL: preprocessing.LUNGS,
+  contract.CLASSIFIER_MODEL: preprocessing.CLASSIFIER,
 }
 
 
@@ -176,19 +186,19 @@ def make_card(name: str, model: keras.Model, training: dict) -> dict:
   """
   inputs = _PREPROCESSING[name]
   return {
-      'name': name,
-      'intended_use': INTENDED_USE,
-      'required_input': contract.REQUIRED_INPUT[name],
-      'architecture': model.name,
-      'parameters': model.count_params(),
-      'weights_sha256': weights_sha256(model),
-      'compute_dtype': 'float32',
-      'window_hu': list(inputs.window_hu),
-      'input_size': inputs.size,
-      'low_pass_sigma': inputs.low_pass_sigma,
-      'thresholds': _thresholds(name),
-      'training': training,
-      'package': f'covid_tf {__version__}',
+    'name': name,
+    'intended_use': INTENDED_USE,
+    'required_input': contract.REQUIRED_INPUT[name],
+    'architecture': model.name,
+    'parameters': model.count_params(),
+    'weights_sha256': weights_sha256(model),
+    'compute_dtype': 'float32',
+    'window_hu': list(inputs.window_hu),
+    'input_size': inputs.size,
+    'low_pass_sigma': inputs.low_pass_sigma,
+    'thresholds': _thresholds(name),
+    'training': training,
+    'package': f'covid_tf {__version__}',
   }
 
 
@@ -213,12 +223,14 @@ def read_training_card(path: str | os.PathLike) -> dict[str, dict]:
     found = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
   except (OSError, ValueError) as error:
     raise errors.UsageError(
-        f'{path}: a JSON file is required, found {error}.') from error
+      f'{path}: a JSON file is required, found {error}.'
+    ) from error
   entries = found.values() if isinstance(found, dict) else [found]
   if not isinstance(found, dict) or not all(isinstance(e, dict) for e in entries):
     raise errors.UsageError(
-        f"{path}: an object with objects 'lungs' and 'classifier' in it is required, "
-        'found other JSON; say in each what the network was trained on.')
+      f"{path}: an object with objects 'lungs' and 'classifier' in it is required, "
+      'found other JSON; say in each what the network was trained on.'
+    )
   return found
 
 
@@ -238,8 +250,10 @@ def weights_sha256(model: keras.Model) -> str:
 def _thresholds(name: str) -> dict[str, float]:
   if name == contract.LUNGS_MODEL:
     return {'lung_probability': LUNG_PROBABILITY_THRESHOLD}
-  return {'slice_probability': results.Thresholds.slice_probability,
-          'map': results.Thresholds.map}
+  return {
+    'slice_probability': results.Thresholds.slice_probability,
+    'map': results.Thresholds.map,
+  }
 
 
 # The signature `self_check`: reference slices and a network's answers to them.
@@ -249,8 +263,8 @@ def _thresholds(name: str) -> dict[str, float]:
 
 _CROPS = 4  # Of the classifier; enough to be seen when one batch of many is wrong.
 _ASKED = {
-    contract.LUNGS_MODEL: (contract.SERVING_DEFAULT, contract.PROBABILITY),
-    contract.CLASSIFIER_MODEL: (contract.GRAD_CAM,),
+  contract.LUNGS_MODEL: (contract.SERVING_DEFAULT, contract.PROBABILITY),
+  contract.CLASSIFIER_MODEL: (contract.GRAD_CAM,),
 }
 
 
@@ -264,22 +278,30 @@ def self_check(name: str, functions: Mapping[str, Callable]) -> Callable:
   Returns:
     A function without arguments that gives the tensors of `contract.SELF_CHECKS`.
   """
-  traced = [tf.function(functions[key], input_signature=input_signature(
-      name, key)) for key in _ASKED[name]]
+  traced = [
+    tf.function(functions[key], input_signature=input_signature(name, key))
+    for key in _ASKED[name]
+  ]
 
   def answers(hu: np.ndarray) -> dict[str, np.ndarray]:
-    return {key: value.numpy() for function in traced
-            for key, value in function(tf.constant(hu)).items()}
+    return {
+      key: value.numpy()
+      for function in traced
+      for key, value in function(tf.constant(hu)).items()
+    }
 
   with _float32():
-    hu = (reference_slices.whole_slices() if name == contract.LUNGS_MODEL
-          else _telling(reference_slices.lung_crops(), answers))
+    hu = (
+      reference_slices.whole_slices()
+      if name == contract.LUNGS_MODEL
+      else _telling(reference_slices.lung_crops(), answers)
+    )
     tensors = {'hu': hu} | answers(hu)
   return lambda: {key: tf.constant(value) for key, value in tensors.items()}
 
 
 def differences(
-    name: str, functions: Mapping[str, Callable], reference: Mapping[str, tf.Tensor]
+  name: str, functions: Mapping[str, Callable], reference: Mapping[str, tf.Tensor]
 ) -> dict[str, list[float]]:
   """Measures what a narrower type changes in the answers to the reference slices.
 
@@ -296,12 +318,15 @@ def differences(
   found: dict[str, list[float]] = {}
   for key in answers_lib.REFERENCED[name]:
     outputs = tf.function(functions[key], input_signature=input_signature(name, key))(
-        tf.constant(reference['hu']))
+      tf.constant(reference['hu'])
+    )
     for one in self_check_lib.compare(
-        reference, key, {key: value.numpy() for key, value in outputs.items()}):
+      reference, key, {key: value.numpy() for key, value in outputs.items()}
+    ):
       known = found.get(one.output, (0.0, 0.0))
-      found[one.output] = [max(pair) for pair in zip(
-          known, (one.difference, one.average), strict=True)]
+      found[one.output] = [
+        max(pair) for pair in zip(known, (one.difference, one.average), strict=True)
+      ]
   return found
 
 

@@ -42,7 +42,8 @@ def save_file(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> str:
   coder = zlib.compressobj(level=9, strategy=zlib.Z_HUFFMAN_ONLY)
   body = [coder.compress(_encode(tensor)) for tensor in tensors.values()]
   data = b''.join(
-      [_MAGIC, struct.pack('<I', len(header)), header, *body, coder.flush()])
+    [_MAGIC, struct.pack('<I', len(header)), header, *body, coder.flush()]
+  )
   files.write_atomically(path, data)
   return hashlib.sha256(data).hexdigest()
 
@@ -61,17 +62,19 @@ def load_file(path: pathlib.Path, sha256: str) -> dict[str, np.ndarray]:
     data = path.read_bytes()
   except OSError as error:
     raise errors.ModelError(
-        f'{path.name}: the weights that come with the package are required, found '
-        f'none ({error.strerror}); install the package again.') from error
+      f'{path.name}: the weights that come with the package are required, found '
+      f'none ({error.strerror}); install the package again.'
+    ) from error
   found = hashlib.sha256(data).hexdigest()
   if found != sha256:
     raise errors.ModelError(
-        f'{path.name}: SHA-256 {sha256} is required, found {found}; the file is '
-        'damaged: install the package again.')
+      f'{path.name}: SHA-256 {sha256} is required, found {found}; the file is '
+      'damaged: install the package again.'
+    )
   start = len(_MAGIC) + 4
-  (length,) = struct.unpack('<I', data[len(_MAGIC):start])
-  index = json.loads(data[start:start + length])
-  return _decode_all(index, zlib.decompress(data[start + length:]))
+  (length,) = struct.unpack('<I', data[len(_MAGIC) : start])
+  index = json.loads(data[start : start + length])
+  return _decode_all(index, zlib.decompress(data[start + length :]))
 
 
 def _encode(tensor: np.ndarray) -> bytes:
@@ -80,8 +83,9 @@ def _encode(tensor: np.ndarray) -> bytes:
     return tensor.astype('<f4').tobytes()
   channels = tensor.reshape(-1, tensor.shape[-1])
   # The largest weight must fit the levels, whatever the deviation says.
-  steps = np.maximum(STEP_PER_DEVIATION * channels.std(axis=0),
-                     np.abs(channels).max(axis=0) / _MAX_LEVEL)
+  steps = np.maximum(
+    STEP_PER_DEVIATION * channels.std(axis=0), np.abs(channels).max(axis=0) / _MAX_LEVEL
+  )
   steps = np.where(steps > 0, steps, 1).astype('<f4')
   levels = np.rint(channels / steps).astype(np.int8)
   return steps.tobytes() + levels.tobytes()
@@ -120,8 +124,9 @@ def training_cards(folder: pathlib.Path = DEMO_FOLDER) -> dict[str, dict]:
     return json.loads((folder / _CARDS).read_text('utf-8'))
   except OSError as error:
     raise errors.ModelError(
-        f'{_CARDS} of the demo weights is required, found none; install the '
-        'package again.') from error
+      f'{_CARDS} of the demo weights is required, found none; install the '
+      'package again.'
+    ) from error
 
 
 def save_demo_weights(
@@ -142,7 +147,8 @@ def save_demo_weights(
 
 
 def assign_demo_weights(
-    model: keras.Model, name: str, folder: pathlib.Path = DEMO_FOLDER) -> keras.Model:
+  model: keras.Model, name: str, folder: pathlib.Path = DEMO_FOLDER
+) -> keras.Model:
   """Puts the demo weights into a network, of any input size; returns it.
 
   Args:
@@ -181,10 +187,12 @@ FINAL_WEIGHTS = 'final.weights.h5'
 LATEST_WEIGHTS = 'latest.weights.h5'
 CONFIGURATION = 'configuration.json'
 
-_BUILD: Mapping[str, Callable] = types.MappingProxyType({
+_BUILD: Mapping[str, Callable] = types.MappingProxyType(
+  {
     contract.LUNGS_MODEL: networks.build_lung_unet,
     contract.CLASSIFIER_MODEL: networks.build_classifier,
-})
+  }
+)
 
 
 def load_network(name: str, source: str | os.PathLike) -> tuple[keras.Model, dict]:
@@ -227,15 +235,17 @@ def load_weights(model: keras.Model, source: str | os.PathLike, name: str) -> No
   weights = source / FINAL_WEIGHTS if source.is_dir() else source
   if not weights.is_file():
     raise errors.UsageError(
-        f'{weights}: weights of the {name} network are required, found no such '
-        'file; finish the run, or name a .weights.h5 file.')
+      f'{weights}: weights of the {name} network are required, found no such '
+      'file; finish the run, or name a .weights.h5 file.'
+    )
   try:
     model.load_weights(weights)
   except (KeyError, OSError, ValueError) as error:
     raise errors.UsageError(
-        f'{weights}: weights of the {name} network ({model.name}, '
-        f'{model.count_params():,} parameters) are required, found another file or '
-        'another network; give the file that its training wrote.') from error
+      f'{weights}: weights of the {name} network ({model.name}, '
+      f'{model.count_params():,} parameters) are required, found another file or '
+      'another network; give the file that its training wrote.'
+    ) from error
 
 
 def save_weights(model: keras.Model, path: pathlib.Path) -> None:

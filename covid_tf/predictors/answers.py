@@ -13,8 +13,10 @@ from covid_tf.predictors import tensors
 
 # Which model is this, and does it keep the contract?
 
-def read_card(source: str, model: str, version: int,
-              card: np.ndarray) -> results.ModelIdentity:
+
+def read_card(
+  source: str, model: str, version: int, card: np.ndarray
+) -> results.ModelIdentity:
   """Makes the identity of a model from its card.
 
   Args:
@@ -32,21 +34,25 @@ def read_card(source: str, model: str, version: int,
   where = f'{source}: {model} version {version}: card'
   if card.dtype != object or card.size != 1:
     raise errors.ModelError(
-        f'{where}: required one string, found {card.dtype} {list(card.shape)}; serve '
-        'a model exported by covid-tf.')
+      f'{where}: required one string, found {card.dtype} {list(card.shape)}; serve '
+      'a model exported by covid-tf.'
+    )
   text = bytes(card.flat[0])
   try:
     decoded = json.loads(text, parse_constant=_refuse_constant)
   except (ValueError, RecursionError) as error:
     raise errors.ModelError(
-        f'{where}: required JSON, found {len(text)} bytes that are none; serve a '
-        'model exported by covid-tf.') from error
+      f'{where}: required JSON, found {len(text)} bytes that are none; serve a '
+      'model exported by covid-tf.'
+    ) from error
   if not isinstance(decoded, dict):
     raise errors.ModelError(
-        f'{where}: required a JSON object, found {type(decoded).__name__}; serve a '
-        'model exported by covid-tf.')
+      f'{where}: required a JSON object, found {type(decoded).__name__}; serve a '
+      'model exported by covid-tf.'
+    )
   return results.ModelIdentity(
-      model, version, hashlib.sha256(text).hexdigest(), decoded)
+    model, version, hashlib.sha256(text).hexdigest(), decoded
+  )
 
 
 def _refuse_constant(name: str):
@@ -70,19 +76,25 @@ def check_signatures(source: str, model: str, served) -> None:
   missing = sorted(set(wanted) - set(served))
   if missing:
     raise errors.ModelError(
-        f'{source}: {model}: required the signatures {sorted(wanted)}, found '
-        f'{sorted(served)}; export the model with covid-tf to add {missing}.')
+      f'{source}: {model}: required the signatures {sorted(wanted)}, found '
+      f'{sorted(served)}; export the model with covid-tf to add {missing}.'
+    )
   for name, signature in wanted.items():
     where = f'{source}: {model}, signature {name}'
     extra = sorted(set(served[name].inputs) - {spec.name for spec in signature.inputs})
     if extra:
       raise errors.ModelError(
-          f'{where}: required no other inputs than the contract has, found {extra}; '
-          'export the model with covid-tf.')
+        f'{where}: required no other inputs than the contract has, found {extra}; '
+        'export the model with covid-tf.'
+      )
     for kind, specs in (('inputs', signature.inputs), ('outputs', signature.outputs)):
       for spec in specs:
-        _check_tensor(f'{where}, {kind[:-1]} {spec.name}', spec,
-                      getattr(served[name], kind), free=kind == 'inputs')
+        _check_tensor(
+          f'{where}, {kind[:-1]} {spec.name}',
+          spec,
+          getattr(served[name], kind),
+          free=kind == 'inputs',
+        )
 
 
 def has_self_check(model: str, served) -> bool:
@@ -99,29 +111,41 @@ def has_self_check(model: str, served) -> bool:
   if contract.SELF_CHECK not in served:
     return False
   signature = served[contract.SELF_CHECK]
-  wanted = {spec.name: tensors.DTYPE_NUMBERS[np.dtype(spec.dtype)]
-            for spec in contract.SELF_CHECKS[model].outputs}
-  return not signature.inputs and wanted.items() <= {
-      name: info.dtype for name, info in signature.outputs.items()}.items()
+  wanted = {
+    spec.name: tensors.DTYPE_NUMBERS[np.dtype(spec.dtype)]
+    for spec in contract.SELF_CHECKS[model].outputs
+  }
+  return (
+    not signature.inputs
+    and wanted.items()
+    <= {name: info.dtype for name, info in signature.outputs.items()}.items()
+  )
 
 
 def _check_tensor(where, spec, served, free) -> None:
   required = f'{spec.dtype} {_shape_text(spec.shape)}'
   if spec.name not in served:
     raise errors.ModelError(
-        f'{where}: required {required}, found only {sorted(served)}; export the '
-        'model with covid-tf.')
+      f'{where}: required {required}, found only {sorted(served)}; export the '
+      'model with covid-tf.'
+    )
   info = served[spec.name]
-  shape = None if info.tensor_shape.unknown_rank else tuple(
-      None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
+  shape = (
+    None
+    if info.tensor_shape.unknown_rank
+    else tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
+  )
   number = tensors.DTYPE_NUMBERS[np.dtype(spec.dtype)]
   if info.dtype == number and _fits(spec.shape, shape, free):
     return
-  found = next((str(kind) for kind, other in tensors.DTYPE_NUMBERS.items()
-                if other == info.dtype), f'dtype {info.dtype}')
+  found = next(
+    (str(kind) for kind, other in tensors.DTYPE_NUMBERS.items() if other == info.dtype),
+    f'dtype {info.dtype}',
+  )
   raise errors.ModelError(
-      f'{where}: required {required}, found {found} {_shape_text(shape)}; export the '
-      'model with covid-tf.')
+    f'{where}: required {required}, found {found} {_shape_text(shape)}; export the '
+    'model with covid-tf.'
+  )
 
 
 def _fits(wanted, found, free) -> bool:
@@ -131,8 +155,9 @@ def _fits(wanted, found, free) -> bool:
     return False
   # An input that is free by contract must be free; an output may state less.
   return all(
-      size is None or size == want or (want is None and not free)
-      for want, size in zip(wanted, found, strict=True))
+    size is None or size == want or (want is None and not free)
+    for want, size in zip(wanted, found, strict=True)
+  )
 
 
 def _shape_text(shape) -> str:
@@ -151,20 +176,26 @@ def _shape_text(shape) -> str:
 # divided by its maximum, so the last bits of float32 may stick out; anything more is
 # another range.
 _UNIT_RANGE = frozenset(
-    ('lung_mask', 'lung_probability', 'covid_probability', 'cam_28', 'cam_14'))
+  ('lung_mask', 'lung_probability', 'covid_probability', 'cam_28', 'cam_14')
+)
 _ROUNDING = 1e-6
 _REMEDY = 'use a model exported by covid-tf'
 
 # Signatures whose answers the signature `self_check` holds.
 REFERENCED = {
-    contract.LUNGS_MODEL: (contract.SERVING_DEFAULT, contract.PROBABILITY),
-    contract.CLASSIFIER_MODEL: (contract.SERVING_DEFAULT, contract.GRAD_CAM),
+  contract.LUNGS_MODEL: (contract.SERVING_DEFAULT, contract.PROBABILITY),
+  contract.CLASSIFIER_MODEL: (contract.SERVING_DEFAULT, contract.GRAD_CAM),
 }
 
 
 def check_outputs(
-    source: str, model: str, signature: str, outputs: dict[str, np.ndarray],
-    shape: tuple[int, int, int], first_slice: int) -> dict[str, np.ndarray]:
+  source: str,
+  model: str,
+  signature: str,
+  outputs: dict[str, np.ndarray],
+  shape: tuple[int, int, int],
+  first_slice: int,
+) -> dict[str, np.ndarray]:
   """Refuses answers that no sound model gives.
 
   Args:
@@ -188,8 +219,8 @@ def check_outputs(
     where = f'{source}: {model}, signature {signature}, output {spec.name}'
     if spec.name not in outputs:
       raise errors.ModelError(
-          f'{where}: required by the contract, found only {sorted(outputs)}; '
-          f'{_REMEDY}.')
+        f'{where}: required by the contract, found only {sorted(outputs)}; {_REMEDY}.'
+      )
     array = outputs[spec.name]
     expected = _expected_shape(spec, shape)
     if array.dtype != np.dtype(spec.dtype) or array.shape != expected:
@@ -198,8 +229,9 @@ def check_outputs(
   return checked
 
 
-def check_reference(source: str, model: str,
-                    outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def check_reference(
+  source: str, model: str, outputs: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
   """Refuses reference slices and answers that do not belong together.
 
   Args:
@@ -217,20 +249,30 @@ def check_reference(source: str, model: str,
   hu = outputs.get('hu', np.zeros(0))
   if hu.dtype != np.int16 or hu.ndim != 3 or not hu.size:
     raise errors.ModelError(
-        f'{source}: {model}, signature {contract.SELF_CHECK}, output hu: required '
-        f'int16 slices, found {hu.dtype} {list(hu.shape)}; export the model again.')
+      f'{source}: {model}, signature {contract.SELF_CHECK}, output hu: required '
+      f'int16 slices, found {hu.dtype} {list(hu.shape)}; export the model again.'
+    )
   checked = {'hu': hu}
   for signature, named in contract.SIGNATURES[model].items():
     if signature in REFERENCED[model]:
       checked |= check_outputs(
-          source, model, signature,
-          {spec.name: outputs[spec.name] for spec in named.outputs
-           if spec.name in outputs}, hu.shape, 0)
+        source,
+        model,
+        signature,
+        {
+          spec.name: outputs[spec.name]
+          for spec in named.outputs
+          if spec.name in outputs
+        },
+        hu.shape,
+        0,
+      )
   return checked
 
 
 def checked_lung_mask(
-    answer: np.ndarray, shape: tuple[int, int, int], first: int) -> np.ndarray:
+  answer: np.ndarray, shape: tuple[int, int, int], first: int
+) -> np.ndarray:
   """The lungs model's answer, if it is a mask, whoever gave it.
 
   Args:
@@ -245,13 +287,18 @@ def checked_lung_mask(
     errors.ModelError: it is no such mask.
   """
   (mask,) = _checked_parts(
-      contract.LUNGS_MODEL, contract.SERVING_DEFAULT, (answer,), shape,
-      range(first, first + shape[0]))
+    contract.LUNGS_MODEL,
+    contract.SERVING_DEFAULT,
+    (answer,),
+    shape,
+    range(first, first + shape[0]),
+  )
   return mask
 
 
 def checked_explanation(
-    answer: Iterable[np.ndarray], count: int, first: int) -> results.SliceExplanation:
+  answer: Iterable[np.ndarray], count: int, first: int
+) -> results.SliceExplanation:
   """The classifier's answer, if it is probabilities and maps, whoever gave it.
 
   Args:
@@ -266,13 +313,23 @@ def checked_explanation(
   Raises:
     errors.ModelError: it is not.
   """
-  return results.SliceExplanation(*(part.astype(np.float32) for part in _checked_parts(
-      contract.CLASSIFIER_MODEL, contract.GRAD_CAM, answer, (count,),
-      range(first, first + count))))
+  return results.SliceExplanation(
+    *(
+      part.astype(np.float32)
+      for part in _checked_parts(
+        contract.CLASSIFIER_MODEL,
+        contract.GRAD_CAM,
+        answer,
+        (count,),
+        range(first, first + count),
+      )
+    )
+  )
 
 
 def checked_features(
-    answer: Iterable[np.ndarray], slices: Sequence[int]) -> results.SliceFeatures:
+  answer: Iterable[np.ndarray], slices: Sequence[int]
+) -> results.SliceFeatures:
   """The classifier's answer, if it is features and gradients, whoever gave it.
 
   Args:
@@ -285,13 +342,19 @@ def checked_features(
   Raises:
     errors.ModelError: it is not.
   """
-  return results.SliceFeatures(*(part.astype(np.float32) for part in _checked_parts(
-      contract.CLASSIFIER_MODEL, contract.FEATURES, answer, (len(slices),), slices)))
+  return results.SliceFeatures(
+    *(
+      part.astype(np.float32)
+      for part in _checked_parts(
+        contract.CLASSIFIER_MODEL, contract.FEATURES, answer, (len(slices),), slices
+      )
+    )
+  )
 
 
 _MODEL_WORDS = {
-    contract.LUNGS_MODEL: 'the lungs model',
-    contract.CLASSIFIER_MODEL: 'the classifier',
+  contract.LUNGS_MODEL: 'the lungs model',
+  contract.CLASSIFIER_MODEL: 'the classifier',
 }
 # A caller's own code may compute in another width: kinds as NumPy's dtype.kind.
 _KINDS = {'u': ('integers', 'biu'), 'f': ('floats', 'f')}
@@ -303,8 +366,9 @@ def _checked_parts(model, signature, answer, shape, slices) -> list[np.ndarray]:
   parts = tuple(answer) if isinstance(answer, Iterable) else (answer,)
   if len(parts) != len(specs):
     raise errors.ModelError(
-        f'{_MODEL_WORDS[model]}: required {", ".join(spec.name for spec in specs)}, '
-        f'found {len(parts)} arrays; {_REMEDY}.')
+      f'{_MODEL_WORDS[model]}: required {", ".join(spec.name for spec in specs)}, '
+      f'found {len(parts)} arrays; {_REMEDY}.'
+    )
   checked = []
   for spec, part in zip(specs, parts, strict=True):
     where = f'{_MODEL_WORDS[model]}, output {spec.name}'
@@ -323,13 +387,15 @@ def _slices_words(where, slices) -> str:
 def _expected_shape(spec, shape) -> tuple[int, ...]:
   # A free axis of an output follows the same axis of the input.
   return tuple(
-      shape[axis] if size is None else size for axis, size in enumerate(spec.shape))
+    shape[axis] if size is None else size for axis, size in enumerate(spec.shape)
+  )
 
 
 def _kind_error(where, dtype, shape, array) -> errors.ModelError:
   return errors.ModelError(
-      f'{where}: required {dtype} {list(shape)}, found {array.dtype} '
-      f'{list(array.shape)}; {_REMEDY}.')
+    f'{where}: required {dtype} {list(shape)}, found {array.dtype} '
+    f'{list(array.shape)}; {_REMEDY}.'
+  )
 
 
 def _check_values(where, name, array, slices) -> np.ndarray:
@@ -337,16 +403,23 @@ def _check_values(where, name, array, slices) -> np.ndarray:
     return array
   unit = name in _UNIT_RANGE
   low, high = array.min(), array.max()  # A NaN anywhere makes both NaN.
-  if np.isfinite(low) and np.isfinite(high) and not (
-      unit and (low < -_ROUNDING or high > 1 + _ROUNDING)):
+  if (
+    np.isfinite(low)
+    and np.isfinite(high)
+    and not (unit and (low < -_ROUNDING or high > 1 + _ROUNDING))
+  ):
     return np.clip(array, 0, 1) if unit and (low < 0 or high > 1) else array
   good = np.isfinite(array)
   if unit:
     good &= (array >= -_ROUNDING) & (array <= 1 + _ROUNDING)
   index = int(np.argwhere(~good)[0][0])
   value = array[index][~good[index]].flat[0]
-  required = 'a finite number' if not unit else (
-      'a number in [0, 1]' if array.dtype.kind == 'f' else '0 or 1')
+  required = (
+    'a finite number'
+    if not unit
+    else ('a number in [0, 1]' if array.dtype.kind == 'f' else '0 or 1')
+  )
   raise errors.ModelError(
-      f'{where}, slice {slices[index]}: required {required}, found {value!s}; the '
-      'model is damaged: export it again, or roll back to its last good version.')
+    f'{where}, slice {slices[index]}: required {required}, found {value!s}; the '
+    'model is damaged: export it again, or roll back to its last good version.'
+  )

@@ -19,11 +19,13 @@ from covid_tf.predictors import transport
 
 # One study on one version of each network, over gRPC.
 
+
 class PinnedNetworks(interface.Networks):
   """Networks whose every answer comes from the versions named at the start."""
 
-  def __init__(self, caller: transport.Caller,
-               identities: tuple[results.ModelIdentity, ...]):
+  def __init__(
+    self, caller: transport.Caller, identities: tuple[results.ModelIdentity, ...]
+  ):
     """Pins `caller` to the versions of `identities`."""
     self._caller = caller
     self._identities = identities
@@ -47,8 +49,12 @@ class PinnedNetworks(interface.Networks):
         return self._recover(model, signature, hu, piece, error)
 
     yield from interface.in_order(
-        interface.ranges(hu.shape, limits.batch_bytes), limits.in_flight,
-        start, finish, lambda future: future.cancel())
+      interface.ranges(hu.shape, limits.batch_bytes),
+      limits.in_flight,
+      start,
+      finish,
+      lambda future: future.cancel(),
+    )
 
   def self_check(self, model: str) -> dict[str, np.ndarray] | None:
     """Asks a model for its reference slices and answers.
@@ -63,7 +69,8 @@ class PinnedNetworks(interface.Networks):
     request.model_spec.name = model
     request.model_spec.version.value = self._versions[model]
     served = protocol.SignatureDefMap.FromString(
-        self._caller.get_metadata(request).metadata['signature_def'].value)
+      self._caller.get_metadata(request).metadata['signature_def'].value
+    )
     if not answers.has_self_check(model, served.signature_def):
       return None
     request = protocol.PredictRequest()
@@ -71,8 +78,12 @@ class PinnedNetworks(interface.Networks):
     request.model_spec.signature_name = contract.SELF_CHECK
     request.model_spec.version.value = self._versions[model]
     _, outputs = parse_response(
-        self._caller.source, model, contract.SELF_CHECK,
-        self._caller.predict(request), self._versions[model])
+      self._caller.source,
+      model,
+      contract.SELF_CHECK,
+      self._caller.predict(request),
+      self._versions[model],
+    )
     return answers.check_reference(self._caller.source, model, outputs)
 
   def _recover(self, model, signature, hu, piece, error):
@@ -84,24 +95,41 @@ class PinnedNetworks(interface.Networks):
         raise transport.gone(self._caller.source, error) from error
       if verdict is transport.Verdict.HALVE and len(piece) > 1:
         middle = len(piece) // 2
-        halves = [self._ask(model, signature, hu, half)
-                  for half in (piece[:middle], piece[middle:])]
-        return {name: np.concatenate([half[name] for half in halves])
-                for name in halves[0]}
+        halves = [
+          self._ask(model, signature, hu, half)
+          for half in (piece[:middle], piece[middle:])
+        ]
+        return {
+          name: np.concatenate([half[name] for half in halves]) for name in halves[0]
+        }
       if not patience.wait(verdict):
         raise transport.explain(
-            self._caller.source, f'{model}, signature {signature}, slices '
-            f'{piece.start} to {piece.stop - 1}', error) from error
+          self._caller.source,
+          f'{model}, signature {signature}, slices {piece.start} to {piece.stop - 1}',
+          error,
+        ) from error
       try:
-        return self._parse(model, signature, hu, piece, self._caller.start_predict(
-            self._request(model, signature, hu, piece)).result())
+        return self._parse(
+          model,
+          signature,
+          hu,
+          piece,
+          self._caller.start_predict(
+            self._request(model, signature, hu, piece)
+          ).result(),
+        )
       except grpc.RpcError as again:
         error = again
 
   def _ask(self, model, signature, hu, piece):
     try:
-      return self._parse(model, signature, hu, piece, self._caller.start_predict(
-          self._request(model, signature, hu, piece)).result())
+      return self._parse(
+        model,
+        signature,
+        hu,
+        piece,
+        self._caller.start_predict(self._request(model, signature, hu, piece)).result(),
+      )
     except grpc.RpcError as error:
       return self._recover(model, signature, hu, piece, error)
 
@@ -111,22 +139,29 @@ class PinnedNetworks(interface.Networks):
     request.model_spec.signature_name = signature
     request.model_spec.version.value = self._versions[model]
     # Contiguous bytes of these slices only; nothing of the volume is copied twice.
-    tensors.fill(request.inputs['hu'], hu[piece.start:piece.stop])
+    tensors.fill(request.inputs['hu'], hu[piece.start : piece.stop])
     request.output_filter.extend(
-        spec.name for spec in contract.SIGNATURES[model][signature].outputs)
+      spec.name for spec in contract.SIGNATURES[model][signature].outputs
+    )
     return request
 
   def _parse(self, model, signature, hu, piece, data):
     outputs = parse_response(
-        self._caller.source, model, signature, data, self._versions[model])[1]
+      self._caller.source, model, signature, data, self._versions[model]
+    )[1]
     return answers.check_outputs(
-        self._caller.source, model, signature, outputs,
-        (len(piece), *hu.shape[1:]), piece.start)
+      self._caller.source,
+      model,
+      signature,
+      outputs,
+      (len(piece), *hu.shape[1:]),
+      piece.start,
+    )
 
 
 def parse_response(
-    source: str, model: str, signature: str, data: bytes,
-    version: int | None) -> tuple[int, dict[str, np.ndarray]]:
+  source: str, model: str, signature: str, data: bytes, version: int | None
+) -> tuple[int, dict[str, np.ndarray]]:
   """Reads an answer and makes sure of who gave it.
 
   Args:
@@ -156,16 +191,19 @@ def parse_response(
     ) from error
   spec = response.model_spec
   if (spec.name, spec.signature_name) != (model, signature) or (
-      not spec.HasField('version')):
+    not spec.HasField('version')
+  ):
     raise errors.ModelError(
-        f'{where}: answered by {spec.name or "a nameless model"!r}, signature '
-        f'{spec.signature_name!r}, version '
-        f'{spec.version.value if spec.HasField("version") else "not stated"}; check '
-        'what listens at this address.')
+      f'{where}: answered by {spec.name or "a nameless model"!r}, signature '
+      f'{spec.signature_name!r}, version '
+      f'{spec.version.value if spec.HasField("version") else "not stated"}; check '
+      'what listens at this address.'
+    )
   if version is not None and spec.version.value != version:
     raise errors.ModelVersionChangedError(
-        f'{where}: version {version} was asked, version {spec.version.value} '
-        'answered: score the study again.')
+      f'{where}: version {version} was asked, version {spec.version.value} '
+      'answered: score the study again.'
+    )
   return spec.version.value, outputs
 
 
@@ -213,23 +251,32 @@ def connect(
   """
   if not isinstance(address, str):
     raise errors.UsageError(
-        "address: text such as 'localhost:8500' is required, found "
-        f'{type(address).__name__}; models of a folder: '
-        'covid_tf.load_models(folder).')
+      "address: text such as 'localhost:8500' is required, found "
+      f'{type(address).__name__}; models of a folder: '
+      'covid_tf.load_models(folder).'
+    )
   unknown = sorted(set(versions or ()) - set(contract.SIGNATURES))
   if unknown:
     raise errors.UsageError(
-        f'versions: required {sorted(contract.SIGNATURES)}, found {unknown}.')
-  for name, value in (('timeout_s', timeout_s), ('batch_bytes', batch_bytes),
-                      ('in_flight', in_flight)):
+      f'versions: required {sorted(contract.SIGNATURES)}, found {unknown}.'
+    )
+  for name, value in (
+    ('timeout_s', timeout_s),
+    ('batch_bytes', batch_bytes),
+    ('in_flight', in_flight),
+  ):
     if value <= 0:
       raise errors.UsageError(f'{name}: required more than 0, found {value}.')
   channel = transport.open_channel(address, tls)
   limits = transport.Limits(timeout_s, patience_s, batch_bytes, in_flight)
   try:
     return ServedModels(
-        channel, transport.Caller(channel, address, metadata, limits),
-        dict(versions or {}), connect_patience_s, self_check)
+      channel,
+      transport.Caller(channel, address, metadata, limits),
+      dict(versions or {}),
+      connect_patience_s,
+      self_check,
+    )
   except BaseException:
     channel.close()
     raise
@@ -242,9 +289,14 @@ class ServedModels(interface.Networks):
   each runs inside `study()`; a single call here is such a study by itself.
   """
 
-  def __init__(self, channel, caller: transport.Caller,
-               versions: dict[str, int | str], connect_patience_s: float,
-               self_check: bool = True):
+  def __init__(
+    self,
+    channel,
+    caller: transport.Caller,
+    versions: dict[str, int | str],
+    connect_patience_s: float,
+    self_check: bool = True,
+  ):
     """Asks both models who they are, whether they keep the contract and are right."""
     self._channel = channel
     self._caller = caller
@@ -298,9 +350,13 @@ class ServedModels(interface.Networks):
     request = protocol.GetModelStatusRequest()
     request.model_spec.name = model
     return [
-        (status.version, protocol.ModelVersionStatus.State.Name(status.state),
-         status.status.error_message)
-        for status in self._caller.get_status(request).model_version_status]
+      (
+        status.version,
+        protocol.ModelVersionStatus.State.Name(status.state),
+        status.status.error_message,
+      )
+      for status in self._caller.get_status(request).model_version_status
+    ]
 
   def answers(self, model, signature, hu) -> Iterator:
     """See `networks.Networks.answers`."""
@@ -338,8 +394,9 @@ class ServedModels(interface.Networks):
       return self._card(model, selected, patience_s)
     except errors.ModelVersionChangedError as error:
       raise errors.ModelError(
-          f'{self._caller.source}: {model}: required version {selected}, found that '
-          f'it is not served ({error}); choose one that is.') from error
+        f'{self._caller.source}: {model}: required version {selected}, found that '
+        f'it is not served ({error}); choose one that is.'
+      ) from error
 
   def _card(self, model, selected, patience_s=None) -> results.ModelIdentity:
     request = protocol.PredictRequest()
@@ -350,13 +407,17 @@ class ServedModels(interface.Networks):
     elif selected is not None:
       request.model_spec.version.value = selected
     version, outputs = parse_response(
-        self._caller.source, model, contract.CARD,
-        self._caller.predict(request, patience_s),
-        selected if isinstance(selected, int) else None)
+      self._caller.source,
+      model,
+      contract.CARD,
+      self._caller.predict(request, patience_s),
+      selected if isinstance(selected, int) else None,
+    )
     if 'card' not in outputs:
       raise errors.ModelError(
-          f'{self._caller.source}: {model}: required the output card, found '
-          f'{sorted(outputs)}; serve a model exported by covid-tf.')
+        f'{self._caller.source}: {model}: required the output card, found '
+        f'{sorted(outputs)}; serve a model exported by covid-tf.'
+      )
     return answers.read_card(self._caller.source, model, version, outputs['card'])
 
   def _check_signatures(self, known: results.ModelIdentity) -> None:
@@ -368,15 +429,19 @@ class ServedModels(interface.Networks):
     request.model_spec.version.value = known.version
     response = self._caller.get_metadata(request)
     served = protocol.SignatureDefMap.FromString(
-        response.metadata['signature_def'].value)
-    answers.check_signatures(
-        self._caller.source, known.name, served.signature_def)
+      response.metadata['signature_def'].value
+    )
+    answers.check_signatures(self._caller.source, known.name, served.signature_def)
     if not answers.has_self_check(known.name, served.signature_def):
       self_check_lib.note_unchecked(self._caller.source, known)
     elif self._self_check:
       self_check_lib.check_short(
-          self._caller.source, PinnedNetworks(self._caller, (known,)), known,
-          key=(self._caller.source,), may_be_narrower=True)
+        self._caller.source,
+        PinnedNetworks(self._caller, (known,)),
+        known,
+        key=(self._caller.source,),
+        may_be_narrower=True,
+      )
     self._checked.add(key)
 
   def _confirm(self, known: results.ModelIdentity) -> None:
@@ -386,5 +451,6 @@ class ServedModels(interface.Networks):
       return  # Unloaded after its last answer; every answer stated its version.
     if found.card_sha256 != known.card_sha256:
       raise errors.ModelVersionChangedError(
-          f'{self._caller.source}: {known.name} version {known.version} was replaced '
-          'by another model of the same number: score the study again.')
+        f'{self._caller.source}: {known.name} version {known.version} was replaced '
+        'by another model of the same number: score the study again.'
+      )

@@ -54,7 +54,8 @@ def demo_models() -> pathlib.Path:
     if not folder.is_dir():
       # Heard where nobody configures logging: a first call takes so much longer.
       _log.warning(
-          'The demo models are exported to %s: 180 MB, about a minute, once.', folder)
+        'The demo models are exported to %s: 180 MB, about a minute, once.', folder
+      )
       from covid_tf.models import export
 
       with files.replacing_directory(folder) as temporary:
@@ -72,8 +73,11 @@ def _digest() -> str:
   """Names what an export is made of: weights, networks, contract."""
   digest = hashlib.sha256()
   package = pathlib.Path(contract.__file__).parent
-  sources = [package / 'contract.py', package / 'version.py',
-             *sorted((package / 'models').rglob('*'))]
+  sources = [
+    package / 'contract.py',
+    package / 'version.py',
+    *sorted((package / 'models').rglob('*')),
+  ]
   for path in sources:
     if path.is_file() and path.suffix != '.pyc':
       digest.update(str(path.relative_to(package)).encode() + b'\0')
@@ -113,7 +117,7 @@ _NAME = 'TF_CPP_MIN_LOG_LEVEL'
 # (2026-11-28 21:00:00.000000: I tensorflow/core/...), of information and warnings,
 # with the second lines of two of them; and the errors that every import with a GPU
 # build prints, though nothing is wrong.
-_FILTER = r'''
+_FILTER = r"""
 import os, re, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 startup = re.compile(
@@ -126,7 +130,7 @@ for line in sys.stdin.buffer:
   if not startup.match(line):
     sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()
-'''
+"""
 
 
 def set_defaults() -> None:
@@ -142,8 +146,11 @@ def set_defaults() -> None:
   # oneDNN's convolutions, which TensorFlow takes by itself only on processors with
   # AVX-512: with AVX2 alone they answer in 3/4 of the time (docs/grad_cam.md).
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
-  if is_quiet and 'tensorflow' not in sys.modules and not any(
-      isinstance(finder, _QuietFinder) for finder in sys.meta_path):
+  if (
+    is_quiet
+    and 'tensorflow' not in sys.modules
+    and not any(isinstance(finder, _QuietFinder) for finder in sys.meta_path)
+  ):
     sys.meta_path.insert(0, _QuietFinder())
 
 
@@ -181,8 +188,11 @@ def _without_startup_messages():
     return
   try:
     filter_ = subprocess.Popen(
-        [sys.executable, '-I', '-S', '-c', _FILTER], stdin=subprocess.PIPE,
-        stdout=before, stderr=subprocess.DEVNULL)
+      [sys.executable, '-I', '-S', '-c', _FILTER],
+      stdin=subprocess.PIPE,
+      stdout=before,
+      stderr=subprocess.DEVNULL,
+    )
   except (OSError, ValueError):  # No more processes allowed: let the messages pass.
     os.close(before)
     yield
@@ -205,9 +215,11 @@ _AT_ONCE = 2
 
 
 def load_models(
-    directory: str | os.PathLike | None = None, *,
-    batch_bytes: int = interface.BATCH_BYTES,
-    self_check: bool = True) -> 'LoadedModels':
+  directory: str | os.PathLike | None = None,
+  *,
+  batch_bytes: int = interface.BATCH_BYTES,
+  self_check: bool = True,
+) -> 'LoadedModels':
   """Loads both networks into this process.
 
   They run as a server runs them, in the same batches: the answers are the same.
@@ -229,18 +241,19 @@ def load_models(
   """
   if importlib.util.find_spec('tensorflow') is None:
     raise errors.ModelError(
-        'models in process require TensorFlow, found none; in a checkout of '
-        "covid_tf: pip install '.[models-cpu]', or use a server: "
-        'covid_tf.connect(...).')
+      'models in process require TensorFlow, found none; in a checkout of '
+      "covid_tf: pip install '.[models-cpu]', or use a server: "
+      'covid_tf.connect(...).'
+    )
   if not isinstance(directory, (str, os.PathLike, type(None))):
     raise errors.UsageError(
-        'directory: a folder of exported models (str or path), or None for the demo '
-        f'models, is required, found {type(directory).__name__}.')
+      'directory: a folder of exported models (str or path), or None for the demo '
+      f'models, is required, found {type(directory).__name__}.'
+    )
   if batch_bytes <= 0:
     raise errors.UsageError(f'batch_bytes: required more than 0, found {batch_bytes}.')
   set_defaults()
-  folder = pathlib.Path(
-      demo_models() if directory is None else directory)
+  folder = pathlib.Path(demo_models() if directory is None else directory)
   return LoadedModels(folder, batch_bytes, self_check)
 
 
@@ -295,8 +308,9 @@ class LoadedModels(interface.Networks):
       on_disk = {}
     if not on_disk:
       raise errors.ModelError(
-          f'{folder / model}: required a numbered folder with saved_model.pb, found '
-          'none; export models there, or leave the folder out for the demo models.')
+        f'{folder / model}: required a numbered folder with saved_model.pb, found '
+        'none; export models there, or leave the folder out for the demo models.'
+      )
     version = max(on_disk)
     self._folders[model] = on_disk[version]
     try:
@@ -305,8 +319,9 @@ class LoadedModels(interface.Networks):
       (card,) = self._run(model, contract.CARD, {}).values()
     except refusal.Refusal as error:
       raise errors.ModelError(
-          f'{on_disk[version]}: cannot be loaded: {_one_line(error)}; export the model '
-          'again.') from error
+        f'{on_disk[version]}: cannot be loaded: {_one_line(error)}; export the model '
+        'again.'
+      ) from error
     return answers.read_card(str(folder), model, version, card)
 
   def self_check(self, model: str) -> dict[str, np.ndarray] | None:
@@ -331,8 +346,12 @@ class LoadedModels(interface.Networks):
 
     folder = self._folders[known.name]
     self_check_lib.check_short(
-        str(folder), self, known, key=(servable.fingerprint(folder),),
-        may_be_narrower=servable.computes_on_gpu())
+      str(folder),
+      self,
+      known,
+      key=(servable.fingerprint(folder),),
+      may_be_narrower=servable.computes_on_gpu(),
+    )
 
   def answers(self, model, signature, hu) -> Iterator:
     """See `networks.Networks.answers`."""
@@ -341,13 +360,14 @@ class LoadedModels(interface.Networks):
     source = str(self._folders[model])
 
     def ask(piece):
-      part = np.ascontiguousarray(hu[piece.start:piece.stop])
+      part = np.ascontiguousarray(hu[piece.start : piece.stop])
       try:
         outputs = self._run(model, signature, {'hu': part})
       except refusal.Refusal as error:
         raise errors.ModelError(
-            f'{source}: signature {signature}, slices {piece.start} to '
-            f'{piece.stop - 1}: {_one_line(error)}.') from error
+          f'{source}: signature {signature}, slices {piece.start} to '
+          f'{piece.stop - 1}: {_one_line(error)}.'
+        ) from error
       return answers.check_outputs(
         source, model, signature, outputs, part.shape, piece.start
       )
@@ -365,19 +385,28 @@ class LoadedModels(interface.Networks):
         raise closed from error
 
     closed = errors.ModelError(
-        f'{source}: open models are required, found them closed; load them again.')
+      f'{source}: open models are required, found them closed; load them again.'
+    )
     yield from interface.in_order(
-        interface.ranges(hu.shape, self._batch_bytes), _AT_ONCE, start, finish,
-        lambda future: future.cancel())
+      interface.ranges(hu.shape, self._batch_bytes),
+      _AT_ONCE,
+      start,
+      finish,
+      lambda future: future.cancel(),
+    )
 
   def _run(self, model, name, inputs) -> dict[str, np.ndarray]:
     signature = self._servables[model].signatures[name]
-    named = contract.SELF_CHECKS[model] if name == contract.SELF_CHECK else (
-        contract.SIGNATURES[model][name])
+    named = (
+      contract.SELF_CHECKS[model]
+      if name == contract.SELF_CHECK
+      else (contract.SIGNATURES[model][name])
+    )
     outputs = [spec.name for spec in named.outputs]
     arrays = self._servables[model].run(
-        {signature.inputs[key].name: value for key, value in inputs.items()},
-        [signature.outputs[key].name for key in outputs])
+      {signature.inputs[key].name: value for key, value in inputs.items()},
+      [signature.outputs[key].name for key in outputs],
+    )
     return dict(zip(outputs, arrays, strict=True))
 
 

@@ -118,11 +118,16 @@ _Finished = TypeVar('_Finished')
 def check_hu(hu: np.ndarray) -> None:
   """Raises errors.UsageError unless `hu` is int16 [N, H, W] with H and W above 0."""
   found = f'{getattr(hu, "dtype", type(hu).__name__)} {list(np.shape(hu))}'
-  if not isinstance(hu, np.ndarray) or hu.dtype != np.int16 or hu.ndim != 3 or (
-      not all(hu.shape[1:])):
+  if (
+    not isinstance(hu, np.ndarray)
+    or hu.dtype != np.int16
+    or hu.ndim != 3
+    or (not all(hu.shape[1:]))
+  ):
     raise errors.UsageError(
-        'hu: required int16 Hounsfield units [slices, rows, columns] with at least '
-        f'one row and column, found {found}.')
+      'hu: required int16 Hounsfield units [slices, rows, columns] with at least '
+      f'one row and column, found {found}.'
+    )
 
 
 def ranges(shape: tuple[int, int, int], batch_bytes: int) -> list[range]:
@@ -140,15 +145,18 @@ def ranges(shape: tuple[int, int, int], batch_bytes: int) -> list[range]:
   """
   slice_bytes = shape[1] * shape[2] * np.dtype(np.int16).itemsize
   size = max(1, min(MAX_SLICES, batch_bytes // slice_bytes))
-  return [range(first, min(first + size, shape[0]))
-          for first in range(0, shape[0], size)]
+  return [
+    range(first, min(first + size, shape[0])) for first in range(0, shape[0], size)
+  ]
 
 
 def in_order(
-    pieces: list[range], in_flight: int,
-    start: Callable[[range], _Started],
-    finish: Callable[[range, _Started], _Finished],
-    cancel: Callable[[_Started], None]) -> Iterator[tuple[range, _Finished]]:
+  pieces: list[range],
+  in_flight: int,
+  start: Callable[[range], _Started],
+  finish: Callable[[range, _Started], _Finished],
+  cancel: Callable[[_Started], None],
+) -> Iterator[tuple[range, _Finished]]:
   """Keeps several requests on their way and hands the answers out in order.
 
   Args:
@@ -181,12 +189,13 @@ def _finish_first(waiting, finish):
 
 # The two networks as `analyze` asks for them, whatever carries the batches.
 
+
 class Networks(abc.ABC):
   """segment_lungs, grad_cam and features over batches of one signature."""
 
   @abc.abstractmethod
   def answers(
-      self, model: str, signature: str, hu: np.ndarray
+    self, model: str, signature: str, hu: np.ndarray
   ) -> Iterator[tuple[range, dict[str, np.ndarray]]]:
     """Yields (slices, checked outputs) for all of `hu`, in order."""
 
@@ -202,29 +211,40 @@ class Networks(abc.ABC):
     Raises:
       errors.ModelError: the model or its server failed.
     """
-    return self._collect(contract.LUNGS_MODEL, contract.SERVING_DEFAULT,
-                         hu)['lung_mask']
+    return self._collect(contract.LUNGS_MODEL, contract.SERVING_DEFAULT, hu)[
+      'lung_mask'
+    ]
 
   def grad_cam(self, hu: np.ndarray) -> results.SliceExplanation:
     """Classifies and localizes int16 [N, h, w] lung crops; raises ModelError."""
-    return results.SliceExplanation(**self._collect(
-        contract.CLASSIFIER_MODEL, contract.GRAD_CAM, hu))
+    return results.SliceExplanation(
+      **self._collect(contract.CLASSIFIER_MODEL, contract.GRAD_CAM, hu)
+    )
 
   def features(self, hu: np.ndarray) -> results.SliceFeatures:
     """Describes int16 [N, h, w] lung crops by features; raises ModelError."""
-    return results.SliceFeatures(**self._collect(
-        contract.CLASSIFIER_MODEL, contract.FEATURES, hu))
+    return results.SliceFeatures(
+      **self._collect(contract.CLASSIFIER_MODEL, contract.FEATURES, hu)
+    )
 
   def _collect(self, model, signature, hu) -> dict[str, np.ndarray]:
     check_hu(hu)
     # One block an output, made before the first answer: no second copy at the end.
     whole = {
-        spec.name: np.empty(
-            (hu.shape[0], *(asked if size is None else size for size, asked in zip(
-                spec.shape[1:], hu.shape[1:], strict=False))), spec.dtype)
-        for spec in contract.SIGNATURES[model][signature].outputs}
+      spec.name: np.empty(
+        (
+          hu.shape[0],
+          *(
+            asked if size is None else size
+            for size, asked in zip(spec.shape[1:], hu.shape[1:], strict=False)
+          ),
+        ),
+        spec.dtype,
+      )
+      for spec in contract.SIGNATURES[model][signature].outputs
+    }
     if hu.shape[0]:
       for slices, outputs in self.answers(model, signature, hu):
         for name, array in outputs.items():
-          whole[name][slices.start:slices.stop] = array
+          whole[name][slices.start : slices.stop] = array
     return whole

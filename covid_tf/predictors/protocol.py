@@ -22,8 +22,7 @@ def descriptors() -> descriptor_pb2.FileDescriptorSet:
   return descriptor_pb2.FileDescriptorSet.FromString(data.read_bytes())
 
 
-def pool_of(
-    files: descriptor_pb2.FileDescriptorSet) -> descriptor_pool.DescriptorPool:
+def pool_of(files: descriptor_pb2.FileDescriptorSet) -> descriptor_pool.DescriptorPool:
   """Puts the files into a new pool, which shares nothing with any other."""
   pool = descriptor_pool.DescriptorPool()
   for file in files.file:

@@ -28,9 +28,12 @@ def whole_slices() -> np.ndarray:
 
 def lung_crops() -> np.ndarray:
   """int16 [8, 122, 200]: lung crops in HU, from no opacity to much of both lungs."""
-  return np.stack([
+  return np.stack(
+    [
       _slice(0.8 + 0.03 * index, extent, seed=3 + index)[_CROP]
-      for index, extent in enumerate(_EXTENTS)])
+      for index, extent in enumerate(_EXTENTS)
+    ]
+  )
 
 
 def _slice(height: float, extent: float, seed: int) -> np.ndarray:
@@ -49,8 +52,11 @@ def _slice(height: float, extent: float, seed: int) -> np.ndarray:
     lungs = np.maximum(lungs, lung * (1 - heart))
   _draw(hu, _LUNG_HU + 60 * (y / 84), lungs)  # Denser at the back, where blood sinks.
   _draw(hu, _BLOOD_HU, lungs * _vessels(x, y, random))
-  _draw(hu, _OPACITY_HU + 120 * _waves(x, y, random, 24), lungs * _opacity(
-      x, y, extent, random))
+  _draw(
+    hu,
+    _OPACITY_HU + 120 * _waves(x, y, random, 24),
+    lungs * _opacity(x, y, extent, random),
+  )
   _draw(hu, _BLOOD_HU + 10, _inside(x, y, (18, 44), (13, 13)))  # Aorta.
   _draw(hu, _AIR_HU + 20, _inside(x, y, (-4, 12), (9, 8)))  # Trachea.
   _draw(hu, _BONE_HU - 120, _inside(x, y, (0, 74), (21, 18)))  # Vertebra.

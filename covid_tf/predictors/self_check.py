@@ -48,18 +48,23 @@ _TIMES_KNOWN = 4
 NARROW_TYPES = ('bfloat16', 'float16', 'tensorfloat32')
 
 # What is asked again and again.
-_REPEATED = {contract.LUNGS_MODEL: contract.PROBABILITY,
-             contract.CLASSIFIER_MODEL: contract.GRAD_CAM}
+_REPEATED = {
+  contract.LUNGS_MODEL: contract.PROBABILITY,
+  contract.CLASSIFIER_MODEL: contract.GRAD_CAM,
+}
 # The short form asks what a score asks, so often, two at once.
-_SHORT = {contract.LUNGS_MODEL: (contract.SERVING_DEFAULT, 2),
-          contract.CLASSIFIER_MODEL: (contract.GRAD_CAM, 4)}
+_SHORT = {
+  contract.LUNGS_MODEL: (contract.SERVING_DEFAULT, 2),
+  contract.CLASSIFIER_MODEL: (contract.GRAD_CAM, 4),
+}
 _MOST_MACHINES = 16  # Behind one address; more kinds of answers are no machines.
 
 REMEDY = (
-    'export the model again with this version of covid-tf; until then '
-    'TF_ENABLE_ONEDNN_OPTS=0 in the environment of what computes, or '
-    '--tensorflow_inter_op_parallelism=1 of a TensorFlow Serving, may help, and '
-    'covid-tf check says whether it does')
+  'export the model again with this version of covid-tf; until then '
+  'TF_ENABLE_ONEDNN_OPTS=0 in the environment of what computes, or '
+  '--tensorflow_inter_op_parallelism=1 of a TensorFlow Serving, may help, and '
+  'covid-tf check says whether it does'
+)
 
 _log = logging.getLogger(__name__)
 
@@ -87,8 +92,9 @@ _passed = Passed()  # By this process.
 class Asked(Protocol):
   """A model that can be asked, of one version, from several threads."""
 
-  def answers(self, model: str, signature: str, hu: np.ndarray) -> Iterator[
-      tuple[range, dict[str, np.ndarray]]]:
+  def answers(
+    self, model: str, signature: str, hu: np.ndarray
+  ) -> Iterator[tuple[range, dict[str, np.ndarray]]]:
     """See `networks.Networks.answers`."""
 
   def self_check(self, model: str) -> dict[str, np.ndarray] | None:
@@ -155,14 +161,23 @@ class Report:
   @property
   def largest(self) -> Comparison | None:
     """The comparison that comes nearest to its tolerance, or farthest beyond it."""
-    return max(self.comparisons, default=None,
-               key=lambda found: found.difference / found.tolerance)
+    return max(
+      self.comparisons,
+      default=None,
+      key=lambda found: found.difference / found.tolerance,
+    )
 
 
 def check(
-    source: str, asked: Asked, identity: results.ModelIdentity, batches: int, *,
-    one_machine: bool, accept_narrower: bool = False,
-    tick: Callable[[], Any] = lambda: None) -> Report:
+  source: str,
+  asked: Asked,
+  identity: results.ModelIdentity,
+  batches: int,
+  *,
+  one_machine: bool,
+  accept_narrower: bool = False,
+  tick: Callable[[], Any] = lambda: None,
+) -> Report:
   """Asks a model everything: its references, then one batch many times.
 
   Args:
@@ -184,13 +199,15 @@ def check(
     report.has_references = reference is not None
     if reference is None:
       report.notes.append(
-          'carries no reference answers (an older export, or not ours): only whether '
-          'it repeats itself was asked')
+        'carries no reference answers (an older export, or not ours): only whether '
+        'it repeats itself was asked'
+      )
     else:
       for signature in answers.REFERENCED[identity.name]:
         _, outputs = _ask(asked, identity.name, signature, reference['hu'])
-        _keep_worst(report, compare(
-            reference, signature, outputs, known_differences(identity)))
+        _keep_worst(
+          report, compare(reference, signature, outputs, known_differences(identity))
+        )
     _repeat(report, asked, reference, batches, one_machine, tick)
   except errors.ModelError as error:
     report.failures.append(f'{error}'.removesuffix('.'))
@@ -199,8 +216,13 @@ def check(
 
 
 def check_short(
-    source: str, asked: Asked, identity: results.ModelIdentity, key: tuple = (), *,
-    may_be_narrower: bool = False) -> None:
+  source: str,
+  asked: Asked,
+  identity: results.ModelIdentity,
+  key: tuple = (),
+  *,
+  may_be_narrower: bool = False,
+) -> None:
   """Asks what can be asked within some seconds, once a process.
 
   Args:
@@ -223,15 +245,23 @@ def check_short(
     return
   signature, batches = _SHORT[identity.name]
   with futures.ThreadPoolExecutor(2) as pool:
-    found = [pool.submit(_ask, asked, identity.name, signature, reference['hu'])
-             for _ in range(batches)]
-    comparisons = [comparison for future in found for comparison in compare(
-        reference, signature, future.result()[1], known_differences(identity))]
+    found = [
+      pool.submit(_ask, asked, identity.name, signature, reference['hu'])
+      for _ in range(batches)
+    ]
+    comparisons = [
+      comparison
+      for future in found
+      for comparison in compare(
+        reference, signature, future.result()[1], known_differences(identity)
+      )
+    ]
   worst = max(comparisons, key=lambda found: found.difference / found.tolerance)
   verdict = _verdict(comparisons)
   where = f'{source}: {identity.name} version {identity.version}'
   if verdict is Verdict.NARROWER and (
-      may_be_narrower or compute_dtype(identity) != 'float32'):
+    may_be_narrower or compute_dtype(identity) != 'float32'
+  ):
     if compute_dtype(identity) == 'float32':
       _log.warning('%s: %s', where, _narrower(worst))
   elif verdict is not Verdict.RIGHT:
@@ -242,8 +272,12 @@ def check_short(
 
 def note_unchecked(source: str, identity: results.ModelIdentity) -> None:
   """Logs that a model without references is used as it is."""
-  _log.info('%s: %s version %d has no self_check: used unchecked.', source,
-            identity.name, identity.version)
+  _log.info(
+    '%s: %s version %d has no self_check: used unchecked.',
+    source,
+    identity.name,
+    identity.version,
+  )
 
 
 def compute_dtype(identity: results.ModelIdentity) -> str:
@@ -262,9 +296,15 @@ def known_differences(identity: results.ModelIdentity) -> Mapping[str, list[floa
   if compute_dtype(identity) not in NARROW_TYPES:
     return {}
   known = identity.card.get(contract.DIFFERENCES)
-  return {name: pair for name, pair in known.items() if isinstance(pair, list)
-          and len(pair) == 2 and all(map(_is_measure, pair))
-          } if isinstance(known, Mapping) else {}
+  return (
+    {
+      name: pair
+      for name, pair in known.items()
+      if isinstance(pair, list) and len(pair) == 2 and all(map(_is_measure, pair))
+    }
+    if isinstance(known, Mapping)
+    else {}
+  )
 
 
 def _is_measure(value: Any) -> bool:
@@ -272,9 +312,11 @@ def _is_measure(value: Any) -> bool:
 
 
 def compare(
-    reference: Mapping[str, np.ndarray], signature: str,
-    outputs: Mapping[str, np.ndarray],
-    known: Mapping[str, Sequence[float]] | None = None) -> list[Comparison]:
+  reference: Mapping[str, np.ndarray],
+  signature: str,
+  outputs: Mapping[str, np.ndarray],
+  known: Mapping[str, Sequence[float]] | None = None,
+) -> list[Comparison]:
   """Holds the answer of one signature against the reference.
 
   Args:
@@ -294,18 +336,30 @@ def compare(
       continue
     difference = np.abs(array.astype(np.float64) - wanted)
     is_map = name.startswith('cam_')
-    found.append(_comparison(
-        signature, name, difference,
+    found.append(
+      _comparison(
+        signature,
+        name,
+        difference,
         MAP_TOLERANCE if is_map else PROBABILITY_TOLERANCE,
-        float(difference.mean()), known))
+        float(difference.mean()),
+        known,
+      )
+    )
     if is_map:
       sums, wanted_sums = (a.sum((1, 2), np.float64) for a in (array, wanted))
       difference = np.abs(sums - wanted_sums)
-      found.append(_comparison(
-          signature, f'sum of {name}',
+      found.append(
+        _comparison(
+          signature,
+          f'sum of {name}',
           # An empty map has nothing to be relative to: one cell of it, then.
-          difference / np.maximum(wanted_sums, 1.0), MAP_SUM_TOLERANCE,
-          float(difference.max(initial=0.0)) / wanted[0].size, known))
+          difference / np.maximum(wanted_sums, 1.0),
+          MAP_SUM_TOLERANCE,
+          float(difference.max(initial=0.0)) / wanted[0].size,
+          known,
+        )
+      )
   return found
 
 
@@ -314,9 +368,8 @@ def _comparison(signature, name, difference, tolerance, average, known) -> Compa
   known_most, known_average = known.get(name, (0.0, 0.0))
   # A part of a small sum is large by any rounding: what counts is the change by cell.
   may_differ = (
-      name.startswith('sum of ') or most <= max(
-          _NARROW_MOST, _TIMES_KNOWN * known_most)) and (
-              average <= max(_NARROW_MEAN, _TIMES_KNOWN * known_average))
+    name.startswith('sum of ') or most <= max(_NARROW_MOST, _TIMES_KNOWN * known_most)
+  ) and (average <= max(_NARROW_MEAN, _TIMES_KNOWN * known_average))
   if most <= tolerance:
     verdict = Verdict.RIGHT
   else:
@@ -328,10 +381,12 @@ def _compare_masks(signature, mask, reference, known) -> Comparison:
   turned = mask != reference['lung_mask']
   distance = np.zeros(mask.shape)
   if turned.any():
-    distance[turned] = np.abs(_interpolated(
-        reference['lung_probability'], mask.shape[1:]) - _MASK_THRESHOLD)[turned]
+    distance[turned] = np.abs(
+      _interpolated(reference['lung_probability'], mask.shape[1:]) - _MASK_THRESHOLD
+    )[turned]
   return _comparison(
-      signature, 'lung_mask', distance, MASK_TOLERANCE, float(turned.mean()), known)
+    signature, 'lung_mask', distance, MASK_TOLERANCE, float(turned.mean()), known
+  )
 
 
 def _interpolated(images: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -348,8 +403,9 @@ def _matrix(source: int, target: int) -> np.ndarray:
 def _ask(asked, model, signature, hu) -> tuple[bytes, dict[str, np.ndarray]]:
   """(digest of all bits, outputs) of one batch."""
   pieces = [outputs for _, outputs in asked.answers(model, signature, hu)]
-  outputs = {name: np.concatenate([piece[name] for piece in pieces])
-             for name in pieces[0]}
+  outputs = {
+    name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]
+  }
   digest = hashlib.sha256()
   for name in sorted(outputs):
     digest.update(outputs[name].tobytes())
@@ -371,8 +427,7 @@ def _repeat(report, asked, reference, batches, one_machine, tick) -> None:
 
   def run(at_once: int) -> None:
     with futures.ThreadPoolExecutor(at_once) as pool:
-      started = [pool.submit(_ask, asked, model, signature, hu)
-                 for _ in range(batches)]
+      started = [pool.submit(_ask, asked, model, signature, hu) for _ in range(batches)]
       try:
         for future in started:
           note(*future.result())
@@ -386,14 +441,20 @@ def _repeat(report, asked, reference, batches, one_machine, tick) -> None:
     if counts[digest] > 1:
       return
     if reference is not None:
-      _keep_worst(report, compare(
-          reference, signature, outputs, known_differences(report.identity)))
+      _keep_worst(
+        report,
+        compare(reference, signature, outputs, known_differences(report.identity)),
+      )
     if not first:
       first.update(outputs)
       return
-    report.spread = max(report.spread, *(
+    report.spread = max(
+      report.spread,
+      *(
         float(np.abs(outputs[name].astype(np.float64) - first[name]).max())
-        for name in outputs))
+        for name in outputs
+      ),
+    )
     verdicts.add(_verdict(compare(first, signature, outputs)))
 
   run(1)
@@ -401,8 +462,11 @@ def _repeat(report, asked, reference, batches, one_machine, tick) -> None:
   report.counts = sorted(counts.values(), reverse=True)
   fair = report.batches / len(counts)
   # Machines behind one address share the requests; what comes now and then does not.
-  report.several_machines = not one_machine and verdicts == {Verdict.RIGHT} and (
-      1 < len(counts) <= _MOST_MACHINES and min(counts.values()) >= max(2, fair / 4))
+  report.several_machines = (
+    not one_machine
+    and verdicts == {Verdict.RIGHT}
+    and (1 < len(counts) <= _MOST_MACHINES and min(counts.values()) >= max(2, fair / 4))
+  )
 
 
 def _keep_worst(report: Report, comparisons: list[Comparison]) -> None:
@@ -410,16 +474,20 @@ def _keep_worst(report: Report, comparisons: list[Comparison]) -> None:
   for found in comparisons:
     key = found.signature, found.output
     if key in kept:
-      found = max(kept[key], found, key=lambda one: (
-          one.verdict is Verdict.WRONG, one.difference))
+      found = max(
+        kept[key], found, key=lambda one: (one.verdict is Verdict.WRONG, one.difference)
+      )
     kept[key] = found
   report.comparisons = list(kept.values())
 
 
 def _verdict(comparisons: list[Comparison]) -> Verdict:
   verdicts = {found.verdict for found in comparisons}
-  return next(verdict for verdict in (Verdict.WRONG, Verdict.NARROWER, Verdict.RIGHT)
-              if verdict in verdicts or verdict is Verdict.RIGHT)
+  return next(
+    verdict
+    for verdict in (Verdict.WRONG, Verdict.NARROWER, Verdict.RIGHT)
+    if verdict in verdicts or verdict is Verdict.RIGHT
+  )
 
 
 def _judge(report: Report, source: str, accept_narrower: bool) -> None:
@@ -428,8 +496,7 @@ def _judge(report: Report, source: str, accept_narrower: bool) -> None:
   verdict = _verdict(report.comparisons)
   what = f'{source}: {report.identity.name} version {report.identity.version}'
   if verdict is Verdict.WRONG:
-    report.failures.append(
-        f'{what} computes wrong: {_words(report.largest)}; {REMEDY}')
+    report.failures.append(f'{what} computes wrong: {_words(report.largest)}; {REMEDY}')
   elif verdict is Verdict.NARROWER:
     text = _narrower(report.largest)
     if dtype != 'float32':
@@ -440,28 +507,35 @@ def _judge(report: Report, source: str, accept_narrower: bool) -> None:
       report.failures.append(f'{what}: {text}')
   if len(report.counts) < 2:
     return
-  text = (f'{len(report.counts)} answers to one and the same batch that differ by '
-          f'bits, by {report.spread:.2g} at most')
+  text = (
+    f'{len(report.counts)} answers to one and the same batch that differ by '
+    f'bits, by {report.spread:.2g} at most'
+  )
   if report.several_machines:
     report.notes.append(
-        f'{text}, each of which repeats itself: as several machines behind one address '
-        'give')
+      f'{text}, each of which repeats itself: as several machines behind one address '
+      'give'
+    )
   else:
     often = ', '.join(map(str, report.counts[:_MOST_MACHINES]))
     report.failures.append(
-        f'{what} does not repeat itself: {text} (they came {often} times); the same '
-        f'bits are required; {REMEDY}. On a GPU, TF_DETERMINISTIC_OPS=1')
+      f'{what} does not repeat itself: {text} (they came {often} times); the same '
+      f'bits are required; {REMEDY}. On a GPU, TF_DETERMINISTIC_OPS=1'
+    )
 
 
 def _words(found: Comparison) -> str:
-  return (f'signature {found.signature}, {found.output}: required within '
-          f'{found.tolerance:.2g} of the reference answers, found a difference of '
-          f'{found.difference:.3g}')
+  return (
+    f'signature {found.signature}, {found.output}: required within '
+    f'{found.tolerance:.2g} of the reference answers, found a difference of '
+    f'{found.difference:.3g}'
+  )
 
 
 def _narrower(found: Comparison) -> str:
   return (
-      'answers are those of a narrower number format than float32, or of slightly '
-      f'other weights ({_words(found)}): TF32 is the default of NVIDIA GPUs since '
-      'Ampere (NVIDIA_TF32_OVERRIDE=0 turns it off), bfloat16 what '
-      '--mixed_precision=bfloat16 of a TensorFlow Serving gives')
+    'answers are those of a narrower number format than float32, or of slightly '
+    f'other weights ({_words(found)}): TF32 is the default of NVIDIA GPUs since '
+    'Ampere (NVIDIA_TF32_OVERRIDE=0 turns it off), bfloat16 what '
+    '--mixed_precision=bfloat16 of a TensorFlow Serving gives'
+  )

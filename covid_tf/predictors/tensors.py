@@ -53,7 +53,7 @@ def unpack_strings(content: bytes, count: int) -> np.ndarray:
     raise ValueError(f'{len(content) - at} bytes for strings of {sum(lengths)}')
   strings = np.empty(count, np.object_)
   for index, length in enumerate(lengths):
-    strings[index] = content[at:at + length]
+    strings[index] = content[at : at + length]
     at += length
   return strings
 
@@ -69,21 +69,21 @@ def _varint(number: int) -> bytes:
 # TensorFlow's DataType numbers (types.proto): NumPy type and the typed field that
 # carries it. Types narrower than 32 bits share int_val, as varints.
 _TYPES = {
-    1: (np.float32, 'float_val'),
-    2: (np.float64, 'double_val'),
-    3: (np.int32, 'int_val'),
-    4: (np.uint8, 'int_val'),
-    5: (np.int16, 'int_val'),
-    6: (np.int8, 'int_val'),
-    7: (np.object_, 'string_val'),
-    8: (np.complex64, 'scomplex_val'),
-    9: (np.int64, 'int64_val'),
-    10: (np.bool_, 'bool_val'),
-    17: (np.uint16, 'int_val'),
-    18: (np.complex128, 'dcomplex_val'),
-    19: (np.float16, 'half_val'),
-    22: (np.uint32, 'uint32_val'),
-    23: (np.uint64, 'uint64_val'),
+  1: (np.float32, 'float_val'),
+  2: (np.float64, 'double_val'),
+  3: (np.int32, 'int_val'),
+  4: (np.uint8, 'int_val'),
+  5: (np.int16, 'int_val'),
+  6: (np.int8, 'int_val'),
+  7: (np.object_, 'string_val'),
+  8: (np.complex64, 'scomplex_val'),
+  9: (np.int64, 'int64_val'),
+  10: (np.bool_, 'bool_val'),
+  17: (np.uint16, 'int_val'),
+  18: (np.complex128, 'dcomplex_val'),
+  19: (np.float16, 'half_val'),
+  22: (np.uint32, 'uint32_val'),
+  23: (np.uint64, 'uint64_val'),
 }
 BFLOAT16 = 14  # No NumPy type; read as float32, which holds it exactly.
 STRING = 7
@@ -119,8 +119,10 @@ def fill_content(proto, array: np.ndarray):
   proto.dtype = DTYPE_NUMBERS[array.dtype]
   set_shape(proto, array.shape)
   proto.tensor_content = (
-      pack_strings(array.ravel()) if proto.dtype == STRING
-      else array.astype(array.dtype.newbyteorder('<'), copy=False).tobytes())
+    pack_strings(array.ravel())
+    if proto.dtype == STRING
+    else array.astype(array.dtype.newbyteorder('<'), copy=False).tobytes()
+  )
   return proto
 
 
@@ -153,7 +155,8 @@ def shape_of(proto) -> tuple[int, ...]:
     raise TensorError(f'shape {shape} is not a full one')
   if len(shape) > _MOST_AXES or math.prod(shape) > _MOST_ELEMENTS:
     raise TensorError(
-        f'{math.prod(shape)} elements on {len(shape)} axes: more than fits an array')
+      f'{math.prod(shape)} elements on {len(shape)} axes: more than fits an array'
+    )
   return shape
 
 
@@ -173,7 +176,8 @@ def read(proto) -> np.ndarray:
   values = _elements(proto, math.prod(shape))
   if values.size != math.prod(shape):
     raise TensorError(
-        f'{values.size} elements for shape {list(shape)}: truncated on its way?')
+      f'{values.size} elements for shape {list(shape)}: truncated on its way?'
+    )
   return values.reshape(shape)
 
 
@@ -210,7 +214,7 @@ def read_request(proto) -> np.ndarray:
     whole = np.full(count, fill_with, dtype)
   except (MemoryError, ValueError) as error:
     raise TensorError(f'no memory for shape {list(shape)}') from error
-  whole[:values.size] = values
+  whole[: values.size] = values
   return whole.reshape(shape)
 
 
@@ -248,8 +252,11 @@ def _stored(proto, dtype: np.dtype, field: str, count: int) -> np.ndarray:
       raise TensorError('half a complex number: truncated on its way?')
     return parts.view(dtype)
   # Straight from the repeated field: a hundred times faster than an iteration.
-  return np.asarray(values, np.int32).astype(dtype) if (
-      field == 'int_val') else np.asarray(values, dtype)
+  return (
+    np.asarray(values, np.int32).astype(dtype)
+    if (field == 'int_val')
+    else np.asarray(values, dtype)
+  )
 
 
 def _from_content(content: bytes, dtype: np.dtype, count: int) -> np.ndarray:
@@ -274,22 +281,23 @@ def _from_content(content: bytes, dtype: np.dtype, count: int) -> np.ndarray:
 # DataType -> (field, NumPy type of one packed element). A varint below 128 is one
 # byte, which holds for masks; other integers take the ordinary way.
 _PACKED = {
-    1: ('float_val', np.dtype('<f4')),
-    2: ('double_val', np.dtype('<f8')),
-    3: ('int_val', np.dtype('u1')),
-    4: ('int_val', np.dtype('u1')),
-    5: ('int_val', np.dtype('u1')),
-    6: ('int_val', np.dtype('u1')),
-    9: ('int64_val', np.dtype('u1')),
-    10: ('bool_val', np.dtype('u1')),
+  1: ('float_val', np.dtype('<f4')),
+  2: ('double_val', np.dtype('<f8')),
+  3: ('int_val', np.dtype('u1')),
+  4: ('int_val', np.dtype('u1')),
+  5: ('int_val', np.dtype('u1')),
+  6: ('int_val', np.dtype('u1')),
+  9: ('int64_val', np.dtype('u1')),
+  10: ('bool_val', np.dtype('u1')),
 }
 _ONE_BYTE = 128  # The first value whose varint takes two bytes.
 
 
 def _packed_descriptors():
   files = protocol.descriptors()
-  tensor = next(file for file in files.file if file.name.endswith(
-      'framework/tensor.proto')).message_type[0]
+  tensor = next(
+    file for file in files.file if file.name.endswith('framework/tensor.proto')
+  ).message_type[0]
   fields = {field for field, _ in _PACKED.values()}
   for field in tensor.field:
     if field.name in fields:
@@ -299,7 +307,8 @@ def _packed_descriptors():
 
 
 PredictResponse = protocol.message_class(
-    protocol.pool_of(_packed_descriptors()), 'tensorflow.serving.PredictResponse')
+  protocol.pool_of(_packed_descriptors()), 'tensorflow.serving.PredictResponse'
+)
 
 
 def read_packed(proto) -> np.ndarray:
@@ -319,8 +328,9 @@ def read_packed(proto) -> np.ndarray:
     field, kind = _PACKED[proto.dtype]
     data = b''.join(getattr(proto, field))
     if len(data) == math.prod(shape) * kind.itemsize:
-      return np.frombuffer(data, kind).astype(
-          dtype_of(proto), copy=False).reshape(shape)
+      return (
+        np.frombuffer(data, kind).astype(dtype_of(proto), copy=False).reshape(shape)
+      )
   # Varints of several bytes, unpacked lists, other types: the ordinary parser.
   return read(protocol.TensorProto.FromString(proto.SerializeToString()))
 
@@ -337,8 +347,11 @@ def fill_packed(proto, array: np.ndarray):
   """
   number = DTYPE_NUMBERS[array.dtype]
   field, kind = _PACKED.get(number, ('', None))
-  if not field or (kind.itemsize == 1 and array.size and not (
-      array.min() >= 0 and array.max() < _ONE_BYTE)):
+  if not field or (
+    kind.itemsize == 1
+    and array.size
+    and not (array.min() >= 0 and array.max() < _ONE_BYTE)
+  ):
     ordinary = fill_typed(protocol.TensorProto(), array)
     proto.MergeFromString(ordinary.SerializeToString())
     return proto

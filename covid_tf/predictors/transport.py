@@ -41,8 +41,9 @@ class TLS:
   def __post_init__(self):
     if (self.certificate_file is None) != (self.key_file is None):
       raise errors.UsageError(
-          'TLS: certificate_file and key_file go together, found only '
-          f'{"key_file" if self.certificate_file is None else "certificate_file"}.')
+        'TLS: certificate_file and key_file go together, found only '
+        f'{"key_file" if self.certificate_file is None else "certificate_file"}.'
+      )
 
 
 def open_channel(address: str, tls: TLS | None) -> grpc.Channel:
@@ -60,16 +61,16 @@ def open_channel(address: str, tls: TLS | None) -> grpc.Channel:
   """
   _check_address(address)
   options = [
-      ('grpc.max_receive_message_length', _UNLIMITED),
-      ('grpc.max_send_message_length', _UNLIMITED),
-      # Our own policy decides what is repeated, and when.
-      ('grpc.enable_retries', 0),
-      # A server that comes back must be found well before the patience ends.
-      ('grpc.max_reconnect_backoff_ms', 2000),
-      ('grpc.initial_reconnect_backoff_ms', 200),
-      ('grpc.min_reconnect_backoff_ms', 200),
-      # One connection an object: closing it closes no one else's.
-      ('grpc.use_local_subchannel_pool', 1),
+    ('grpc.max_receive_message_length', _UNLIMITED),
+    ('grpc.max_send_message_length', _UNLIMITED),
+    # Our own policy decides what is repeated, and when.
+    ('grpc.enable_retries', 0),
+    # A server that comes back must be found well before the patience ends.
+    ('grpc.max_reconnect_backoff_ms', 2000),
+    ('grpc.initial_reconnect_backoff_ms', 200),
+    ('grpc.min_reconnect_backoff_ms', 200),
+    # One connection an object: closing it closes no one else's.
+    ('grpc.use_local_subchannel_pool', 1),
   ]
   if address.startswith(_LOOPBACK):
     options.append(('grpc.enable_http_proxy', 0))  # No proxy leads back here.
@@ -86,8 +87,9 @@ def _check_address(address: str) -> None:
     return
   if not host or '/' in address or not port.isdigit() or not 0 < int(port) < 65536:
     raise errors.UsageError(
-        "server address: required 'host:port' or 'unix:/path', found "
-        f'{address!r}; for instance localhost:8500.')
+      "server address: required 'host:port' or 'unix:/path', found "
+      f'{address!r}; for instance localhost:8500.'
+    )
 
 
 def _credentials(tls: TLS) -> grpc.ChannelCredentials:
@@ -98,14 +100,17 @@ def _credentials(tls: TLS) -> grpc.ChannelCredentials:
       contents[name] = None if path is None else pathlib.Path(path).read_bytes()
     except OSError as error:
       raise errors.UsageError(
-          f'TLS {name} {path}: required a readable PEM file, found '
-          f'{error.strerror.lower()}.') from error
+        f'TLS {name} {path}: required a readable PEM file, found '
+        f'{error.strerror.lower()}.'
+      ) from error
     if contents[name] is not None and b'-----BEGIN' not in contents[name]:
       raise errors.UsageError(
-          f'TLS {name} {path}: required a PEM file, found other content; convert '
-          'it with openssl.')
+        f'TLS {name} {path}: required a PEM file, found other content; convert '
+        'it with openssl.'
+      )
   return grpc.ssl_channel_credentials(
-      contents['ca_file'], contents['key_file'], contents['certificate_file'])
+    contents['ca_file'], contents['key_file'], contents['certificate_file']
+  )
 
 
 # What a failed call means, and whether asking again can help.
@@ -116,9 +121,11 @@ _TEXT_LIMIT = 300  # Of a server's own words in our one line.
 # make it fuller.
 _BUSY = re.compile(r'queue|concurrent rpc|too many|rate limit', re.IGNORECASE)
 _BROKEN_STREAM = re.compile(
-    r'RST_STREAM|stream removed|socket closed|connection reset|goaway', re.IGNORECASE)
+  r'RST_STREAM|stream removed|socket closed|connection reset|goaway', re.IGNORECASE
+)
 _UNTRUSTED = re.compile(
-    r'certificate|ssl_error|tsi_protocol_failure|verification|peer name', re.IGNORECASE)
+  r'certificate|ssl_error|tsi_protocol_failure|verification|peer name', re.IGNORECASE
+)
 
 
 class Verdict(enum.Enum):
@@ -143,33 +150,41 @@ def verdict_of(error: grpc.RpcError) -> Verdict:
   if code == grpc.StatusCode.CANCELLED:
     return Verdict.RETRY  # Not by us, who still wait: by a server that is stopped.
   if _BROKEN_STREAM.search(text) and code in (
-      grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+  ):
     return Verdict.RETRY
   return Verdict.FATAL
 
 
 _REMEDIES = {
-    grpc.StatusCode.UNAVAILABLE:
-        'required a running model server; start one (covid-tf serve), correct the '
-        'address, or use TLS if the server does',
-    grpc.StatusCode.DEADLINE_EXCEEDED:
-        'required an answer within the time limit; raise timeout_s, lower '
-        'batch_bytes or give the server more processors',
-    grpc.StatusCode.RESOURCE_EXHAUSTED:
-        'the server had no memory or queue for the request for too long; '
-        'try later or give it more memory',
-    grpc.StatusCode.NOT_FOUND:
-        'required a server of the models lungs and classifier; check its model '
-        'names and versions',
-    grpc.StatusCode.UNIMPLEMENTED:
-        "required TF Serving's gRPC port; 8500 is usual, 8501 is its REST port",
-    grpc.StatusCode.UNAUTHENTICATED: 'the server asks for other credentials',
-    grpc.StatusCode.PERMISSION_DENIED: 'the server refuses these credentials',
-    grpc.StatusCode.FAILED_PRECONDITION:
-        'required the signatures of the contract; serve models exported by covid-tf',
-    grpc.StatusCode.INVALID_ARGUMENT:
-        'the server refuses the request; serve models exported by covid-tf of this '
-        'version',
+  grpc.StatusCode.UNAVAILABLE: (
+    'required a running model server; start one (covid-tf serve), correct the '
+    'address, or use TLS if the server does'
+  ),
+  grpc.StatusCode.DEADLINE_EXCEEDED: (
+    'required an answer within the time limit; raise timeout_s, lower batch_bytes or '
+    'give the server more processors'
+  ),
+  grpc.StatusCode.RESOURCE_EXHAUSTED: (
+    'the server had no memory or queue for the request for too long; try later or '
+    'give it more memory'
+  ),
+  grpc.StatusCode.NOT_FOUND: (
+    'required a server of the models lungs and classifier; check its model names and '
+    'versions'
+  ),
+  grpc.StatusCode.UNIMPLEMENTED: (
+    "required TF Serving's gRPC port; 8500 is usual, 8501 is its REST port"
+  ),
+  grpc.StatusCode.UNAUTHENTICATED: 'the server asks for other credentials',
+  grpc.StatusCode.PERMISSION_DENIED: 'the server refuses these credentials',
+  grpc.StatusCode.FAILED_PRECONDITION: (
+    'required the signatures of the contract; serve models exported by covid-tf'
+  ),
+  grpc.StatusCode.INVALID_ARGUMENT: (
+    'the server refuses the request; serve models exported by covid-tf of this version'
+  ),
 }
 
 
@@ -188,8 +203,10 @@ def explain(source: str, what: str, error: grpc.RpcError) -> errors.ModelError:
   text = ' '.join((error.details() or '').split())[:_TEXT_LIMIT]
   remedy = _REMEDIES.get(code, 'look into the log of the server')
   if code == grpc.StatusCode.UNAVAILABLE and _UNTRUSTED.search(text):
-    remedy = ('the two sides do not trust each other; check the CA, the certificates '
-              'and the name that the server answers to')
+    remedy = (
+      'the two sides do not trust each other; check the CA, the certificates '
+      'and the name that the server answers to'
+    )
   return errors.ModelError(f'{source}: {what}: {code.name} ({text}): {remedy}.')
 
 
@@ -197,8 +214,9 @@ def gone(source: str, error: grpc.RpcError) -> errors.ModelVersionChangedError:
   """The error for a pinned version that is no longer served."""
   text = ' '.join((error.details() or '').split())[:_TEXT_LIMIT]
   return errors.ModelVersionChangedError(
-      f'{source}: the model version that began this study is served no longer '
-      f'({text}): score the study again.')
+    f'{source}: the model version that began this study is served no longer '
+    f'({text}): score the study again.'
+  )
 
 
 # Calls to one server: deadlines, patience, one failed batch halved.
@@ -231,8 +249,9 @@ class Limits:
 class Caller:
   """The server's methods, with metadata and deadline on each call."""
 
-  def __init__(self, channel: grpc.Channel, source: str, metadata: Metadata,
-               limits: Limits):
+  def __init__(
+    self, channel: grpc.Channel, source: str, metadata: Metadata, limits: Limits
+  ):
     """Prepares the methods; `source` is the address, for messages."""
     self.source = source
     self.limits = limits
@@ -240,19 +259,23 @@ class Caller:
     prediction, model = protocol.PREDICTION_SERVICE, protocol.MODEL_SERVICE
     # Answers stay bytes: what they hold is checked where it can be named.
     self._predict = channel.unary_unary(
-        f'/{prediction}/Predict', protocol.PredictRequest.SerializeToString)
+      f'/{prediction}/Predict', protocol.PredictRequest.SerializeToString
+    )
     self._get_metadata = channel.unary_unary(
-        f'/{prediction}/GetModelMetadata',
-        protocol.GetModelMetadataRequest.SerializeToString,
-        protocol.GetModelMetadataResponse.FromString)
+      f'/{prediction}/GetModelMetadata',
+      protocol.GetModelMetadataRequest.SerializeToString,
+      protocol.GetModelMetadataResponse.FromString,
+    )
     self._get_status = channel.unary_unary(
-        f'/{model}/GetModelStatus',
-        protocol.GetModelStatusRequest.SerializeToString,
-        protocol.GetModelStatusResponse.FromString)
+      f'/{model}/GetModelStatus',
+      protocol.GetModelStatusRequest.SerializeToString,
+      protocol.GetModelStatusResponse.FromString,
+    )
     self._check_health = channel.unary_unary(
-        f'/{protocol.HEALTH_SERVICE}/Check',
-        protocol.HealthCheckRequest.SerializeToString,
-        protocol.HealthCheckResponse.FromString)
+      f'/{protocol.HEALTH_SERVICE}/Check',
+      protocol.HealthCheckRequest.SerializeToString,
+      protocol.HealthCheckResponse.FromString,
+    )
 
   def start_predict(self, request) -> grpc.Future:
     """Sends a PredictRequest; the future gives the answer's bytes."""
@@ -261,12 +284,14 @@ class Caller:
   def predict(self, request, patience_s: float | None = None) -> bytes:
     """Sends a PredictRequest and waits, however often it takes."""
     return self._patiently(
-        'predict', lambda: self._predict(request, **self._extras()), patience_s)
+      'predict', lambda: self._predict(request, **self._extras()), patience_s
+    )
 
   def get_metadata(self, request):
     """GetModelMetadata, patiently."""
     return self._patiently(
-        'signatures', lambda: self._get_metadata(request, **self._extras()))
+      'signatures', lambda: self._get_metadata(request, **self._extras())
+    )
 
   def get_status(self, request):
     """GetModelStatus, once."""
@@ -287,8 +312,7 @@ class Caller:
       raise explain(self.source, what, error) from error
 
   def _patiently(self, what, call, patience_s=None):
-    patience = Patience(
-        self.limits.patience_s if patience_s is None else patience_s)
+    patience = Patience(self.limits.patience_s if patience_s is None else patience_s)
     while True:
       try:
         return call()

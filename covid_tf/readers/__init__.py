@@ -6,5 +6,4 @@ from covid_tf.readers.reading import read_files
 from covid_tf.readers.reading import require_options
 from covid_tf.readers.series import SeriesSummary
 
-__all__ = ('SeriesSummary', 'list_series', 'read_ct', 'read_files',
-           'require_options')
+__all__ = ('SeriesSummary', 'list_series', 'read_ct', 'read_files', 'require_options')

@@ -23,9 +23,10 @@ _NEAREST = re.compile(rf'nearest:({_NUMBER})')
 # Nominal thicknesses and voltages are rounded by their writers.
 _SAME = 0.01
 _EXAMPLES = (
-    'thickness=thinnest|thickest|1.5|0.5..1.5|nearest:1, kernel=PATTERN, '
-    'description=PATTERN, type=PATTERN, number=N, kvp=120, '
-    'slices=most|fewest|100..999, extent=longest, newest, oldest')
+  'thickness=thinnest|thickest|1.5|0.5..1.5|nearest:1, kernel=PATTERN, '
+  'description=PATTERN, type=PATTERN, number=N, kvp=120, '
+  'slices=most|fewest|100..999, extent=longest, newest, oldest'
+)
 
 Filter = Callable[[list[series_lib.Series]], list[series_lib.Series]]
 
@@ -52,8 +53,9 @@ class Rule:
       left = condition(candidates)
       if not left:
         raise errors.CTReadError(
-            f"no series fits '{text}' of the rule '{self.text}'; left before it:"
-            f'{series_lib.listing(candidates)}')
+          f"no series fits '{text}' of the rule '{self.text}'; left before it:"
+          f'{series_lib.listing(candidates)}'
+        )
       candidates = left
     return candidates
 
@@ -82,8 +84,9 @@ def _condition(text: str) -> Filter:
     condition = _pattern(_TEXTS[key], value)
   if condition is None:
     raise errors.UsageError(
-        f"selection rule: '{elements.printable(text, 100)}' is no condition; "
-        f'conditions separated by commas are required: {_EXAMPLES}.')
+      f"selection rule: '{elements.printable(text, 100)}' is no condition; "
+      f'conditions separated by commas are required: {_EXAMPLES}.'
+    )
   return condition
 
 
@@ -96,8 +99,8 @@ def _number(values_of, text: str) -> Filter | None:
   if found := _NEAREST.fullmatch(text):
     wanted = float(found[1])
     return _extreme(
-        lambda series: [abs(value - wanted) for value in values_of(series)],
-        lowest=True)
+      lambda series: [abs(value - wanted) for value in values_of(series)], lowest=True
+    )
   if found := _RANGE.fullmatch(text):
     low, high = map(float, found.groups())
   elif re.fullmatch(_NUMBER, text):
@@ -105,8 +108,11 @@ def _number(values_of, text: str) -> Filter | None:
   else:
     return None
   return lambda candidates: [
-      series for series in candidates if (values := values_of(series)) and all(
-          low - _SAME <= value <= high + _SAME for value in values)]
+    series
+    for series in candidates
+    if (values := values_of(series))
+    and all(low - _SAME <= value <= high + _SAME for value in values)
+  ]
 
 
 def _extreme(values_of, *, lowest: bool) -> Filter:
@@ -114,14 +120,16 @@ def _extreme(values_of, *, lowest: bool) -> Filter:
   pick, worst = (min, max) if lowest else (max, min)
 
   def condition(candidates):
-    values = [worst(values, default=None)
-              for values in map(values_of, candidates)]
+    values = [worst(values, default=None) for values in map(values_of, candidates)]
     known = [value for value in values if value is not None]
     if not known:
       return []
     best = pick(known)
-    return [series for series, value in zip(candidates, values)
-            if value is not None and _equal(value, best)]
+    return [
+      series
+      for series, value in zip(candidates, values)
+      if value is not None and _equal(value, best)
+    ]
 
   return condition
 
@@ -140,36 +148,41 @@ def _pattern(texts_of, patterns: str) -> Filter:
     return any(fnmatch.fnmatchcase(text.casefold(), pattern) for pattern in patterns)
 
   return lambda candidates: [
-      series for series in candidates
-      if (texts := texts_of(series)) and all(map(fits, texts))]
+    series
+    for series in candidates
+    if (texts := texts_of(series)) and all(map(fits, texts))
+  ]
 
 
 def _moment(series) -> list[str]:
   """When the images were acquired, as sortable text."""
   return [
-      f"{image.date} {image.marks.get('AcquisitionTime', '')}"
-      f" {image.marks.get('SeriesTime', '')}"
-      for image in series.images if image.date]
+    f'{image.date} {image.marks.get("AcquisitionTime", "")}'
+    f' {image.marks.get("SeriesTime", "")}'
+    for image in series.images
+    if image.date
+  ]
 
 
 def extent_mm(series: series_lib.Series) -> float:
   """Millimetres from the first to the last axial image."""
-  planes = [image.plane for image in series.images
-            if image.plane and series_lib.is_axial(image)]
+  planes = [
+    image.plane for image in series.images if image.plane and series_lib.is_axial(image)
+  ]
   return float(np.ptp(geometry.heights_mm(planes)))
 
 
 _NUMBERS = {
-    'thickness': lambda series: series_lib.summary(series).thickness_mm,
-    'kvp': lambda series: series_lib.summary(series).kvp,
-    'number': lambda series: series_lib.summary(series).numbers,
-    'slices': lambda series: [len(series.images)],
-    'extent': lambda series: [extent_mm(series)],
+  'thickness': lambda series: series_lib.summary(series).thickness_mm,
+  'kvp': lambda series: series_lib.summary(series).kvp,
+  'number': lambda series: series_lib.summary(series).numbers,
+  'slices': lambda series: [len(series.images)],
+  'extent': lambda series: [extent_mm(series)],
 }
 _TEXTS = {
-    'kernel': lambda series: series_lib.summary(series).kernels,
-    'description': lambda series: series_lib.summary(series).descriptions,
-    'type': lambda series: series_lib.summary(series).image_types,
+  'kernel': lambda series: series_lib.summary(series).kernels,
+  'description': lambda series: series_lib.summary(series).descriptions,
+  'type': lambda series: series_lib.summary(series).image_types,
 }
 
 
@@ -181,8 +194,7 @@ _SHORTEST_CHEST_MM = 100.0
 
 
 def choose(
-    all_series: list[series_lib.Series], series_uid: str | None,
-    rule: Rule | None = None
+  all_series: list[series_lib.Series], series_uid: str | None, rule: Rule | None = None
 ) -> tuple[series_lib.Series, tuple[str, ...]]:
   """The series to read, and notes on those that were set aside.
 
@@ -195,22 +207,23 @@ def choose(
       if series.uid == elements.safe_uid(series_uid):
         return series, ()
     raise errors.CTReadError(
-        f'no series {elements.printable(series_uid)} here; found:'
-        f'{series_lib.listing(all_series)}')
+      f'no series {elements.printable(series_uid)} here; found:'
+      f'{series_lib.listing(all_series)}'
+    )
   _require_one_study(all_series)
   plausible = [series for series in all_series if not series_lib.refusal(series)]
   if not plausible:
     raise errors.CTReadError(_no_ct(all_series))
-  shortest = min(
-      _SHORT_SHARE * max(map(extent_mm, plausible)), _SHORTEST_CHEST_MM)
+  shortest = min(_SHORT_SHARE * max(map(extent_mm, plausible)), _SHORTEST_CHEST_MM)
   long = [series for series in plausible if extent_mm(series) >= shortest]
   left = rule.applied(long) if rule else long
   if len(left) > 1:
     after = f" after the rule '{rule.text}'" if rule else ''
     raise errors.CTReadError(
-        f'{len(left)} series could be meant{after}; choose one by its UID '
-        f'(--series UID) or by a rule (--select, for instance thickness=thinnest):'
-        f'{series_lib.listing(left if rule else all_series)}')
+      f'{len(left)} series could be meant{after}; choose one by its UID '
+      f'(--series UID) or by a rule (--select, for instance thickness=thinnest):'
+      f'{series_lib.listing(left if rule else all_series)}'
+    )
   short = len(plausible) - len(long)
   notes = [f'{short} much shorter series set aside'] if short else []
   if rule:
@@ -229,15 +242,20 @@ def _no_ct(all_series) -> str:
 
 def _require_one_study(all_series):
   """Two patients or studies are never a clear choice, whatever their sizes."""
-  images = [image for series in all_series
-            for image in series.images + series.localizers + series.captures]
+  images = [
+    image
+    for series in all_series
+    for image in series.images + series.localizers + series.captures
+  ]
   studies = {image.study_uid for image in images} - {''}
   if len(studies) > 1:
     raise errors.CTReadError(
-        f'{len(studies)} studies in one place; give one study, or choose a series '
-        f'by its UID (--series UID):{series_lib.listing(all_series)}')
+      f'{len(studies)} studies in one place; give one study, or choose a series '
+      f'by its UID (--series UID):{series_lib.listing(all_series)}'
+    )
   # What is no CT may have come from elsewhere, with the patient written otherwise.
   if series_lib.differing_patients(list(filter(series_lib.is_slice, images))):
     raise errors.CTReadError(
-        'more than one patient in one place; give one study, or choose a series '
-        f'by its UID (--series UID):{series_lib.listing(all_series)}')
+      'more than one patient in one place; give one study, or choose a series '
+      f'by its UID (--series UID):{series_lib.listing(all_series)}'
+    )

@@ -44,8 +44,8 @@ def frames_of(data: bytes, count: int, frame_table) -> list[bytes]:
   images = _images(fragments)
   if len(images) > count:
     raise errors.CTReadError(
-        f'its header says {count} image(s), its compressed pixels hold '
-        f'{len(images)}.')
+      f'its header says {count} image(s), its compressed pixels hold {len(images)}.'
+    )
   if len(images) == count and fragments[0].startswith(_STARTS):
     return images
   if count == 1:
@@ -53,14 +53,18 @@ def frames_of(data: bytes, count: int, frame_table) -> list[bytes]:
   if len(fragments) == count:
     return fragments
   try:
-    frames = list(encaps.generate_frames(
-        data[:end], number_of_frames=count, extended_offsets=frame_table))
+    frames = list(
+      encaps.generate_frames(
+        data[:end], number_of_frames=count, extended_offsets=frame_table
+      )
+    )
   except Exception:  # Damaged tables fail anywhere inside pydicom.
     frames = []
   if len(frames) != count:
     raise errors.CTReadError(
-        f'compressed pixels of {count} frames are required, found '
-        f'{len(fragments)} pieces that cannot be assigned to images.')
+      f'compressed pixels of {count} frames are required, found '
+      f'{len(fragments)} pieces that cannot be assigned to images.'
+    )
   return frames
 
 
@@ -87,10 +91,11 @@ def _items(data: bytes) -> tuple[list[bytes], int]:
       raise errors.CTReadError('its compressed pixels are damaged.')
     if place + length > len(data):
       break
-    items.append(data[place:place + length])
+    items.append(data[place : place + length])
     place += length
   raise errors.CTReadError(
-      'truncated: its compressed pixels are cut off before their end.')
+    'truncated: its compressed pixels are cut off before their end.'
+  )
 
 
 # Whether an RLE image (PS3.5 annex G) holds the bytes of its pixels, no fewer.
@@ -116,17 +121,20 @@ def coded_rle_image(stream: bytes, pixels: int, segments: int) -> bytes:
     raise errors.CTReadError('truncated: its compressed image has no header.')
   count, *starts = struct.unpack_from(f'<{segments + 1}L', stream)
   ends = [*starts[1:], len(stream)]
-  if count != segments or starts[0] != _HEADER_BYTES or not all(
-      start < end for start, end in zip(starts, ends)):
+  if (
+    count != segments
+    or starts[0] != _HEADER_BYTES
+    or not all(start < end for start, end in zip(starts, ends))
+  ):
     raise errors.CTReadError(
-        f'its compressed image must have {segments} segments ({8 * segments} bits a '
-        'pixel).')
-  used = [_used_bytes(stream[start:end], pixels)
-          for start, end in zip(starts, ends)]
+      f'its compressed image must have {segments} segments ({8 * segments} bits a '
+      'pixel).'
+    )
+  used = [_used_bytes(stream[start:end], pixels) for start, end in zip(starts, ends)]
   for start, end, length in zip(starts, ends[:-1], used):
-    if stream[start + length:end].strip(b'\0'):  # Padding (G.3.1).
+    if stream[start + length : end].strip(b'\0'):  # Padding (G.3.1).
       raise _not_whole()
-  return stream[:starts[-1] + used[-1]]
+  return stream[: starts[-1] + used[-1]]
 
 
 def _used_bytes(segment: bytes, pixels: int) -> int:
@@ -149,8 +157,8 @@ def _used_bytes(segment: bytes, pixels: int) -> int:
 
 def _not_whole() -> errors.CTReadError:
   return errors.CTReadError(
-      'truncated or damaged: its compressed image does not give one byte for '
-      'each pixel.')
+    'truncated or damaged: its compressed image does not give one byte for each pixel.'
+  )
 
 
 _START_OF_IMAGE = b'\xff\xd8'
@@ -183,7 +191,8 @@ def coded_image(stream: bytes, layout: images_lib.PixelLayout) -> bytes:
   """
   if layout.syntax == uid.RLELossless:
     return coded_rle_image(
-        stream, layout.rows * layout.columns, layout.bits_allocated // 8)
+      stream, layout.rows * layout.columns, layout.bits_allocated // 8
+    )
   try:
     if layout.syntax in pixels_lib.JPEG_2000:
       image, found = _jpeg_2000(stream)
@@ -191,12 +200,14 @@ def coded_image(stream: bytes, layout: images_lib.PixelLayout) -> bytes:
       image, found = _jpeg(stream)
   except (struct.error, IndexError):  # Ran over the end of the stream.
     raise errors.CTReadError(
-        'truncated: its compressed image has no end marker.') from None
+      'truncated: its compressed image has no end marker.'
+    ) from None
   if found != (layout.rows, layout.columns, 1):
     size = 'no size at all' if found is None else '%d x %d of %d values' % found
     raise errors.CTReadError(
-        f'its header says {layout.rows} x {layout.columns} grey pixels, its '
-        f'compressed image {size}.')
+      f'its header says {layout.rows} x {layout.columns} grey pixels, its '
+      f'compressed image {size}.'
+    )
   return image
 
 
@@ -205,7 +216,7 @@ def without_zeros_before_end(stream: bytes):
   for zeros in range(1, MOST_ZERO_BYTES + 1):
     if not stream.endswith(bytes(zeros) + _END):
       return
-    yield stream[:-zeros - len(_END)] + _END
+    yield stream[: -zeros - len(_END)] + _END
 
 
 def _scan_end(stream: bytes, start: int, lowest: int) -> int:
@@ -246,7 +257,7 @@ def _jpeg(stream: bytes):
     if marker == _END_OF_IMAGE:
       if size and not scans:
         raise errors.CTReadError('truncated: its compressed image has no pixels.')
-      return stream[:place + 2], size
+      return stream[: place + 2], size
     start = place + 2
     place = start + _segment_bytes(stream, start)
     if marker in FRAME_MARKERS:
@@ -258,7 +269,7 @@ def _jpeg(stream: bytes):
 
 
 def _segment_bytes(stream: bytes, start: int) -> int:
-  length, = struct.unpack_from('>H', stream, start)
+  (length,) = struct.unpack_from('>H', stream, start)
   if length < 2:
     raise _damaged(start)
   return length
@@ -266,8 +277,9 @@ def _segment_bytes(stream: bytes, start: int) -> int:
 
 def _damaged(place: int) -> errors.CTReadError:
   return errors.CTReadError(
-      f'truncated or damaged: its compressed image has no marker at byte {place}, '
-      'where one must be.')
+    f'truncated or damaged: its compressed image has no marker at byte {place}, '
+    'where one must be.'
+  )
 
 
 def _jpeg_2000(stream: bytes):
@@ -279,10 +291,11 @@ def _jpeg_2000(stream: bytes):
   if start < 0:
     return stream, None
   _, width, height, x, y, tile_width, tile_height, tile_x, tile_y, components = (
-      struct.unpack_from('>H8LH', stream, start + 6))
+    struct.unpack_from('>H8LH', stream, start + 6)
+  )
   if not (tile_width and tile_height and x < width and y < height):
     raise _damaged(start + 2)
-  tiles = (-(-(width - tile_x) // tile_width) * -(-(height - tile_y) // tile_height))
+  tiles = -(-(width - tile_x) // tile_width) * -(-(height - tile_y) // tile_height)
   end = _tile_parts_end(stream, _main_header_end(stream, start + 2), tiles)
   # Psot has said that all tiles are whole: padding before the marker is left out.
   rest = stream[end:].lstrip(b'\0')
@@ -317,8 +330,9 @@ def _tile_parts_end(stream: bytes, place: int, tiles: int) -> int:
     place += length
   if len(parts) != tiles or any(parts[tile] != promised[tile] for tile in promised):
     raise errors.CTReadError(
-        f'truncated or damaged: its compressed image has {tiles} tile(s), '
-        f'{len(parts)} of them were found, or not all of their parts.')
+      f'truncated or damaged: its compressed image has {tiles} tile(s), '
+      f'{len(parts)} of them were found, or not all of their parts.'
+    )
   return place
 
 

@@ -99,8 +99,14 @@ class Walk:
           continue
         if tag in wanted:
           found[tag] = dataelem.RawDataElement(
-              pydicom_tag.BaseTag(tag), vr.decode() if vr else None, length,
-              data[place:place + length], place, self._implicit, self._little)
+            pydicom_tag.BaseTag(tag),
+            vr.decode() if vr else None,
+            length,
+            data[place : place + length],
+            place,
+            self._implicit,
+            self._little,
+          )
         place += length
     except struct.error:  # Ran over the end of the data.
       return found, None
@@ -127,9 +133,9 @@ class Walk:
     writers two, and some elements no VR at all. The one is taken after which another
     element stands.
     """
-    two, = self._short(self._data, place + 6)
-    four, = self._length(self._data, place + 8)
-    none, = self._length(self._data, place + 4)
+    (two,) = self._short(self._data, place + 6)
+    (four,) = self._length(self._data, place + 8)
+    (none,) = self._length(self._data, place + 4)
     forms = [(two, place + 8)]
     if not two:
       forms.insert(0, (four, place + 12))
@@ -140,8 +146,9 @@ class Walk:
         return tag, vr, length, start
       if length != UNDEFINED_LENGTH and self._stands_at(start + length, tag):
         return tag, vr, length, start
-    raise UnknownVRError(tag, vr, any(
-        start + length + 8 > len(self._data) for length, start in forms))
+    raise UnknownVRError(
+      tag, vr, any(start + length + 8 > len(self._data) for length, start in forms)
+    )
 
   def _stands_at(self, place: int, before: int) -> bool:
     """Whether an element, or the end of an item, may begin at a byte."""
@@ -202,8 +209,7 @@ class IncompleteError(Exception):
     remedy: what to do where copying the file again is of no use, else ''.
   """
 
-  def __init__(
-      self, reason: str, elements: dict, media_class: str, remedy: str = ''):
+  def __init__(self, reason: str, elements: dict, media_class: str, remedy: str = ''):
     super().__init__(reason)
     self.elements = elements
     self.media_class = media_class
@@ -264,15 +270,20 @@ def read(source) -> DataSet:
     raise NotDicomError  # Its first bytes looked like DICOM by chance.
   if unknown:
     raise IncompleteError(
-        str(unknown), elements, media_class, 'where another program reads it, save it '
-        'there as Explicit VR Little Endian, or leave that element out')
+      str(unknown),
+      elements,
+      media_class,
+      'where another program reads it, save it '
+      'there as Explicit VR Little Endian, or leave that element out',
+    )
   raise IncompleteError(
-      'its header ends or breaks before the pixels', elements, media_class)
+    'its header ends or breaks before the pixels', elements, media_class
+  )
 
 
 def _start(start: bytes) -> tuple[int, bool]:
   """Byte of the first element, and whether the DICM prefix says that it is DICOM."""
-  if start[_PREAMBLE:_PREAMBLE + 4] == b'DICM':
+  if start[_PREAMBLE : _PREAMBLE + 4] == b'DICM':
     return _PREAMBLE + 4, True
   if start and (bytes(_PREAMBLE) + b'DICM').startswith(start):
     raise IncompleteError('it ends within the first 132 bytes', {}, '')
@@ -297,14 +308,18 @@ def _looks_bare(start: bytes) -> bool:
 
 def _read_meta(start: bytes, offset: int) -> tuple[dict, int]:
   """Elements of group 2 (always explicit, little endian), and where they end."""
-  if start[offset:offset + 2] != b'\x02\0':
+  if start[offset : offset + 2] != b'\x02\0':
     return {}, offset
   file = io.BytesIO(start)
   file.seek(offset)
   try:
     found = filereader.data_element_generator(
-        file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2,
-        specific_tags=_META_TAGS)
+      file,
+      False,
+      True,
+      stop_when=lambda tag, vr, length: tag >> 16 != 2,
+      specific_tags=_META_TAGS,
+    )
     meta = {int(element.tag): element for element in found}
   except Exception:  # pydicom raises whatever it meets in damaged bytes.
     raise IncompleteError('its file meta information is damaged', {}, '') from None
@@ -318,9 +333,9 @@ def _encoding(start: bytes, offset: int, syntax: str) -> tuple[bool, bool]:
   have none: letters where the VR would be mean explicit.
   """
   little = syntax != pydicom_uid.ExplicitVRBigEndian
-  if not syntax and start[offset:offset + 1] == b'\0':
+  if not syntax and start[offset : offset + 1] == b'\0':
     little = False
-  vr = start[offset + 4:offset + 6]
+  vr = start[offset + 4 : offset + 6]
   return not (vr.isalpha() and vr.isupper()), little
 
 
@@ -359,8 +374,8 @@ def parsed_by_pydicom(start: bytes, offset: int, implicit: bool, little: bool):
   found = {}
   try:
     for element in filereader.data_element_generator(
-        file, implicit, little, stop_when=at_pixels,
-        specific_tags=list(_HEADER_TAGS)):
+      file, implicit, little, stop_when=at_pixels, specific_tags=list(_HEADER_TAGS)
+    ):
       found[int(element.tag)] = element
   except Exception:  # pydicom raises whatever it meets in damaged bytes.
     place = None

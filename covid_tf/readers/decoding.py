@@ -39,20 +39,23 @@ def decode_jpeg(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
   codec = gdcm.JPEGCodec()
   codec.SetNumberOfDimensions(2)
   codec.SetDimensions((layout.columns, layout.rows, 1))
-  codec.SetPixelFormat(gdcm.PixelFormat(
-      1, 16, layout.bits_stored, layout.bits_stored - 1, int(layout.signed)))
-  codec.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(
-      gdcm.PhotometricInterpretation.MONOCHROME2))
+  codec.SetPixelFormat(
+    gdcm.PixelFormat(
+      1, 16, layout.bits_stored, layout.bits_stored - 1, int(layout.signed)
+    )
+  )
+  codec.SetPhotometricInterpretation(
+    gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2)
+  )
   decoded = gdcm.DataElement()
   with _silent_c_library():
     done = codec.Decode(_element(stream), decoded)
   value = decoded.GetByteValue() if done else None
   if value is None or str(value.GetLength()) != str(size):
     raise errors.CTReadError(
-        'its pixels (JPEG lossless) cannot be decoded: they are damaged or '
-        'truncated.')
-  memory = (ctypes.c_char * size).from_address(
-      int(value.GetVoidPointer()))
+      'its pixels (JPEG lossless) cannot be decoded: they are damaged or truncated.'
+    )
+  memory = (ctypes.c_char * size).from_address(int(value.GetVoidPointer()))
   words = np.frombuffer(memory, np.uint16).reshape(layout.rows, layout.columns)
   return words.copy()  # The memory goes with `decoded`.
 
@@ -95,9 +98,10 @@ def _element(stream: bytes) -> gdcm.DataElement:
 # The decoders of each family, the faster one first; all were measured to be right
 # on signed values (docs/adr/0011).
 _PLUGINS = (
-    dict.fromkeys(pixels_lib.JPEG_LS, ('pyjpegls', 'gdcm'))
-    | dict.fromkeys(pixels_lib.JPEG_2000, ('pylibjpeg', 'gdcm'))
-    | {uid.RLELossless: ('pydicom',)})
+  dict.fromkeys(pixels_lib.JPEG_LS, ('pyjpegls', 'gdcm'))
+  | dict.fromkeys(pixels_lib.JPEG_2000, ('pylibjpeg', 'gdcm'))
+  | {uid.RLELossless: ('pydicom',)}
+)
 
 
 class PixelReader:
@@ -138,8 +142,9 @@ class PixelReader:
     target = memoryview(words).cast('B')
     if not layout.source.read_into(offset, target):
       raise errors.CTReadError(
-          f'truncated: {layout.frame_bytes} bytes of pixels are required, fewer '
-          'were found.')
+        f'truncated: {layout.frame_bytes} bytes of pixels are required, fewer '
+        'were found.'
+      )
     if layout.little_endian != (sys.byteorder == 'little'):
       words.byteswap(inplace=True)
     return words
@@ -170,8 +175,9 @@ def _require_bits(words: np.ndarray, layout: images.PixelLayout):
   lowest, highest = int(values.min()), int(values.max())
   if highest >> layout.bits_stored or lowest < -1 << (layout.bits_stored - 1):
     raise errors.CTReadError(
-        f'its header says {layout.bits_stored} bits stored, its compressed image '
-        f'holds {lowest} to {highest}.')
+      f'its header says {layout.bits_stored} bits stored, its compressed image '
+      f'holds {lowest} to {highest}.'
+    )
 
 
 def _decoded_by_pydicom(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
@@ -186,24 +192,35 @@ def _decoded_by_pydicom(stream: bytes, layout: images.PixelLayout) -> np.ndarray
   for attempt in attempts:
     try:
       words, _ = decoder.as_array(
-          encaps.encapsulate([attempt], has_bot=False), raw=True, index=0,
-          decoding_plugin=plugin, rows=layout.rows, columns=layout.columns,
-          samples_per_pixel=1, number_of_frames=1,
-          photometric_interpretation='MONOCHROME2', bits_allocated=allocated,
-          bits_stored=layout.bits_stored, pixel_keyword='PixelData',
-          pixel_representation=int(layout.signed))
+        encaps.encapsulate([attempt], has_bot=False),
+        raw=True,
+        index=0,
+        decoding_plugin=plugin,
+        rows=layout.rows,
+        columns=layout.columns,
+        samples_per_pixel=1,
+        number_of_frames=1,
+        photometric_interpretation='MONOCHROME2',
+        bits_allocated=allocated,
+        bits_stored=layout.bits_stored,
+        pixel_keyword='PixelData',
+        pixel_representation=int(layout.signed),
+      )
       break
     except Exception:  # Each decoder raises its own kind for damaged bytes.
       continue
   else:
     raise errors.CTReadError(
-        f'its pixels ({uid.UID(layout.syntax).name}) cannot be decoded: they are '
-        'damaged or truncated.')
+      f'its pixels ({uid.UID(layout.syntax).name}) cannot be decoded: they are '
+      'damaged or truncated.'
+    )
   if words.shape != (layout.rows, layout.columns) or (
-      8 * words.dtype.itemsize != allocated):
+    8 * words.dtype.itemsize != allocated
+  ):
     raise errors.CTReadError(
-        f'{layout.rows} x {layout.columns} pixels of {allocated} bits are required, '
-        f'its compressed image has {words.shape} of {8 * words.dtype.itemsize}.')
+      f'{layout.rows} x {layout.columns} pixels of {allocated} bits are required, '
+      f'its compressed image has {words.shape} of {8 * words.dtype.itemsize}.'
+    )
   return words.view(np.uint16 if allocated == 16 else np.uint32)
 
 
@@ -212,5 +229,6 @@ def _plugin(decoder) -> str:
     if plugin in decoder.available_plugins:
       return plugin
   raise errors.CTReadError(
-      f'no decoder for {decoder.UID.name} is installed; install '
-      f"{' or '.join(_PLUGINS[decoder.UID])}.")
+    f'no decoder for {decoder.UID.name} is installed; install '
+    f'{" or ".join(_PLUGINS[decoder.UID])}.'
+  )

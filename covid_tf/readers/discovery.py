@@ -24,11 +24,39 @@ NO_FOLDERS = frozenset(('.git',))
 # A link of such a name that leads nowhere was no slice. DICOM files have any other
 # ending, or none.
 _NO_IMAGE_SUFFIXES = (
-    *NIFTI_SUFFIXES, '.bval', '.bvec', '.cfg', '.csv', '.doc', '.docx', '.gif', '.htm',
-    '.html', '.ini', '.jpeg', '.jpg', '.json', '.log', '.md', '.pdf', '.png', '.py',
-    '.rst', '.sh', '.tsv', '.txt', '.xls', '.xlsx', '.xml', '.yaml', '.yml')
-FETCH = ('fetch the files (git annex get, datalad get), copy them instead of the '
-         'links, or remove the links.')
+  *NIFTI_SUFFIXES,
+  '.bval',
+  '.bvec',
+  '.cfg',
+  '.csv',
+  '.doc',
+  '.docx',
+  '.gif',
+  '.htm',
+  '.html',
+  '.ini',
+  '.jpeg',
+  '.jpg',
+  '.json',
+  '.log',
+  '.md',
+  '.pdf',
+  '.png',
+  '.py',
+  '.rst',
+  '.sh',
+  '.tsv',
+  '.txt',
+  '.xls',
+  '.xlsx',
+  '.xml',
+  '.yaml',
+  '.yml',
+)
+FETCH = (
+  'fetch the files (git annex get, datalad get), copy them instead of the '
+  'links, or remove the links.'
+)
 
 
 _CONVERT = 'convert it to NIfTI in Hounsfield units, or give the DICOM files'
@@ -36,18 +64,22 @@ _PICTURE = 'pictures hold no Hounsfield units; give the DICOM files'
 _UNPACK = 'unpack it and give the folder'
 # Name, what to do, how their content may begin, how their name may end.
 _OTHER_FORMATS = (
-    ('MetaImage', _CONVERT, (b'ObjectType', b'NDims'), ('.mha', '.mhd')),
-    ('NRRD', _CONVERT, (b'NRRD0',), ('.nrrd', '.nhdr')),
-    ('MGH', _CONVERT, (), ('.mgh', '.mgz')),
-    ('MINC', _CONVERT, (), ('.mnc',)),
-    ('NumPy arrays', 'they hold no millimetres; ' + _CONVERT, (b'\x93NUMPY',),
-     ('.npy', '.npz')),
-    ('PNG pictures', _PICTURE, (b'\x89PNG',), ('.png',)),
-    ('JPEG pictures', _PICTURE, (b'\xff\xd8\xff',), ('.jpg', '.jpeg')),
-    ('TIFF pictures', _PICTURE, (b'II*\0', b'MM\0*'), ('.tif', '.tiff')),
-    ('tar archives', _UNPACK, (), ('.tar', '.tar.gz', '.tgz', '.tar.xz', '.tar.bz2')),
-    ('7z archives', _UNPACK, (b'7z\xbc\xaf\x27\x1c',), ('.7z',)),
-    ('RAR archives', _UNPACK, (b'Rar!',), ('.rar',)),
+  ('MetaImage', _CONVERT, (b'ObjectType', b'NDims'), ('.mha', '.mhd')),
+  ('NRRD', _CONVERT, (b'NRRD0',), ('.nrrd', '.nhdr')),
+  ('MGH', _CONVERT, (), ('.mgh', '.mgz')),
+  ('MINC', _CONVERT, (), ('.mnc',)),
+  (
+    'NumPy arrays',
+    'they hold no millimetres; ' + _CONVERT,
+    (b'\x93NUMPY',),
+    ('.npy', '.npz'),
+  ),
+  ('PNG pictures', _PICTURE, (b'\x89PNG',), ('.png',)),
+  ('JPEG pictures', _PICTURE, (b'\xff\xd8\xff',), ('.jpg', '.jpeg')),
+  ('TIFF pictures', _PICTURE, (b'II*\0', b'MM\0*'), ('.tif', '.tiff')),
+  ('tar archives', _UNPACK, (), ('.tar', '.tar.gz', '.tgz', '.tar.xz', '.tar.bz2')),
+  ('7z archives', _UNPACK, (b'7z\xbc\xaf\x27\x1c',), ('.7z',)),
+  ('RAR archives', _UNPACK, (b'Rar!',), ('.rar',)),
 )
 
 
@@ -78,13 +110,15 @@ def find(path: pathlib.Path):
     mode = path.stat().st_mode
   except (OSError, ValueError):
     raise errors.CTReadError(
-        'no such file or folder, or no right to read it; give a DICOM folder, '
-        'a DICOMDIR, a zip or a NIfTI file.') from None
+      'no such file or folder, or no right to read it; give a DICOM folder, '
+      'a DICOMDIR, a zip or a NIfTI file.'
+    ) from None
   if stat.S_ISDIR(mode):
     yield _walk(path)
   elif not stat.S_ISREG(mode):
     raise errors.CTReadError(
-        'a pipe, socket or device is not read; give a file or a folder.')
+      'a pipe, socket or device is not read; give a file or a folder.'
+    )
   elif is_nifti_file(path):
     yield Found((), (path,))
   elif _is_zip(path):
@@ -93,8 +127,11 @@ def find(path: pathlib.Path):
   else:
     source = sources_lib.FileSource(path)
     if sources_lib.is_dicomdir(source):
-      yield Found(tuple(
-          sources_lib.FileSource(file) for file in sources_lib.referenced_files(path)))
+      yield Found(
+        tuple(
+          sources_lib.FileSource(file) for file in sources_lib.referenced_files(path)
+        )
+      )
     else:
       yield Found((source,))
 
@@ -107,7 +144,8 @@ def is_nifti_file(path: str | os.PathLike) -> bool:
   except OSError:  # Said by whoever reads it.
     return is_nifti(os.path.basename(path))
   return start[128:132] != b'DICM' and (
-      sources_lib.is_nifti(start) or is_nifti(os.path.basename(path)))
+    sources_lib.is_nifti(start) or is_nifti(os.path.basename(path))
+  )
 
 
 def is_dicom_file(path: str | os.PathLike) -> bool:
@@ -129,7 +167,8 @@ def _is_zip(path: pathlib.Path) -> bool:
   with open(path, 'rb') as file:
     start = file.read(132)
   return start[128:] != b'DICM' and (
-      start.startswith(b'PK\3\4') or zipfile.is_zipfile(path))
+    start.startswith(b'PK\3\4') or zipfile.is_zipfile(path)
+  )
 
 
 def _walk(root: pathlib.Path) -> Found:
@@ -147,8 +186,9 @@ def _walk(root: pathlib.Path) -> Found:
         entries = sorted(entries, key=lambda entry: entry.name)
     except OSError:
       raise errors.CTReadError(
-          f'the folder {folder.name} cannot be listed (no right to?), so slices '
-          'may be missed; make it readable or move it away.') from None
+        f'the folder {folder.name} cannot be listed (no right to?), so slices '
+        'may be missed; make it readable or move it away.'
+      ) from None
     for entry in entries:
       if entry.is_symlink():
         if not links.is_file(entry.path):
@@ -166,7 +206,8 @@ def _walk(root: pathlib.Path) -> Found:
         files.append(sources_lib.FileSource(pathlib.Path(entry.path)))
   refuse_dangling(links.dangling)
   return Found(
-      tuple(files), tuple(niftis), (*links.notes(), *_unopened(archives, 'folder')))
+    tuple(files), tuple(niftis), (*links.notes(), *_unopened(archives, 'folder'))
+  )
 
 
 class Links:
@@ -225,22 +266,24 @@ def of_files(files) -> Found:
   files = [pathlib.Path(file) for file in sorted(files)]
   nowhere = [file for file in files if sources_lib.leads_nowhere(file)]
   refuse_dangling([file.name for file in nowhere if may_be_image(file.name)])
-  return Found(tuple(map(
-      sources_lib.FileSource, (file for file in files if file not in set(nowhere)))))
+  return Found(
+    tuple(
+      map(sources_lib.FileSource, (file for file in files if file not in set(nowhere)))
+    )
+  )
 
 
 def may_be_image(name: str) -> bool:
   """Whether a link of this name may have been a slice; hidden files are none."""
-  return not name.startswith('.') and (
-      not name.lower().endswith(_NO_IMAGE_SUFFIXES))
+  return not name.startswith('.') and (not name.lower().endswith(_NO_IMAGE_SUFFIXES))
 
 
 def refuse_dangling(names: list[str]) -> None:
   """Raises CTReadError if there are links that lead nowhere."""
   if names:
     raise errors.CTReadError(
-        f'{dangling(len(names))}, the first one {elements.printable(names[0])}; '
-        f'{FETCH}')
+      f'{dangling(len(names))}, the first one {elements.printable(names[0])}; {FETCH}'
+    )
 
 
 def dangling(count: int) -> str:
@@ -255,8 +298,10 @@ def other_format(found_sources) -> str | None:
   if not counts:
     return None
   (name, remedy), count = counts.most_common(1)[0]
-  return (f'{count} of {len(found_sources)} file(s) are {name}, which this version '
-          f'does not read; {remedy}.')
+  return (
+    f'{count} of {len(found_sources)} file(s) are {name}, which this version '
+    f'does not read; {remedy}.'
+  )
 
 
 def _format(source) -> tuple[str, str] | None:
@@ -269,9 +314,12 @@ def _format(source) -> tuple[str, str] | None:
   if is_nifti(name) or sources_lib.is_nifti(start) or start[344:348] == b'n+1\0':
     return 'NIfTI inside a zip', 'unpack it and give the .nii or .nii.gz file'
   if sources_lib.is_nifti_pair(start) or (
-      name.endswith(_PAIR_SUFFIXES) and start[128:132] != b'DICM'):
-    return ('of a pair of NIfTI or ANALYZE (.hdr and .img)',
-            'convert it to one .nii or .nii.gz file in Hounsfield units')
+    name.endswith(_PAIR_SUFFIXES) and start[128:132] != b'DICM'
+  ):
+    return (
+      'of a pair of NIfTI or ANALYZE (.hdr and .img)',
+      'convert it to one .nii or .nii.gz file in Hounsfield units',
+    )
   return None
 
 
@@ -296,8 +344,10 @@ def _in_zip(archive: zipfile.ZipFile) -> Found:
   members = [info for info in archive.infolist() if not info.is_dir()]
   if any(info.flag_bits & 0x1 for info in members):
     raise errors.CTReadError(
-        'the zip is protected by a password; unpack it and give the folder.')
+      'the zip is protected by a password; unpack it and give the folder.'
+    )
   members.sort(key=lambda info: info.filename)
   return Found(
-      tuple(sources_lib.ZipSource(archive, info) for info in members),
-      notes=_unopened(sum(_names_zip(info.filename) for info in members), 'zip'))
+    tuple(sources_lib.ZipSource(archive, info) for info in members),
+    notes=_unopened(sum(_names_zip(info.filename) for info in members), 'zip'),
+  )

@@ -60,41 +60,67 @@ PIXEL_DATA = 0x7FE00010
 # Fields that may distinguish phases of one series, the most certain first: keyword to
 # tag and struct format of a binary value ('' for text).
 MARKS = {
-    'TemporalPositionIdentifier': (0x00200100, ''),
-    'TemporalPositionIndex': (0x00209128, 'L'),
-    'NominalPercentageOfCardiacPhase': (0x00209241, 'f'),
-    'NominalCardiacTriggerDelayTime': (0x00209153, 'd'),
-    'TriggerTime': (0x00181060, ''),
-    'AcquisitionNumber': (ACQUISITION_NUMBER, ''),
-    'FrameAcquisitionNumber': (0x00209156, 'H'),
-    'IrradiationEventUID': (0x00083010, ''),
-    'ConvolutionKernel': (CONVOLUTION_KERNEL, ''),
-    'SliceThickness': (SLICE_THICKNESS, ''),
-    'ImageType': (IMAGE_TYPE, ''),
-    'KVP': (0x00180060, ''),
-    'ReconstructionDiameter': (0x00181100, ''),
-    'SeriesNumber': (0x00200011, ''),
-    'AcquisitionTime': (0x00080032, ''),
-    'AcquisitionDateTime': (ACQUISITION_DATE_TIME, ''),
-    'FrameAcquisitionDateTime': (0x00189074, ''),
-    'ContentTime': (0x00080033, ''),
-    'SeriesTime': (0x00080031, ''),
+  'TemporalPositionIdentifier': (0x00200100, ''),
+  'TemporalPositionIndex': (0x00209128, 'L'),
+  'NominalPercentageOfCardiacPhase': (0x00209241, 'f'),
+  'NominalCardiacTriggerDelayTime': (0x00209153, 'd'),
+  'TriggerTime': (0x00181060, ''),
+  'AcquisitionNumber': (ACQUISITION_NUMBER, ''),
+  'FrameAcquisitionNumber': (0x00209156, 'H'),
+  'IrradiationEventUID': (0x00083010, ''),
+  'ConvolutionKernel': (CONVOLUTION_KERNEL, ''),
+  'SliceThickness': (SLICE_THICKNESS, ''),
+  'ImageType': (IMAGE_TYPE, ''),
+  'KVP': (0x00180060, ''),
+  'ReconstructionDiameter': (0x00181100, ''),
+  'SeriesNumber': (0x00200011, ''),
+  'AcquisitionTime': (0x00080032, ''),
+  'AcquisitionDateTime': (ACQUISITION_DATE_TIME, ''),
+  'FrameAcquisitionDateTime': (0x00189074, ''),
+  'ContentTime': (0x00080033, ''),
+  'SeriesTime': (0x00080031, ''),
 }
 SERIES_DESCRIPTION = 0x0008103E
 
 OF_AN_IMAGE = (
-    *dict.fromkeys(tag for tag, _ in MARKS.values()), SERIES_DESCRIPTION,
-    IMAGE_TYPE, SOP_CLASS_UID, SOP_INSTANCE_UID, SERIES_DATE, ACQUISITION_DATE,
-    ACQUISITION_DATE_TIME, STUDY_DATE, MODALITY, SLICE_THICKNESS,
-    CONVOLUTION_KERNEL, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID,
-    ACQUISITION_NUMBER, IMAGE_POSITION_PATIENT, IMAGE_ORIENTATION_PATIENT,
-    FRAME_OF_REFERENCE_UID, SAMPLES_PER_PIXEL, PHOTOMETRIC_INTERPRETATION,
-    NUMBER_OF_FRAMES, ROWS, COLUMNS, PIXEL_SPACING, BITS_ALLOCATED, BITS_STORED,
-    HIGH_BIT, PIXEL_REPRESENTATION, PIXEL_PADDING_VALUE,
-    PIXEL_PADDING_RANGE_LIMIT, RESCALE_INTERCEPT, RESCALE_SLOPE, RESCALE_TYPE,
-    LOSSY_IMAGE_COMPRESSION, SHARED_FUNCTIONAL_GROUPS,
-    PER_FRAME_FUNCTIONAL_GROUPS, EXTENDED_OFFSET_TABLE,
-    EXTENDED_OFFSET_TABLE_LENGTHS,
+  *dict.fromkeys(tag for tag, _ in MARKS.values()),
+  SERIES_DESCRIPTION,
+  IMAGE_TYPE,
+  SOP_CLASS_UID,
+  SOP_INSTANCE_UID,
+  SERIES_DATE,
+  ACQUISITION_DATE,
+  ACQUISITION_DATE_TIME,
+  STUDY_DATE,
+  MODALITY,
+  SLICE_THICKNESS,
+  CONVOLUTION_KERNEL,
+  STUDY_INSTANCE_UID,
+  SERIES_INSTANCE_UID,
+  ACQUISITION_NUMBER,
+  IMAGE_POSITION_PATIENT,
+  IMAGE_ORIENTATION_PATIENT,
+  FRAME_OF_REFERENCE_UID,
+  SAMPLES_PER_PIXEL,
+  PHOTOMETRIC_INTERPRETATION,
+  NUMBER_OF_FRAMES,
+  ROWS,
+  COLUMNS,
+  PIXEL_SPACING,
+  BITS_ALLOCATED,
+  BITS_STORED,
+  HIGH_BIT,
+  PIXEL_REPRESENTATION,
+  PIXEL_PADDING_VALUE,
+  PIXEL_PADDING_RANGE_LIMIT,
+  RESCALE_INTERCEPT,
+  RESCALE_SLOPE,
+  RESCALE_TYPE,
+  LOSSY_IMAGE_COMPRESSION,
+  SHARED_FUNCTIONAL_GROUPS,
+  PER_FRAME_FUNCTIONAL_GROUPS,
+  EXTENDED_OFFSET_TABLE,
+  EXTENDED_OFFSET_TABLE_LENGTHS,
 )
 
 
@@ -132,8 +158,16 @@ def iso_date(text: str) -> str | None:
 # Python's float() also takes 'nan', 'inf' and '1_000'; a decimal string does not.
 _DECIMAL = re.compile(r'[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?')
 # Binary VRs of numbers (PS3.5 6.2): some writers use another one than the dictionary's.
-_BINARY = {'US': 'H', 'SS': 'h', 'UL': 'L', 'SL': 'l', 'UV': 'Q', 'SV': 'q',
-           'FL': 'f', 'FD': 'd'}
+_BINARY = {
+  'US': 'H',
+  'SS': 'h',
+  'UL': 'L',
+  'SL': 'l',
+  'UV': 'Q',
+  'SV': 'q',
+  'FL': 'f',
+  'FD': 'd',
+}
 _TEXT_NUMBERS = frozenset(('IS', 'DS', 'LO', 'SH', 'CS', 'UC', 'LT', 'ST', 'UT'))
 _NOT_PRINTABLE = re.compile('[^A-Za-z0-9 ._+/,:=^()-]')
 
@@ -145,7 +179,7 @@ class ElementError(ValueError):
 def described(tag: int) -> str:
   """Name and number of a tag, as messages show it."""
   name = datadict.dictionary_description(tag)
-  return f'{name} ({tag >> 16:04x},{tag & 0xffff:04x})'
+  return f'{name} ({tag >> 16:04x},{tag & 0xFFFF:04x})'
 
 
 def printable(text: str, most: int = 32) -> str:
@@ -198,8 +232,10 @@ def decimals(elements, tag: int, count: int) -> tuple[float, ...]:
       return numbers
   # Only what numbers are written with: a damaged header may hold a name here.
   found = re.sub(r'[^0-9eEnNaAiIfF+., -]', '?', ', '.join(values)[:32])
-  raise ElementError(f'{described(tag)} must be {count} finite number'
-                     f"{'s' * (count > 1)}, found '{found}'")
+  raise ElementError(
+    f'{described(tag)} must be {count} finite number'
+    f"{'s' * (count > 1)}, found '{found}'"
+  )
 
 
 def decimal_or_none(elements, tag: int) -> float | None:
@@ -255,28 +291,39 @@ def items(elements, tag: int) -> list[dict]:
     return []
   if isinstance(element.value, bytes):
     element = dataelem.convert_raw_data_element(element)
-  return [{int(key): item.get_item(key) for key in item.keys()}
-          for item in element.value or ()]
+  return [
+    {int(key): item.get_item(key) for key in item.keys()}
+    for item in element.value or ()
+  ]
 
 
 # Kinds of DICOM objects, by SOP Class UID (PS3.6 annex A).
 
-CT_SOP_CLASSES = frozenset((
-    uid.CTImageStorage, uid.EnhancedCTImageStorage,
-    uid.LegacyConvertedEnhancedCTImageStorage))
-MULTI_FRAME_CT = frozenset((
-    uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage))
+CT_SOP_CLASSES = frozenset(
+  (
+    uid.CTImageStorage,
+    uid.EnhancedCTImageStorage,
+    uid.LegacyConvertedEnhancedCTImageStorage,
+  )
+)
+MULTI_FRAME_CT = frozenset(
+  (uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
+)
 
 _LABEL_MAP_SEGMENTATION_STORAGE = '1.2.840.10008.5.1.4.1.1.66.7'
 
 # They have rows and columns, but lie over a series instead of being part of one;
 # some writers give them the series UID of the CT.
-OVER_A_SERIES = frozenset((
-    uid.SegmentationStorage, uid.ParametricMapStorage, uid.RTDoseStorage,
-    _LABEL_MAP_SEGMENTATION_STORAGE))
+OVER_A_SERIES = frozenset(
+  (
+    uid.SegmentationStorage,
+    uid.ParametricMapStorage,
+    uid.RTDoseStorage,
+    _LABEL_MAP_SEGMENTATION_STORAGE,
+  )
+)
 
 
 def sop_class_name(sop_class: str) -> str:
   """The class in words, fit to print."""
-  return printable(
-      uid.UID(sop_class).name if legal_uid(sop_class) else 'no legal UID')
+  return printable(uid.UID(sop_class).name if legal_uid(sop_class) else 'no legal UID')

@@ -27,8 +27,10 @@ _ALL_PAIRS_UP_TO = 400
 _ROUNDED_TO_MM = (1.0, 0.5, 0.1, 0.05, 0.01)
 # Fewer uneven steps than this may be lost slices as well as rounding.
 _SURELY_ROUNDED = 3
-_REMEDY = ('if two series were joined, export each as one of its own, else export '
-           'this one again with even steps')
+_REMEDY = (
+  'if two series were joined, export each as one of its own, else export '
+  'this one again with even steps'
+)
 _MANY_LOST = 5  # In one gap; rather two regions than lost files.
 
 
@@ -61,8 +63,9 @@ def even_grid(planes: list[images.Plane]) -> Grid:
   """
   if len(planes) < 2:
     raise errors.CTReadError(
-        'at least 2 slices are required, found 1: the spacing of a single slice '
-        'cannot be measured; give the folder of the whole series.')
+      'at least 2 slices are required, found 1: the spacing of a single slice '
+      'cannot be measured; give the folder of the whole series.'
+    )
   positions = np.array([plane.position for plane in planes])
   first = planes[0]
   axes = np.stack((first.normal, first.row_direction, first.column_direction))
@@ -71,18 +74,23 @@ def even_grid(planes: list[images.Plane]) -> Grid:
   step = _slope(along)
   if not _STEP_RANGE_MM[0] <= step <= _STEP_RANGE_MM[1]:
     raise errors.CTReadError(
-        f'slices must be 0.05 to 50 mm apart, found {step:.3f} mm.')
+      f'slices must be 0.05 to 50 mm apart, found {step:.3f} mm.'
+    )
   drift = [_slope(values) for values in across]
-  deviation = np.sqrt(sum(
+  deviation = np.sqrt(
+    sum(
       _deviation(values, slope) ** 2
-      for values, slope in zip((along, *across), (step, *drift))))
+      for values, slope in zip((along, *across), (step, *drift))
+    )
+  )
   warnings = list(_judge_deviation(deviation, step, positions))
   tilt = math.degrees(math.atan2(math.hypot(*drift), step))
   if math.hypot(*drift) * (len(planes) - 1) <= _VARYING[1]:
     tilt = 0.0  # Two thin slices with rounded positions look steep.
   elif _TILT_NOTE_DEG < tilt <= _TILT_LIMIT_DEG:
-    warnings.append(f'the slices are sheared by {tilt:.2f} degrees; the affine '
-                    'holds it')
+    warnings.append(
+      f'the slices are sheared by {tilt:.2f} degrees; the affine holds it'
+    )
   affine = np.eye(4)
   affine[:3, 0] = (positions[-1] - positions[0]) / (len(planes) - 1)
   affine[:3, 1] = np.multiply(first.column_direction, first.spacing_mm[0])
@@ -95,9 +103,10 @@ def require_upright(tilt_deg: float) -> None:
   """Raises CTReadError for a gantry tilt: slices shifted against each other."""
   if tilt_deg > _TILT_LIMIT_DEG:
     raise errors.CTReadError(
-        f'gantry tilt: the slices are sheared by {tilt_deg:.1f} degrees against '
-        f'their normal, at most {_TILT_LIMIT_DEG} is read as it is; ask for '
-        'resampling (resample_tilt=True, --resample-tilt).')
+      f'gantry tilt: the slices are sheared by {tilt_deg:.1f} degrees against '
+      f'their normal, at most {_TILT_LIMIT_DEG} is read as it is; ask for '
+      'resampling (resample_tilt=True, --resample-tilt).'
+    )
 
 
 def _slope(values: np.ndarray) -> float:
@@ -135,17 +144,19 @@ def _require_no_gap(along: np.ndarray, positions: np.ndarray):
   place = f'between {_place(positions[gap])} and {_place(positions[gap + 1])}'
   if not whole.all() or lost.sum() > len(steps):
     raise errors.CTReadError(
-        f'varying slice spacing: {steps.min():.2f} to {steps.max():.2f} mm, one '
-        f'step is required; the first wide one ({steps[gap]:.2f} mm) is {place}; '
-        f'{_REMEDY}.')
+      f'varying slice spacing: {steps.min():.2f} to {steps.max():.2f} mm, one '
+      f'step is required; the first wide one ({steps[gap]:.2f} mm) is {place}; '
+      f'{_REMEDY}.'
+    )
   remedy = 'copy the series again'
   if rounded:
     remedy += f'. If none is missing: {rounded[:-1]}'
   elif len(wide) == 1 and lost[0] >= _MANY_LOST:
     remedy += '; if two regions were scanned, export each as a series of its own'
   raise errors.CTReadError(
-      f'{lost.sum()} slice(s) missing in {len(wide)} gap(s): the slices are '
-      f'{step:.2f} mm apart, but {steps[gap]:.2f} mm {place}; {remedy}.')
+    f'{lost.sum()} slice(s) missing in {len(wide)} gap(s): the slices are '
+    f'{step:.2f} mm apart, but {steps[gap]:.2f} mm {place}; {remedy}.'
+  )
 
 
 def _judge_deviation(deviation, step: float, positions):
@@ -158,11 +169,14 @@ def _judge_deviation(deviation, step: float, positions):
       raise errors.CTReadError(rounded)
     remedy = f'or {rounded[:-1]}' if rounded else _REMEDY
     raise errors.CTReadError(
-        f'varying slice spacing: even steps of {step:.3f} mm are required, the '
-        f'slice at {place} is {off:.3f} mm off; {remedy}.')
+      f'varying slice spacing: even steps of {step:.3f} mm are required, the '
+      f'slice at {place} is {off:.3f} mm off; {remedy}.'
+    )
   if off > max(_ROUNDING[0] * step, _ROUNDING[1]) * (1 + 1e-6):
-    yield (f'slice positions are up to {off:.3f} mm off even steps of '
-           f'{step:.3f} mm (at {place})')
+    yield (
+      f'slice positions are up to {off:.3f} mm off even steps of '
+      f'{step:.3f} mm (at {place})'
+    )
 
 
 def rounding(positions: np.ndarray) -> str | None:
@@ -184,10 +198,12 @@ def rounding(positions: np.ndarray) -> str | None:
   longest = int(np.argmax([np.ptp(values) for values in varying]))
   steps = np.abs(np.diff(varying[longest]))
   low, high = sorted(np.abs(ranges[longest]))
-  return (f'slice positions are rounded to {units[longest]:g} mm: they lie '
-          f'{steps.min():.4g} to {steps.max():.4g} mm apart, as even steps of '
-          f'{low:.4g} to {high:.4g} mm do after rounding; export the series again '
-          'with all decimals of Image Position (Patient).')
+  return (
+    f'slice positions are rounded to {units[longest]:g} mm: they lie '
+    f'{steps.min():.4g} to {steps.max():.4g} mm apart, as even steps of '
+    f'{low:.4g} to {high:.4g} mm do after rounding; export the series again '
+    'with all decimals of Image Position (Patient).'
+  )
 
 
 def _unit_mm(values: np.ndarray) -> float | None:
@@ -217,6 +233,7 @@ def _place(position) -> str:
 
 
 # Straightening of a stack whose slices are shifted against each other.
+
 
 def straightened(sheared: volume.CTVolume) -> volume.CTVolume:
   """Resamples a volume with gantry tilt so that its columns are upright.
@@ -248,9 +265,17 @@ def straightened(sheared: volume.CTVolume) -> volume.CTVolume:
   affine[:3, 0] = along * normal
   affine[:3, 3] += steps[:, 1:] @ start
   return dataclasses.replace(
-      sheared, hu=hu, affine=affine, warnings=(*sheared.warnings, (
-          f'gantry tilt of {angle:.1f} degrees was straightened by linear '
-          'interpolation: HU are resampled')))
+    sheared,
+    hu=hu,
+    affine=affine,
+    warnings=(
+      *sheared.warnings,
+      (
+        f'gantry tilt of {angle:.1f} degrees was straightened by linear '
+        'interpolation: HU are resampled'
+      ),
+    ),
+  )
 
 
 def _shifted(hu, offsets, growth) -> np.ndarray:
@@ -261,6 +286,7 @@ def _shifted(hu, offsets, growth) -> np.ndarray:
   for target, slice_hu, offset in zip(moved, hu, offsets):
     plane = np.full(shape[1:], volume.AIR_HU, np.float32)
     plane[:rows, :columns] = slice_hu
-    target[...] = np.rint(ndimage.shift(
-        plane, offset, order=1, mode='constant', cval=volume.AIR_HU))
+    target[...] = np.rint(
+      ndimage.shift(plane, offset, order=1, mode='constant', cval=volume.AIR_HU)
+    )
   return moved

@@ -48,12 +48,14 @@ def image_plane(elements) -> images.Plane:
   spacing = elements_lib.decimals(elements, elements_lib.PIXEL_SPACING, 2)
   if not all(_SPACING_RANGE_MM[0] <= step <= _SPACING_RANGE_MM[1] for step in spacing):
     raise elements_lib.ElementError(
-        'Pixel Spacing must lie between 0.05 and 5 mm, found '
-        f'{spacing[0]:g}, {spacing[1]:g}')
+      'Pixel Spacing must lie between 0.05 and 5 mm, found '
+      f'{spacing[0]:g}, {spacing[1]:g}'
+    )
   position = elements_lib.decimals(elements, elements_lib.IMAGE_POSITION_PATIENT, 3)
   if max(map(abs, position)) > _FARTHEST_MM:
     raise elements_lib.ElementError(
-        f'Image Position (Patient) is {max(map(abs, position)):g} mm away')
+      f'Image Position (Patient) is {max(map(abs, position)):g} mm away'
+    )
   cosines = elements_lib.decimals(elements, elements_lib.IMAGE_ORIENTATION_PATIENT, 6)
   return images.Plane(position, *_directions(cosines), spacing)
 
@@ -63,12 +65,16 @@ def _directions(cosines):
   lengths = math.hypot(*row), math.hypot(*column)
   product = sum(map(operator.mul, row, column))
   if max(abs(length - 1) for length in lengths) > _DIRECTION_TOLERANCE or (
-      abs(product) > _DIRECTION_TOLERANCE):
+    abs(product) > _DIRECTION_TOLERANCE
+  ):
     raise elements_lib.ElementError(
-        'Image Orientation (Patient) must be two perpendicular unit vectors, '
-        f'found lengths {lengths[0]:.4g} and {lengths[1]:.4g}, product {product:.4g}')
-  return tuple(tuple(value / length for value in direction)
-               for direction, length in zip((row, column), lengths))
+      'Image Orientation (Patient) must be two perpendicular unit vectors, '
+      f'found lengths {lengths[0]:.4g} and {lengths[1]:.4g}, product {product:.4g}'
+    )
+  return tuple(
+    tuple(value / length for value in direction)
+    for direction, length in zip((row, column), lengths)
+  )
 
 
 def image_rescale(elements, padding_range) -> images.Rescale:
@@ -77,14 +83,16 @@ def image_rescale(elements, padding_range) -> images.Rescale:
   Raises:
     ElementError: missing, not finite, a slope of zero or below, or absurd.
   """
-  slope, = elements_lib.decimals(elements, elements_lib.RESCALE_SLOPE, 1)
-  intercept, = elements_lib.decimals(elements, elements_lib.RESCALE_INTERCEPT, 1)
+  (slope,) = elements_lib.decimals(elements, elements_lib.RESCALE_SLOPE, 1)
+  (intercept,) = elements_lib.decimals(elements, elements_lib.RESCALE_INTERCEPT, 1)
   if not _SLOPE_RANGE[0] <= slope <= _SLOPE_RANGE[1]:
     raise elements_lib.ElementError(
-        f'Rescale Slope must be above 0 (1e-6 to 1e4), found {slope:g}')
+      f'Rescale Slope must be above 0 (1e-6 to 1e4), found {slope:g}'
+    )
   if abs(intercept) > _LARGEST_INTERCEPT:
     raise elements_lib.ElementError(
-        f'Rescale Intercept of {intercept:g} gives no Hounsfield units')
+      f'Rescale Intercept of {intercept:g} gives no Hounsfield units'
+    )
   return images.Rescale(slope, intercept, padding_range)
 
 
@@ -114,7 +122,8 @@ def _word(elements, tag: int, pixels) -> int | None:
     found = struct.unpack('<H' if elements[tag].is_little_endian else '>H', value)
   if found is None or len(found) != 1 or not float(found[0]).is_integer():
     raise elements_lib.ElementError(
-        f'{elements_lib.described(tag)} has {len(value)} bytes instead of 2')
+      f'{elements_lib.described(tag)} has {len(value)} bytes instead of 2'
+    )
   bits = 16 if -1 << 15 <= found[0] < 1 << 16 else 32
   word = int(found[0]) % (1 << bits)
   return word - (1 << bits) if pixels.signed and word >> (bits - 1) else word
@@ -136,9 +145,16 @@ _CT_IMAGE_FRAME_TYPE = 0x00189329
 _CT_RECONSTRUCTION = 0x00189314
 _FRAME_CONTENT = 0x00209111
 _CARDIAC_SYNCHRONIZATION = 0x00189118
-_MACROS = (_PIXEL_MEASURES, _PLANE_POSITION, _PLANE_ORIENTATION,
-           _PIXEL_VALUE_TRANSFORMATION, _CT_IMAGE_FRAME_TYPE, _CT_RECONSTRUCTION,
-           _FRAME_CONTENT, _CARDIAC_SYNCHRONIZATION)
+_MACROS = (
+  _PIXEL_MEASURES,
+  _PLANE_POSITION,
+  _PLANE_ORIENTATION,
+  _PIXEL_VALUE_TRANSFORMATION,
+  _CT_IMAGE_FRAME_TYPE,
+  _CT_RECONSTRUCTION,
+  _FRAME_CONTENT,
+  _CARDIAC_SYNCHRONIZATION,
+)
 
 
 def functional_groups(elements) -> list:
@@ -155,8 +171,9 @@ def functional_groups(elements) -> list:
   frames = elements_lib.items(elements, elements_lib.PER_FRAME_FUNCTIONAL_GROUPS)
   if not frames or len(shared) > 1:
     raise elements_lib.ElementError(
-        'an enhanced CT needs functional groups for each frame, found '
-        f'{len(shared)} shared and {len(frames)} of frames')
+      'an enhanced CT needs functional groups for each frame, found '
+      f'{len(shared)} shared and {len(frames)} of frames'
+    )
   common = _values(shared[0]) if shared else {}
   outside = {
     tag: elements[tag]
@@ -176,7 +193,8 @@ def _values(group) -> dict:
     items = elements_lib.items(group, macro)
     if len(items) > 1:
       raise elements_lib.ElementError(
-          f'{elements_lib.described(macro)} must have one item, found {len(items)}')
+        f'{elements_lib.described(macro)} must have one item, found {len(items)}'
+      )
     values.update(*items)
   return values
 
@@ -196,7 +214,7 @@ _GREY = ('', 'MONOCHROME1', 'MONOCHROME2')
 
 
 def images_of(
-    source, hasher: privacy.PatientHasher
+  source, hasher: privacy.PatientHasher
 ) -> list[images.Image] | images.BrokenFile | None:
   """The images of a file as its header describes them; no pixel is read.
 
@@ -219,21 +237,29 @@ def images_of(
   try:
     return _images(data_set, hasher)
   except Exception as error:  # A damaged sequence fails anywhere inside pydicom.
-    reason = str(error) if isinstance(error, elements_lib.ElementError) else (
-        'its functional groups are damaged')
+    reason = (
+      str(error)
+      if isinstance(error, elements_lib.ElementError)
+      else ('its functional groups are damaged')
+    )
     return images.BrokenFile(source.name, _series_uid(elements), reason)
 
 
 def _broken_or_no_image(source, error):
   """Whether a file without pixels lost them or never had any."""
-  sop_class = (elements_lib.text(error.elements, elements_lib.SOP_CLASS_UID)
-               or error.media_class)
+  sop_class = (
+    elements_lib.text(error.elements, elements_lib.SOP_CLASS_UID) or error.media_class
+  )
   modality = elements_lib.text(error.elements, elements_lib.MODALITY)
-  if sop_class and sop_class not in elements_lib.CT_SOP_CLASSES or (
-      not sop_class and modality not in ('', 'CT')):
+  if (
+    sop_class
+    and sop_class not in elements_lib.CT_SOP_CLASSES
+    or (not sop_class and modality not in ('', 'CT'))
+  ):
     return []
   return images.BrokenFile(
-      source.name, _series_uid(error.elements), str(error), error.remedy)
+    source.name, _series_uid(error.elements), str(error), error.remedy
+  )
 
 
 def _series_uid(elements) -> str:
@@ -260,10 +286,18 @@ def _images(data_set: dataset.DataSet, hasher) -> list[images.Image]:
     plane = tried(problems, image_plane, group)
     rescale = tried(problems, _rescale, data_set, group, pixels)
     name = data_set.source.name + (f' frame {frame + 1}' if count > 1 else '')
-    result.append(images.Image(
-        name=name, frame=frame, plane=plane, rescale=rescale, pixels=pixels,
-        problems=tuple(problems), notes=notes,
-        **common | _of_frame(group, sop_class)))
+    result.append(
+      images.Image(
+        name=name,
+        frame=frame,
+        plane=plane,
+        rescale=rescale,
+        pixels=pixels,
+        problems=tuple(problems),
+        notes=notes,
+        **common | _of_frame(group, sop_class),
+      )
+    )
   return result
 
 
@@ -298,11 +332,11 @@ def _of_frame(group, sop_class: str) -> dict:
   kernel = '/'.join(elements_lib.texts(group, elements_lib.CONVOLUTION_KERNEL))
   acquisition = elements_lib.text(group, elements_lib.ACQUISITION_NUMBER)
   return {
-      'image_type': tuple(map(str.upper, kinds)),
-      'kernel': elements_lib.printable(kernel),
-      'thickness_mm': elements_lib.decimal_or_none(group, elements_lib.SLICE_THICKNESS),
-      'acquisition': elements_lib.printable(acquisition),
-      'marks': _marks(group),
+    'image_type': tuple(map(str.upper, kinds)),
+    'kernel': elements_lib.printable(kernel),
+    'thickness_mm': elements_lib.decimal_or_none(group, elements_lib.SLICE_THICKNESS),
+    'acquisition': elements_lib.printable(acquisition),
+    'marks': _marks(group),
   }
 
 
@@ -324,9 +358,11 @@ def _marks(group) -> dict[str, str]:
 def _is_picture(elements) -> bool:
   photometric = elements_lib.text(elements, elements_lib.PHOTOMETRIC_INTERPRETATION)
   try:
-    return (photometric not in _GREY
-            or elements_lib.unsigned(elements, elements_lib.SAMPLES_PER_PIXEL, 1) > 1
-            or elements_lib.unsigned(elements, elements_lib.BITS_ALLOCATED, 16) == 8)
+    return (
+      photometric not in _GREY
+      or elements_lib.unsigned(elements, elements_lib.SAMPLES_PER_PIXEL, 1) > 1
+      or elements_lib.unsigned(elements, elements_lib.BITS_ALLOCATED, 16) == 8
+    )
   except elements_lib.ElementError:
     return False
 
@@ -346,8 +382,9 @@ def _kind_problems(common: dict, elements) -> list[str]:
     problems.append(f"Modality CT is required, found '{modality}'")
   photometric = elements_lib.text(elements, elements_lib.PHOTOMETRIC_INTERPRETATION)
   if photometric not in _GREY:
-    problems.append('grey values are required, found colour '
-                    f"'{elements_lib.printable(photometric)}'")
+    problems.append(
+      f"grey values are required, found colour '{elements_lib.printable(photometric)}'"
+    )
   return problems
 
 
@@ -356,7 +393,8 @@ def _rescale(data_set, group, pixels) -> images.Rescale:
   letters = re.sub('[^A-Z]', '', kind.upper())
   if letters in _OTHER_UNITS:
     raise elements_lib.ElementError(
-        f"Rescale Type must be HU, found '{elements_lib.printable(kind)}'")
+      f"Rescale Type must be HU, found '{elements_lib.printable(kind)}'"
+    )
   rescale = image_rescale(group, image_padding(data_set.elements, pixels))
   if not kind or letters and _HU_TYPE.fullmatch(letters):
     return rescale
@@ -376,12 +414,14 @@ def _notes(elements, syntax: str) -> tuple[str, ...]:
   ):
     notes.append('MONOCHROME1 (shown inverted); the HU are taken as they are')
   if syntax == pydicom_uid.JPEGLSNearLossless or (
-      elements_lib.text(elements, elements_lib.LOSSY_IMAGE_COMPRESSION) == '01'):
+    elements_lib.text(elements, elements_lib.LOSSY_IMAGE_COMPRESSION) == '01'
+  ):
     notes.append('the images were compressed with loss; HU may be off a little')
   return tuple(notes)
 
 
 # Which study and series a file belongs to, from its header alone.
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileIdentity:
@@ -422,5 +462,10 @@ def identify(path) -> FileIdentity | None:
     return None
   first = found[0]
   return FileIdentity(
-      first.study_uid, first.series_uid, first.image_uid, first.modality, True,
-      source.size)
+    first.study_uid,
+    first.series_uid,
+    first.image_uid,
+    first.modality,
+    True,
+    source.size,
+  )

@@ -34,12 +34,14 @@ class Corrections:
 
   def __add__(self, other: 'Corrections') -> 'Corrections':
     return Corrections(
-        self.padding + other.padding, self.below_air + other.below_air,
-        self.kept + other.kept)
+      self.padding + other.padding,
+      self.below_air + other.below_air,
+      self.kept + other.kept,
+    )
 
 
 def convert_to_hu(
-    words: np.ndarray, image: images.Image, target: np.ndarray | None = None
+  words: np.ndarray, image: images.Image, target: np.ndarray | None = None
 ) -> Corrections:
   """Turns the words of one image into HU.
 
@@ -68,13 +70,20 @@ def convert_to_hu(
   highest = round(highest_stored * rescale.slope + rescale.intercept)
   if highest > _INT16.max:
     raise errors.CTReadError(
-        f'Hounsfield units up to {_INT16.max} are possible, found {highest}: '
-        'its rescale or its padding value is wrong.')
+      f'Hounsfield units up to {_INT16.max} are possible, found {highest}: '
+      'its rescale or its padding value is wrong.'
+    )
   hu = target.view(np.int16)
-  if rescale.slope == 1 and rescale.intercept.is_integer() and (
+  if (
+    rescale.slope == 1
+    and rescale.intercept.is_integer()
+    and (
       stored.itemsize == 2
-      and lowest >= _INT16.min and highest_stored <= _INT16.max
-      and abs(rescale.intercept) <= _INT16.max):
+      and lowest >= _INT16.min
+      and highest_stored <= _INT16.max
+      and abs(rescale.intercept) <= _INT16.max
+    )
+  ):
     np.add(stored.view(np.int16), np.int16(rescale.intercept), out=hu)
   else:
     exact = stored * rescale.slope + rescale.intercept  # float64
@@ -124,8 +133,7 @@ def _not_measured(padded: np.ndarray, stored: np.ndarray, rescale: images.Rescal
   Returns:
     (bool [row, column], number of voxels that keep their value).
   """
-  low, high = (value * rescale.slope + rescale.intercept
-               for value in rescale.padding)
+  low, high = (value * rescale.slope + rescale.intercept for value in rescale.padding)
   if high <= volume.AIR_HU or low > _INT16.max:
     return padded, 0
   if low != high:
@@ -223,8 +231,14 @@ def judge(hu: np.ndarray) -> str | None:
       an even sample is judged.
   """
   histogram = _Histogram(hu)
-  for rule in (_no_air, _inverted_or_stored, _scaled, _no_body, _wrong_tissue,
-               _cut_above):
+  for rule in (
+    _no_air,
+    _inverted_or_stored,
+    _scaled,
+    _no_body,
+    _wrong_tissue,
+    _cut_above,
+  ):
     if reason := rule(histogram):
       return reason
   return None
@@ -240,7 +254,7 @@ class _Histogram:
     # Slice by slice: bincount wants 64 bits a voxel, which for a whole sample would be
     # half as much again as a volume that was just read.
     for index, image in enumerate(hu):
-      values = np.ravel(image)[-index * image.size % step::step]
+      values = np.ravel(image)[-index * image.size % step :: step]
       values = np.clip(values, volume.AIR_HU, _HIGHEST) - volume.AIR_HU
       self.counts += np.bincount(values, minlength=size)
     self.total = int(self.counts.sum())
@@ -252,7 +266,7 @@ class _Histogram:
   def count(self, start: int, stop: int) -> int:
     """Voxels from `start` to below `stop`."""
     low = max(start, volume.AIR_HU) - volume.AIR_HU
-    return int(self.counts[low:max(stop - volume.AIR_HU, low)].sum())
+    return int(self.counts[low : max(stop - volume.AIR_HU, low)].sum())
 
   def of_body(self, start: int, stop: int) -> float:
     """The same as a share of all that is denser than aerated lung."""
@@ -261,8 +275,7 @@ class _Histogram:
   def peak(self, start: int, stop: int) -> int:
     """The most frequent HU there, smoothed against noise and gaps."""
     smooth = np.convolve(self.counts, np.ones(_SMOOTHED), 'same')
-    return start + int(np.argmax(
-        smooth[start - volume.AIR_HU:stop - volume.AIR_HU]))
+    return start + int(np.argmax(smooth[start - volume.AIR_HU : stop - volume.AIR_HU]))
 
 
 def _no_air(found: _Histogram) -> str | None:
@@ -271,8 +284,10 @@ def _no_air(found: _Histogram) -> str | None:
   if air >= max(share * found.total, min(least, share * found.total + 1)):
     return None
   if air:
-    return (f'too few voxels are air, below {_AIR} HU: {air} of {found.total}; the '
-            f'lowest is {found.lowest}')
+    return (
+      f'too few voxels are air, below {_AIR} HU: {air} of {found.total}; the '
+      f'lowest is {found.lowest}'
+    )
   return f'no voxel is air, below {_AIR} HU; the lowest is {found.lowest}'
 
 
@@ -283,9 +298,11 @@ def _inverted_or_stored(found: _Histogram) -> str | None:
   if dense <= _MOST_DENSE and not second_peak:
     return None
   peak = found.peak(_DENSE, _HIGHEST)
-  return (f'{dense:.0%} of what is denser than lung lies above {_DENSE} HU, mostly '
-          f'around {peak}, where only bone and metal lie; stored values (HU + 1024, a '
-          'rescale that was lost) look so')
+  return (
+    f'{dense:.0%} of what is denser than lung lies above {_DENSE} HU, mostly '
+    f'around {peak}, where only bone and metal lie; stored values (HU + 1024, a '
+    'rescale that was lost) look so'
+  )
 
 
 def _scaled(found: _Histogram) -> str | None:
@@ -297,34 +314,43 @@ def _scaled(found: _Histogram) -> str | None:
     return None
   counts = found.counts.copy()
   counts[found.lowest - volume.AIR_HU] = 0
-  low, high = np.searchsorted(
-      np.cumsum(counts), (0.05 * rest, 0.95 * rest)) + volume.AIR_HU
+  low, high = (
+    np.searchsorted(np.cumsum(counts), (0.05 * rest, 0.95 * rest)) + volume.AIR_HU
+  )
   shares = found.highest <= 1 and np.count_nonzero(counts) > 1
   if high - low <= _ONE_TISSUE and not shares:
     return None
-  return (f'apart from voxels of {found.lowest} nothing is below {_NEGATIVE} HU, where '
-          f'fat and lung lie, and the rest reaches from {low} to {high}; grey values '
-          'look so')
+  return (
+    f'apart from voxels of {found.lowest} nothing is below {_NEGATIVE} HU, where '
+    f'fat and lung lie, and the rest reaches from {low} to {high}; grey values '
+    'look so'
+  )
 
 
 def _no_body(found: _Histogram) -> str | None:
   if found.body >= _LEAST_BODY * found.total:
     return None
-  return (f'only {found.body / found.total:.2%} of the voxels are denser than '
-          f'{_BODY} HU, as fat, muscle and bone are')
+  return (
+    f'only {found.body / found.total:.2%} of the voxels are denser than '
+    f'{_BODY} HU, as fat, muscle and bone are'
+  )
 
 
 def _wrong_tissue(found: _Histogram) -> str | None:
   tissue = found.of_body(*_TISSUE)
   if tissue < _LEAST_TISSUE:
-    return (f'only {tissue:.0%} of what is denser than lung lies from {_TISSUE[0]} to '
-            f'{_TISSUE[1]} HU, where fat and muscle lie')
+    return (
+      f'only {tissue:.0%} of what is denser than lung lies from {_TISSUE[0]} to '
+      f'{_TISSUE[1]} HU, where fat and muscle lie'
+    )
   peak = found.peak(*_PEAK_WITHIN)
   enhanced = peak > 0 and found.of_body(*_FAT) >= _LEAST_FAT  # Blood, with contrast.
   sick = peak < _PEAK[0] and found.of_body(*_SOFT) >= _LEAST_SOFT
   if not (_PEAK[0] <= peak <= _PEAK[1] or enhanced or sick):
-    return (f'the most frequent tissue lies at {peak} HU; fat lies around -100, muscle '
-            'around 50')
+    return (
+      f'the most frequent tissue lies at {peak} HU; fat lies around -100, muscle '
+      'around 50'
+    )
   return None
 
 
@@ -334,7 +360,11 @@ def _cut_above(found: _Histogram) -> str | None:
   at_top = found.count(top, top + 1)
   below = found.count(top - _BELOW_CUT, top)
   # Bone of one value, in a phantom, has few neighbours.
-  if (top >= _HIGHEST_CUT or at_top < _CUT_SHARE * found.body or below < at_top / 12
-      or at_top < 5 * below / _BELOW_CUT):
+  if (
+    top >= _HIGHEST_CUT
+    or at_top < _CUT_SHARE * found.body
+    or below < at_top / 12
+    or at_top < 5 * below / _BELOW_CUT
+  ):
     return None
   return f'{at_top / found.body:.0%} of the body is {top}, the end of a window'

@@ -77,9 +77,10 @@ def require_whole(stream: bytes, words: np.ndarray) -> None:
   if len(needed) != len(intervals) or not all(map(_holds, intervals, needed)):
     held = sum(map(_payload_bytes, intervals))
     raise errors.CTReadError(
-        f'truncated or damaged: its compressed image holds {held} bytes, its pixels '
-        f'need {sum(-(-bits // 8) for bits in needed)}, or its last bits are no '
-        'padding.')
+      f'truncated or damaged: its compressed image holds {held} bytes, its pixels '
+      f'need {sum(-(-bits // 8) for bits in needed)}, or its last bits are no '
+      'padding.'
+    )
 
 
 def _holds(data: bytes, needed: int) -> bool:
@@ -105,8 +106,8 @@ def _scan(stream: bytes, columns: int) -> Scan:
     return _parse(stream, columns)
   except (struct.error, IndexError, ValueError):
     raise errors.CTReadError(
-        'its compressed image is damaged, or is no lossless JPEG of grey '
-        'pixels.') from None
+      'its compressed image is damaged, or is no lossless JPEG of grey pixels.'
+    ) from None
 
 
 def _parse(stream: bytes, columns: int) -> Scan:
@@ -117,8 +118,8 @@ def _parse(stream: bytes, columns: int) -> Scan:
     if marker == 0xFF:
       place += 1
       continue
-    length, = struct.unpack_from('>H', stream, place + 2)
-    body = stream[place + 4:place + 2 + length]
+    (length,) = struct.unpack_from('>H', stream, place + 2)
+    body = stream[place + 4 : place + 2 + length]
     place += 2 + length
     if marker in compressed.FRAME_MARKERS:
       precision = body[0]
@@ -133,15 +134,19 @@ def _parse(stream: bytes, columns: int) -> Scan:
     elif marker == compressed.START_OF_SCAN:
       code_bits = tables.get(body[2] >> 4)
       shift = body[5] & 0xF
-      if body[0] != 1 or code_bits is None or not 1 <= body[3] <= 7 or (
-          shift >= precision):
+      if (
+        body[0] != 1
+        or code_bits is None
+        or not 1 <= body[3] <= 7
+        or (shift >= precision)
+      ):
         raise ValueError('not one scan of one component')
       return Scan(precision, body[3], shift, code_bits, restart_rows, place)
 
 
 def _intervals(stream: bytes, scan: Scan) -> list[bytes]:
   """The entropy-coded data of each restart interval, with stuffing."""
-  data = stream[scan.start:-2].rstrip(b'\xff')  # Fill bytes.
+  data = stream[scan.start : -2].rstrip(b'\xff')  # Fill bytes.
   return _RESTART.split(data) if scan.restart_rows else [data]
 
 
@@ -149,13 +154,13 @@ def _tables(body: bytes):
   """(number, code length of each category) of the tables in a DHT segment."""
   while body:
     counts = body[1:17]
-    symbols = body[17:17 + sum(counts)]
+    symbols = body[17 : 17 + sum(counts)]
     bits = [_NO_CODE] * _CATEGORIES
     lengths = [length for length, count in enumerate(counts, 1) for _ in range(count)]
     for symbol, length in zip(symbols, lengths, strict=True):
       bits[symbol] = length
     yield body[0] & 0xF, tuple(bits)
-    body = body[17 + len(symbols):]
+    body = body[17 + len(symbols) :]
 
 
 def _needed_bits(words: np.ndarray, scan: Scan) -> list[int]:
@@ -169,19 +174,24 @@ def _needed_bits(words: np.ndarray, scan: Scan) -> list[int]:
   # -32768 has no int16 opposite: its magnitude comes out as 32768, category 16.
   magnitudes = np.abs(differences, out=differences).view(np.uint16)
   rows = scan.restart_rows or len(words)
-  return [_code_bits(magnitudes[start:start + rows], scan.code_bits)
-          for start in range(0, len(words), rows)]
+  return [
+    _code_bits(magnitudes[start : start + rows], scan.code_bits)
+    for start in range(0, len(words), rows)
+  ]
 
 
 def _code_bits(magnitudes: np.ndarray, code_bits: tuple[int, ...]) -> int:
   at_least = [magnitudes.size]  # Differences of at least this many bits.
   for bits in range(1, _CATEGORIES):
-    at_least.append(at_least[-1] and int(
-        np.count_nonzero(magnitudes >= np.uint16(1 << (bits - 1)))))
+    at_least.append(
+      at_least[-1] and int(np.count_nonzero(magnitudes >= np.uint16(1 << (bits - 1))))
+    )
   counts = -np.diff([*at_least, 0])
   # Category 16 is -32768 alone, so no bits follow its code.
-  return sum(int(count) * (code + category % 16) for category, (count, code)
-             in enumerate(zip(counts, code_bits)))
+  return sum(
+    int(count) * (code + category % 16)
+    for category, (count, code) in enumerate(zip(counts, code_bits))
+  )
 
 
 def _differences(samples: np.ndarray, scan: Scan) -> np.ndarray:
@@ -189,11 +199,11 @@ def _differences(samples: np.ndarray, scan: Scan) -> np.ndarray:
   left, above = samples[1:, :-1], samples[:-1, 1:]
   differences = np.empty_like(samples)
   differences[1:, 1:] = samples[1:, 1:] - _predicted(
-      left, above, samples[:-1, :-1], scan.predictor)
+    left, above, samples[:-1, :-1], scan.predictor
+  )
   differences[1:, 0] = samples[1:, 0] - samples[:-1, 0]
   first_rows = slice(0, None, scan.restart_rows or len(samples))
-  differences[first_rows, 1:] = (
-      samples[first_rows, 1:] - samples[first_rows, :-1])
+  differences[first_rows, 1:] = samples[first_rows, 1:] - samples[first_rows, :-1]
   middle = np.uint16(1 << (scan.precision - scan.shift - 1))
   differences[first_rows, 0] = samples[first_rows, 0] - middle
   return differences
@@ -204,6 +214,10 @@ def _predicted(left, above, corner, predictor: int) -> np.ndarray:
   if predictor <= 3:
     return (left, above, corner)[predictor - 1]
   a, b, c = (values.astype(np.int32) for values in (left, above, corner))
-  prediction = {4: lambda: a + b - c, 5: lambda: a + ((b - c) >> 1),
-                6: lambda: b + ((a - c) >> 1), 7: lambda: (a + b) >> 1}[predictor]()
+  prediction = {
+    4: lambda: a + b - c,
+    5: lambda: a + ((b - c) >> 1),
+    6: lambda: b + ((a - c) >> 1),
+    7: lambda: (a + b) >> 1,
+  }[predictor]()
   return prediction.astype(np.uint16)

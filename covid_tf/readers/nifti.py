@@ -34,8 +34,13 @@ def read(path: pathlib.Path) -> volume.CTVolume:
 
 def _image(file) -> nibabel.Nifti1Image:
   try:
-    kind = (nibabel.Nifti2Image if nibabel.Nifti2Header.may_contain_header(
-        file.read(nibabel.Nifti2Header.sizeof_hdr)) else nibabel.Nifti1Image)
+    kind = (
+      nibabel.Nifti2Image
+      if nibabel.Nifti2Header.may_contain_header(
+        file.read(nibabel.Nifti2Header.sizeof_hdr)
+      )
+      else nibabel.Nifti1Image
+    )
     file.seek(0)
     return kind.from_stream(file)
   except Exception:  # nibabel raises what it meets in damaged bytes.
@@ -52,8 +57,9 @@ def _require_end(file):
       pass
   except Exception:  # zlib and gzip raise many kinds.
     raise errors.CTReadError(
-        'damaged: its checksum does not match, or its end is missing; copy the file '
-        'again.') from None
+      'damaged: its checksum does not match, or its end is missing; copy the file '
+      'again.'
+    ) from None
 
 
 def _is_packed(path) -> bool:
@@ -73,13 +79,18 @@ def _volume(image, path) -> volume.CTVolume:
   hu, below = _hounsfield(image, shape, order)
   affine = affine[:, [*order, 3]]
   stored = volume.StoredGrid(
-      tuple(image.shape), order, bool(affine[2, 0] < 0), image.affine,
-      image.header.get_xyzt_units()[0])
+    tuple(image.shape),
+    order,
+    bool(affine[2, 0] < 0),
+    image.affine,
+    image.header.get_xyzt_units()[0],
+  )
   hu, affine = _lowest_first(hu, affine)
   if below:
     warnings.append(f'{below} voxels below -1024 HU were set to -1024 HU')
   return volume.CTVolume(
-      hu=hu, affine=affine, warnings=tuple(warnings), stored_grid=stored)
+    hu=hu, affine=affine, warnings=tuple(warnings), stored_grid=stored
+  )
 
 
 def _shape(image, path) -> tuple[int, int, int]:
@@ -89,28 +100,31 @@ def _shape(image, path) -> tuple[int, int, int]:
     shape = shape[:-1]
   if len(shape) != 3 or min(shape) < 2:
     raise errors.CTReadError(
-        f'three axes of 2 voxels or more are required, found {image.shape}.')
+      f'three axes of 2 voxels or more are required, found {image.shape}.'
+    )
   dtype = image.header.get_data_dtype()
   if dtype.kind not in 'iuf':
     raise errors.CTReadError(f'one number a voxel is required, found {dtype}.')
   needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
-  held = path.stat().st_size * (
-      _MOST_DEFLATED if _is_packed(path) else 1)
+  held = path.stat().st_size * (_MOST_DEFLATED if _is_packed(path) else 1)
   if needed > held:
     raise errors.CTReadError(
-        f'truncated: {needed} bytes of voxels are required, the file cannot hold '
-        'them.')
+      f'truncated: {needed} bytes of voxels are required, the file cannot hold them.'
+    )
   return shape
 
 
 def _affine(header, shape) -> tuple[np.ndarray, list[str]]:
   """Index (i, j, k, 1) to LPS millimetres, from sform or qform."""
-  matrices = [matrix for matrix in (header.get_sform(coded=True)[0],
-                                    header.get_qform(coded=True)[0])
-              if matrix is not None]
+  matrices = [
+    matrix
+    for matrix in (header.get_sform(coded=True)[0], header.get_qform(coded=True)[0])
+    if matrix is not None
+  ]
   if not matrices:
     raise errors.CTReadError(
-        'it has neither sform nor qform, so its place and sides are unknown.')
+      'it has neither sform nor qform, so its place and sides are unknown.'
+    )
   unit = header.get_xyzt_units()[0]
   scale = volume.MILLIMETRES[unit]
   corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], (1,)))
@@ -118,14 +132,19 @@ def _affine(header, shape) -> tuple[np.ndarray, list[str]]:
   apart = np.abs((matrices[0] - matrices[-1]) @ corners).max() * scale
   if not apart <= _SAME_PLACE_MM:
     raise errors.CTReadError(
-        f'its sform and qform differ by {apart:.1f} mm; remove the wrong one.')
+      f'its sform and qform differ by {apart:.1f} mm; remove the wrong one.'
+    )
   affine = volume.LPS_RAS @ matrices[0]
   affine[:3] *= scale
   steps = np.linalg.norm(affine[:3, :3], axis=0)
-  if not (np.isfinite(affine).all() and steps.min() >= _SPACING_RANGE_MM[0]
-          and steps.max() <= _SPACING_RANGE_MM[1]):
+  if not (
+    np.isfinite(affine).all()
+    and steps.min() >= _SPACING_RANGE_MM[0]
+    and steps.max() <= _SPACING_RANGE_MM[1]
+  ):
     raise errors.CTReadError(
-        f'spacings between 0.05 and 50 mm are required, found {steps.tolist()}.')
+      f'spacings between 0.05 and 50 mm are required, found {steps.tolist()}.'
+    )
   directions = affine[:3, :3] / steps
   if abs(directions.T @ directions - np.eye(3)).max() > 1e-2:
     raise errors.CTReadError('its axes are not perpendicular (gantry tilt?).')
@@ -139,7 +158,8 @@ def _axis_order(affine) -> tuple[int, int, int]:
   order = tuple(int(np.argmax(directions[axis])) for axis in (2, 1, 0))
   if len(set(order)) < 3 or directions[2, order[0]] < np.cos(np.radians(25)):
     raise errors.CTReadError(
-        'axial slices within 25 degrees are required, these are oblique.')
+      'axial slices within 25 degrees are required, these are oblique.'
+    )
   return order
 
 
@@ -155,8 +175,8 @@ def _hounsfield(image, shape, order):
     plane = np.rint(plane)
     if plane.max() > _INT16.max:
       raise errors.CTReadError(
-          f'Hounsfield units up to {_INT16.max} are possible, found '
-          f'{plane.max():.0f}.')
+        f'Hounsfield units up to {_INT16.max} are possible, found {plane.max():.0f}.'
+      )
     below += int(np.count_nonzero(plane < volume.AIR_HU))
     by_file[:, :, k] = np.maximum(plane, volume.AIR_HU)
   return hu, below
@@ -168,7 +188,7 @@ def _plane(proxy, k: int, spare_axes: int) -> np.ndarray:
     return np.asarray(proxy[index], np.float64)
   except Exception:  # Short files and damaged gzip data raise many kinds.
     raise errors.CTReadError(
-        f'truncated or damaged: plane {k} cannot be read; copy the file again.'
+      f'truncated or damaged: plane {k} cannot be read; copy the file again.'
     ) from None
 
 

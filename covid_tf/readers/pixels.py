@@ -6,14 +6,26 @@ from covid_tf.readers import dataset
 from covid_tf.readers import elements as elements_lib
 from covid_tf.readers import images
 
-NATIVE = frozenset((
-    '', uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian))
+NATIVE = frozenset(
+  (
+    '',
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+  )
+)
 JPEG_LOSSLESS = frozenset((uid.JPEGLossless, uid.JPEGLosslessSV1))
 JPEG_LS = frozenset((uid.JPEGLSLossless, uid.JPEGLSNearLossless))
-JPEG_2000 = frozenset((
-    uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL,
-    uid.HTJ2K))
+JPEG_2000 = frozenset(
+  (
+    uid.JPEG2000Lossless,
+    uid.JPEG2000,
+    uid.HTJ2KLossless,
+    uid.HTJ2KLosslessRPCL,
+    uid.HTJ2K,
+  )
+)
 COMPRESSED = JPEG_LOSSLESS | JPEG_LS | JPEG_2000 | {uid.RLELossless}
 
 # Today's largest CT matrix is 2048; a header that says more wants our memory.
@@ -35,24 +47,33 @@ def layout_of(data_set: dataset.DataSet, frames: int) -> images.PixelLayout:
   elements = data_set.elements
   if data_set.pixel_tag != elements_lib.PIXEL_DATA:
     raise elements_lib.ElementError(
-        'integer pixels are required, found floating point ones')
+      'integer pixels are required, found floating point ones'
+    )
   rows, columns = (
     elements_lib.unsigned(elements, tag)
     for tag in (elements_lib.ROWS, elements_lib.COLUMNS)
   )
   if not (2 <= rows <= _LARGEST_SIDE and 2 <= columns <= _LARGEST_SIDE):
     raise elements_lib.ElementError(
-        f'2 to {_LARGEST_SIDE} rows and columns are required, found '
-        f'{rows} x {columns}')
+      f'2 to {_LARGEST_SIDE} rows and columns are required, found {rows} x {columns}'
+    )
   _require_one_value(elements)
   _require_frames(elements, frames)
   allocated, stored = _bits(elements)
   layout = images.PixelLayout(
-      source=data_set.source, offset=data_set.pixel_offset,
-      length=data_set.pixel_length, syntax=data_set.syntax,
-      little_endian=data_set.little_endian, rows=rows, columns=columns,
-      frames=frames, bits_stored=stored, signed=_signed(elements),
-      frame_table=_frame_table(elements), bits_allocated=allocated)
+    source=data_set.source,
+    offset=data_set.pixel_offset,
+    length=data_set.pixel_length,
+    syntax=data_set.syntax,
+    little_endian=data_set.little_endian,
+    rows=rows,
+    columns=columns,
+    frames=frames,
+    bits_stored=stored,
+    signed=_signed(elements),
+    frame_table=_frame_table(elements),
+    bits_allocated=allocated,
+  )
   _require_readable(layout)
   return layout
 
@@ -61,16 +82,18 @@ def _require_one_value(elements):
   samples = elements_lib.unsigned(elements, elements_lib.SAMPLES_PER_PIXEL, default=1)
   if samples != 1:
     raise elements_lib.ElementError(
-        f'one grey value a pixel is required, found {samples} (colour)')
+      f'one grey value a pixel is required, found {samples} (colour)'
+    )
 
 
 def _require_frames(elements, frames: int):
   if frames == 1 and not elements_lib.raw(elements, elements_lib.NUMBER_OF_FRAMES):
     return
-  count, = elements_lib.decimals(elements, elements_lib.NUMBER_OF_FRAMES, 1)
+  (count,) = elements_lib.decimals(elements, elements_lib.NUMBER_OF_FRAMES, 1)
   if count != frames:
     raise elements_lib.ElementError(
-        f'Number of Frames is {count:g}, but its geometry is given for {frames}')
+      f'Number of Frames is {count:g}, but its geometry is given for {frames}'
+    )
 
 
 def _bits(elements) -> tuple[int, int]:
@@ -79,12 +102,14 @@ def _bits(elements) -> tuple[int, int]:
   stored = elements_lib.unsigned(elements, elements_lib.BITS_STORED)
   if allocated not in (16, 32) or not _FEWEST_BITS <= stored <= allocated:
     raise elements_lib.ElementError(
-        f'{_FEWEST_BITS} to 16 bits stored in 16 allocated (or up to 32 in 32) are '
-        f'required, found {stored} in {allocated}')
+      f'{_FEWEST_BITS} to 16 bits stored in 16 allocated (or up to 32 in 32) are '
+      f'required, found {stored} in {allocated}'
+    )
   high = elements_lib.unsigned(elements, elements_lib.HIGH_BIT, default=stored - 1)
   if high != stored - 1:
     raise elements_lib.ElementError(
-        f'High Bit must be Bits Stored - 1 = {stored - 1}, found {high}')
+      f'High Bit must be Bits Stored - 1 = {stored - 1}, found {high}'
+    )
   return allocated, stored
 
 
@@ -92,13 +117,19 @@ def _signed(elements) -> bool:
   representation = elements_lib.unsigned(elements, elements_lib.PIXEL_REPRESENTATION)
   if representation > 1:
     raise elements_lib.ElementError(
-        f'Pixel Representation must be 0 or 1, found {representation}')
+      f'Pixel Representation must be 0 or 1, found {representation}'
+    )
   return representation == 1
 
 
 def _frame_table(elements) -> tuple[bytes, bytes] | None:
-  table = tuple(elements_lib.raw(elements, tag) for tag in (
-      elements_lib.EXTENDED_OFFSET_TABLE, elements_lib.EXTENDED_OFFSET_TABLE_LENGTHS))
+  table = tuple(
+    elements_lib.raw(elements, tag)
+    for tag in (
+      elements_lib.EXTENDED_OFFSET_TABLE,
+      elements_lib.EXTENDED_OFFSET_TABLE_LENGTHS,
+    )
+  )
   return table if all(table) else None
 
 
@@ -107,25 +138,30 @@ def _require_readable(layout: images.PixelLayout):
   if layout.syntax in COMPRESSED:
     if layout.length is not None:
       raise elements_lib.ElementError(
-          'its transfer syntax says compressed, its pixels are not encapsulated')
+        'its transfer syntax says compressed, its pixels are not encapsulated'
+      )
     if layout.bits_stored > 16 and layout.syntax != uid.RLELossless:
       raise elements_lib.ElementError(
-          f'up to 16 bits stored are read from {uid.UID(layout.syntax).name}, found '
-          f'{layout.bits_stored}')
+        f'up to 16 bits stored are read from {uid.UID(layout.syntax).name}, found '
+        f'{layout.bits_stored}'
+      )
     return
   if layout.syntax not in NATIVE:
     name = uid.UID(layout.syntax).name if layout.syntax.startswith('1.2.') else '?'
     raise elements_lib.ElementError(
-        f'the transfer syntax {elements_lib.printable(name)} '
-        f'({elements_lib.printable(layout.syntax)}) is not read; convert it to '
-        'Explicit VR Little Endian')
+      f'the transfer syntax {elements_lib.printable(name)} '
+      f'({elements_lib.printable(layout.syntax)}) is not read; convert it to '
+      'Explicit VR Little Endian'
+    )
   if layout.length is None:
     raise elements_lib.ElementError(
-        'its pixels are encapsulated, its transfer syntax says uncompressed')
+      'its pixels are encapsulated, its transfer syntax says uncompressed'
+    )
   needed = layout.frame_bytes * layout.frames
   left = layout.length
   if layout.source.size is not None:
     left = min(left, layout.source.size - layout.offset)
   if left < needed:
     raise elements_lib.ElementError(
-        f'truncated: {needed} bytes of pixels are required, found {max(left, 0)}')
+      f'truncated: {needed} bytes of pixels are required, found {max(left, 0)}'
+    )

@@ -25,8 +25,13 @@ _PATIENT_NAME = 0x00100010
 _PATIENT_ID = 0x00100020
 _ISSUER_OF_PATIENT_ID = 0x00100021
 _BIRTH_DATE = 0x00100030
-TAGS = (_SPECIFIC_CHARACTER_SET, _PATIENT_NAME, _PATIENT_ID, _ISSUER_OF_PATIENT_ID,
-        _BIRTH_DATE)
+TAGS = (
+  _SPECIFIC_CHARACTER_SET,
+  _PATIENT_NAME,
+  _PATIENT_ID,
+  _ISSUER_OF_PATIENT_ID,
+  _BIRTH_DATE,
+)
 
 _SHORTEST_KEY_BYTES = 16
 _SURELY_A_NAME = 4
@@ -72,17 +77,22 @@ class PatientHasher:
     groups = _text(elements, _PATIENT_NAME).split('=')
     groups = (*groups, *[''] * _NAME_GROUPS)[:_NAME_GROUPS]
     return PatientDigests(
-        self._optional(_folded(patient_id)), self._optional(_folded(issuer)),
-        tuple(self._optional(''.join(_folded(group).replace('^', ' ').split()))
-              for group in groups),
-        self._optional(_text(elements, _BIRTH_DATE).replace('.', '')),
-        self._optional(f'{issuer}\0{patient_id}') if patient_id else None)
+      self._optional(_folded(patient_id)),
+      self._optional(_folded(issuer)),
+      tuple(
+        self._optional(''.join(_folded(group).replace('^', ' ').split()))
+        for group in groups
+      ),
+      self._optional(_text(elements, _BIRTH_DATE).replace('.', '')),
+      self._optional(f'{issuer}\0{patient_id}') if patient_id else None,
+    )
 
   def _optional(self, value: str) -> str | None:
     if not value:
       return None
     return hmac.new(
-        self._key, value.encode('utf-8', 'surrogatepass'), hashlib.sha256).hexdigest()
+      self._key, value.encode('utf-8', 'surrogatepass'), hashlib.sha256
+    ).hexdigest()
 
 
 def differ(digests: Iterable[PatientDigests], *, one_study: bool) -> bool:
@@ -94,8 +104,10 @@ def differ(digests: Iterable[PatientDigests], *, one_study: bool) -> bool:
       an issuer is one patient's there, and nowhere else.
   """
   digests = list(digests)
-  given = [{getattr(digest, field) for digest in digests}
-           for field in ('by_id', 'by_issuer', 'by_birth_date')]
+  given = [
+    {getattr(digest, field) for digest in digests}
+    for field in ('by_id', 'by_issuer', 'by_birth_date')
+  ]
   given += map(set, zip(*(digest.by_name for digest in digests)))
   if any(len(values - {None}) > 1 for values in given):
     return True
@@ -125,12 +137,14 @@ def load_key(path) -> bytes:
     key = path.read_bytes().rstrip(b'\r\n')
   except OSError as error:
     raise errors.UsageError(
-        f'patient key file {path.name}: cannot be read '
-        f'({error.strerror}); give a readable file.') from None
+      f'patient key file {path.name}: cannot be read '
+      f'({error.strerror}); give a readable file.'
+    ) from None
   if len(key) < _SHORTEST_KEY_BYTES:
     raise errors.UsageError(
-        f'patient key file {path.name}: at least {_SHORTEST_KEY_BYTES} bytes are '
-        f'required, found {len(key)}; make one with `openssl rand -hex 32`.')
+      f'patient key file {path.name}: at least {_SHORTEST_KEY_BYTES} bytes are '
+      f'required, found {len(key)}; make one with `openssl rand -hex 32`.'
+    )
   return key
 
 
@@ -147,8 +161,11 @@ def without_patient(elements, text: str) -> str:
   parts += [part for part in (_text(elements, _PATIENT_ID), birth) if part]
   if len(birth) == 8:
     year, month, day = birth[:4], birth[4:6], birth[6:]
-    parts += [sign.join(order) for sign in './- ' for order in (
-        (year, month, day), (day, month, year), (month, day, year))]
+    parts += [
+      sign.join(order)
+      for sign in './- '
+      for order in ((year, month, day), (day, month, year), (month, day, year))
+    ]
     parts.append(day + month + year)
   folded = text.casefold()
   for part in sorted(parts, key=len, reverse=True):
@@ -175,8 +192,11 @@ def _decoded(value: bytes, declared: tuple[str, ...]) -> str:
   Headers often declare another set than they use, and text of another set is
   hardly ever UTF-8 by chance.
   """
-  codecs = [charset.python_encoding[term] for term in declared
-            if term in charset.python_encoding]
+  codecs = [
+    charset.python_encoding[term]
+    for term in declared
+    if term in charset.python_encoding
+  ]
   if b'\x1b' in value:
     with warnings.catch_warnings(action='ignore'):  # pydicom's quote the value.
       return charset.decode_bytes(value, codecs or ['iso8859'], {'^', '=', '\\'})

@@ -52,10 +52,12 @@ def _load_image(reader, image, target) -> hounsfield.Corrections:
     return hounsfield.convert_to_hu(reader.read_into(image, target), image, target)
   except errors.CTReadError as error:
     raise errors.CTReadError(
-        f'{image.name} (z = {image.plane.position[2]:.2f} mm): {error}') from None
+      f'{image.name} (z = {image.plane.position[2]:.2f} mm): {error}'
+    ) from None
   except OSError as error:
     raise errors.CTReadError(
-        f'{image.name}: it cannot be read any more ({error.strerror}).') from None
+      f'{image.name}: it cannot be read any more ({error.strerror}).'
+    ) from None
 
 
 def _warnings(stack, corrections) -> tuple[str, ...]:
@@ -63,15 +65,16 @@ def _warnings(stack, corrections) -> tuple[str, ...]:
   if copies := sum(len(place) - 1 for place in stack.places):
     warnings.append(f'{copies} identical copies of slices were dropped')
   if corrections.padding:
-    warnings.append(
-        f'{corrections.padding} padding voxels were set to -1024 HU')
+    warnings.append(f'{corrections.padding} padding voxels were set to -1024 HU')
   if corrections.kept:
     warnings.append(
-        f'{corrections.kept} voxels hold the Pixel Padding Value where it may be a '
-        'measured one; they keep their HU')
+      f'{corrections.kept} voxels hold the Pixel Padding Value where it may be a '
+      'measured one; they keep their HU'
+    )
   if corrections.below_air:
     warnings.append(
-        f'{corrections.below_air} voxels below -1024 HU were set to -1024 HU')
+      f'{corrections.below_air} voxels below -1024 HU were set to -1024 HU'
+    )
   return tuple(warnings)
 
 
@@ -97,19 +100,19 @@ class _Wanted:
     stacking.require_phase(self.phase)
     if self.series_uid is not None and self.rule:
       raise errors.UsageError(
-          'a series UID and a selection rule are given; one of them is required, or '
-          'none.')
+        'a series UID and a selection rule are given; one of them is required, or none.'
+      )
 
 
 def read_ct(
-    path,
-    series_uid: str | None = None,
-    *,
-    patient_key_file=None,
-    resample_tilt: bool = False,
-    ignore_frame_of_reference: bool = False,
-    phase: str | int | None = None,
-    select: str | None = None,
+  path,
+  series_uid: str | None = None,
+  *,
+  patient_key_file=None,
+  resample_tilt: bool = False,
+  ignore_frame_of_reference: bool = False,
+  phase: str | int | None = None,
+  select: str | None = None,
 ) -> volume.CTVolume:
   """Reads one axial chest CT, exactly or not at all.
 
@@ -142,33 +145,38 @@ def read_ct(
   """
   if not isinstance(path, (str, os.PathLike)):
     raise errors.UsageError(
-        'path: a folder, a DICOM file, a DICOMDIR, a zip or a NIfTI file (str or '
-        f'path) is required, found {type(path).__name__}; voxels in memory become a '
-        'covid_tf.CTVolume(hu, affine), hu an int16 numpy array [slice, row, column].')
+      'path: a folder, a DICOM file, a DICOMDIR, a zip or a NIfTI file (str or '
+      f'path) is required, found {type(path).__name__}; voxels in memory become a '
+      'covid_tf.CTVolume(hu, affine), hu an int16 numpy array [slice, row, column].'
+    )
   if not isinstance(series_uid, (str, type(None))):
     raise errors.UsageError(
-        'series_uid: a Series Instance UID (str) or None is required, found '
-        f'{type(series_uid).__name__}.')
+      'series_uid: a Series Instance UID (str) or None is required, found '
+      f'{type(series_uid).__name__}.'
+    )
   hasher = _hasher(patient_key_file)
   wanted = _Wanted(
-      series_uid, resample_tilt, ignore_frame_of_reference,
-      None if phase is None else str(phase),
-      None if select is None else choice.parse(select))
+    series_uid,
+    resample_tilt,
+    ignore_frame_of_reference,
+    None if phase is None else str(phase),
+    None if select is None else choice.parse(select),
+  )
   path = pathlib.Path(os.fsdecode(path))
   with _refusing(path.name or str(path)), discovery.find(path) as found:
     return _read(found, wanted, hasher)
 
 
 def read_files(
-    files,
-    series_uid: str | None = None,
-    *,
-    name: str,
-    patient_key_file=None,
-    resample_tilt: bool = False,
-    ignore_frame_of_reference: bool = False,
-    phase: str | int | None = None,
-    select: str | None = None,
+  files,
+  series_uid: str | None = None,
+  *,
+  name: str,
+  patient_key_file=None,
+  resample_tilt: bool = False,
+  ignore_frame_of_reference: bool = False,
+  phase: str | int | None = None,
+  select: str | None = None,
 ) -> volume.CTVolume:
   """Reads one axial chest CT from DICOM files that are known to belong together.
 
@@ -186,15 +194,19 @@ def read_files(
   """
   hasher = _hasher(patient_key_file)
   wanted = _Wanted(
-      series_uid, resample_tilt, ignore_frame_of_reference,
-      None if phase is None else str(phase),
-      None if select is None else choice.parse(select))
+    series_uid,
+    resample_tilt,
+    ignore_frame_of_reference,
+    None if phase is None else str(phase),
+    None if select is None else choice.parse(select),
+  )
   with _refusing(name):
     return _read(discovery.of_files(files), wanted, hasher)
 
 
 def require_options(
-    *, phase: str | None = None, select: str | None = None, **others) -> None:
+  *, phase: str | None = None, select: str | None = None, **others
+) -> None:
   """Raises UsageError for options of `read_ct` that no study can be read with."""
   del others
   stacking.require_phase(phase)
@@ -219,8 +231,7 @@ def _hasher(patient_key_file) -> privacy.PatientHasher:
   return privacy.PatientHasher(key)
 
 
-def _read(
-    found: discovery.Found, wanted: _Wanted, hasher) -> volume.CTVolume:
+def _read(found: discovery.Found, wanted: _Wanted, hasher) -> volume.CTVolume:
   all_series, notes = _all_series(found, hasher)
   if not all_series and len(found.niftis) == 1:
     return _without_header(_in_hu(nifti.read(found.niftis[0])), wanted)
@@ -231,11 +242,15 @@ def _read(
   kept, phase_notes = stacking.chosen(series.images, wanted.phase)
   series = dataclasses.replace(series, images=kept)
   frame_notes = series_lib.require_one_stack(
-      series, ignore_frame_of_reference=wanted.ignore_frame_of_reference)
+    series, ignore_frame_of_reference=wanted.ignore_frame_of_reference
+  )
   stack = stacking.stack(series.images, tilt_allowed=wanted.resample_tilt)
   result = _volume(
-      series, stack, (*notes, *choice_notes, *phase_notes, *frame_notes),
-      _patient_key(all_series, series) if hasher.lasting else None)
+    series,
+    stack,
+    (*notes, *choice_notes, *phase_notes, *frame_notes),
+    _patient_key(all_series, series) if hasher.lasting else None,
+  )
   return geometry.straightened(result) if wanted.resample_tilt else result
 
 
@@ -254,10 +269,15 @@ def _patient_key(all_series, chosen: series_lib.Series) -> str | None:
   """
   ids = {image.patient.by_id for image in chosen.images} - {None}
   return privacy.lasting_key(
-      image.patient for series in all_series for image in series.images
-      if series.uid == chosen.uid or series_lib.is_slice(image)
-      and image.study_uid and image.study_uid in chosen.study_uids
-      and image.patient.by_id in ids)
+    image.patient
+    for series in all_series
+    for image in series.images
+    if series.uid == chosen.uid
+    or series_lib.is_slice(image)
+    and image.study_uid
+    and image.study_uid in chosen.study_uids
+    and image.patient.by_id in ids
+  )
 
 
 @contextlib.contextmanager
@@ -275,20 +295,20 @@ def _refusing(name: str):
   except errors.CTReadError as error:
     raise errors.CTReadError(f'{name}: {error}') from None
   except MemoryError:
-    raise errors.CTReadError(
-        f'{name}: the volume does not fit into memory.') from None
+    raise errors.CTReadError(f'{name}: the volume does not fit into memory.') from None
   except Exception as error:
     raise errors.CTReadError(
-        f'{name}: the files are damaged or cannot be read '
-        f'({type(error).__name__}).') from None
+      f'{name}: the files are damaged or cannot be read ({type(error).__name__}).'
+    ) from None
 
 
 def _in_hu(ct: volume.CTVolume) -> volume.CTVolume:
   """A NIfTI volume, if it may be in HU: nothing in its header says so."""
   if note := hounsfield.judge(ct.hu):
     raise errors.CTReadError(
-        f'no Hounsfield units of a chest: {note}; give the CT as it was measured, not '
-        'scaled, shifted or limited to a window.')
+      f'no Hounsfield units of a chest: {note}; give the CT as it was measured, not '
+      'scaled, shifted or limited to a window.'
+    )
   return ct
 
 
@@ -313,9 +333,11 @@ def _nothing(found: discovery.Found) -> str:
     return f'{len(found.niftis)} NIfTI files in one place; give one of them.'
   if known := discovery.other_format(found.sources):
     raise errors.CTReadError(known)
-  return (f'no CT images among {len(found.sources)} file(s); give a folder of DICOM '
-          'CT slices, a DICOMDIR, a zip of them, or a NIfTI file.'
-          + ''.join(f' ({note})' for note in found.notes))
+  return (
+    f'no CT images among {len(found.sources)} file(s); give a folder of DICOM '
+    'CT slices, a DICOMDIR, a zip of them, or a NIfTI file.'
+    + ''.join(f' ({note})' for note in found.notes)
+  )
 
 
 def _require_no_stray(all_series, chosen):
@@ -326,8 +348,9 @@ def _require_no_stray(all_series, chosen):
     series_lib.refuse_broken(series.broken)
     if not series_lib.refusal(series) or len(series.images) == 1:
       raise errors.CTReadError(
-          f'{len(series.images)} image(s) carry no Series Instance UID, beside a '
-          'series that has one; they may be its slices.')
+        f'{len(series.images)} image(s) carry no Series Instance UID, beside a '
+        'series that has one; they may be its slices.'
+      )
 
 
 def _gaps(images, grid) -> tuple[str, ...]:
@@ -337,8 +360,10 @@ def _gaps(images, grid) -> tuple[str, ...]:
   thickest = max(thicknesses, default=step)
   if step <= _GAP * thickest:
     return ()
-  return (f'slices of {thickest:g} mm lie {step:.4g} mm apart: what is between them '
-          'was not imaged, or is missing',)
+  return (
+    f'slices of {thickest:g} mm lie {step:.4g} mm apart: what is between them '
+    'was not imaged, or is missing',
+  )
 
 
 def _units(images, not_hu: str | None) -> tuple[str, ...]:
@@ -355,33 +380,47 @@ def _units(images, not_hu: str | None) -> tuple[str, ...]:
   found = ', '.join(f"'{unit}'" for unit in sorted(units)[:4])
   if units and not_hu:
     raise errors.CTReadError(
-        f'Rescale Type must be HU where the voxels do not look so, found {found}: '
-        f'{not_hu}; export the CT in Hounsfield units.')
+      f'Rescale Type must be HU where the voxels do not look so, found {found}: '
+      f'{not_hu}; export the CT in Hounsfield units.'
+    )
   if not_hu:
     return (f'{not_hu}: is this a chest?',)
   if units - {_UNSPECIFIED}:
-    return (f'Rescale Type is {found}; the voxels look like Hounsfield units and were '
-            'read as such',)
+    return (
+      f'Rescale Type is {found}; the voxels look like Hounsfield units and were '
+      'read as such',
+    )
   return ()
 
 
 def _volume(
-    series, stack: stacking.Stack, notes, patient_key: str | None) -> volume.CTVolume:
+  series, stack: stacking.Stack, notes, patient_key: str | None
+) -> volume.CTVolume:
   hu, changes = load_voxels(stack)
   images = series.images
   oddities = dict.fromkeys(note for image in images for note in image.notes)
   warnings = [
-      *notes, *oddities, *stack.grid.warnings, *_gaps(images, stack.grid), *changes]
+    *notes,
+    *oddities,
+    *stack.grid.warnings,
+    *_gaps(images, stack.grid),
+    *changes,
+  ]
   warnings += _units(images, hounsfield.judge(hu))
   if series.localizers:
     warnings.append(f'{len(series.localizers)} localizer(s) in the series set aside')
   if series.captures:
     warnings.append(
-        f'{len(series.captures)} image(s) of the series that are no slices (screen '
-        'save, dose sheet, other kind of object) set aside')
+      f'{len(series.captures)} image(s) of the series that are no slices (screen '
+      'save, dose sheet, other kind of object) set aside'
+    )
   first = stack.places[0][0]
   return volume.CTVolume(
-      hu=hu, affine=stack.grid.affine,
-      study_uid=min(series.study_uids, default=''), series_uid=series.uid,
-      warnings=tuple(warnings), acquisition_date=first.date,
-      patient_key=patient_key)
+    hu=hu,
+    affine=stack.grid.affine,
+    study_uid=min(series.study_uids, default=''),
+    series_uid=series.uid,
+    warnings=tuple(warnings),
+    acquisition_date=first.date,
+    patient_key=patient_key,
+  )

@@ -19,13 +19,33 @@ from covid_tf.readers import privacy
 _LOCALIZER_WORDS = frozenset(('LOCALIZER', 'SCOUT', 'TOPOGRAM', 'SCANOGRAM'))
 # Brightest or darkest values along rays, and pictures of surfaces: no tissue has
 # these Hounsfield units.
-_RENDERED_WORDS = frozenset((
-    'MIP', 'MINIP', 'MAX', 'MIN', 'MAXIP', 'RENDER', 'RENDERING', 'VRT', 'SSD',
-    'SUBTRACTION'))
+_RENDERED_WORDS = frozenset(
+  (
+    'MIP',
+    'MINIP',
+    'MAX',
+    'MIN',
+    'MAXIP',
+    'RENDER',
+    'RENDERING',
+    'VRT',
+    'SSD',
+    'SUBTRACTION',
+  )
+)
 # Pictures of a screen, dose sheets and the like that writers put among the slices.
-_CAPTURE_WORDS = frozenset((
-    'SCREEN', 'SCREENSAVE', 'SCREENSHOT', 'CAPTURE', 'SNAPSHOT', 'DOSE', 'PROTOCOL',
-    'REPORT'))
+_CAPTURE_WORDS = frozenset(
+  (
+    'SCREEN',
+    'SCREENSAVE',
+    'SCREENSHOT',
+    'CAPTURE',
+    'SNAPSHOT',
+    'DOSE',
+    'PROTOCOL',
+    'REPORT',
+  )
+)
 _DECIMAL = re.compile(r'-?\d{1,9}(\.\d{1,9})?')
 _AXIAL_WITHIN_DEG = 25.0
 _MOST_UNMARKED_LOCALIZERS = 3
@@ -92,20 +112,27 @@ class SeriesSummary:
   image_types: tuple[str, ...] = ()
 
   def __str__(self) -> str:
-    spacing = ('no even spacing' if self.spacing_mm is None else
-               ' x '.join(f'{step:.4g}' for step in self.spacing_mm) + ' mm')
+    spacing = (
+      'no even spacing'
+      if self.spacing_mm is None
+      else ' x '.join(f'{step:.4g}' for step in self.spacing_mm) + ' mm'
+    )
     thickness = '/'.join(f'{value:g}' for value in self.thickness_mm) or '?'
     return (
-        f"series {self.series_uid or '(no UID)'}: {self.slices} "
-        f"{self.modality or '?'} slices, {spacing}, thickness {thickness} mm, "
-        f"kernel {' and '.join(self.kernels) or '?'}"
-        + ''.join(f', number {value:g}' for value in self.numbers[:1])
-        + ''.join(f", '{text}'" for text in self.descriptions[:2])
-        + (f", {'/'.join(f'{value:g}' for value in self.kvp)} kV" if self.kvp else '')
-        + ''.join(f', {text}' for text in self.image_types[:2])
-        + (f", acquisitions {', '.join(self.acquisitions)}"
-           if len(self.acquisitions) > 1 else '')
-        + (f' ({self.refusal})' if self.refusal else ''))
+      f'series {self.series_uid or "(no UID)"}: {self.slices} '
+      f'{self.modality or "?"} slices, {spacing}, thickness {thickness} mm, '
+      f'kernel {" and ".join(self.kernels) or "?"}'
+      + ''.join(f', number {value:g}' for value in self.numbers[:1])
+      + ''.join(f", '{text}'" for text in self.descriptions[:2])
+      + (f', {"/".join(f"{value:g}" for value in self.kvp)} kV' if self.kvp else '')
+      + ''.join(f', {text}' for text in self.image_types[:2])
+      + (
+        f', acquisitions {", ".join(self.acquisitions)}'
+        if len(self.acquisitions) > 1
+        else ''
+      )
+      + (f' ({self.refusal})' if self.refusal else '')
+    )
 
 
 def grouped(images, broken) -> list[Series]:
@@ -126,7 +153,8 @@ def _series(uid, images, broken) -> Series:
   unmarked = _unmarked_localizers(rest)
   kept = _without(rest, unmarked)
   return Series(
-      uid, tuple(kept), tuple(marked + unmarked), tuple(broken), tuple(captures))
+    uid, tuple(kept), tuple(marked + unmarked), tuple(broken), tuple(captures)
+  )
 
 
 def _without(images, others) -> list:
@@ -143,8 +171,11 @@ def _captures(images) -> list:
   marked = [image for image in images if not is_slice(image)]
   slices = _without(images, marked)
   primary = any('SECONDARY' not in image.image_type for image in slices)
-  marked += [image for image in slices if primary and image.plane is None
-             and 'SECONDARY' in image.image_type]
+  marked += [
+    image
+    for image in slices
+    if primary and image.plane is None and 'SECONDARY' in image.image_type
+  ]
   slices = [image for image in _without(images, marked) if image.plane]
   if len(marked) >= len(slices):
     return []
@@ -153,13 +184,13 @@ def _captures(images) -> list:
 
 def is_slice(image) -> bool:
   """Whether nothing in its header says that an image is no CT slice."""
-  return (_is_ct(image) and not image.is_picture
-          and not _has_word(image, _CAPTURE_WORDS))
+  return _is_ct(image) and not image.is_picture and not _has_word(image, _CAPTURE_WORDS)
 
 
 def _is_ct(image) -> bool:
-  return ((not image.sop_class or image.sop_class in elements.CT_SOP_CLASSES)
-          and image.modality in ('CT', ''))
+  return (
+    not image.sop_class or image.sop_class in elements.CT_SOP_CLASSES
+  ) and image.modality in ('CT', '')
 
 
 def _may_be_missing(image, slices) -> bool:
@@ -167,9 +198,14 @@ def _may_be_missing(image, slices) -> bool:
   plane = image.plane
   if plane is None:
     return False
-  if image.pixels and slices[0].pixels and (
+  if (
+    image.pixels
+    and slices[0].pixels
+    and (
       (image.pixels.rows, image.pixels.columns)
-      != (slices[0].pixels.rows, slices[0].pixels.columns)):
+      != (slices[0].pixels.rows, slices[0].pixels.columns)
+    )
+  ):
     return False
   planes = [other.plane for other in slices]
   if not _one_direction([planes[0], plane]):
@@ -189,8 +225,11 @@ def _unmarked_localizers(images) -> list:
   if len(normals) < 3:
     return []
   axial = [image for image in images if image.plane and is_axial(image)]
-  across = [image for image in images if image.plane and abs(
-      image.plane.normal[2]) < math.sqrt(0.5)]
+  across = [
+    image
+    for image in images
+    if image.plane and abs(image.plane.normal[2]) < math.sqrt(0.5)
+  ]
   few = min(_MOST_UNMARKED_LOCALIZERS, len(axial) // 4)
   return across if len(across) <= few else []
 
@@ -205,9 +244,12 @@ def refusal(series: Series) -> str | None:
   images = series.images
   if not images:
     return 'only localizers' if series.localizers else 'only broken files'
-  if not any(image.sop_class in elements.CT_SOP_CLASSES
-             or not image.sop_class and image.modality in ('CT', '')
-             for image in images):
+  if not any(
+    image.sop_class in elements.CT_SOP_CLASSES
+    or not image.sop_class
+    and image.modality in ('CT', '')
+    for image in images
+  ):
     return f'not CT: {"/".join(sorted(set(map(_kind, images))))}'
   good = [image for image in images if image.plane]
   if not good:
@@ -216,15 +258,21 @@ def refusal(series: Series) -> str | None:
     return 'projection or rendering, not single slices'
   axial = [image for image in good if is_axial(image)]
   if not axial:
-    tilt = min(header.angle_deg(image.plane.normal, (0, 0, sign))
-               for image in good for sign in (1, -1))
+    tilt = min(
+      header.angle_deg(image.plane.normal, (0, 0, sign))
+      for image in good
+      for sign in (1, -1)
+    )
     return f'not axial: {tilt:.0f} degrees from it'
   if len(axial) <= _MOST_STRAY_AXIAL and 2 * len(axial) < len(good):
     return f'not axial: {len(good) - len(axial)} of {len(good)} images lie otherwise'
   heights = geometry.heights_mm([image.plane for image in axial])
   if np.ptp(heights) < geometry.SAME_PLACE_MM:
-    return ('a single slice, whose spacing cannot be measured'
-            if len(images) == 1 else 'all slices at one position')
+    return (
+      'a single slice, whose spacing cannot be measured'
+      if len(images) == 1
+      else 'all slices at one position'
+    )
   if all(image.problems for image in images):
     return _problem(images)
   return None
@@ -245,37 +293,42 @@ def differing_patients(images) -> bool:
   """Whether IDs, names or birth dates differ where they are given."""
   studies = {image.study_uid for image in images}
   return privacy.differ(
-      (image.patient for image in images),
-      one_study=len(studies) == 1 and '' not in studies)
+    (image.patient for image in images),
+    one_study=len(studies) == 1 and '' not in studies,
+  )
 
 
 def summary(series: Series) -> SeriesSummary:
   """A series as a list shows it."""
   images = series.images or series.localizers
   return SeriesSummary(
-      series_uid=series.uid,
-      study_uid=min(series.study_uids, default=''),
-      modality='/'.join(sorted({image.modality for image in images} - {''})),
-      slices=len(series.images),
-      spacing_mm=_spacing(series.images),
-      thickness_mm=tuple(sorted(
-          {image.thickness_mm for image in images} - {None})),
-      kernels=tuple(sorted({image.kernel for image in images} - {''})),
-      acquisitions=tuple(sorted({image.acquisition for image in images} - {''})),
-      refusal=refusal(series),
-      numbers=_numbers(images, 'SeriesNumber'),
-      descriptions=tuple(sorted({image.description for image in images} - {''})),
-      kvp=_numbers(images, 'KVP'),
-      image_types=tuple(sorted(
-          {image.marks['ImageType'] for image in images
-           if 'ImageType' in image.marks})))
+    series_uid=series.uid,
+    study_uid=min(series.study_uids, default=''),
+    modality='/'.join(sorted({image.modality for image in images} - {''})),
+    slices=len(series.images),
+    spacing_mm=_spacing(series.images),
+    thickness_mm=tuple(sorted({image.thickness_mm for image in images} - {None})),
+    kernels=tuple(sorted({image.kernel for image in images} - {''})),
+    acquisitions=tuple(sorted({image.acquisition for image in images} - {''})),
+    refusal=refusal(series),
+    numbers=_numbers(images, 'SeriesNumber'),
+    descriptions=tuple(sorted({image.description for image in images} - {''})),
+    kvp=_numbers(images, 'KVP'),
+    image_types=tuple(
+      sorted(
+        {image.marks['ImageType'] for image in images if 'ImageType' in image.marks}
+      )
+    ),
+  )
 
 
 def listing(all_series: list[Series]) -> str:
   """A line for each series."""
   return ''.join(
-      f'\n  {summary(series)}' for series in all_series
-      if series.images or series.localizers)
+    f'\n  {summary(series)}'
+    for series in all_series
+    if series.images or series.localizers
+  )
 
 
 def _numbers(images, keyword: str) -> tuple[float, ...]:
@@ -309,7 +362,7 @@ _SAME_SPACING = 1e-4  # Relative: 0.05 mm over a field of view of 500 mm.
 
 
 def require_one_stack(
-    series: Series, *, ignore_frame_of_reference: bool = False
+  series: Series, *, ignore_frame_of_reference: bool = False
 ) -> tuple[str, ...]:
   """Raises CTReadError for the first thing that makes it no single stack.
 
@@ -329,26 +382,31 @@ def require_one_stack(
   bad = [image for image in images if image.problems]
   if bad:
     raise errors.CTReadError(
-        f'{bad[0].name}: {bad[0].problems[0]} ({len(bad)} of {len(images)} slices).')
+      f'{bad[0].name}: {bad[0].problems[0]} ({len(bad)} of {len(images)} slices).'
+    )
   if reason:
     raise errors.CTReadError(f'no axial CT series: {reason}.')
   _require_same(images, 'study', lambda image: image.study_uid)
   frames = len({image.frame_of_reference for image in images} - {''})
   if frames > 1 and not ignore_frame_of_reference:
     raise errors.CTReadError(
-        f'one frame of reference is required, the slices of this series have {frames}; '
-        'if their positions are known to belong together, ask to ignore it '
-        '(ignore_frame_of_reference=True, --ignore-frame-of-reference).')
+      f'one frame of reference is required, the slices of this series have {frames}; '
+      'if their positions are known to belong together, ask to ignore it '
+      '(ignore_frame_of_reference=True, --ignore-frame-of-reference).'
+    )
   if differing_patients(images):
-    raise errors.CTReadError('one patient is required, the slices of this series '
-                             'belong to several.')
+    raise errors.CTReadError(
+      'one patient is required, the slices of this series belong to several.'
+    )
   _require_one_size(images)
   _require_one_orientation(images)
   _require_one_reconstruction(images)
   if frames < 2:
     return ()
-  return (f'the slices have {frames} Frame of Reference UIDs, ignored as asked: their '
-          'positions were taken as those of one',)
+  return (
+    f'the slices have {frames} Frame of Reference UIDs, ignored as asked: their '
+    'positions were taken as those of one',
+  )
 
 
 def refuse_broken(broken) -> None:
@@ -356,43 +414,51 @@ def refuse_broken(broken) -> None:
   if broken:
     remedy = broken[0].remedy or 'copy the study again'
     raise errors.CTReadError(
-        f'{len(broken)} DICOM file(s) are no complete image, so slices may be '
-        f'missing: {broken[0].name}: {broken[0].reason}; {remedy}, or move the file '
-        'away if it is no slice.')
+      f'{len(broken)} DICOM file(s) are no complete image, so slices may be '
+      f'missing: {broken[0].name}: {broken[0].reason}; {remedy}, or move the file '
+      'away if it is no slice.'
+    )
 
 
 def _require_same(images, what: str, value):
   count = len({value(image) for image in images} - {''})
   if count > 1:
     raise errors.CTReadError(
-        f'one {what} is required, the slices of this series have {count}.')
+      f'one {what} is required, the slices of this series have {count}.'
+    )
 
 
 def _require_one_size(images):
   sizes = collections.Counter(
-      (image.pixels.rows, image.pixels.columns) for image in images)
+    (image.pixels.rows, image.pixels.columns) for image in images
+  )
   if len(sizes) > 1:
-    found = ', '.join(f'{rows} x {columns} ({count} slices)'
-                      for (rows, columns), count in sizes.most_common(4))
+    found = ', '.join(
+      f'{rows} x {columns} ({count} slices)'
+      for (rows, columns), count in sizes.most_common(4)
+    )
     raise errors.CTReadError(f'one image size is required, found {found}.')
   spacings = np.array([image.plane.spacing_mm for image in images])
   if (np.ptp(spacings, axis=0) > _SAME_SPACING * spacings.min(axis=0)).any():
     low, high = spacings.min(), spacings.max()
     raise errors.CTReadError(
-        f'one pixel spacing is required, found {low:.4g} to {high:.4g} mm.')
+      f'one pixel spacing is required, found {low:.4g} to {high:.4g} mm.'
+    )
 
 
 def _require_one_orientation(images):
-  cosines = np.array([
-      image.plane.row_direction + image.plane.column_direction for image in images])
+  cosines = np.array(
+    [image.plane.row_direction + image.plane.column_direction for image in images]
+  )
   usual = np.median(cosines, axis=0)
   off = np.abs(cosines - usual).max(axis=1)
   if off.max() > _SAME_COSINE:
     worst = images[int(np.argmax(off))]
     raise errors.CTReadError(
-        'one orientation is required, '
-        f'{np.count_nonzero(off > _SAME_COSINE)} of {len(images)} slices lie '
-        f'otherwise, the first at z = {worst.plane.position[2]:.2f} mm.')
+      'one orientation is required, '
+      f'{np.count_nonzero(off > _SAME_COSINE)} of {len(images)} slices lie '
+      f'otherwise, the first at z = {worst.plane.position[2]:.2f} mm.'
+    )
   if not all(map(is_axial, images)):
     raise errors.CTReadError('axial slices are required.')
 
@@ -405,8 +471,9 @@ def _require_one_reconstruction(images):
   """
   heights = geometry.heights_mm([image.plane for image in images])
   for what, keyword, value_of in (
-      ('kernel', 'ConvolutionKernel', lambda image: image.kernel),
-      ('slice thickness', 'SliceThickness', lambda image: image.thickness_mm)):
+    ('kernel', 'ConvolutionKernel', lambda image: image.kernel),
+    ('slice thickness', 'SliceThickness', lambda image: image.thickness_mm),
+  ):
     kinds = collections.defaultdict(list)
     for image, height in zip(images, heights):
       if value_of(image):
@@ -414,9 +481,10 @@ def _require_one_reconstruction(images):
     if _interleaved(kinds.values()):
       found = ', '.join(f'{kind} ({len(kinds[kind])} slices)' for kind in sorted(kinds))
       raise errors.CTReadError(
-          f'{len(kinds)} reconstructions in one series, distinguished by {what}: '
-          f'{found}; choose one (--phase {keyword}={min(kinds)}), or export each as a '
-          'series of its own.')
+        f'{len(kinds)} reconstructions in one series, distinguished by {what}: '
+        f'{found}; choose one (--phase {keyword}={min(kinds)}), or export each as a '
+        'series of its own.'
+      )
 
 
 def _interleaved(groups) -> bool:

@@ -70,9 +70,10 @@ def _is_marked(start, marks) -> bool:
     except zlib.error:
       return False
   return any(
-      start[place:place + len(mark)] == mark
-      and size in (int.from_bytes(start[:4], order) for order in ('little', 'big'))
-      for size, place, mark in marks)
+    start[place : place + len(mark)] == mark
+    and size in (int.from_bytes(start[:4], order) for order in ('little', 'big'))
+    for size, place, mark in marks
+  )
 
 
 def leads_nowhere(path: str | os.PathLike) -> bool:
@@ -113,8 +114,9 @@ class ZipSource(_CopyingSource):
         return data
     except Exception:  # zipfile and the decompressors raise many kinds.
       raise errors.CTReadError(
-          f'the zip is damaged at its member {elements.printable(self.name)}; copy '
-          'it again.') from None
+        f'the zip is damaged at its member {elements.printable(self.name)}; copy '
+        'it again.'
+      ) from None
 
 
 def _pass_over(file, count: int) -> None:
@@ -177,18 +179,22 @@ def referenced_files(path: pathlib.Path) -> list[pathlib.Path]:
     with warnings.catch_warnings(action='ignore'):
       directory = pydicom.dcmread(io.BytesIO(path.read_bytes()))
       file_ids = [
-          _components(record) for record in directory.DirectoryRecordSequence
-          if 'ReferencedFileID' in record]
+        _components(record)
+        for record in directory.DirectoryRecordSequence
+        if 'ReferencedFileID' in record
+      ]
   except Exception:  # Any byte may be wrong, and pydicom raises what it meets.
     raise errors.CTReadError(
-        'the DICOMDIR is damaged; give the folder of the images instead.') from None
+      'the DICOMDIR is damaged; give the folder of the images instead.'
+    ) from None
   root = path.parent
   files = [_resolve(root, components) for components in file_ids]
   missing = sum(file is None for file in files)
   if missing:
     raise errors.CTReadError(
-        f'the DICOMDIR lists {len(files)} files and {missing} of them are not '
-        'there; copy the whole disc, or give the folder of the images instead.')
+      f'the DICOMDIR lists {len(files)} files and {missing} of them are not '
+      'there; copy the whole disc, or give the folder of the images instead.'
+    )
   return sorted(set(files))
 
 
@@ -203,8 +209,9 @@ def _resolve(root: pathlib.Path, components) -> pathlib.Path | None:
   for name in components:
     if name in ('', '.', '..') or '/' in name or '\\' in name or '\0' in name:
       raise errors.CTReadError(
-          'the DICOMDIR points outside its own folder; give the folder of the '
-          'images instead.')
+        'the DICOMDIR points outside its own folder; give the folder of the '
+        'images instead.'
+      )
     candidates = (found / name, found / name.lower())
     found = next((file for file in candidates if file.exists()), None)
     if found is None or found.is_symlink() and found.is_dir():

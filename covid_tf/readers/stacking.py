@@ -16,9 +16,15 @@ from covid_tf.readers import images as images_lib
 # Several images at one place: what distinguishes them, and which are to be read.
 
 # Values that grow from image to image: phases are separated at the gaps in them.
-_TIMES = frozenset((
-    'TriggerTime', 'AcquisitionTime', 'AcquisitionDateTime', 'FrameAcquisitionDateTime',
-    'ContentTime'))
+_TIMES = frozenset(
+  (
+    'TriggerTime',
+    'AcquisitionTime',
+    'AcquisitionDateTime',
+    'FrameAcquisitionDateTime',
+    'ContentTime',
+  )
+)
 _CLOCK = re.compile(r'(\d{8})?(\d\d)(\d\d)(\d\d(?:\.\d*)?)')
 _LISTED_VALUES = 8
 _LISTED_WAYS = 4
@@ -44,7 +50,8 @@ class Way:
     more = len(found) - _LISTED_VALUES
     name = 'acquisitions' if self.keyword == 'AcquisitionNumber' else self.keyword
     return f'{name} ' + ', '.join(
-        found[:_LISTED_VALUES] + ([f'and {more} more'] if more > 0 else []))
+      found[:_LISTED_VALUES] + ([f'and {more} more'] if more > 0 else [])
+    )
 
 
 def at_places(images) -> list[list[images_lib.Image]]:
@@ -73,17 +80,26 @@ def described(places) -> str:
   """What distinguishes the images and how one phase is chosen, as text."""
   found = ways(places)
   if not found:
-    return ('nothing in the headers distinguishes them; export each phase or '
-            'reconstruction as a series of its own.')
+    return (
+      'nothing in the headers distinguishes them; export each phase or '
+      'reconstruction as a series of its own.'
+    )
   first = found[0]
   value = first.parts[0][0]
-  shared = ('; they share these positions only, so the phase that you choose decides '
-            'whose image is read there' if _share_few(places) else '')
+  shared = (
+    '; they share these positions only, so the phase that you choose decides '
+    'whose image is read there'
+    if _share_few(places)
+    else ''
+  )
   return (
-      'distinguished by ' + '; or by '.join(map(str, found[:_LISTED_WAYS])) + shared
-      + '; choose one by its number in the first list (phase=1, --phase 1) or by a '
-      f'value (--phase {first.keyword}={value}), or export each phase or '
-      'reconstruction as a series of its own.')
+    'distinguished by '
+    + '; or by '.join(map(str, found[:_LISTED_WAYS]))
+    + shared
+    + '; choose one by its number in the first list (phase=1, --phase 1) or by a '
+    f'value (--phase {first.keyword}={value}), or export each phase or '
+    'reconstruction as a series of its own.'
+  )
 
 
 def require_phase(text: str | None) -> None:
@@ -93,8 +109,9 @@ def require_phase(text: str | None) -> None:
   keyword, _, value = text.partition('=')
   if not value.strip() or _keyword(keyword) is None:
     raise errors.UsageError(
-        f'phase {elements.printable(text)}: a number from 1 or KEYWORD=VALUE is '
-        f'required, with one of the keywords {", ".join(elements.MARKS)}.')
+      f'phase {elements.printable(text)}: a number from 1 or KEYWORD=VALUE is '
+      f'required, with one of the keywords {", ".join(elements.MARKS)}.'
+    )
 
 
 def chosen(images, text: str | None):
@@ -115,30 +132,41 @@ def chosen(images, text: str | None):
     return tuple(images), ()
   places = at_places(images)
   keyword, value, part = (
-      _by_number(places, int(text)) if text.isdecimal()
-      else _by_value(places, images, *text.split('=', 1)))
+    _by_number(places, int(text))
+    if text.isdecimal()
+    else _by_value(places, images, *text.split('=', 1))
+  )
   name = f'{keyword}={value}'
   if not _share_few(places):
-    return part, (f'{len(part)} of {len(images)} images of the series were read, those '
-                  f'of the phase {name} as asked',)
+    return part, (
+      f'{len(part)} of {len(images)} images of the series were read, those '
+      f'of the phase {name} as asked',
+    )
   kept = set(map(id, part))
-  result = [image for place in places for image in place
-            if id(image) in kept or not any(id(other) in kept for other in place)]
+  result = [
+    image
+    for place in places
+    for image in place
+    if id(image) in kept or not any(id(other) in kept for other in place)
+  ]
   return tuple(result), (
-      f'at {len(images) - len(result)} position(s) that acquisitions share, the image '
-      f'of {name} was read as asked',)
+    f'at {len(images) - len(result)} position(s) that acquisitions share, the image '
+    f'of {name} was read as asked',
+  )
 
 
 def _by_number(places, number: int):
   found = ways(places)
   if not found:
     raise errors.CTReadError(
-        f'phase {number} of this series was asked for, but nothing in its headers '
-        'distinguishes phases; leave the phase out.')
+      f'phase {number} of this series was asked for, but nothing in its headers '
+      'distinguishes phases; leave the phase out.'
+    )
   parts = found[0].parts
   if number > len(parts):
     raise errors.CTReadError(
-        f'phase {number} was asked for, but there are {len(parts)}: {found[0]}.')
+      f'phase {number} was asked for, but there are {len(parts)}: {found[0]}.'
+    )
   return found[0].keyword, *parts[number - 1]
 
 
@@ -151,14 +179,21 @@ def _by_value(places, images, keyword: str, wanted: str):
       return keyword, value, part
   found = str(Way(keyword, parts)) if parts else f'no {keyword}'
   raise errors.CTReadError(
-      f'phase {keyword}={elements.printable(wanted)} was asked for, found {found}'
-      + ''.join(f'; or {other}' for other in ways(places)[:_LISTED_WAYS]
-                if other.keyword != keyword) + '.')
+    f'phase {keyword}={elements.printable(wanted)} was asked for, found {found}'
+    + ''.join(
+      f'; or {other}'
+      for other in ways(places)[:_LISTED_WAYS]
+      if other.keyword != keyword
+    )
+    + '.'
+  )
 
 
 def _keyword(text: str) -> str | None:
-  return next((keyword for keyword in elements.MARKS
-               if keyword.lower() == text.strip().lower()), None)
+  return next(
+    (keyword for keyword in elements.MARKS if keyword.lower() == text.strip().lower()),
+    None,
+  )
 
 
 def _same(value: str, wanted: str) -> bool:
@@ -180,8 +215,9 @@ def _way(places, keyword: str) -> Way | None:
     return None
   most = max(map(len, places), default=0)
   parts = _parts(images, keyword)
-  place_of = {id(image): number for number, place in enumerate(places)
-              for image in place}
+  place_of = {
+    id(image): number for number, place in enumerate(places) for image in place
+  }
   if _tells_apart(parts, place_of, most):
     return Way(keyword, parts)
   if keyword in _TIMES:
@@ -196,8 +232,9 @@ def _parts(images, keyword: str):
   for image in images:
     if keyword in image.marks:
       by_value[image.marks[keyword]].append(image)
-  return tuple((value, tuple(by_value[value]))
-               for value in sorted(by_value, key=_order(by_value)))
+  return tuple(
+    (value, tuple(by_value[value])) for value in sorted(by_value, key=_order(by_value))
+  )
 
 
 def _order(values) -> Callable:
@@ -210,8 +247,9 @@ def _order(values) -> Callable:
 def _tells_apart(parts, place_of, most: int) -> bool:
   if len(parts) < 2 or len(parts) != most and min(len(part) for _, part in parts) < 2:
     return False
-  return all(len({place_of[id(image)] for image in part}) == len(part)
-             for _, part in parts)
+  return all(
+    len({place_of[id(image)] for image in part}) == len(part) for _, part in parts
+  )
 
 
 def _by_gaps(images, keyword: str, count: int):
@@ -221,10 +259,11 @@ def _by_gaps(images, keyword: str, count: int):
     return ()
   order = np.argsort(times, kind='stable')
   gaps = np.diff(np.array(times)[order])
-  cuts = np.sort(np.argsort(-gaps, kind='stable')[:count - 1]) + 1
+  cuts = np.sort(np.argsort(-gaps, kind='stable')[: count - 1]) + 1
   return tuple(
-      (images[part[0]].marks[keyword], tuple(images[index] for index in part))
-      for part in np.split(order, cuts))
+    (images[part[0]].marks[keyword], tuple(images[index] for index in part))
+    for part in np.split(order, cuts)
+  )
 
 
 def _seconds(keyword: str, text: str) -> float | None:
@@ -291,9 +330,10 @@ def conflict(stacked: Stack, place) -> errors.CTReadError:
   if rounded := _rounded(stacked, several):
     return errors.CTReadError(rounded)
   return errors.CTReadError(
-      f'{several} of {len(stacked.places)} slice positions hold different images '
-      f'(first at z = {place[0].plane.position[2]:.2f} mm): '
-      f'{described(stacked.places)}')
+    f'{several} of {len(stacked.places)} slice positions hold different images '
+    f'(first at z = {place[0].plane.position[2]:.2f} mm): '
+    f'{described(stacked.places)}'
+  )
 
 
 def _rounded(stacked: Stack, several: int) -> str | None:
@@ -303,16 +343,18 @@ def _rounded(stacked: Stack, several: int) -> str | None:
   """
   if several < _SURELY_ROUNDED or several == len(stacked.places):
     return None
-  return geometry.rounding(np.array([
-      image.plane.position for place in stacked.places for image in place]))
+  return geometry.rounding(
+    np.array([image.plane.position for place in stacked.places for image in place])
+  )
 
 
 def _require_one_place(place):
   positions = np.array([image.plane.position for image in place])
   if np.ptp(positions, axis=0).max() > 2 * geometry.SAME_PLACE_MM:
     raise errors.CTReadError(
-        f'{len(place)} images at z = {positions[0, 2]:.2f} mm lie beside each other '
-        'in their plane; one image a position is required.')
+      f'{len(place)} images at z = {positions[0, 2]:.2f} mm lie beside each other '
+      'in their plane; one image a position is required.'
+    )
 
 
 def _require_distinct_uids(places):
@@ -322,6 +364,7 @@ def _require_distinct_uids(places):
       key = (image.image_uid, image.frame)
       if image.image_uid and seen.setdefault(key, place) is not place:
         raise errors.CTReadError(
-            f'the SOP Instance UID {image.image_uid} stands in images at '
-            f'z = {seen[key][0].plane.position[2]:.2f} and '
-            f'{image.plane.position[2]:.2f} mm; each image needs its own.')
+          f'the SOP Instance UID {image.image_uid} stands in images at '
+          f'z = {seen[key][0].plane.position[2]:.2f} and '
+          f'{image.plane.position[2]:.2f} mm; each image needs its own.'
+        )

@@ -18,9 +18,10 @@ _COVERED_MARGIN_MM = 30  # Shown above and below what is lung or positive.
 _GOOD_PART = 0.35  # Of the largest lung area: a coronal plane has to show lungs.
 _HEAT_COLUMNS = 72  # Enough: the fine scale has 28 columns.
 _VIEWS = (  # Title, degrees turned, letters at the left and right of the picture.
-    ('From the front', 0, 'R', 'L'),
-    ("From the patient's right", 90, 'P', 'A'),
-    ("From the patient's left", -90, 'A', 'P'))
+  ('From the front', 0, 'R', 'L'),
+  ("From the patient's right", 90, 'P', 'A'),
+  ("From the patient's left", -90, 'A', 'P'),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +62,7 @@ class CasePictures:
     heat_place: (x, y, width, height) of a slice's map in its picture, in mm.
   """
 
-  def __init__(
-      self, volume: volume_lib.CTVolume, result: results.CaseResult):
+  def __init__(self, volume: volume_lib.CTVolume, result: results.CaseResult):
     """Chooses what is shown.
 
     Args:
@@ -74,21 +74,23 @@ class CasePictures:
     """
     if volume.shape != result.shape or not np.allclose(volume.affine, result.affine):
       raise ValueError(
-          'volume and result must share one grid, found '
-          f'{volume.shape} and {result.shape}.')
+        'volume and result must share one grid, found '
+        f'{volume.shape} and {result.shape}.'
+      )
     self._volume, self._result = volume, result
     shown = _shown(result)
     self.axial = pictures.plane_view(volume.affine, volume.shape, 'axial', shown)
-    self.coronal = pictures.plane_view(
-        volume.affine, volume.shape, 'coronal', shown)
+    self.coronal = pictures.plane_view(volume.affine, volume.shape, 'coronal', shown)
     if self.axial.fixed_axis != 0:
       raise ValueError('slices nearest to axial are required.')
     box = result.lung_box
     self._map_view = pictures.plane_view(
-        volume.affine, volume.shape, 'axial', (slice(None), box.rows, box.columns))
+      volume.affine, volume.shape, 'axial', (slice(None), box.rows, box.columns)
+    )
     self.heat_place = self._heat_place()
     self._map_number = {
-        index: number for number, index in enumerate(result.localization.slices)}
+      index: number for number, index in enumerate(result.localization.slices)
+    }
 
   def slice_picture(self, index: int, columns: int, quality: int = 70) -> Picture:
     """One slice, at most `columns` pixels wide."""
@@ -97,15 +99,21 @@ class CasePictures:
     heat = counted = ''
     if number is not None:
       plane = np.zeros(result.shape[1:], np.float32)
-      plane[result.lung_box.rows, result.lung_box.columns] = (
-          result.localization.maps[number])
+      plane[result.lung_box.rows, result.lung_box.columns] = result.localization.maps[
+        number
+      ]
       heat = self._heat(self._map_view, plane, _HEAT_COLUMNS)
       counted = self._outline(view, plane > result.thresholds.map)
     return Picture(
-        pictures.grey_uri(
-            pictures.lung_window(view.picture(self._volume.hu[index])),
-            _size(view, columns), quality),
-        heat, self._outline(view, result.lung_mask[index]), counted)
+      pictures.grey_uri(
+        pictures.lung_window(view.picture(self._volume.hu[index])),
+        _size(view, columns),
+        quality,
+      ),
+      heat,
+      self._outline(view, result.lung_mask[index]),
+      counted,
+    )
 
   def coronal_row(self) -> tuple[int, bool]:
     """The row whose coronal plane holds most, and whether it holds score.
@@ -118,7 +126,8 @@ class CasePictures:
     counted = np.zeros(result.shape[1])
     for map_ in result.localization.maps:
       counted[result.lung_box.rows] += np.where(
-          map_ > result.thresholds.map, map_, 0).sum(axis=1)
+        map_ > result.thresholds.map, map_, 0
+      ).sum(axis=1)
     counted[lung < _GOOD_PART * lung.max()] = 0
     if counted.any():
       return int(counted.argmax()), True
@@ -133,19 +142,22 @@ class CasePictures:
         plane[index, result.lung_box.columns] = map_[row - result.lung_box.row0]
     grey = pictures.lung_window(view.picture(self._volume.hu[:, row]))
     return Picture(
-        pictures.grey_uri(grey, _size(view, columns), quality),
-        self._heat(view, plane, 2 * _HEAT_COLUMNS) if plane.any() else '',
-        self._outline(view, result.lung_mask[:, row]),
-        self._outline(view, plane > result.thresholds.map))
+      pictures.grey_uri(grey, _size(view, columns), quality),
+      self._heat(view, plane, 2 * _HEAT_COLUMNS) if plane.any() else '',
+      self._outline(view, result.lung_mask[:, row]),
+      self._outline(view, plane > result.thresholds.map),
+    )
 
   def renderings(self) -> tuple[Rendering, ...]:
     """The map in the lungs, from three sides."""
     scene = rendering.lung_scene(
-        self._result.lung_mask, self._result.localization, self._result.affine)
+      self._result.lung_mask, self._result.localization, self._result.affine
+    )
     pictures_ = [rendering.render(scene, turn) for _, turn, _, _ in _VIEWS]
     return tuple(
-        Rendering(title, pictures.rgba_uri(picture), *picture.shape[:2], left, right)
-        for (title, _, left, right), picture in zip(_VIEWS, pictures_))
+      Rendering(title, pictures.rgba_uri(picture), *picture.shape[:2], left, right)
+      for (title, _, left, right), picture in zip(_VIEWS, pictures_)
+    )
 
   def position_mm(self, index: int) -> float:
     """Place of a slice along the normal to the head, in LPS millimetres."""
@@ -159,8 +171,9 @@ class CasePictures:
     """Where the lung box lies in the axial picture."""
     corner = []
     for shown, boxed in (
-        (self.axial.across, self._map_view.across),
-        (self.axial.down, self._map_view.down)):
+      (self.axial.across, self._map_view.across),
+      (self.axial.down, self._map_view.down),
+    ):
       first = boxed.stop - 1 if boxed.reversed else boxed.start
       corner.append(shown.place_mm(first) - 0.5 * shown.step_mm)
     height, width = self._map_view.size_mm
@@ -185,7 +198,8 @@ def _shown(result: results.CaseResult) -> tuple[slice, slice, slice]:
   margins_mm = (_COVERED_MARGIN_MM, _MARGIN_MM, _MARGIN_MM)
   shown = []
   for (start, stop), margin, step, length in zip(
-      ends, margins_mm, result.spacing_mm, result.shape):
+    ends, margins_mm, result.spacing_mm, result.shape
+  ):
     more = int(np.ceil(margin / step))
     shown.append(slice(max(0, int(start) - more), min(length, int(stop) + more)))
   return tuple(shown)
@@ -228,8 +242,8 @@ class ViewedSlice:
 
 
 def viewed_slices(
-    maker: CasePictures, result: results.CaseResult,
-    first: int) -> tuple[ViewedSlice, ...]:
+  maker: CasePictures, result: results.CaseResult, first: int
+) -> tuple[ViewedSlice, ...]:
   """The slices to scroll through, from the head down.
 
   Args:
@@ -241,19 +255,29 @@ def viewed_slices(
   columns = _affordable_columns(maker, indices)
   # Threads: compression and resizing, most of the work, leave the interpreter free.
   with futures.ThreadPoolExecutor() as pool:
-    return tuple(pool.map(
-        lambda index: viewed_slice(maker, result, index, columns, _QUALITY), indices))
+    return tuple(
+      pool.map(
+        lambda index: viewed_slice(maker, result, index, columns, _QUALITY), indices
+      )
+    )
 
 
 def viewed_slice(
-    maker: CasePictures, result: results.CaseResult, index: int,
-    columns: int, quality: int) -> ViewedSlice:
+  maker: CasePictures,
+  result: results.CaseResult,
+  index: int,
+  columns: int,
+  quality: int,
+) -> ViewedSlice:
   """One slice with its numbers."""
   return ViewedSlice(
-      index, maker.slice_picture(index, columns, quality),
-      float(result.slice_probability[index]),
-      float(result.corona_score_by_slice_cm3[index]),
-      maker.position_mm(index), maker.coronal.down.place_mm(index))
+    index,
+    maker.slice_picture(index, columns, quality),
+    float(result.slice_probability[index]),
+    float(result.corona_score_by_slice_cm3[index]),
+    maker.position_mm(index),
+    maker.coronal.down.place_mm(index),
+  )
 
 
 def _chosen(down, first) -> Sequence[int]:
@@ -268,8 +292,10 @@ def _affordable_columns(maker, indices) -> int:
   """The image width at which all slices fit the budget, judged by a few of them."""
   widest, narrowest = _COLUMNS
   sampled = np.linspace(0, len(indices) - 1, _SAMPLES).astype(int)
-  sizes = [len(maker.slice_picture(indices[number], widest, _QUALITY).grey_uri)
-           for number in sampled]
+  sizes = [
+    len(maker.slice_picture(indices[number], widest, _QUALITY).grey_uri)
+    for number in sampled
+  ]
   # Bytes grow a little slower than the area: judged so, the budget is kept.
   share = _BUDGET_BYTES / (np.mean(sizes) * len(indices))
   columns = widest * min(1.0, share) ** 0.5

@@ -19,8 +19,12 @@ _APART_MM = 5.0  # Of thin slices, six neighbours would show one place six times
 _START_COLUMNS, _START_QUALITY = 720, 75  # Of the slice and plane shown first.
 _THUMB_COLUMNS, _THUMB_QUALITY = 256, 60
 _REGIONS = (
-    ('right', 'Right lung'), ('left', 'Left lung'), ('apical', 'Apical third'),
-    ('middle', 'Middle third'), ('basal', 'Basal third'))
+  ('right', 'Right lung'),
+  ('left', 'Left lung'),
+  ('apical', 'Apical third'),
+  ('middle', 'Middle third'),
+  ('basal', 'Basal third'),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +40,12 @@ class StripBar:
 
 
 def write_report(
-    path: str | os.PathLike, result: results.CaseResult,
-    volume: volume_lib.CTVolume, *, demo_models: bool = False) -> None:
+  path: str | os.PathLike,
+  result: results.CaseResult,
+  volume: volume_lib.CTVolume,
+  *,
+  demo_models: bool = False,
+) -> None:
   """Writes a case's report: one file, no outside references, no patient identifiers.
 
   Args:
@@ -54,34 +62,49 @@ def write_report(
 
 
 def report_html(
-    result: results.CaseResult, volume: volume_lib.CTVolume, *,
-    demo_models: bool = False) -> bytes:
+  result: results.CaseResult, volume: volume_lib.CTVolume, *, demo_models: bool = False
+) -> bytes:
   """The page of `write_report`, as UTF-8."""
   maker = case_pictures.CasePictures(volume, result)
   ranked = _most_affected(result)
   first = ranked[0] if ranked else _widest_lung(result)
   start = case_pictures.viewed_slice(
-      maker, result, first, _START_COLUMNS, _START_QUALITY)
+    maker, result, first, _START_COLUMNS, _START_QUALITY
+  )
   slices = case_pictures.viewed_slices(maker, result, first)
   coronal_row, holds_score = maker.coronal_row()
-  regions = [(title, result.corona_score_by_region_cm3[name])
-             for name, title in _REGIONS]
+  regions = [
+    (title, result.corona_score_by_region_cm3[name]) for name, title in _REGIONS
+  ]
   return pages.render(
-      FILE_NAME, result=result, maker=maker, demo_models=demo_models, start=start,
-      coronal=maker.coronal_picture(coronal_row, _START_COLUMNS),
-      coronal_holds_score=holds_score,
-      strip=_strip(maker, result), slices=slices,
-      most_cm3=float(result.corona_score_by_slice_cm3.max()) or 1.0,
-      slice_data=[_viewer_entry(start if viewed.index == first else viewed, first,
-                                result.shape[0]) for viewed in slices],
-      renderings=maker.renderings(), regions=regions,
-      most_region_cm3=max(value for _, value in regions) or 1.0,
-      thumbs=[case_pictures.viewed_slice(
-          maker, result, index, _THUMB_COLUMNS, _THUMB_QUALITY) for index in ranked],
-      apart_mm=_APART_MM, gradient=pictures.css_gradient(), window=pictures.WINDOW_HU,
-      methods=pages.methods(result, demo_models),
-      provenance=pages.provenance(result, pictures.WINDOW_HU, demo_models),
-      coded=_coded(result))
+    FILE_NAME,
+    result=result,
+    maker=maker,
+    demo_models=demo_models,
+    start=start,
+    coronal=maker.coronal_picture(coronal_row, _START_COLUMNS),
+    coronal_holds_score=holds_score,
+    strip=_strip(maker, result),
+    slices=slices,
+    most_cm3=float(result.corona_score_by_slice_cm3.max()) or 1.0,
+    slice_data=[
+      _viewer_entry(start if viewed.index == first else viewed, first, result.shape[0])
+      for viewed in slices
+    ],
+    renderings=maker.renderings(),
+    regions=regions,
+    most_region_cm3=max(value for _, value in regions) or 1.0,
+    thumbs=[
+      case_pictures.viewed_slice(maker, result, index, _THUMB_COLUMNS, _THUMB_QUALITY)
+      for index in ranked
+    ],
+    apart_mm=_APART_MM,
+    gradient=pictures.css_gradient(),
+    window=pictures.WINDOW_HU,
+    methods=pages.methods(result, demo_models),
+    provenance=pages.provenance(result, pictures.WINDOW_HU, demo_models),
+    coded=_coded(result),
+  )
 
 
 def _most_affected(result) -> list[int]:
@@ -105,23 +128,33 @@ def _strip(maker, result) -> list[StripBar]:
   down = maker.coronal.down
   positive = set(result.positive_slices)
   return [
-      StripBar(
-          index, float(result.slice_probability[index]),
-          float(result.corona_score_by_slice_cm3[index]), index in positive,
-          down.place_mm(index) - 0.46 * down.step_mm, 0.92 * down.step_mm)
-      for index in range(down.start, down.stop)]
+    StripBar(
+      index,
+      float(result.slice_probability[index]),
+      float(result.corona_score_by_slice_cm3[index]),
+      index in positive,
+      down.place_mm(index) - 0.46 * down.step_mm,
+      0.92 * down.step_mm,
+    )
+    for index in range(down.start, down.stop)
+  ]
 
 
 def _viewer_entry(viewed, first, slice_count) -> dict:
   return {
-      'grey': viewed.picture.grey_uri, 'heat': viewed.picture.heat_uri,
-      'lungs': viewed.picture.lung_path, 'counted': viewed.picture.counted_path,
-      'title': pages.slice_title(viewed, slice_count),
-      'caption': pages.slice_caption(viewed),
-      'place': round(viewed.place_mm, 2), 'start': viewed.index == first}
+    'grey': viewed.picture.grey_uri,
+    'heat': viewed.picture.heat_uri,
+    'lungs': viewed.picture.lung_path,
+    'counted': viewed.picture.counted_path,
+    'title': pages.slice_title(viewed, slice_count),
+    'caption': pages.slice_caption(viewed),
+    'place': round(viewed.place_mm, 2),
+    'start': viewed.index == first,
+  }
 
 
 def _coded(result) -> set[str]:
   """Rows of the provenance that are set as code: long identifiers."""
   return {'Study UID', 'Series UID'} | {
-      f'Card of {model.name}, SHA-256' for model in result.models}
+    f'Card of {model.name}, SHA-256' for model in result.models
+  }

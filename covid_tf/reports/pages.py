@@ -8,8 +8,9 @@ from covid_tf.reports import case_pictures
 # Numbers and sentences of the reports.
 
 PAPER = (
-    'Gozes O, Frid-Adar M, Sagie N, Zhang H, Ji W, Greenspan H. Coronavirus Detection '
-    'and Analysis on Chest CT with Deep Learning. 2020')
+  'Gozes O, Frid-Adar M, Sagie N, Zhang H, Ji W, Greenspan H. Coronavirus Detection '
+  'and Analysis on Chest CT with Deep Learning. 2020'
+)
 
 _CHANGE_UNITS = {'%': 'points'}
 
@@ -44,8 +45,9 @@ def slice_title(viewed: case_pictures.ViewedSlice, slice_count: int) -> str:
 def slice_caption(viewed: case_pictures.ViewedSlice) -> str:
   """The models' answers to a slice."""
   return (
-      f'Position {signed(viewed.position_mm)} mm, COVID-19 probability '
-      f'{viewed.probability:.2f}, {cm3(viewed.score_cm3)} cm³ of the score')
+    f'Position {signed(viewed.position_mm)} mm, COVID-19 probability '
+    f'{viewed.probability:.2f}, {cm3(viewed.score_cm3)} cm³ of the score'
+  )
 
 
 def measured(value: float, unit: str) -> str:
@@ -59,59 +61,80 @@ def change(difference: float, relative: float | None, unit: str) -> str:
     return 'no change'
   sign = '+' if difference > 0 else '\N{MINUS SIGN}'
   in_words = f'{sign}{measured(abs(difference), unit)} {_CHANGE_UNITS.get(unit, unit)}'
-  return in_words if relative is None else (
-      f'{in_words} ({sign}{abs(relative):.0%})'.replace('%)', ' %)'))
+  return (
+    in_words
+    if relative is None
+    else (f'{in_words} ({sign}{abs(relative):.0%})'.replace('%)', ' %)'))
+  )
 
 
 def methods(result: results.CaseResult, demo_models: bool = False) -> str:
   """A paragraph for a paper's methods section, true of this result."""
   thresholds = result.thresholds
-  models = ' and '.join(
+  models = (
+    ' and '.join(
       f'{model.name} version {model.version} (card SHA-256 {model.card_sha256[:12]})'
-      for model in result.models) or 'models without identity'
-  case = '' if thresholds.case_corona_score_cm3 is None else (
-      ' A case was called detected above '
-      f'{cm3(thresholds.case_corona_score_cm3)} cm³.')
+      for model in result.models
+    )
+    or 'models without identity'
+  )
+  case = (
+    ''
+    if thresholds.case_corona_score_cm3 is None
+    else (
+      f' A case was called detected above {cm3(thresholds.case_corona_score_cm3)} cm³.'
+    )
+  )
   demo = ' The models were demonstration models trained on phantoms.' * demo_models
   return (
-      f'The Corona score (Eq. 1 of {PAPER}) was computed with {result.software}, using '
-      f'{models}.{demo} Lungs were segmented slice by slice and the largest lung box '
-      'of the case was given to the slice classifier. For slices with a COVID-19 '
-      f'probability above {thresholds.slice_probability:g}, Grad-CAM maps at 28 × 28 '
-      'and 14 × 14 were multiplied to one localization map; the score is the sum of '
-      f'map values above {thresholds.map:g} times the voxel volume '
-      f'({result.voxel_volume_mm3:.3f} mm³, from slice positions and pixel spacing). '
-      'The involved fraction is the share of segmented lung voxels above the same map '
-      f'threshold.{case}')
+    f'The Corona score (Eq. 1 of {PAPER}) was computed with {result.software}, using '
+    f'{models}.{demo} Lungs were segmented slice by slice and the largest lung box '
+    'of the case was given to the slice classifier. For slices with a COVID-19 '
+    f'probability above {thresholds.slice_probability:g}, Grad-CAM maps at 28 × 28 '
+    'and 14 × 14 were multiplied to one localization map; the score is the sum of '
+    f'map values above {thresholds.map:g} times the voxel volume '
+    f'({result.voxel_volume_mm3:.3f} mm³, from slice positions and pixel spacing). '
+    'The involved fraction is the share of segmented lung voxels above the same map '
+    f'threshold.{case}'
+  )
 
 
 def provenance(
-    result: results.CaseResult, window_hu: tuple[int, int],
-    demo_models: bool) -> tuple[tuple[str, str], ...]:
+  result: results.CaseResult, window_hu: tuple[int, int], demo_models: bool
+) -> tuple[tuple[str, str], ...]:
   """Name and value of everything that a result depends on."""
   thresholds = result.thresholds
   spacing = ' × '.join(f'{step:.3f}' for step in result.spacing_mm)
   rows = [('Software', result.software)]
   for model in result.models:
-    rows.append((f'Model {model.name}', f'version {model.version}'
-                 + ', demo weights trained on phantoms' * demo_models))
+    rows.append(
+      (
+        f'Model {model.name}',
+        f'version {model.version}' + ', demo weights trained on phantoms' * demo_models,
+      )
+    )
     if 'window_hu' in model.card:
       rows.append((f'Window of {model.name}', _window(model.card['window_hu'])))
     rows.append((f'Card of {model.name}, SHA-256', model.card_sha256))
   rows += [
-      ('Slice threshold', f'probability > {thresholds.slice_probability:g}'),
-      ('Map threshold', f'map > {thresholds.map:g}'),
-      ('Case threshold', 'none' if thresholds.case_corona_score_cm3 is None else
-       f'score > {cm3(thresholds.case_corona_score_cm3)} cm³'),
-      ('Study UID', result.study_uid or 'none'),
-      ('Series UID', result.series_uid or 'none'),
-      ('Acquired', result.acquisition_date or 'not stated'),
-      ('Grid', ' × '.join(map(str, result.shape)) + ' (slices, rows, columns)'),
-      ('Spacing', f'{spacing} mm (slice, row, column)'),
-      ('Voxel volume', f'{result.voxel_volume_mm3:.4f} mm³'),
-      ('Lung box', '{0}:{2} rows, {1}:{3} columns'.format(*result.lung_box.as_list())),
-      ('Lung outside the box', f'{percent(result.lung_outside_box_fraction)} %'),
-      ('Window of the pictures', _window(window_hu))]
+    ('Slice threshold', f'probability > {thresholds.slice_probability:g}'),
+    ('Map threshold', f'map > {thresholds.map:g}'),
+    (
+      'Case threshold',
+      'none'
+      if thresholds.case_corona_score_cm3 is None
+      else f'score > {cm3(thresholds.case_corona_score_cm3)} cm³',
+    ),
+    ('Study UID', result.study_uid or 'none'),
+    ('Series UID', result.series_uid or 'none'),
+    ('Acquired', result.acquisition_date or 'not stated'),
+    ('Grid', ' × '.join(map(str, result.shape)) + ' (slices, rows, columns)'),
+    ('Spacing', f'{spacing} mm (slice, row, column)'),
+    ('Voxel volume', f'{result.voxel_volume_mm3:.4f} mm³'),
+    ('Lung box', '{0}:{2} rows, {1}:{3} columns'.format(*result.lung_box.as_list())),
+    ('Lung outside the box', f'{percent(result.lung_outside_box_fraction)} %'),
+    ('Window of the pictures', _window(window_hu)),
+  ]
   return tuple(rows)
 
 
@@ -129,12 +152,12 @@ def _short(value) -> str:
 # Templates to self-contained HTML pages; whatever comes from a result is escaped.
 
 _FILTERS = {
-    'cm3': cm3,
-    'percent': percent,
-    'mm': millimetres,
-    'signed': signed,
-    'slice_title': slice_title,
-    'slice_caption': slice_caption,
+  'cm3': cm3,
+  'percent': percent,
+  'mm': millimetres,
+  'signed': signed,
+  'slice_title': slice_title,
+  'slice_caption': slice_caption,
 }
 
 
@@ -149,7 +172,11 @@ def render(template: str, **values) -> bytes:
     UTF-8.
   """
   environment = jinja2.Environment(
-      loader=jinja2.PackageLoader('covid_tf.reports'), autoescape=True,
-      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader=jinja2.PackageLoader('covid_tf.reports'),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
   environment.filters |= _FILTERS
   return environment.get_template(template).render(**values).encode()

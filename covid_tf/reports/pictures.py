@@ -51,8 +51,7 @@ def grey_uri(picture: np.ndarray, size: tuple[int, int], quality: int) -> str:
   return _uri(image, 'webp', quality=quality, method=2)
 
 
-def heat_uri(
-    picture: np.ndarray, step_mm: tuple[float, float], columns: int) -> str:
+def heat_uri(picture: np.ndarray, step_mm: tuple[float, float], columns: int) -> str:
   """Data URI of a map in [0, 1] as colour with transparency.
 
   Pixels of the image are about square in millimetres, whatever those of the picture
@@ -65,8 +64,9 @@ def heat_uri(
   """
   pixel_mm = picture.shape[1] * step_mm[1] / columns
   zoom = (step / pixel_mm for step in step_mm)
-  image = with_peaks(picture, tuple(
-      factor if factor < 1 else round(factor) for factor in zoom))
+  image = with_peaks(
+    picture, tuple(factor if factor < 1 else round(factor) for factor in zoom)
+  )
   levels = np.rint(np.clip(image, 0, 1) * (_LEVELS - 1)).astype(np.uint8)
   image = Image.fromarray(levels)
   palette = heat_colours(np.linspace(0, 1, _LEVELS))
@@ -113,7 +113,8 @@ def heat_colours(values: np.ndarray) -> np.ndarray:
 def _heat_table() -> np.ndarray:
   values = np.linspace(0, 1, 256)
   colours = matplotlib.colormaps[COLOUR_MAP](
-      _FIRST_COLOUR + (1 - _FIRST_COLOUR) * values)
+    _FIRST_COLOUR + (1 - _FIRST_COLOUR) * values
+  )
   rise = (values - _FAINTEST) / (1 - _FAINTEST)
   opacity = _OPACITY[0] + (_OPACITY[1] - _OPACITY[0]) * rise
   colours[:, 3] = np.where(rise > 0, opacity, 0)
@@ -160,16 +161,23 @@ def _at_outline_pixels(mask, step_mm):
   Smaller pixels are averaged in blocks, larger ones interpolated.
   """
   blocks = [
-      max(1, min(round(_OUTLINE_PIXEL_MM / step), length))
-      for step, length in zip(step_mm, mask.shape)]
+    max(1, min(round(_OUTLINE_PIXEL_MM / step), length))
+    for step, length in zip(step_mm, mask.shape)
+  ]
   repeats = [max(1, round(step / _OUTLINE_PIXEL_MM)) for step in step_mm]
   image = Image.fromarray(np.ascontiguousarray(mask, np.float32)).reduce(
-      (blocks[1], blocks[0]))
+    (blocks[1], blocks[0])
+  )
   touched = np.asarray(image) > 0
   rows, columns = np.multiply(touched.shape, repeats).tolist()
   share = np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))
-  return share, np.kron(touched, np.ones(repeats, bool)), tuple(
-      step * block / repeat for step, block, repeat in zip(step_mm, blocks, repeats))
+  return (
+    share,
+    np.kron(touched, np.ones(repeats, bool)),
+    tuple(
+      step * block / repeat for step, block, repeat in zip(step_mm, blocks, repeats)
+    ),
+  )
 
 
 def _path(points: np.ndarray) -> str:
@@ -270,8 +278,11 @@ class PlaneView:
 
 
 def plane_view(
-    affine: np.ndarray, shape: tuple[int, int, int], looked_along: str,
-    shown: tuple[slice, slice, slice] = (slice(None),) * 3) -> PlaneView:
+  affine: np.ndarray,
+  shape: tuple[int, int, int],
+  looked_along: str,
+  shown: tuple[slice, slice, slice] = (slice(None),) * 3,
+) -> PlaneView:
   """The view of a volume along one direction of the patient.
 
   Args:
@@ -290,15 +301,24 @@ def plane_view(
   axis_of = {int(axis): number for number, axis in enumerate(world)}
   sides = {}
   for name, world_axis, direction in (
-      ('down', down_world, down_direction), ('across', across_world, 1)):
+    ('down', down_world, down_direction),
+    ('across', across_world, 1),
+  ):
     axis = axis_of[world_axis]
     start, stop, _ = shown[axis].indices(shape[axis])
     sides[name] = PictureAxis(
-        axis, start, stop, bool(affine[world_axis, axis] * direction < 0),
-        float(np.linalg.norm(affine[:3, axis])))
+      axis,
+      start,
+      stop,
+      bool(affine[world_axis, axis] * direction < 0),
+      float(np.linalg.norm(affine[:3, axis])),
+    )
   return PlaneView(
-      looked_along, axis_of[world_fixed], **sides,
-      markers=_markers(affine, sides['down'], sides['across']))
+    looked_along,
+    axis_of[world_fixed],
+    **sides,
+    markers=_markers(affine, sides['down'], sides['across']),
+  )
 
 
 def _markers(affine, down, across) -> dict[str, str]:
@@ -314,5 +334,7 @@ def _letters(direction) -> str:
   """The end of the patient a unit vector points to, and a second one if oblique."""
   order = np.argsort(-np.abs(direction))
   return ''.join(
-      _LETTERS[axis][int(direction[axis] > 0)] for number, axis in enumerate(order)
-      if number == 0 or (number == 1 and abs(direction[axis]) >= _SECOND_LETTER))
+    _LETTERS[axis][int(direction[axis] > 0)]
+    for number, axis in enumerate(order)
+    if number == 0 or (number == 1 and abs(direction[axis]) >= _SECOND_LETTER)
+  )

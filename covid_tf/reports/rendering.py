@@ -39,8 +39,11 @@ class LungScene:
 
 
 def lung_scene(
-    lung_mask: np.ndarray, localization: results.LocalizationMap,
-    affine: np.ndarray, voxel_mm: float = VOXEL_MM) -> LungScene:
+  lung_mask: np.ndarray,
+  localization: results.LocalizationMap,
+  affine: np.ndarray,
+  voxel_mm: float = VOXEL_MM,
+) -> LungScene:
   """Brings a mask and its map to a cubic grid along the patient's axes.
 
   An oblique grid is turned to the nearest axes, not resampled: this is a picture.
@@ -53,7 +56,7 @@ def lung_scene(
   """
   steps_mm = np.linalg.norm(affine[:3, :3], axis=0)
   stride = np.maximum(1, (voxel_mm / steps_mm[1:]).astype(int))
-  lungs = lung_mask[:, ::stride[0], ::stride[1]].astype(np.float32)
+  lungs = lung_mask[:, :: stride[0], :: stride[1]].astype(np.float32)
   heat = np.zeros(lungs.shape, np.float32)
   for index, map_ in zip(localization.slices, localization.maps):
     plane = np.zeros(lung_mask.shape[1:], np.float32)
@@ -65,12 +68,15 @@ def lung_scene(
   orientation = orientations.io_orientation(affine)
   zoom, margin = steps_mm / voxel_mm, round(_MARGIN_MM / voxel_mm)
   return LungScene(
-      _cubic(lungs[around], zoom, orientation, margin, _interpolated),
-      _cubic(heat[around], zoom, orientation, margin, pictures.with_peaks), voxel_mm)
+    _cubic(lungs[around], zoom, orientation, margin, _interpolated),
+    _cubic(heat[around], zoom, orientation, margin, pictures.with_peaks),
+    voxel_mm,
+  )
 
 
 def render(
-    scene: LungScene, turn_degrees: float, tilt_degrees: float = 0.0) -> np.ndarray:
+  scene: LungScene, turn_degrees: float, tilt_degrees: float = 0.0
+) -> np.ndarray:
   """Looks at the scene from one side.
 
   Args:
@@ -83,10 +89,13 @@ def render(
     uint8 [rows, columns, 4], scene.voxel_mm a pixel, transparent outside the lungs.
   """
   lungs, heat = (
-      _turned(block, turn_degrees, tilt_degrees) for block in (scene.lungs, scene.heat))
+    _turned(block, turn_degrees, tilt_degrees) for block in (scene.lungs, scene.heat)
+  )
   return _composited(
-      ndimage.gaussian_filter(lungs, VOXEL_MM / scene.voxel_mm), heat,
-      scene.voxel_mm / VOXEL_MM)
+    ndimage.gaussian_filter(lungs, VOXEL_MM / scene.voxel_mm),
+    heat,
+    scene.voxel_mm / VOXEL_MM,
+  )
 
 
 def _block_maxima(plane, stride):
@@ -143,8 +152,9 @@ def _composited(lungs, heat, thickness):
   left = np.ones(lungs.shape[::2], np.float32)  # Share of the light not yet stopped.
   for depth in range(lungs.shape[1]):
     for opacity, colour in (
-        (shell[:, depth], _SHELL_COLOUR * shade[:, depth, :, np.newaxis]),
-        (glow[:, depth], colours[:, depth, :, :3] / np.float32(255))):
+      (shell[:, depth], _SHELL_COLOUR * shade[:, depth, :, np.newaxis]),
+      (glow[:, depth], colours[:, depth, :, :3] / np.float32(255)),
+    ):
       light += (left * opacity)[..., np.newaxis] * colour
       left *= 1 - opacity
   alpha = 1 - left
@@ -154,7 +164,7 @@ def _composited(lungs, heat, thickness):
 
 
 def _opacity(of_usual_voxel, thickness):
-  return 1 - (1 - of_usual_voxel)**np.float32(thickness)
+  return 1 - (1 - of_usual_voxel) ** np.float32(thickness)
 
 
 def _shell(lungs, thickness):

@@ -22,15 +22,24 @@ from covid_tf.storage import result_json
 
 # In the order in which they appear: result.json is there only when all are.
 FILE_NAMES = (
-    maps.MASK_NAME, maps.MAP_NAME, case_report.FILE_NAME, result_json.FILE_NAME)
+  maps.MASK_NAME,
+  maps.MAP_NAME,
+  case_report.FILE_NAME,
+  result_json.FILE_NAME,
+)
 
 _NOTE = 'covid-tf; research use only'
 _DEMO_NOTE = 'covid-tf DEMO MODELS; research use only'
 
 
 def write_all(
-    folder: pathlib.Path, result: results.CaseResult, volume: volume_lib.CTVolume, *,
-    demo_models: bool, with_report: bool = True) -> None:
+  folder: pathlib.Path,
+  result: results.CaseResult,
+  volume: volume_lib.CTVolume,
+  *,
+  demo_models: bool,
+  with_report: bool = True,
+) -> None:
   """Writes result.json, report.html, localization.nii.gz and lung_mask.nii.gz.
 
   Args:
@@ -50,7 +59,8 @@ def write_all(
   maps.write_localization(folder / FILE_NAMES[1], result, note)
   if with_report:
     case_report.write_report(
-        folder / FILE_NAMES[2], result, volume, demo_models=result.demo_models)
+      folder / FILE_NAMES[2], result, volume, demo_models=result.demo_models
+    )
   result_json.write_result(folder / FILE_NAMES[3], result)
 
 
@@ -63,13 +73,18 @@ def marked_as_demo(result: results.CaseResult) -> results.CaseResult:
 
 # One study from its files to its result folder: `covid-tf score` and the demo.
 
+
 def score_study(
-    study: str | os.PathLike, output: str | os.PathLike,
-    open_models: Callable[[], contextlib.AbstractContextManager[interface.Models]], *,
-    series_uid: str | None = None, patient_key_file: str | None = None,
-    reading: Mapping[str, object] | None = None,
-    threshold: operating_points.CaseThreshold | None = None,
-    demo_models: bool = False) -> results.CaseResult:
+  study: str | os.PathLike,
+  output: str | os.PathLike,
+  open_models: Callable[[], contextlib.AbstractContextManager[interface.Models]],
+  *,
+  series_uid: str | None = None,
+  patient_key_file: str | None = None,
+  reading: Mapping[str, object] | None = None,
+  threshold: operating_points.CaseThreshold | None = None,
+  demo_models: bool = False,
+) -> results.CaseResult:
   """Reads, scores and writes a study; all of its files appear, or none.
 
   Args:
@@ -90,8 +105,8 @@ def score_study(
   """
   with files.filling_folder(output, FILE_NAMES) as folder:
     volume = readers.read_ct(
-        study, series_uid=series_uid, patient_key_file=patient_key_file,
-        **(reading or {}))
+      study, series_uid=series_uid, patient_key_file=patient_key_file, **(reading or {})
+    )
     with open_models() as models:
       if threshold:
         threshold.require_same_models(models.identities())
@@ -104,7 +119,8 @@ def score_study(
 
 def _analyze(study, volume, models, threshold) -> results.CaseResult:
   thresholds = results.Thresholds(
-      case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None)
+    case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None
+  )
   try:
     result = pipeline.analyze(volume, models, thresholds=thresholds)
   except errors.StudyRefusedError as error:

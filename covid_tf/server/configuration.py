@@ -11,6 +11,7 @@ from covid_tf.sessions import refusal
 
 # How to serve, and TF Serving's flags for it.
 
+
 @dataclasses.dataclass(frozen=True)
 class ServerOptions:
   """Everything that `serve` needs to know.
@@ -81,10 +82,11 @@ def read_text_file(path: str, message_type):
     return text_format.Parse(text, message_type())
   except (OSError, UnicodeDecodeError) as error:
     raise errors.UsageError(
-        f'{path}: required a text file with a {name}, found: {error}.') from error
+      f'{path}: required a text file with a {name}, found: {error}.'
+    ) from error
   except text_format.ParseError as error:
     raise errors.UsageError(
-        f'{path}: Error parsing text-format {name}: {error}; correct the file.'
+      f'{path}: Error parsing text-format {name}: {error}; correct the file.'
     ) from error
 
 
@@ -105,7 +107,8 @@ def single_model(name: str, base_path: str):
   """A ModelServerConfig of one model."""
   config = protocol.ModelServerConfig()
   config.model_config_list.config.add(
-      name=name, base_path=base_path, model_platform=_PLATFORM)
+    name=name, base_path=base_path, model_platform=_PLATFORM
+  )
   return config
 
 
@@ -123,14 +126,17 @@ def models_in_folder(folder: str):
   if root.is_dir():
     for path in sorted(root.iterdir()):
       if path.is_dir() and any(
-          child.name.isdigit() and child.is_dir() for child in path.iterdir()):
+        child.name.isdigit() and child.is_dir() for child in path.iterdir()
+      ):
         config.model_config_list.config.add(
-            name=path.name, base_path=str(path.absolute()), model_platform=_PLATFORM)
+          name=path.name, base_path=str(path.absolute()), model_platform=_PLATFORM
+        )
   if not config.model_config_list.config:
     raise errors.UsageError(
-        f'--models {folder}: required a folder with NAME/VERSION/saved_model.pb, '
-        f'found {"none in it" if root.is_dir() else "no folder"}; '
-        'export models there first.')
+      f'--models {folder}: required a folder with NAME/VERSION/saved_model.pb, '
+      f'found {"none in it" if root.is_dir() else "no folder"}; '
+      'export models there first.'
+    )
   return config
 
 
@@ -145,26 +151,32 @@ def check_configuration(config) -> None:
   """
   if config.WhichOneof('config') != 'model_config_list':
     raise refusal.invalid_argument(
-        'ServerModelConfig type not supported by HandleReloadConfigRequest.'
-        ' Only ModelConfigList is currently supported')
+      'ServerModelConfig type not supported by HandleReloadConfigRequest.'
+      ' Only ModelConfigList is currently supported'
+    )
   names = set()
   for model in config.model_config_list.config:
     if model.name in names:
       raise refusal.invalid_argument(
-          f'Illegal to list model {model.name} multiple times in config list')
+        f'Illegal to list model {model.name} multiple times in config list'
+      )
     names.add(model.name)
     if not pathlib.PurePath(model.base_path).is_absolute():
       raise refusal.invalid_argument(
-          f'Expected model {model.name} to have an absolute path or URI; got '
-          f'base_path()={model.base_path}')
+        f'Expected model {model.name} to have an absolute path or URI; got '
+        f'base_path()={model.base_path}'
+      )
     if not model.model_platform and model.model_type != _TENSORFLOW_TYPE:
       raise refusal.invalid_argument(
-          'Illegal setting neither ModelServerConfig::model_type (deprecated) nor '
-          'ModelServerConfig::model_platform.')
+        'Illegal setting neither ModelServerConfig::model_type (deprecated) nor '
+        'ModelServerConfig::model_platform.'
+      )
     if model.model_platform and model.model_type:
       raise refusal.invalid_argument(
-          'Illegal setting both ModelServerConfig::model_type (deprecated) and '
-          'ModelServerConfig::model_platform.')
+        'Illegal setting both ModelServerConfig::model_type (deprecated) and '
+        'ModelServerConfig::model_platform.'
+      )
     if model.model_platform and model.model_platform != _PLATFORM:
       raise refusal.invalid_argument(
-          f'Model {model.name} requests unsupported platform {model.model_platform}')
+        f'Model {model.name} requests unsupported platform {model.model_platform}'
+      )

@@ -20,8 +20,13 @@ _State = registry_lib.State
 class Loader:
   """One step after the other, by one thread; a new version before an old one goes."""
 
-  def __init__(self, registry: registry_lib.Registry, retries: int,
-               retry_interval_s: float, self_check: bool = True):
+  def __init__(
+    self,
+    registry: registry_lib.Registry,
+    retries: int,
+    retry_interval_s: float,
+    self_check: bool = True,
+  ):
     """Works on `registry`; a failed load is tried again so often, so much later.
 
     With `self_check`, a version that does not compute right is not made available.
@@ -44,11 +49,15 @@ class Loader:
     with self._registry.changed:
       self._wanted = wanted
       for name, folders in wanted.items():
-        self._registry.models.setdefault(
-            name, registry_lib.ModelVersions(name)).want(folders)
-      failed = [version for model in self._registry.models.values()
-                for version in model.versions.values()
-                if version.has_failed or version.waits_to_try_again]
+        self._registry.models.setdefault(name, registry_lib.ModelVersions(name)).want(
+          folders
+        )
+      failed = [
+        version
+        for model in self._registry.models.values()
+        for version in model.versions.values()
+        if version.has_failed or version.waits_to_try_again
+      ]
       self._registry.changed.notify_all()
     self._begin_again_if_mended(failed)
 
@@ -59,11 +68,13 @@ class Loader:
     that two of them at most are in memory, however fast new ones come.
     """
     with self._registry.changed:
-      due = [(model, model.versions[number])
-             for model in self._registry.models.values()
-             if not model.is_letting_go
-             for number in sorted(model.versions, reverse=True)
-             if model.versions[number].is_due]
+      due = [
+        (model, model.versions[number])
+        for model in self._registry.models.values()
+        if not model.is_letting_go
+        for number in sorted(model.versions, reverse=True)
+        if model.versions[number].is_due
+      ]
     for model, version in due:
       self._load(model, version)
 
@@ -74,9 +85,12 @@ class Loader:
         wanted = set() if everything else set(self._wanted.get(name, ()))
         for version in model.superfluous(wanted):
           version.state = _State.UNLOADING
-      idle = [(model, version) for model in self._registry.models.values()
-              for version in model.versions.values()
-              if version.state is _State.UNLOADING and not version.users]
+      idle = [
+        (model, version)
+        for model in self._registry.models.values()
+        for version in model.versions.values()
+        if version.state is _State.UNLOADING and not version.users
+      ]
     for model, version in idle:
       version.servable.close()
       with self._registry.changed:
@@ -94,8 +108,10 @@ class Loader:
       self._warn_once(f'{model.name}: {model.base_path} cannot be listed: {error}')
       return self._wanted.get(model.name, {})
     if not on_disk:
-      self._warn_once(f'{model.name}: no versions under {model.base_path}; '
-                      'is the folder of each one a number?')
+      self._warn_once(
+        f'{model.name}: no versions under {model.base_path}; '
+        'is the folder of each one a number?'
+      )
     wanted = servable_lib.wanted_versions(on_disk, model.model_version_policy)
     return {number: on_disk[number] for number in wanted}
 
@@ -139,9 +155,13 @@ class Loader:
     else:
       version.next_attempt = time.monotonic() + self._retry_interval_s
     _log.warning(
-        'version %d of model %s cannot be loaded, attempt %d of %d: %s',
-        version.number, model.name, version.attempts,
-        version.attempts if is_final else self._retries + 1, error)
+      'version %d of model %s cannot be loaded, attempt %d of %d: %s',
+      version.number,
+      model.name,
+      version.attempts,
+      version.attempts if is_final else self._retries + 1,
+      error,
+    )
 
   def _warn_once(self, text: str) -> None:
     if text not in self._warned:
@@ -169,8 +189,8 @@ class ModelManager:
     """
     self.registry = registry_lib.Registry(options.allow_labels_for_unavailable)
     self._loader = Loader(
-        self.registry, options.load_retries, options.retry_interval_s,
-        options.self_check)
+      self.registry, options.load_retries, options.retry_interval_s, options.self_check
+    )
     self._poll_s = options.poll_s
     self._look_now = threading.Event()
     self._stopping = threading.Event()
@@ -214,7 +234,8 @@ class ModelManager:
         self._look_now.clear()
         self._loader.look()
         next_look = (
-            time.monotonic() + self._poll_s if self._poll_s > 0 else float('inf'))
+          time.monotonic() + self._poll_s if self._poll_s > 0 else float('inf')
+        )
       self._loader.load_due()
       self._loader.unload_superfluous()
       self._look_now.wait(_TICK_S)
@@ -233,7 +254,11 @@ class ModelManager:
 
 def _not_available(model) -> refusal.Refusal:
   reasons = ', '.join(
-      f'{{{{name: {model.name} version: {version.number}}} due to error: '
-      f'{version.error}}}' for version in model.versions.values() if version.error)
+    f'{{{{name: {model.name} version: {version.number}}} due to error: '
+    f'{version.error}}}'
+    for version in model.versions.values()
+    if version.error
+  )
   return refusal.Refusal(
-      refusal.UNKNOWN, f'1 model(s) did not become available: {{{reasons}}}')
+    refusal.UNKNOWN, f'1 model(s) did not become available: {{{reasons}}}'
+  )

@@ -19,8 +19,9 @@ from covid_tf.sessions import refusal
 from covid_tf.sessions import servable as servable_lib
 
 
-def predict(servable: servable_lib.Servable, version: int, request, *,
-            as_content: bool = False):
+def predict(
+  servable: servable_lib.Servable, version: int, request, *, as_content: bool = False
+):
   """Answers one PredictRequest.
 
   Args:
@@ -43,8 +44,9 @@ def predict(servable: servable_lib.Servable, version: int, request, *,
   aliases = _output_aliases(signature, request.output_filter)
   _check_dtypes(signature, values)
   arrays = servable.run(
-      {signature.inputs[alias].name: value for alias, value in values.items()},
-      [signature.outputs[alias].name for alias in aliases])
+    {signature.inputs[alias].name: value for alias, value in values.items()},
+    [signature.outputs[alias].name for alias in aliases],
+  )
   response = tensors.PredictResponse()
   response.model_spec.name = request.model_spec.name
   response.model_spec.version.value = version
@@ -65,10 +67,11 @@ def _input_values(signature, request) -> dict[str, np.ndarray]:
       proto = signature.defaults[alias]
     else:
       raise refusal.invalid_argument(
-          f'Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) '
-          'not found in request and no default value provided. Inputs expected to be '
-          f'in the request {_braces(request.inputs)}, or default input alias set: '
-          f'{",".join(sorted(signature.defaults))}')
+        f'Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) '
+        'not found in request and no default value provided. Inputs expected to be '
+        f'in the request {_braces(request.inputs)}, or default input alias set: '
+        f'{",".join(sorted(signature.defaults))}'
+      )
     try:
       values[alias] = _read(proto)
     except tensors.TensorError as error:
@@ -76,8 +79,9 @@ def _input_values(signature, request) -> dict[str, np.ndarray]:
   used = set(values) & set(request.inputs)
   if used != set(request.inputs):
     raise refusal.invalid_argument(
-        f'Inputs contains invalid name. Used request inputs: {",".join(sorted(used))}, '
-        f'request input: {",".join(sorted(request.inputs))}')
+      f'Inputs contains invalid name. Used request inputs: {",".join(sorted(used))}, '
+      f'request input: {",".join(sorted(request.inputs))}'
+    )
   return values
 
 
@@ -86,18 +90,20 @@ def _check_input_count(signature, request) -> None:
   if len(sent) == len(wanted) or (len(sent) < len(wanted) and signature.defaults):
     return
   raise refusal.invalid_argument(
-      f'input size does not match signature: {len(sent)}!={len(wanted)} '
-      f'len({_braces(sent)}) != len({_braces(wanted)}). '
-      f'Sent extra: {_braces(sent - wanted)}. '
-      f'Missing but required: {_braces(wanted - sent)}.')
+    f'input size does not match signature: {len(sent)}!={len(wanted)} '
+    f'len({_braces(sent)}) != len({_braces(wanted)}). '
+    f'Sent extra: {_braces(sent - wanted)}. '
+    f'Missing but required: {_braces(wanted - sent)}.'
+  )
 
 
 def _output_aliases(signature, output_filter) -> list[str]:
   for index, alias in enumerate(output_filter):
     if alias not in signature.outputs:
       raise refusal.invalid_argument(
-          f'output tensor alias not found in signature: {alias} Outputs expected to '
-          f'be in the set {_braces(signature.outputs)}.')
+        f'output tensor alias not found in signature: {alias} Outputs expected to '
+        f'be in the set {_braces(signature.outputs)}.'
+      )
     if alias in itertools.islice(output_filter, index):
       raise refusal.invalid_argument(f'duplicate output tensor alias: {alias}')
   return list(output_filter) or sorted(signature.outputs)
@@ -110,8 +116,9 @@ def _check_dtypes(signature, values: dict[str, np.ndarray]) -> None:
     found = tf.as_dtype(value.dtype).as_datatype_enum
     if found != expected:
       raise refusal.invalid_argument(
-          f'Expects arg[{index}] to be {_dtype_name(expected)} but '
-          f'{_dtype_name(found)} is provided')
+        f'Expects arg[{index}] to be {_dtype_name(expected)} but '
+        f'{_dtype_name(found)} is provided'
+      )
 
 
 def _read(proto) -> np.ndarray:
@@ -133,7 +140,8 @@ def _fill(proto, array: np.ndarray, as_content: bool) -> None:
       proto.half_val.extend(array.view(np.uint16).ravel().tolist())
   elif array.dtype not in tensors.DTYPE_NUMBERS:
     raise refusal.Refusal(
-        refusal.UNIMPLEMENTED, f'outputs of type {array.dtype} are not carried')
+      refusal.UNIMPLEMENTED, f'outputs of type {array.dtype} are not carried'
+    )
   elif as_content:
     tensors.fill_content(proto, array)
   else:
@@ -186,13 +194,14 @@ def replay_warm_up(servable: servable_lib.Servable, version: int) -> int:
       count += 1
       if count > _MOST_RECORDS:
         raise refusal.invalid_argument(
-            'Number of warmup records exceeds the maximum '
-            f'({_MOST_RECORDS}) at {path}')
+          f'Number of warmup records exceeds the maximum ({_MOST_RECORDS}) at {path}'
+        )
       _replay_one(servable, version, record, path)
   except tf.errors.OpError as error:
     raise refusal.Refusal(
-        error.error_code, f'{error.message}. Please verify your warmup data is in '
-        'TFRecord format.') from error
+      error.error_code,
+      f'{error.message}. Please verify your warmup data is in TFRecord format.',
+    ) from error
   return count
 
 
@@ -211,18 +220,28 @@ def check(servable: servable_lib.Servable, version: int = 1) -> None:
     ComputesWrongError: it does not, on this machine, in this process.
     refusal.Refusal: its signatures cannot be run.
   """
-  kind = next((name for name in contract.SIGNATURES
-               if answers.has_self_check(name, servable.signatures)
-               and set(contract.SIGNATURES[name]) <= set(servable.signatures)), None)
+  kind = next(
+    (
+      name
+      for name in contract.SIGNATURES
+      if answers.has_self_check(name, servable.signatures)
+      and set(contract.SIGNATURES[name]) <= set(servable.signatures)
+    ),
+    None,
+  )
   if kind is None:
     if contract.CARD in servable.signatures:  # Of ours, but older.
-      _log.warning('%s: has no self_check, as exports of today have: served without '
-                   'asking whether it computes right.', servable.path)
+      _log.warning(
+        '%s: has no self_check, as exports of today have: served without '
+        'asking whether it computes right.',
+        servable.path,
+      )
     return
   asked = _Asked(servable)
   try:
     known = answers.read_card(
-        str(servable.path), kind, version, asked.run(contract.CARD, {})['card'])
+      str(servable.path), kind, version, asked.run(contract.CARD, {})['card']
+    )
     self_check.check_short(
       str(servable.path), asked, known, may_be_narrower=servable_lib.computes_on_gpu()
     )
@@ -240,18 +259,24 @@ class _Asked:
     """The outputs of one signature, by name."""
     signature = self._servable.signatures[name]
     arrays = self._servable.run(
-        {signature.inputs[key].name: value for key, value in inputs.items()},
-        [info.name for info in signature.outputs.values()])
+      {signature.inputs[key].name: value for key, value in inputs.items()},
+      [info.name for info in signature.outputs.values()],
+    )
     return dict(zip(signature.outputs, arrays, strict=True))
 
   def answers(self, model, signature, hu) -> Iterator:
     outputs = self.run(signature, {'hu': hu})
-    yield range(len(hu)), answers.check_outputs(
-        str(self._servable.path), model, signature, outputs, hu.shape, 0)
+    yield (
+      range(len(hu)),
+      answers.check_outputs(
+        str(self._servable.path), model, signature, outputs, hu.shape, 0
+      ),
+    )
 
   def self_check(self, model) -> dict[str, np.ndarray]:
     return answers.check_reference(
-        str(self._servable.path), model, self.run(contract.SELF_CHECK, {}))
+      str(self._servable.path), model, self.run(contract.SELF_CHECK, {})
+    )
 
 
 def _replay_one(servable, version, record, path) -> None:
@@ -259,9 +284,11 @@ def _replay_one(servable, version, record, path) -> None:
     log = protocol.PredictionLog.FromString(record)
   except message.DecodeError as error:
     raise refusal.invalid_argument(
-        f'Failed to parse warmup record from {path}') from error
+      f'Failed to parse warmup record from {path}'
+    ) from error
   kind = log.WhichOneof('log_type')
   if kind != 'predict_log':
     raise refusal.invalid_argument(
-        f'Unsupported log_type for warmup: {kind}; this server replays Predict only')
+      f'Unsupported log_type for warmup: {kind}; this server replays Predict only'
+    )
   predict(servable, version, log.predict_log.request)

@@ -15,6 +15,7 @@ from covid_tf.sessions import servable as servable_lib
 
 # The versions of one model: their states, and who is using them.
 
+
 class State(enum.Enum):
   """Where a version is in its life, with TF Serving's numbers."""
 
@@ -70,7 +71,8 @@ class Version:
   def is_due(self) -> bool:
     """Waits to be loaded, and the time has come."""
     return self.state in (State.START, State.LOADING) and (
-        self.next_attempt <= time.monotonic())
+      self.next_attempt <= time.monotonic()
+    )
 
 
 class ModelVersions:
@@ -95,8 +97,11 @@ class ModelVersions:
 
   def superfluous(self, wanted: set[int]) -> list[Version]:
     """What may be unloaded: the unwanted, once a wanted one can take over."""
-    available = {number for number, version in self.versions.items()
-                 if version.state is State.AVAILABLE}
+    available = {
+      number
+      for number, version in self.versions.items()
+      if version.state is State.AVAILABLE
+    }
     if wanted and not wanted & available:
       return []
     return [self.versions[number] for number in sorted(available - wanted)]
@@ -109,25 +114,33 @@ class ModelVersions:
   def newest(self) -> Version | None:
     """The available version of the highest number."""
     return max(
-        (version for version in self.versions.values()
-         if version.state is State.AVAILABLE),
-        key=lambda version: version.number, default=None)
+      (
+        version
+        for version in self.versions.values()
+        if version.state is State.AVAILABLE
+      ),
+      key=lambda version: version.number,
+      default=None,
+    )
 
   def has_given_up(self) -> bool:
     """Nothing serves, nothing is being tried, and something failed."""
     states = [version.state for version in self.versions.values()]
     return all(state is State.END for state in states) and any(
-        version.has_failed for version in self.versions.values())
+      version.has_failed for version in self.versions.values()
+    )
 
   def statuses(self) -> list:
     """ModelVersionStatus messages, highest version first."""
-    return [_status(self.versions[number])
-            for number in sorted(self.versions, reverse=True)]
+    return [
+      _status(self.versions[number]) for number in sorted(self.versions, reverse=True)
+    ]
 
 
 def _status(version: Version):
   status = protocol.ModelVersionStatus(
-      version=version.number, state=version.state.value)
+    version=version.number, state=version.state.value
+  )
   status.status.SetInParent()
   if version.error is not None:
     status.status.error_code = version.error.code.value[0]
@@ -141,8 +154,8 @@ Labels = dict[str, dict[str, int]]
 
 
 def new_labels(
-    config, models: dict[str, ModelVersions], current: Labels,
-    allow_unavailable: bool) -> Labels:
+  config, models: dict[str, ModelVersions], current: Labels, allow_unavailable: bool
+) -> Labels:
   """Reads the labels of a new configuration.
 
   Args:
@@ -164,17 +177,22 @@ def new_labels(
     for label, number in sorted(model.version_labels.items()):
       moved = current.get(model.name, {}).get(label, number) != number
       if not _is_available(models.get(model.name), number) and (
-          moved or not allow_unavailable):
+        moved or not allow_unavailable
+      ):
         raise refusal.failed_precondition(
-            f'Request to assign label to version {number} of model {model.name}, '
-            'which is not currently available for inference')
+          f'Request to assign label to version {number} of model {model.name}, '
+          'which is not currently available for inference'
+        )
       labels[model.name][label] = number
   return labels
 
 
 def _is_available(model, number) -> bool:
-  return model is not None and number in model.versions and (
-      model.versions[number].state is State.AVAILABLE)
+  return (
+    model is not None
+    and number in model.versions
+    and (model.versions[number].state is State.AVAILABLE)
+  )
 
 
 class Registry:
@@ -209,7 +227,8 @@ class Registry:
     configuration.check_configuration(config)
     with self.changed:
       self._labels = new_labels(
-          config, self.models, self._labels, self._allow_labels_for_unavailable)
+        config, self.models, self._labels, self._allow_labels_for_unavailable
+      )
       old = {model.name for model in self.config.model_config_list.config}
       self.config = config
       self.changed.notify_all()
@@ -265,10 +284,12 @@ class Registry:
       known = self._labels.get(spec.name, {})
       if spec.version_label not in known:
         raise refusal.invalid_argument(
-            f'Unrecognized servable version label: {spec.version_label}')
+          f'Unrecognized servable version label: {spec.version_label}'
+        )
       number = known[spec.version_label]
     version = model.versions.get(number) if model else None
     if version is None or version.state is not State.AVAILABLE:
       raise refusal.not_found(
-          f'Servable not found for request: Specific({spec.name}, {number})')
+        f'Servable not found for request: Specific({spec.name}, {number})'
+      )
     return version

@@ -13,6 +13,7 @@ from covid_tf.sessions import refusal
 
 # A bounded queue before the models: refuse early rather than swell.
 
+
 class Admission:
   """Lets `running` requests run and `waiting` more wait; the rest is refused."""
 
@@ -36,14 +37,16 @@ class Admission:
     with self._lock:
       if self._inside == self._places:
         raise refusal.Refusal(
-            grpc.StatusCode.RESOURCE_EXHAUSTED,
-            'The request queue is full, try again later')
+          grpc.StatusCode.RESOURCE_EXHAUSTED,
+          'The request queue is full, try again later',
+        )
       self._inside += 1
     try:
       with self._running:
         if not context.is_active():
           raise refusal.Refusal(
-              grpc.StatusCode.CANCELLED, 'The client is gone, or its deadline is over')
+            grpc.StatusCode.CANCELLED, 'The client is gone, or its deadline is over'
+          )
         yield
     finally:
       with self._lock:
@@ -56,8 +59,9 @@ _SIGNATURE_DEF = 'signature_def'
 class Services:
   """The methods of both services over one manager."""
 
-  def __init__(self, manager: loading.ModelManager,
-               admission: Admission, as_content: bool):
+  def __init__(
+    self, manager: loading.ModelManager, admission: Admission, as_content: bool
+  ):
     """`as_content`: answer with `tensor_content` instead of the typed fields."""
     self._manager = manager
     self._registry = manager.registry
@@ -74,19 +78,23 @@ class Services:
   def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
     """What a grpc.Server needs to route calls here."""
     prediction = {
-        'Predict': self._handler(self.predict, protocol.PredictRequest),
-        'GetModelMetadata': self._handler(
-            self.get_model_metadata, protocol.GetModelMetadataRequest),
+      'Predict': self._handler(self.predict, protocol.PredictRequest),
+      'GetModelMetadata': self._handler(
+        self.get_model_metadata, protocol.GetModelMetadataRequest
+      ),
     }
     model = {
-        'GetModelStatus': self._handler(
-            self.get_model_status, protocol.GetModelStatusRequest),
-        'HandleReloadConfigRequest': self._handler(
-            self.handle_reload_config, protocol.ReloadConfigRequest),
+      'GetModelStatus': self._handler(
+        self.get_model_status, protocol.GetModelStatusRequest
+      ),
+      'HandleReloadConfigRequest': self._handler(
+        self.handle_reload_config, protocol.ReloadConfigRequest
+      ),
     }
     return (
-        grpc.method_handlers_generic_handler(protocol.PREDICTION_SERVICE, prediction),
-        grpc.method_handlers_generic_handler(protocol.MODEL_SERVICE, model))
+      grpc.method_handlers_generic_handler(protocol.PREDICTION_SERVICE, prediction),
+      grpc.method_handlers_generic_handler(protocol.MODEL_SERVICE, model),
+    )
 
   def predict(self, request, context):
     """PredictResponse; raises refusal.Refusal."""
@@ -95,11 +103,13 @@ class Services:
     # new version comes is answered by the one that it found.
     with self._registry.using(request.model_spec) as (servable, version):
       # Without inputs there is nothing to compute: a card needs no place.
-      queue = (self._admission.admitted(context) if request.inputs
-               else contextlib.nullcontext())
+      queue = (
+        self._admission.admitted(context)
+        if request.inputs
+        else contextlib.nullcontext()
+      )
       with queue:
-        return predict.predict(
-            servable, version, request, as_content=self._as_content)
+        return predict.predict(servable, version, request, as_content=self._as_content)
 
   def get_model_metadata(self, request, context):
     """GetModelMetadataResponse with the signatures; raises refusal.Refusal."""
@@ -107,7 +117,8 @@ class Services:
     _require_spec(request)
     if not request.metadata_field:
       raise refusal.invalid_argument(
-          'GetModelMetadataRequest must specify at least one metadata_field')
+        'GetModelMetadataRequest must specify at least one metadata_field'
+      )
     for field in request.metadata_field:
       if field != _SIGNATURE_DEF:
         raise refusal.invalid_argument(f'Metadata field {field} is not supported')
@@ -156,8 +167,8 @@ class Services:
         context.abort(refused.code, refused.text)
 
     return grpc.unary_unary_rpc_method_handler(
-        answer, request_type.FromString,
-        lambda response: response.SerializeToString())
+      answer, request_type.FromString, lambda response: response.SerializeToString()
+    )
 
   def _count(self, change: int) -> None:
     with self._lock:

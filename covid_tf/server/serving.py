@@ -38,18 +38,26 @@ def credentials(ssl_config_file: str | None) -> grpc.ServerCredentials | None:
   for name in ('server_key', 'server_cert'):
     if '-----BEGIN' not in getattr(config, name):
       raise errors.UsageError(
-          f'{ssl_config_file}: required {name} as PEM text, found none.')
+        f'{ssl_config_file}: required {name} as PEM text, found none.'
+      )
   if config.client_verify and not config.custom_ca:
     raise errors.UsageError(
-        f'{ssl_config_file}: client_verify: required custom_ca too, found none; '
-        'name the authority that signs the clients.')
+      f'{ssl_config_file}: client_verify: required custom_ca too, found none; '
+      'name the authority that signs the clients.'
+    )
   return grpc.ssl_server_credentials(
-      [(config.server_key.encode(), config.server_cert.encode())],
-      config.custom_ca.encode() or None, config.client_verify)
+    [(config.server_key.encode(), config.server_cert.encode())],
+    config.custom_ca.encode() or None,
+    config.client_verify,
+  )
 
 
-def listen(server: grpc.Server, host: str | None, port: int,
-           secure: grpc.ServerCredentials | None) -> list[str]:
+def listen(
+  server: grpc.Server,
+  host: str | None,
+  port: int,
+  secure: grpc.ServerCredentials | None,
+) -> list[str]:
   """Opens the TCP ports.
 
   Args:
@@ -64,23 +72,30 @@ def listen(server: grpc.Server, host: str | None, port: int,
   Raises:
     errors.ModelError: the port is taken, or the address is not this machine's.
   """
-  hosts = _loopback_hosts() if host is None else (
-      f'[{host}]' if ':' in host and not host.startswith('[') else host,)
+  hosts = (
+    _loopback_hosts()
+    if host is None
+    else (f'[{host}]' if ':' in host and not host.startswith('[') else host,)
+  )
   for _ in range(_ATTEMPTS if not port else 1):
     bound = _add_port(server, f'{hosts[0]}:{port}', secure)
     if not bound:
       break
     # A free port of IPv4 may be taken in IPv6: then both move on.
-    if all(_is_free(other, bound) and _add_port(server, f'{other}:{bound}', secure)
-           for other in hosts[1:]):
+    if all(
+      _is_free(other, bound) and _add_port(server, f'{other}:{bound}', secure)
+      for other in hosts[1:]
+    ):
       return [f'{name}:{bound}' for name in hosts]
   raise errors.ModelError(
-      f'--port {port}: required a free port on {", ".join(hosts)}, found it taken or '
-      'the address not on this machine; choose another, or stop what listens there.')
+    f'--port {port}: required a free port on {", ".join(hosts)}, found it taken or '
+    'the address not on this machine; choose another, or stop what listens there.'
+  )
 
 
-def listen_on_socket(server: grpc.Server, path: str,
-                     secure: grpc.ServerCredentials | None) -> str:
+def listen_on_socket(
+  server: grpc.Server, path: str, secure: grpc.ServerCredentials | None
+) -> str:
   """Opens a Unix socket beside `path`; `publish_socket` gives it that name.
 
   Returns:
@@ -92,11 +107,13 @@ def listen_on_socket(server: grpc.Server, path: str,
   hidden = f'{os.path.abspath(path)}.{os.getpid()}'
   if len(os.fsencode(hidden)) > _LONGEST_SOCKET_PATH:
     raise errors.UsageError(
-        f'--grpc_socket_path {path}: required at most '
-        f'{_LONGEST_SOCKET_PATH - 8} bytes, found {len(os.fsencode(path))}.')
+      f'--grpc_socket_path {path}: required at most '
+      f'{_LONGEST_SOCKET_PATH - 8} bytes, found {len(os.fsencode(path))}.'
+    )
   if not _add_port(server, f'unix:{hidden}', secure):
     raise errors.UsageError(
-        f'--grpc_socket_path {path}: required a folder to write to, found none.')
+      f'--grpc_socket_path {path}: required a folder to write to, found none.'
+    )
   return hidden
 
 
@@ -174,8 +191,10 @@ class Server:
     config = configuration.model_configuration(options)
     self._manager = loading.ModelManager(options)
     self._services = services.Services(
-        self._manager, services.Admission(options.running, options.waiting),
-        options.as_content)
+      self._manager,
+      services.Admission(options.running, options.waiting),
+      options.as_content,
+    )
     try:
       self._manager.start(config)
       self._server, self._health = self._make_server()
@@ -188,7 +207,8 @@ class Server:
       raise
     if options.model_config_file and options.config_poll_s > 0:
       threading.Thread(
-          target=self._poll_config, name='config-poll', daemon=True).start()
+        target=self._poll_config, name='config-poll', daemon=True
+      ).start()
 
   def models(self) -> list[tuple[str, int]]:
     """(name, version) of what answers now."""
@@ -214,14 +234,15 @@ class Server:
   def _make_server(self):
     threads = self._options.running + self._options.waiting + _SPARE_THREADS
     settings = {
-        'grpc.max_receive_message_length': _UNLIMITED,
-        'grpc.max_send_message_length': _UNLIMITED,
-        # Two servers on one port would share the clients without a word.
-        'grpc.so_reuseport': 0,
-        **dict(self._options.channel_arguments),
+      'grpc.max_receive_message_length': _UNLIMITED,
+      'grpc.max_send_message_length': _UNLIMITED,
+      # Two servers on one port would share the clients without a word.
+      'grpc.so_reuseport': 0,
+      **dict(self._options.channel_arguments),
     }
     server = grpc.server(
-        futures.ThreadPoolExecutor(threads), options=list(settings.items()))
+      futures.ThreadPoolExecutor(threads), options=list(settings.items())
+    )
     server.add_generic_rpc_handlers(self._services.handlers())
     servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

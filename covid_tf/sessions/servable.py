@@ -18,6 +18,7 @@ from covid_tf.sessions import refusal
 
 # One version of one model in a TF1 session, as TF Serving runs it.
 
+
 class Servable:
   """A loaded SavedModel; safe to run and to close from several threads at once.
 
@@ -44,14 +45,16 @@ class Servable:
     try:
       with self._graph.as_default(), without_advice():
         meta_graph = tf.compat.v1.saved_model.load(
-            self._session, [tf.saved_model.SERVING], os.fspath(path))
+          self._session, [tf.saved_model.SERVING], os.fspath(path)
+        )
     except Exception as error:  # The loader raises whatever it meets in the file.
       self.close()
       raise _refusal_of(error) from error
     self.signatures = dict(meta_graph.signature_def)
 
-  def run(self, feeds: Mapping[str, np.ndarray],
-          fetches: Sequence[str]) -> list[np.ndarray]:
+  def run(
+    self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]
+  ) -> list[np.ndarray]:
     """Runs the graph.
 
     Unlike `Session.run`, nothing is compared with the declared shapes: a server
@@ -81,7 +84,8 @@ class Servable:
     with self._changed:
       if self._is_closed:
         raise refusal.failed_precondition(
-            f'{self.path}: an open model is required, found it closed; load it again.')
+          f'{self.path}: an open model is required, found it closed; load it again.'
+        )
       self._running += 1
     try:
       yield
@@ -169,8 +173,11 @@ def versions_on_disk(base_path: str) -> dict[int, pathlib.Path]:
   """
   found = {}
   for path in sorted(pathlib.Path(base_path).iterdir()):
-    if path.name.isascii() and path.name.isdigit() and any(
-        (path / name).is_file() for name in _READY_FILES):
+    if (
+      path.name.isascii()
+      and path.name.isdigit()
+      and any((path / name).is_file() for name in _READY_FILES)
+    ):
       found.setdefault(int(path.name), path)
   return found
 
@@ -211,4 +218,4 @@ def wanted_versions(on_disk: dict[int, pathlib.Path], policy) -> set[int]:
   if choice == 'specific':
     return set(policy.specific.versions) & set(on_disk)
   count = policy.latest.num_versions if choice == 'latest' else 1
-  return set(sorted(on_disk)[-max(count, 1):])
+  return set(sorted(on_disk)[-max(count, 1) :])

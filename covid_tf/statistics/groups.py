@@ -47,21 +47,27 @@ def hodges_lehmann(first: np.ndarray, second: np.ndarray) -> Shift:
   differences = np.sort(np.subtract.outer(second, first), axis=None)
   together = np.concatenate([first, second])
   exact = is_exact(first, second)
-  skipped = (_exact_skipped(len(first), len(second)) if exact
-             else _approximate_skipped(len(first), len(second), together))
+  skipped = (
+    _exact_skipped(len(first), len(second))
+    if exact
+    else _approximate_skipped(len(first), len(second), together)
+  )
   interval = None
   if skipped >= 0 and 2 * skipped < len(differences):
     interval = (float(differences[skipped]), float(differences[-1 - skipped]))
   return Shift(
-      float(np.median(differences)), interval,
-      'exact' if exact else 'normal approximation with tie correction')
+    float(np.median(differences)),
+    interval,
+    'exact' if exact else 'normal approximation with tie correction',
+  )
 
 
 def is_exact(first: np.ndarray, second: np.ndarray) -> bool:
   """Whether the exact null distribution applies, and is cheap."""
   together = np.concatenate([first, second])
   return min(len(first), len(second)) <= LARGEST_EXACT_GROUP and (
-      len(np.unique(together)) == len(together))
+    len(np.unique(together)) == len(together)
+  )
 
 
 def _exact_skipped(m: int, n: int) -> int:
@@ -94,12 +100,13 @@ def _null_counts(m: int, n: int) -> np.ndarray:
 def _approximate_skipped(m: int, n: int, together: np.ndarray) -> int:
   total = m + n
   _, repeats = np.unique(together, return_counts=True)
-  ties = np.sum(repeats ** 3 - repeats) / (total * (total - 1))
+  ties = np.sum(repeats**3 - repeats) / (total * (total - 1))
   deviation = math.sqrt(m * n / 12 * (total + 1 - ties))
   return math.floor(m * n / 2 - scipy.stats.norm.ppf(0.975) * deviation - 0.5)
 
 
 # Do the groups of severity differ in score, and by how much?
+
 
 @dataclasses.dataclass(frozen=True)
 class GroupSummary:
@@ -156,7 +163,8 @@ def summarize(scores: np.ndarray) -> GroupSummary:
   """Describes one group; float [n], n at least 1."""
   low, middle, high = (float(value) for value in np.percentile(scores, (25, 50, 75)))
   return GroupSummary(
-      len(scores), middle, (low, high), (float(min(scores)), float(max(scores))))
+    len(scores), middle, (low, high), (float(min(scores)), float(max(scores)))
+  )
 
 
 def compare_two(first: np.ndarray, second: np.ndarray) -> TwoGroups:
@@ -172,9 +180,11 @@ def compare_two(first: np.ndarray, second: np.ndarray) -> TwoGroups:
   area = roc.estimate_area(second, first)
   interval = area.interval()
   return TwoGroups(
-      rank_sum(first, second), hodges_lehmann(first, second),
-      float(area.auc[0]),
-      None if interval is None else (float(interval[0, 0]), float(interval[0, 1])))
+    rank_sum(first, second),
+    hodges_lehmann(first, second),
+    float(area.auc[0]),
+    None if interval is None else (float(interval[0, 0]), float(interval[0, 1])),
+  )
 
 
 def rank_sum(first: np.ndarray, second: np.ndarray) -> RankSum:
@@ -183,14 +193,16 @@ def rank_sum(first: np.ndarray, second: np.ndarray) -> RankSum:
     return RankSum(len(first) * len(second) / 2, 1.0, 'all scores are equal')
   exact = is_exact(first, second)
   tested = scipy.stats.mannwhitneyu(
-      second, first, alternative='two-sided',
-      method='exact' if exact else 'asymptotic')
-  method = 'exact' if exact else (
-      'normal approximation with tie and continuity correction')
+    second, first, alternative='two-sided', method='exact' if exact else 'asymptotic'
+  )
+  method = (
+    'exact' if exact else ('normal approximation with tie and continuity correction')
+  )
   return RankSum(float(tested.statistic), float(tested.pvalue), method)
 
 
 # Three or more grades: do they differ, and does the score rise with the grade?
+
 
 @dataclasses.dataclass(frozen=True)
 class Trend:
@@ -237,7 +249,8 @@ def compare_many(groups: Sequence[np.ndarray], ordered: bool) -> ManyGroups:
     return ManyGroups(None, 1.0, None)
   tested = scipy.stats.kruskal(*groups)
   return ManyGroups(
-      float(tested.statistic), float(tested.pvalue), trend(groups) if ordered else None)
+    float(tested.statistic), float(tested.pvalue), trend(groups) if ordered else None
+  )
 
 
 def trend(groups: Sequence[np.ndarray]) -> Trend:
@@ -251,6 +264,8 @@ def trend(groups: Sequence[np.ndarray]) -> Trend:
   scores = np.concatenate(groups)
   tested = scipy.stats.kendalltau(grades, scores, method='asymptotic')
   statistic = sum(
-      float(scipy.stats.mannwhitneyu(higher, lower, method='asymptotic').statistic)
-      for i, lower in enumerate(groups) for higher in groups[i + 1:])
+    float(scipy.stats.mannwhitneyu(higher, lower, method='asymptotic').statistic)
+    for i, lower in enumerate(groups)
+    for higher in groups[i + 1 :]
+  )
   return Trend(statistic, float(tested.statistic), float(tested.pvalue))

@@ -16,6 +16,7 @@ from covid_tf.statistics import roc
 
 # Thresholds of the score, and what each would mean for patients.
 
+
 @dataclasses.dataclass(frozen=True)
 class Share:
   """A proportion with its 95 % interval.
@@ -66,8 +67,9 @@ def youden_threshold(curve: roc.RocCurve) -> float:
   The lowest, since missing a patient is the worse mistake of a first reading.
   """
   # Whole numbers, so that equals are equal.
-  gain = (curve.true_positives * curve.n_negative
-          - curve.false_positives * curve.n_positive)
+  gain = (
+    curve.true_positives * curve.n_negative - curve.false_positives * curve.n_positive
+  )
   return float(curve.thresholds[np.argmax(gain)])
 
 
@@ -78,8 +80,13 @@ def sensitivity_threshold(curve: roc.RocCurve, sensitivity: float) -> float | No
 
 
 def operating_point(
-    name: str, rule: str, threshold_cm3: float, positive: np.ndarray,
-    negative: np.ndarray, prevalence: float | None = None) -> OperatingPoint:
+  name: str,
+  rule: str,
+  threshold_cm3: float,
+  positive: np.ndarray,
+  negative: np.ndarray,
+  prevalence: float | None = None,
+) -> OperatingPoint:
   """Counts what a threshold does in this cohort.
 
   Args:
@@ -100,13 +107,19 @@ def operating_point(
   sensitivity = wilson(true_positives, len(positive))
   specificity = wilson(true_negatives, len(negative))
   return OperatingPoint(
-      name, rule, threshold_cm3, sensitivity, specificity,
-      ppv=wilson(true_positives, true_positives + false_positives),
-      npv=wilson(true_negatives, true_negatives + false_negatives),
-      prevalence=prevalence,
-      ppv_at_prevalence=_predictive(sensitivity, specificity, prevalence),
-      npv_at_prevalence=_predictive(
-          specificity, sensitivity, None if prevalence is None else 1 - prevalence))
+    name,
+    rule,
+    threshold_cm3,
+    sensitivity,
+    specificity,
+    ppv=wilson(true_positives, true_positives + false_positives),
+    npv=wilson(true_negatives, true_negatives + false_negatives),
+    prevalence=prevalence,
+    ppv_at_prevalence=_predictive(sensitivity, specificity, prevalence),
+    npv_at_prevalence=_predictive(
+      specificity, sensitivity, None if prevalence is None else 1 - prevalence
+    ),
+  )
 
 
 def wilson(count: int, total: int) -> Share:
@@ -118,7 +131,8 @@ def wilson(count: int, total: int) -> Share:
 
 
 def _predictive(
-    found: Share, spared: Share, share_of_kind: float | None) -> Share | None:
+  found: Share, spared: Share, share_of_kind: float | None
+) -> Share | None:
   """Bayes' rule; its interval takes both Wilson limits to the same side.
 
   Both shares at their lower limits at once is rarer than either, so the interval
@@ -179,9 +193,10 @@ class CaseThreshold:
     for name, digest in self.models.items():
       if digests.get(name) != digest:
         raise errors.UsageError(
-            f'--case-threshold: it was chosen with the {name} model {digest[:12]}, '
-            f'but {digests.get(name, "no model")[:12]} answers; run covid-tf cohort '
-            'on scores of the model in use.')
+          f'--case-threshold: it was chosen with the {name} model {digest[:12]}, '
+          f'but {digests.get(name, "no model")[:12]} answers; run covid-tf cohort '
+          'on scores of the model in use.'
+        )
 
 
 def parse_case_threshold(text: str) -> CaseThreshold:
@@ -207,39 +222,48 @@ def read_operating_point(path: str | os.PathLike) -> CaseThreshold:
     errors.UsageError: no such file, or not an operating point.
   """
   path = pathlib.Path(path)
-  required = (
-      'a number of cm³ or an operating_point.json of covid-tf cohort is required')
+  required = 'a number of cm³ or an operating_point.json of covid-tf cohort is required'
   try:
     content = json.loads(path.read_text('utf-8'))
   except OSError as error:
     raise errors.UsageError(
-        f'--case-threshold {path}: {required}, found no such file '
-        f'({error.strerror}).') from error
+      f'--case-threshold {path}: {required}, found no such file ({error.strerror}).'
+    ) from error
   except ValueError as error:
     raise errors.UsageError(
-        f'--case-threshold {path}: {required}, found no JSON.') from error
+      f'--case-threshold {path}: {required}, found no JSON.'
+    ) from error
   found = content.get('schema_version') if isinstance(content, dict) else None
   if found != SCHEMA_VERSION:
     raise errors.UsageError(
-        f'--case-threshold {path}: schema_version {SCHEMA_VERSION} is required, '
-        f'found {found}; write it again with covid-tf cohort.')
+      f'--case-threshold {path}: schema_version {SCHEMA_VERSION} is required, '
+      f'found {found}; write it again with covid-tf cohort.'
+    )
   return CaseThreshold(
-      _volume(content.get('case_corona_score_cm3'), f'--case-threshold {path}'),
-      str(content.get('rule', '')), _digests(content.get('models'), path))
+    _volume(content.get('case_corona_score_cm3'), f'--case-threshold {path}'),
+    str(content.get('rule', '')),
+    _digests(content.get('models'), path),
+  )
 
 
 def _volume(value, where: str) -> float:
-  if isinstance(value, bool) or not isinstance(value, (int, float)) or not (
-      0 <= value < math.inf):
+  if (
+    isinstance(value, bool)
+    or not isinstance(value, (int, float))
+    or not (0 <= value < math.inf)
+  ):
     raise errors.UsageError(
-        f'{where}: a finite number of cm³ not below 0 is required, found {value!r}.')
+      f'{where}: a finite number of cm³ not below 0 is required, found {value!r}.'
+    )
   return float(value)
 
 
 def _digests(models, path) -> dict[str, str]:
   if not isinstance(models, dict) or not all(
-      isinstance(digest, str) for digest in models.values()):
+    isinstance(digest, str) for digest in models.values()
+  ):
     raise errors.UsageError(
-        f'--case-threshold {path}: models with their card digests are required, '
-        f'found {json.dumps(models)[:60]}; write it again with covid-tf cohort.')
+      f'--case-threshold {path}: models with their card digests are required, '
+      f'found {json.dumps(models)[:60]}; write it again with covid-tf cohort.'
+    )
   return dict(models)

@@ -65,8 +65,12 @@ def curve(positive: np.ndarray, negative: np.ndarray) -> RocCurve:
   lowest = [values[0] / 2] if values[0] > 0 else []
   thresholds = np.concatenate([lowest, (values[:-1] + values[1:]) / 2, values[-1:]])
   return RocCurve(
-      thresholds, count_above(positive, thresholds), count_above(negative, thresholds),
-      len(positive), len(negative))
+    thresholds,
+    count_above(positive, thresholds),
+    count_above(negative, thresholds),
+    len(positive),
+    len(negative),
+  )
 
 
 def count_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -75,8 +79,11 @@ def count_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_interval(
-    positive: np.ndarray, negative: np.ndarray, draws: int = BOOTSTRAP_DRAWS,
-    seed: int = 0) -> tuple[float, float]:
+  positive: np.ndarray,
+  negative: np.ndarray,
+  draws: int = BOOTSTRAP_DRAWS,
+  seed: int = 0,
+) -> tuple[float, float]:
   """Percentile bootstrap of the area, 95 %.
 
   Patients are drawn with replacement within each group, one score a patient, so
@@ -93,15 +100,22 @@ def bootstrap_interval(
     (low, high).
   """
   drawn = scipy.stats.bootstrap(
-      (positive, negative), _areas, n_resamples=draws, batch=_DRAWS_AT_ONCE,
-      vectorized=True, method='percentile', confidence_level=0.95,
-      rng=np.random.default_rng(seed))
+    (positive, negative),
+    _areas,
+    n_resamples=draws,
+    batch=_DRAWS_AT_ONCE,
+    vectorized=True,
+    method='percentile',
+    confidence_level=0.95,
+    rng=np.random.default_rng(seed),
+  )
   low, high = drawn.confidence_interval
   return float(low), float(high)
 
 
 def newcombe_interval(
-    auc: float, n_positive: int, n_negative: int) -> tuple[float, float]:
+  auc: float, n_positive: int, n_negative: int
+) -> tuple[float, float]:
   """Newcombe's method 5 for an area, 95 %: of use where the others collapse.
 
   When the groups are fully separated, DeLong's variance and every draw give
@@ -121,16 +135,14 @@ def newcombe_interval(
   mean_size_less_one = (n_positive + n_negative) / 2 - 1
 
   def excess(area: float) -> float:
-    spread = 1 + mean_size_less_one * (
-        (1 - area) / (2 - area) + area / (1 + area))
+    spread = 1 + mean_size_less_one * ((1 - area) / (2 - area) + area / (1 + area))
     variance = area * (1 - area) * spread / (n_positive * n_negative)
-    return (auc - area) ** 2 - z ** 2 * variance
+    return (auc - area) ** 2 - z**2 * variance
 
   # Just off the area itself: at 0 and 1, where it has no variance, that is a root.
   off = 1e-9
   low = 0.0 if auc <= off else float(scipy.optimize.brentq(excess, 0, auc - off))
-  high = 1.0 if auc >= 1 - off else float(
-      scipy.optimize.brentq(excess, auc + off, 1))
+  high = 1.0 if auc >= 1 - off else float(scipy.optimize.brentq(excess, auc + off, 1))
   return low, high
 
 
@@ -138,7 +150,8 @@ def _areas(positive: np.ndarray, negative: np.ndarray, axis: int = -1) -> np.nda
   """Areas of many resampled cohorts at once: [..., m] and [..., n] to [...]."""
   m, n = positive.shape[axis], negative.shape[axis]
   ranks = scipy.stats.rankdata(
-      np.concatenate([positive, negative], axis=axis), axis=axis)
+    np.concatenate([positive, negative], axis=axis), axis=axis
+  )
   above = np.take(ranks, np.arange(m), axis=axis).sum(axis=axis) - m * (m + 1) / 2
   return above / (m * n)
 
@@ -241,8 +254,11 @@ def compare_paired(areas: AreaEstimate) -> PairedComparison:
   else:
     p_value = 1.0 if difference == 0 else 0.0
   return PairedComparison(
-      difference, error,
-      (max(difference - half, -1.0), min(difference + half, 1.0)), p_value)
+    difference,
+    error,
+    (max(difference - half, -1.0), min(difference + half, 1.0)),
+    p_value,
+  )
 
 
 def _normal_quantile(confidence: float) -> float:

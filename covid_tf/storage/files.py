@@ -20,17 +20,17 @@ from covid_tf import errors
 _log = logging.getLogger(__name__)
 
 _REASONS = {
-    errno.ENOSPC: 'no space left on the device; free some or choose another place',
-    errno.EDQUOT: 'the disk quota is used up; free some or choose another place',
-    errno.EROFS: 'the file system is read-only; choose another place',
-    errno.EACCES: 'permission denied; choose a place that you may write to',
-    errno.EPERM: 'permission denied; choose a place that you may write to',
-    errno.ENOTDIR: 'a file stands where a folder is required; remove or rename it',
-    errno.EEXIST: 'a file stands where a folder is required; remove or rename it',
-    errno.EISDIR: 'a folder stands where a file is required; remove or rename it',
-    errno.ENAMETOOLONG: 'the name is too long; choose a shorter one',
-    errno.EFBIG: 'the file system takes no file that large; choose another place',
-    errno.EIO: 'the device failed; check the disk',
+  errno.ENOSPC: 'no space left on the device; free some or choose another place',
+  errno.EDQUOT: 'the disk quota is used up; free some or choose another place',
+  errno.EROFS: 'the file system is read-only; choose another place',
+  errno.EACCES: 'permission denied; choose a place that you may write to',
+  errno.EPERM: 'permission denied; choose a place that you may write to',
+  errno.ENOTDIR: 'a file stands where a folder is required; remove or rename it',
+  errno.EEXIST: 'a file stands where a folder is required; remove or rename it',
+  errno.EISDIR: 'a folder stands where a file is required; remove or rename it',
+  errno.ENAMETOOLONG: 'the name is too long; choose a shorter one',
+  errno.EFBIG: 'the file system takes no file that large; choose another place',
+  errno.EIO: 'the device failed; check the disk',
 }
 
 
@@ -133,8 +133,9 @@ def require_unused(folder: str | os.PathLike) -> None:
   # A file in its place is found when the folder is made.
   if os.path.isdir(folder) and os.listdir(folder):
     raise errors.UsageError(
-        f'{folder}: a new or empty folder is required, found files in it; choose '
-        'another, or remove it.')
+      f'{folder}: a new or empty folder is required, found files in it; choose '
+      'another, or remove it.'
+    )
 
 
 def temporary_name(target: pathlib.Path) -> pathlib.Path:
@@ -163,8 +164,11 @@ def _force_names_to_disk(folder: pathlib.Path) -> None:
     force_to_disk(folder)
   except OSError as error:
     _log.warning(
-        '%s: what was written is there, but may be lost if the machine stops now: the '
-        'file system did not confirm it (%s).', folder, error.strerror)
+      '%s: what was written is there, but may be lost if the machine stops now: the '
+      'file system did not confirm it (%s).',
+      folder,
+      error.strerror,
+    )
 
 
 def force_tree_to_disk(folder: pathlib.Path) -> None:
@@ -176,8 +180,7 @@ def force_tree_to_disk(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(
-    path: str | os.PathLike, temporary: pathlib.Path) -> Iterator[None]:
+def explained(path: str | os.PathLike, temporary: pathlib.Path) -> Iterator[None]:
   """Turns what the disk refuses into an OutputError about `path`.
 
   Args:
@@ -191,8 +194,7 @@ def explained(
     # A block may also read other files; what fails there is not our output.
     if not _concerns(error, temporary):
       raise
-    reason = _REASONS.get(
-        error.errno, f'{error.strerror}; choose another place')
+    reason = _REASONS.get(error.errno, f'{error.strerror}; choose another place')
     raise errors.OutputError(f'{path}: cannot be written: {reason}.') from error
 
 
@@ -217,15 +219,16 @@ def _concerns(error: OSError, temporary: pathlib.Path) -> bool:
   if error.filename is None:  # A full disk: write() and fsync() name no file.
     return error.errno in _REASONS
   name = pathlib.Path(os.fsdecode(error.filename))
-  return name == temporary or temporary in name.parents or (
-      name in temporary.parents)
+  return name == temporary or temporary in name.parents or (name in temporary.parents)
 
 
 # Several files of one result: they all appear in a folder, or none does.
 
+
 @contextlib.contextmanager
 def filling_folder(
-    path: str | os.PathLike, names: Sequence[str]) -> Iterator[pathlib.Path]:
+  path: str | os.PathLike, names: Sequence[str]
+) -> Iterator[pathlib.Path]:
   """Yields an empty folder whose files move to `path` when the block ends well.
 
   Whether `path` can be written is found out here, before any work is done for it.
@@ -271,12 +274,12 @@ def _in_words_of(target: pathlib.Path, temporary: pathlib.Path) -> Iterator[None
   try:
     yield
   except errors.OutputError as error:
-    raise errors.OutputError(
-        str(error).replace(str(temporary), str(target))) from error
+    raise errors.OutputError(str(error).replace(str(temporary), str(target))) from error
 
 
 def _move_all(
-    temporary: pathlib.Path, target: pathlib.Path, names: Sequence[str]) -> None:
+  temporary: pathlib.Path, target: pathlib.Path, names: Sequence[str]
+) -> None:
   old = temporary / 'old'
   old.mkdir()
   arrived = []

@@ -33,7 +33,8 @@ _COMPRESSION = 1
 
 
 def write_localization(
-    path: str | os.PathLike, result: results.CaseResult, note: str = '') -> None:
+  path: str | os.PathLike, result: results.CaseResult, note: str = ''
+) -> None:
   """Writes the 3D localization map as float32 in [0, 1].
 
   Args:
@@ -48,7 +49,8 @@ def write_localization(
 
 
 def write_lung_mask(
-    path: str | os.PathLike, result: results.CaseResult, note: str = '') -> None:
+  path: str | os.PathLike, result: results.CaseResult, note: str = ''
+) -> None:
   """Writes the lung mask as uint8, 0 or 1; arguments as above."""
   _write(path, result.lung_mask.__getitem__, np.uint8, result, note)
 
@@ -100,7 +102,8 @@ def _named_axes(name: str) -> tuple[tuple[int, ...], bool]:
 def _grid(result: results.CaseResult) -> volume.StoredGrid:
   """How the files of a result are stored."""
   return result.stored_grid or volume.StoredGrid(
-      result.shape[::-1], _USUAL_AXES, False, ras_affine(result.affine))
+    result.shape[::-1], _USUAL_AXES, False, ras_affine(result.affine)
+  )
 
 
 def _in_file_order(planes: Iterable[np.ndarray], grid, dtype) -> Iterable[np.ndarray]:
@@ -116,8 +119,12 @@ def _in_file_order(planes: Iterable[np.ndarray], grid, dtype) -> Iterable[np.nda
 
 
 def _write(
-    path: str | os.PathLike, slice_map: Callable[[int], np.ndarray], dtype: type,
-    result: results.CaseResult, note: str) -> None:
+  path: str | os.PathLike,
+  slice_map: Callable[[int], np.ndarray],
+  dtype: type,
+  result: results.CaseResult,
+  note: str,
+) -> None:
   grid = _grid(result)
   header = _header(grid, dtype, note)
   indices = range(result.shape[0])
@@ -131,8 +138,7 @@ def _write(
         packed.write(piece)
 
 
-def _header(
-    grid: volume.StoredGrid, dtype: type, note: str) -> nib.Nifti1Header:
+def _header(grid: volume.StoredGrid, dtype: type, note: str) -> nib.Nifti1Header:
   header = nib.Nifti1Header(endianness='<')
   header.set_data_dtype(dtype)
   header.set_data_shape(grid.shape)
@@ -141,7 +147,8 @@ def _header(
   header.set_xyzt_units(grid.unit)
   if (grid.axes, grid.slices_reversed) != (_USUAL_AXES, False):
     header['intent_name'] = ''.join(_AXES[axis] for axis in grid.axes) + (
-        '-' if grid.slices_reversed else '')
+      '-' if grid.slices_reversed else ''
+    )
   # The quaternion cannot hold a shear (a gantry tilt); the sform has it exactly.
   header.set_qform(grid.affine, _SCANNER, strip_shears=True)
   header.set_sform(grid.affine, _SCANNER)
@@ -161,8 +168,9 @@ def has_maps(folder: pathlib.Path) -> bool:
 
 
 def read_maps(
-    folder: pathlib.Path, result: result_json.StoredResult,
-    ct: volume.CTVolume | None = None
+  folder: pathlib.Path,
+  result: result_json.StoredResult,
+  ct: volume.CTVolume | None = None,
 ) -> tuple[np.ndarray, results.LocalizationMap, np.ndarray]:
   """Reads map and mask of a scored study.
 
@@ -182,26 +190,32 @@ def read_maps(
   """
   if ct is not None and (result.shape, result.series_uid) != (ct.shape, ct.series_uid):
     raise errors.UsageError(
-        f'{folder / result_json.FILE_NAME}: a result of the CT at hand is required '
-        f'({ct.shape}, series {ct.series_uid or "without UID"}), found one of another '
-        f'series ({result.shape}, series {result.series_uid or "without UID"}); score '
-        'the study again.')
+      f'{folder / result_json.FILE_NAME}: a result of the CT at hand is required '
+      f'({ct.shape}, series {ct.series_uid or "without UID"}), found one of another '
+      f'series ({result.shape}, series {result.series_uid or "without UID"}); score '
+      'the study again.'
+    )
   mask, affine = _read(folder / MASK_NAME, result)
   heat, other = _read(folder / MAP_NAME, result)
   if not _same_place(affine, other, result.shape):
     raise errors.UsageError(
-        f'{folder}: map and mask on one grid are required, found two; score the study '
-        'again.')
+      f'{folder}: map and mask on one grid are required, found two; score the study '
+      'again.'
+    )
   # Slices of mirrored files ran to the feet before docs/adr/0115.
   if ct is not None and not _same_place(affine, ct.affine, result.shape):
     raise errors.UsageError(
-        f'{folder / MASK_NAME}: a mask in the place and the order of its CT is '
-        'required, found another (another study, or slices that run the other way?); '
-        'score the study again.')
+      f'{folder / MASK_NAME}: a mask in the place and the order of its CT is '
+      'required, found another (another study, or slices that run the other way?); '
+      'score the study again.'
+    )
   box, positive = result.lung_box, list(result.positive_slices)
   crops = heat[positive, box.rows, box.columns].astype(np.float32)
-  return (mask > 0).astype(np.uint8), results.LocalizationMap(
-      result.shape, box, result.positive_slices, crops), affine
+  return (
+    (mask > 0).astype(np.uint8),
+    results.LocalizationMap(result.shape, box, result.positive_slices, crops),
+    affine,
+  )
 
 
 def _read(path, result) -> tuple[np.ndarray, np.ndarray]:
@@ -210,25 +224,30 @@ def _read(path, result) -> tuple[np.ndarray, np.ndarray]:
     stored, affine = read(path)
   except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
     raise errors.UsageError(
-        f'{path}: the file that covid-tf score writes is required, found none that '
-        f'can be read ({type(error).__name__}); score the study again.') from error
+      f'{path}: the file that covid-tf score writes is required, found none that '
+      f'can be read ({type(error).__name__}); score the study again.'
+    ) from error
   spacing = np.linalg.norm(affine[:3, :3], axis=0)
   if stored.shape != result.shape or not np.allclose(
-      spacing, result.spacing_mm, atol=_SAME_MM):
+    spacing, result.spacing_mm, atol=_SAME_MM
+  ):
     raise errors.UsageError(
-        f'{path}: the grid of result.json is required ({result.shape}, '
-        f'{_words(result.spacing_mm)} mm), found {stored.shape}, {_words(spacing)} mm; '
-        'score the study again.')
+      f'{path}: the grid of result.json is required ({result.shape}, '
+      f'{_words(result.spacing_mm)} mm), found {stored.shape}, {_words(spacing)} mm; '
+      'score the study again.'
+    )
   if not np.isfinite(stored).all():
     raise errors.UsageError(
-        f'{path}: finite values are required, found others; score the study again.')
+      f'{path}: finite values are required, found others; score the study again.'
+    )
   return stored, affine
 
 
 def _same_place(affine: np.ndarray, other: np.ndarray, shape) -> bool:
   """Whether two grids of one shape agree at their corners."""
-  corners = np.array([
-      (*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))])
+  corners = np.array(
+    [(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))]
+  )
   places = corners @ other.T
   # A NIfTI header holds float32: far from the origin that alone is more.
   tolerance = _SAME_MM + 2 * np.finfo(np.float32).eps * np.abs(places).max()

@@ -17,8 +17,9 @@ from covid_tf.storage import files
 
 FILE_NAME = 'result.json'
 DEMO_WARNING = (
-    'Scored by the demo models, which were trained on phantoms to show how the '
-    'package works: no measurement of a patient.')
+  'Scored by the demo models, which were trained on phantoms to show how the '
+  'package works: no measurement of a patient.'
+)
 
 
 def write_result(path: str | os.PathLike, result: results.CaseResult) -> None:
@@ -38,48 +39,47 @@ def to_text(result: results.CaseResult) -> str:
   """The file's text: strict JSON, one line a field, so that a diff can be read."""
   # allow_nan: NaN is no JSON, and no result either.
   lines = (
-      f'  {json.dumps(name)}: '
-      f'{json.dumps(value, allow_nan=False, ensure_ascii=False)}'
-      for name, value in to_dict(result).items())
+    f'  {json.dumps(name)}: {json.dumps(value, allow_nan=False, ensure_ascii=False)}'
+    for name, value in to_dict(result).items()
+  )
   return '{\n' + ',\n'.join(lines) + '\n}\n'
 
 
 def to_dict(result: results.CaseResult) -> dict:
   """The fields of result.json, in the order in which they are written."""
   return {
-      'schema_version': results.SCHEMA_VERSION,
-      'study_uid': result.study_uid,
-      'series_uid': result.series_uid,
-      'acquisition_date': result.acquisition_date,
-      'patient_key': result.patient_key,
-      'shape': list(result.shape),
-      'slice_count': result.shape[0],
-      'spacing_mm': list(result.spacing_mm),
-      'voxel_volume_mm3': result.voxel_volume_mm3,
-      'corona_score_cm3': result.corona_score_cm3,
-      'case_detected': result.case_detected,
-      'corona_score_in_lung_cm3': result.corona_score_in_lung_cm3,
-      'corona_score_by_region_cm3': dict(result.corona_score_by_region_cm3),
-      'involved_lung_fraction': result.involved_lung_fraction,
-      'lung_volume_cm3': result.lung_volume_cm3,
-      'lung_box': result.lung_box.as_list(),
-      'lung_outside_box_fraction': result.lung_outside_box_fraction,
-      'positive_slices': list(result.positive_slices),
-      'slice_probability': _shortest(result.slice_probability),
-      'corona_score_by_slice_cm3': np.asarray(
-          result.corona_score_by_slice_cm3).tolist(),
-      'thresholds': {
-          'slice_probability': result.thresholds.slice_probability,
-          'map': result.thresholds.map,
-          'case_corona_score_cm3': result.thresholds.case_corona_score_cm3,
-      },
-      'models': [
-          {'name': model.name, 'version': model.version,
-           'card_sha256': model.card_sha256}
-          for model in result.models],
-      'warnings': list(result.warnings),
-      'software': result.software,
-      'demo_models': result.demo_models,
+    'schema_version': results.SCHEMA_VERSION,
+    'study_uid': result.study_uid,
+    'series_uid': result.series_uid,
+    'acquisition_date': result.acquisition_date,
+    'patient_key': result.patient_key,
+    'shape': list(result.shape),
+    'slice_count': result.shape[0],
+    'spacing_mm': list(result.spacing_mm),
+    'voxel_volume_mm3': result.voxel_volume_mm3,
+    'corona_score_cm3': result.corona_score_cm3,
+    'case_detected': result.case_detected,
+    'corona_score_in_lung_cm3': result.corona_score_in_lung_cm3,
+    'corona_score_by_region_cm3': dict(result.corona_score_by_region_cm3),
+    'involved_lung_fraction': result.involved_lung_fraction,
+    'lung_volume_cm3': result.lung_volume_cm3,
+    'lung_box': result.lung_box.as_list(),
+    'lung_outside_box_fraction': result.lung_outside_box_fraction,
+    'positive_slices': list(result.positive_slices),
+    'slice_probability': _shortest(result.slice_probability),
+    'corona_score_by_slice_cm3': np.asarray(result.corona_score_by_slice_cm3).tolist(),
+    'thresholds': {
+      'slice_probability': result.thresholds.slice_probability,
+      'map': result.thresholds.map,
+      'case_corona_score_cm3': result.thresholds.case_corona_score_cm3,
+    },
+    'models': [
+      {'name': model.name, 'version': model.version, 'card_sha256': model.card_sha256}
+      for model in result.models
+    ],
+    'warnings': list(result.warnings),
+    'software': result.software,
+    'demo_models': result.demo_models,
   }
 
 
@@ -155,12 +155,13 @@ def read_result(path: str | os.PathLike) -> StoredResult:
     return from_dict(content)
   except OSError as error:
     raise errors.UsageError(
-        f'{path}: a result.json of covid-tf score is required, found none that can '
-        f'be read ({error.strerror}).') from error
+      f'{path}: a result.json of covid-tf score is required, found none that can '
+      f'be read ({error.strerror}).'
+    ) from error
   except ValueError as error:  # UnicodeDecodeError and JSONDecodeError too.
     raise errors.UsageError(
-        f'{path}: not a result.json of covid-tf score: {error}; score the study '
-        'again.') from error
+      f'{path}: not a result.json of covid-tf score: {error}; score the study again.'
+    ) from error
 
 
 def from_dict(content: dict) -> StoredResult:
@@ -174,11 +175,15 @@ def from_dict(content: dict) -> StoredResult:
   version = content.get('schema_version')
   if version != results.SCHEMA_VERSION:
     raise ValueError(
-        f'schema_version {results.SCHEMA_VERSION} is required, found {version!r}')
+      f'schema_version {results.SCHEMA_VERSION} is required, found {version!r}'
+    )
   content = {'demo_models': is_demo(content)} | content
-  stored = StoredResult(**{
+  stored = StoredResult(
+    **{
       field.name: _field(content, field.name, _READERS[field.name])
-      for field in dataclasses.fields(StoredResult)})
+      for field in dataclasses.fields(StoredResult)
+    }
+  )
   _check_consistent(stored)
   return stored
 
@@ -199,18 +204,26 @@ def _check_consistent(stored: StoredResult) -> None:
   # In float32, as the slices were decided.
   probability = np.asarray(stored.slice_probability, np.float32)
   positive = tuple(
-      np.flatnonzero(probability > stored.thresholds.slice_probability).tolist())
+    np.flatnonzero(probability > stored.thresholds.slice_probability).tolist()
+  )
   box = stored.lung_box
   checks = {
-      'slice_count': stored.shape[0] == count,
-      'slice_probability': len(stored.slice_probability) == count,
-      'corona_score_by_slice_cm3': (
-          len(stored.corona_score_by_slice_cm3) == count and math.isclose(
-              math.fsum(stored.corona_score_by_slice_cm3), stored.corona_score_cm3,
-              rel_tol=1e-9, abs_tol=1e-9)),
-      'positive_slices': stored.positive_slices == positive,
-      'lung_box': (box.row0 < box.row1 <= stored.shape[1]
-                   and box.column0 < box.column1 <= stored.shape[2]),
+    'slice_count': stored.shape[0] == count,
+    'slice_probability': len(stored.slice_probability) == count,
+    'corona_score_by_slice_cm3': (
+      len(stored.corona_score_by_slice_cm3) == count
+      and math.isclose(
+        math.fsum(stored.corona_score_by_slice_cm3),
+        stored.corona_score_cm3,
+        rel_tol=1e-9,
+        abs_tol=1e-9,
+      )
+    ),
+    'positive_slices': stored.positive_slices == positive,
+    'lung_box': (
+      box.row0 < box.row1 <= stored.shape[1]
+      and box.column0 < box.column1 <= stored.shape[2]
+    ),
   }
   for name, good in checks.items():
     if not good:
@@ -245,8 +258,11 @@ def _integer(value) -> int:
 
 
 def _number(value) -> float:
-  if isinstance(value, bool) or not isinstance(value, (int, float)) or not (
-      0 <= value < math.inf):
+  if (
+    isinstance(value, bool)
+    or not isinstance(value, (int, float))
+    or not (0 <= value < math.inf)
+  ):
     raise ValueError('a finite number not below 0')
   return float(value)
 
@@ -272,6 +288,7 @@ def _list(read: Callable, length: int | None = None) -> Callable:
     if not isinstance(value, list) or length not in (None, len(value)):
       raise ValueError('a list' if length is None else f'a list of {length}')
     return tuple(map(read, value))
+
   return read_list
 
 
@@ -286,42 +303,46 @@ def _thresholds(value) -> results.Thresholds:
   if not isinstance(value, dict) or set(value) != set(names):
     raise ValueError(f'an object of {", ".join(names)}')
   return results.Thresholds(
-      _share(value['slice_probability']), _share(value['map']),
-      _optional(_number)(value['case_corona_score_cm3']))
+    _share(value['slice_probability']),
+    _share(value['map']),
+    _optional(_number)(value['case_corona_score_cm3']),
+  )
 
 
 def _model(value) -> results.ModelIdentity:
   if not isinstance(value, dict) or not {'name', 'version', 'card_sha256'} <= set(
-      value):
+    value
+  ):
     raise ValueError('objects of name, version and card_sha256')
   return results.ModelIdentity(
-      _text(value['name']), _integer(value['version']), _text(value['card_sha256']))
+    _text(value['name']), _integer(value['version']), _text(value['card_sha256'])
+  )
 
 
 _READERS = {
-    'schema_version': _integer,
-    'study_uid': _text,
-    'series_uid': _text,
-    'acquisition_date': _optional(_text),
-    'patient_key': _optional(_text),
-    'shape': _list(_integer, 3),
-    'slice_count': _integer,
-    'spacing_mm': _list(_number, 3),
-    'voxel_volume_mm3': _number,
-    'corona_score_cm3': _number,
-    'case_detected': _optional(_truth),
-    'corona_score_in_lung_cm3': _number,
-    'corona_score_by_region_cm3': _regions,
-    'involved_lung_fraction': _share,
-    'lung_volume_cm3': _number,
-    'lung_box': lambda value: results.LungBox(*_list(_integer, 4)(value)),
-    'lung_outside_box_fraction': _share,
-    'positive_slices': _list(_integer),
-    'slice_probability': _list(_share),
-    'corona_score_by_slice_cm3': _list(_number),
-    'thresholds': _thresholds,
-    'models': _list(_model),
-    'warnings': _list(_text),
-    'software': _text,
-    'demo_models': _truth,
+  'schema_version': _integer,
+  'study_uid': _text,
+  'series_uid': _text,
+  'acquisition_date': _optional(_text),
+  'patient_key': _optional(_text),
+  'shape': _list(_integer, 3),
+  'slice_count': _integer,
+  'spacing_mm': _list(_number, 3),
+  'voxel_volume_mm3': _number,
+  'corona_score_cm3': _number,
+  'case_detected': _optional(_truth),
+  'corona_score_in_lung_cm3': _number,
+  'corona_score_by_region_cm3': _regions,
+  'involved_lung_fraction': _share,
+  'lung_volume_cm3': _number,
+  'lung_box': lambda value: results.LungBox(*_list(_integer, 4)(value)),
+  'lung_outside_box_fraction': _share,
+  'positive_slices': _list(_integer),
+  'slice_probability': _list(_share),
+  'corona_score_by_slice_cm3': _list(_number),
+  'thresholds': _thresholds,
+  'models': _list(_model),
+  'warnings': _list(_text),
+  'software': _text,
+  'demo_models': _truth,
 }

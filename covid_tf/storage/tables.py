@@ -22,7 +22,8 @@ from covid_tf import errors
 _SEPARATORS = (',', ';', '\t')
 # Excel's own first line, which it does not show: `sep=;`.
 _SEPARATOR_LINE = re.compile(
-    r'"?sep=([^\w\s"]|\t)?"?[,;\t ]*(?:\r\n|\r|\n|\Z)', re.IGNORECASE)
+  r'"?sep=([^\w\s"]|\t)?"?[,;\t ]*(?:\r\n|\r|\n|\Z)', re.IGNORECASE
+)
 _LINE_END = re.compile(r'\r\n|\r|\n')
 _SAVE_AS_TEXT = 'save the table as "CSV UTF-8"'
 _TRUTH = {'true': True, 'yes': True, 'false': False, 'no': False}
@@ -62,14 +63,15 @@ class TableRow:
     """
     text = self.cells[name]
     if self.separator == ';' or (
-        self.separator == '\t' and not re.search(r',\d{3}$', text)):
+      self.separator == '\t' and not re.search(r',\d{3}$', text)
+    ):
       text = text.replace(',', '.')
     return float(text)
 
 
 def read_table(
-    path: pathlib.Path | str, required: tuple[str, ...],
-    optional: tuple[str, ...] = ()) -> tuple[TableRow, ...]:
+  path: pathlib.Path | str, required: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> tuple[TableRow, ...]:
   """Reads a table with a header.
 
   Taken as they come from spreadsheets: commas, semicolons or tabs between the cells,
@@ -95,8 +97,13 @@ def read_table(
 
 
 def parse(
-    path: pathlib.Path | str, text: str, required: tuple[str, ...],
-    optional: tuple[str, ...] = (), *, is_list: bool = False) -> Iterator[TableRow]:
+  path: pathlib.Path | str,
+  text: str,
+  required: tuple[str, ...],
+  optional: tuple[str, ...] = (),
+  *,
+  is_list: bool = False,
+) -> Iterator[TableRow]:
   """Yields the rows of a table's text, one in memory at a time.
 
   Args:
@@ -121,16 +128,23 @@ def parse(
   for number, record in records:
     if not _fits(record, header, is_list):
       raise errors.UsageError(
-          f'{path}, row {number}: {len(header)} cells are required, as in the '
-          f'header, found {len(record)}; put quotes around a cell that holds the '
-          'separator.')
-    yield TableRow(number, {
+        f'{path}, row {number}: {len(header)} cells are required, as in the '
+        f'header, found {len(record)}; put quotes around a cell that holds the '
+        'separator.'
+      )
+    yield TableRow(
+      number,
+      {
         name: record[place] if place is not None and place < len(record) else ''
-        for name, place in columns.items()}, separator)
+        for name, place in columns.items()
+      },
+      separator,
+    )
   if number is None:
     raise errors.UsageError(
-        f'{path}: at least one row below the header is required, found none; if it '
-        f'has some, {_SAVE_AS_TEXT}.')
+      f'{path}: at least one row below the header is required, found none; if it '
+      f'has some, {_SAVE_AS_TEXT}.'
+    )
 
 
 def has_header(text: str, required: tuple[str, ...]) -> bool:
@@ -177,8 +191,10 @@ def uid_problem(name: str, text: str) -> str | None:
   """
   if not _became_a_number(text):
     return None
-  return (f'{name} is required as text, found {text}: a spreadsheet has turned the '
-          'UID into a number; format the column as text and fill it in again')
+  return (
+    f'{name} is required as text, found {text}: a spreadsheet has turned the '
+    'UID into a number; format the column as text and fill it in again'
+  )
 
 
 def patient_problem(name: str, text: str) -> str | None:
@@ -188,8 +204,10 @@ def patient_problem(name: str, text: str) -> str | None:
   """
   if not _became_a_number(text):
     return None
-  return (f'{name} is required as text, found a rounded number: a spreadsheet has '
-          'turned the ID into it; format the column as text and fill it in again')
+  return (
+    f'{name} is required as text, found a rounded number: a spreadsheet has '
+    'turned the ID into it; format the column as text and fill it in again'
+  )
 
 
 def read_text(path: pathlib.Path | str, remedy: str = _SAVE_AS_TEXT) -> str:
@@ -206,23 +224,26 @@ def read_text(path: pathlib.Path | str, remedy: str = _SAVE_AS_TEXT) -> str:
     data = pathlib.Path(path).read_bytes()
   except OSError as error:
     raise errors.UsageError(
-        f'{path}: a readable CSV file is required: {error.strerror}'
-        f'{_workbook_beside(pathlib.Path(path))}.') from error
+      f'{path}: a readable CSV file is required: {error.strerror}'
+      f'{_workbook_beside(pathlib.Path(path))}.'
+    ) from error
   if kind := _document(data):
     raise errors.UsageError(
-        f'{path}: a CSV file is required, found {kind}; open it and save it as CSV '
-        '("CSV UTF-8").')
+      f'{path}: a CSV file is required, found {kind}; open it and save it as CSV '
+      '("CSV UTF-8").'
+    )
   encoding = _encoding(data)
   try:
     text = data.decode(encoding)
   except UnicodeDecodeError as error:
-    line = data[:error.start].count(b'\n') + 1
+    line = data[: error.start].count(b'\n') + 1
     raise errors.UsageError(
-        f'{path}: UTF-8 text is required, found other bytes in line {line}; '
-        f'{remedy}.') from None
+      f'{path}: UTF-8 text is required, found other bytes in line {line}; {remedy}.'
+    ) from None
   if '\0' in text:
     raise errors.UsageError(
-        f'{path}: UTF-8 text is required, found zero bytes; {remedy}.')
+      f'{path}: UTF-8 text is required, found zero bytes; {remedy}.'
+    )
   return text
 
 
@@ -232,8 +253,11 @@ def _became_a_number(text: str) -> bool:
 
 def _workbook_beside(path: pathlib.Path) -> str:
   """Words about a workbook of a missing file's name; blank if there is none."""
-  found = [path.with_suffix(suffix).name for suffix in ('.xlsx', '.xls', '.ods')
-           if path.suffix != suffix and path.with_suffix(suffix).is_file()]
+  found = [
+    path.with_suffix(suffix).name
+    for suffix in ('.xlsx', '.xls', '.ods')
+    if path.suffix != suffix and path.with_suffix(suffix).is_file()
+  ]
   if path.exists() or not found:
     return ''
   return f'; save {found[0]}, which lies beside it, as CSV ("CSV UTF-8")'
@@ -281,33 +305,38 @@ def _separator(text: str, required: Sequence[str]) -> tuple[str, str]:
   candidates = _SEPARATORS
   text = text.removeprefix('\ufeff')
   if match := _SEPARATOR_LINE.match(text):
-    text = text[match.end():]
+    text = text[match.end() :]
     candidates = (match[1] or ',', *_SEPARATORS)
   wanted = {_loose(name) for name in required}
-  return next((separator for separator in candidates
-               if wanted <= _names(text, separator)), candidates[0]), text
+  return next(
+    (separator for separator in candidates if wanted <= _names(text, separator)),
+    candidates[0],
+  ), text
 
 
 def _names(text: str, separator: str) -> set[str]:
   """Names of the first row that is not blank, read with a separator."""
   try:
     # A header has no more than this; the whole text is long.
-    _, header = next(_records('', text[:1 << 16], separator), (0, []))
+    _, header = next(_records('', text[: 1 << 16], separator), (0, []))
   except errors.UsageError:
     return set()
   return {_loose(name) for name in header}
 
 
 def _records(
-    path: pathlib.Path | str, text: str, separator: str
+  path: pathlib.Path | str, text: str, separator: str
 ) -> Iterator[tuple[int, list[str]]]:
   """(row number, cells) of the rows that are not blank."""
   if '" ' in text:
     text = _without_spaces_behind_quotes(text, separator)
   # newline='': line ends within quotes stay, and all others end a row.
   reader = csv.reader(
-      io.StringIO(text, newline=''), delimiter=separator, skipinitialspace=True,
-      strict=True)
+    io.StringIO(text, newline=''),
+    delimiter=separator,
+    skipinitialspace=True,
+    strict=True,
+  )
   number = 0
   while True:
     number += 1
@@ -315,8 +344,9 @@ def _records(
       record = next(reader, None)
     except csv.Error as error:
       raise errors.UsageError(
-          f'{path}, row {number}: cells separated by {_NAMES.get(separator, separator)}'
-          f' are required: {error}; check the quotes of the row.') from None
+        f'{path}, row {number}: cells separated by {_NAMES.get(separator, separator)}'
+        f' are required: {error}; check the quotes of the row.'
+      ) from None
     if record is None:
       return
     cells = [_plain(cell) for cell in record]
@@ -330,8 +360,7 @@ _NAMES = {',': 'commas', ';': 'semicolons', '\t': 'tabs'}
 def _without_spaces_behind_quotes(text: str, separator: str) -> str:
   """`"a" ,b` as `"a",b`, which alone the csv module reads."""
   cell = r' *"[^"]*(?:""[^"]*)*"'
-  return re.sub(
-      rf'((?:^|(?<=[\r\n])|{re.escape(separator)}){cell}) *', r'\1', text)
+  return re.sub(rf'((?:^|(?<=[\r\n])|{re.escape(separator)}){cell}) *', r'\1', text)
 
 
 def _plain(cell: str) -> str:
@@ -347,8 +376,12 @@ def _loose(name: str) -> str:
 
 
 def _columns(
-    path: pathlib.Path | str, header: list[str], required: Sequence[str],
-    optional: Sequence[str], quotes: bool) -> dict[str, int | None]:
+  path: pathlib.Path | str,
+  header: list[str],
+  required: Sequence[str],
+  optional: Sequence[str],
+  quotes: bool,
+) -> dict[str, int | None]:
   """Wanted name to its place in the header; None where it is missing.
 
   A name spelled as wanted comes before one that differs by a space or so.
@@ -357,8 +390,9 @@ def _columns(
   loose = [_loose(name) for name in header]
   columns, twice = {}, []
   for name in (*required, *optional):
-    places = ([place for place, found in enumerate(exact) if found == name] or
-              [place for place, found in enumerate(loose) if found == _loose(name)])
+    places = [place for place, found in enumerate(exact) if found == name] or [
+      place for place, found in enumerate(loose) if found == _loose(name)
+    ]
     columns[name] = places[0] if places else None
     if len(places) > 1:
       twice.append(name)
@@ -369,11 +403,13 @@ def _columns(
       found = textwrap.shorten(', '.join(filter(None, header)), 200)
     word = 'a column' if len(required) == 1 else 'columns'
     raise errors.UsageError(
-        f'{path}: a header with {word} named {", ".join(required)} is required, '
-        f'missing: {", ".join(missing)}; found {found if header else "no columns"}.')
+      f'{path}: a header with {word} named {", ".join(required)} is required, '
+      f'missing: {", ".join(missing)}; found {found if header else "no columns"}.'
+    )
   if twice:
     raise errors.UsageError(
-        f'{path}: each column may appear once, found twice: {", ".join(twice)}.')
+      f'{path}: each column may appear once, found twice: {", ".join(twice)}.'
+    )
   return columns
 
 

@@ -49,8 +49,12 @@ _RADIANS = math.pi / 180.0
 
 
 def augment_slice(
-    hu: tf.Tensor, lung_mask: tf.Tensor, box: tf.Tensor, seed: tf.Tensor,
-    augmentation: Augmentation) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+  hu: tf.Tensor,
+  lung_mask: tf.Tensor,
+  box: tf.Tensor,
+  seed: tf.Tensor,
+  augmentation: Augmentation,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
   """Changes a slice, its mask and its box by one draw.
 
   Args:
@@ -67,16 +71,19 @@ def augment_slice(
   seeds = tf.unstack(tf.random.split(seed, 7))
   image = tf.cast(hu, tf.float32)
   if augmentation.rotation_degrees:
-    angle = tf.random.stateless_uniform(
-        [], seeds[0], -1.0, 1.0) * augmentation.rotation_degrees * _RADIANS
+    angle = (
+      tf.random.stateless_uniform([], seeds[0], -1.0, 1.0)
+      * augmentation.rotation_degrees
+      * _RADIANS
+    )
     transform = _rotation_about(angle, box)
     image = _transform(image, transform, 'BILINEAR', float(volume.AIR_HU))
     lung_mask = _transform(lung_mask, transform, 'NEAREST', 0.0)
   if augmentation.flip_probability:
-    flip = tf.random.stateless_uniform(
-        [], seeds[1]) < augmentation.flip_probability
+    flip = tf.random.stateless_uniform([], seeds[1]) < augmentation.flip_probability
     image, lung_mask, box = tf.cond(
-        flip, lambda: _flip(image, lung_mask, box), lambda: (image, lung_mask, box))
+      flip, lambda: _flip(image, lung_mask, box), lambda: (image, lung_mask, box)
+    )
   if augmentation.margin_fraction:
     box = _jitter(box, tf.shape(image), seeds[2], augmentation.margin_fraction)
   if augmentation.rotation_degrees or augmentation.margin_fraction:
@@ -92,8 +99,10 @@ def _change_hu(image, seeds, augmentation):
   if augmentation.hu_offset or augmentation.noise_hu:
     offset = tf.random.stateless_uniform([2], seeds[1], -1.0, 1.0)
     noise = tf.random.stateless_normal(tf.shape(image), seeds[2])
-    image += (offset[0] * augmentation.hu_offset
-              + tf.abs(offset[1]) * augmentation.noise_hu * noise)
+    image += (
+      offset[0] * augmentation.hu_offset
+      + tf.abs(offset[1]) * augmentation.noise_hu * noise
+    )
   if augmentation.coarsening_probability or augmentation.blur_probability:
     image = _soften(image, seeds[3], augmentation)
   return image
@@ -121,8 +130,8 @@ def _soften(image, seed, augmentation):
     rows, columns = tf.unstack(tf.shape(image))
     along_columns = _softening_matrix(columns, factor, sigma)
     return tf.matmul(
-        _softening_matrix(rows, factor, sigma) @ image, along_columns,
-        transpose_b=True)
+      _softening_matrix(rows, factor, sigma) @ image, along_columns, transpose_b=True
+    )
 
   return tf.cond(coarsened | blurred, soften, lambda: image)
 
@@ -130,8 +139,9 @@ def _soften(image, seed, augmentation):
 def _softening_matrix(pixels, factor, sigma):
   """float32 [pixels, pixels]: to coarse pixels, back, and a Gaussian."""
   coarse = tf.cast(tf.cast(pixels, tf.float32) / factor, tf.int32)
-  there_and_back = (preprocessing.resize_matrix(coarse, pixels)
-                    @ preprocessing.resize_matrix(pixels, coarse))
+  there_and_back = preprocessing.resize_matrix(
+    coarse, pixels
+  ) @ preprocessing.resize_matrix(pixels, coarse)
   line = tf.range(tf.cast(pixels, tf.float32))
   distance = line[:, tf.newaxis] - line
   # At a tenth of a pixel the Gaussian is the identity, which stands for none.
@@ -144,16 +154,29 @@ def _rotation_about(angle: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
   corners = tf.cast(box, tf.float32)
   row, column = (corners[0] + corners[2]) / 2, (corners[1] + corners[3]) / 2
   cosine, sine = tf.cos(angle), tf.sin(angle)
-  return tf.stack([
-      cosine, -sine, column - cosine * column + sine * row,
-      sine, cosine, row - sine * column - cosine * row, 0.0, 0.0])[tf.newaxis]
+  return tf.stack(
+    [
+      cosine,
+      -sine,
+      column - cosine * column + sine * row,
+      sine,
+      cosine,
+      row - sine * column - cosine * row,
+      0.0,
+      0.0,
+    ]
+  )[tf.newaxis]
 
 
 def _transform(plane, transform, interpolation, fill):
   return tf.raw_ops.ImageProjectiveTransformV3(
-      images=plane[tf.newaxis, ..., tf.newaxis], transforms=transform,
-      output_shape=tf.shape(plane), interpolation=interpolation,
-      fill_mode='CONSTANT', fill_value=fill)[0, ..., 0]
+    images=plane[tf.newaxis, ..., tf.newaxis],
+    transforms=transform,
+    output_shape=tf.shape(plane),
+    interpolation=interpolation,
+    fill_mode='CONSTANT',
+    fill_value=fill,
+  )[0, ..., 0]
 
 
 def _flip(image, lung_mask, box):
@@ -181,8 +204,10 @@ def _around_lungs(box, lung_mask):
   """
   inside = lung_mask > 0
   # Two lines are searched, not the plane: this runs for every slice of every batch.
-  lines = [tf.cast(tf.where(tf.reduce_any(inside, axis=axis))[:, 0], tf.int32)
-           for axis in (1, 0)]
+  lines = [
+    tf.cast(tf.where(tf.reduce_any(inside, axis=axis))[:, 0], tf.int32)
+    for axis in (1, 0)
+  ]
   # The smallest of nothing is the largest number, and the other way round.
   first = tf.stack([tf.reduce_min(line) for line in lines])
   last = tf.stack([tf.reduce_max(line) for line in lines])

@@ -41,8 +41,7 @@ def build_located(size: int) -> keras.Model:
 
 def add_helpers(model: keras.Model, compute_dtype: str = 'float32') -> keras.Model:
   """Adds helpers to `networks.build_classifier`'s model; logits stay float32."""
-  return with_helpers(
-      rewrites.with_compute_dtype(model, compute_dtype), HELPED_LAYERS)
+  return with_helpers(rewrites.with_compute_dtype(model, compute_dtype), HELPED_LAYERS)
 
 
 def with_helpers(model: keras.Model, layer_names: Sequence[str]) -> keras.Model:
@@ -63,10 +62,13 @@ def classifier_of(model: keras.Model) -> keras.Model:
 
 def _helper(layer_name):
   return keras.layers.Conv2D(
-      1, 1, name=cells_name(layer_name), dtype='float32',
-      kernel_initializer=keras.initializers.RandomNormal(
-          stddev=_FIRST_KERNEL_DEVIATION),
-      bias_initializer=keras.initializers.Constant(_FIRST_CELL_LOGIT))
+    1,
+    1,
+    name=cells_name(layer_name),
+    dtype='float32',
+    kernel_initializer=keras.initializers.RandomNormal(stddev=_FIRST_KERNEL_DEVIATION),
+    bias_initializer=keras.initializers.Constant(_FIRST_CELL_LOGIT),
+  )
 
 
 # Drawn lesions tell the classifier's Grad-CAM maps where to look, in training only.
@@ -80,9 +82,11 @@ MAP_LAYERS = (networks.FINE_LAYER, networks.COARSE_LAYER)
 
 
 def guided_objective(
-    model: keras.Model, map_layers: Sequence[str] = MAP_LAYERS,
-    helped_layers: Sequence[str] = HELPED_LAYERS,
-    positive_weight: float = 1.0) -> tasks.Objective:
+  model: keras.Model,
+  map_layers: Sequence[str] = MAP_LAYERS,
+  helped_layers: Sequence[str] = HELPED_LAYERS,
+  positive_weight: float = 1.0,
+) -> tasks.Objective:
   """What a guided stage minimizes.
 
   Batch normalization is frozen: a map of the served network is wanted, and that
@@ -103,7 +107,8 @@ def guided_objective(
   def loss(images, labels):
     logit, maps, cells = explain(images)
     located = tasks.located_cross_entropy(
-        labels, [logit[:, tf.newaxis], *cells], positive_weight)
+      labels, [logit[:, tf.newaxis], *cells], positive_weight
+    )
     return located + tasks.map_dice(labels, maps)
 
   return loss
@@ -113,21 +118,23 @@ def _explainer(model, map_layers, helped_layers):
   """Function from images to (logit [N], maps, cell logits), in one forward pass."""
   head = gradients.find_head(classifier_of(model))
   run = gradients.channel_gradients(head, map_layers, helped_layers)
-  helpers = [model.get_layer(cells_name(name))
-             for name in helped_layers]
+  helpers = [model.get_layer(cells_name(name)) for name in helped_layers]
 
   def explain(images):
     logit, activations, weights = run(images)
-    maps = [grad_cam.normalize(grad_cam.weighted_sum(activation, weight))
-            for activation, weight in zip(activations, weights)]
-    helped = activations[len(map_layers):]
+    maps = [
+      grad_cam.normalize(grad_cam.weighted_sum(activation, weight))
+      for activation, weight in zip(activations, weights)
+    ]
+    helped = activations[len(map_layers) :]
     return logit, maps, [helper(a) for helper, a in zip(helpers, helped)]
 
   return explain
 
 
 AUGMENTATION = augmentation_lib.Augmentation(
-    rotation_degrees=12.0, margin_fraction=0.1, hu_offset=15.0, noise_hu=15.0)
+  rotation_degrees=12.0, margin_fraction=0.1, hu_offset=15.0, noise_hu=15.0
+)
 _PICTURES = 4
 _LEAST_SIZE = 32  # keras.applications refuses less.
 
@@ -175,25 +182,29 @@ class ClassifierTask(tasks.Task):
     if stage.kind == tasks.GUIDED:
       return guided_objective(model, positive_weight=self.positive_weight)
     return lambda images, labels: tasks.located_cross_entropy(
-        labels, model(images, training=True), self.positive_weight)
+      labels, model(images, training=True), self.positive_weight
+    )
 
   def example(
-      self, record: dict[str, tf.Tensor], seed: tf.Tensor,
-      limits: augmentation_lib.Augmentation, size: int
+    self,
+    record: dict[str, tf.Tensor],
+    seed: tf.Tensor,
+    limits: augmentation_lib.Augmentation,
+    size: int,
   ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """A lung crop; the low-pass spans the same millimetres at any size."""
     served = preprocessing.CLASSIFIER
     constants = dataclasses.replace(
-        served, size=size, low_pass_sigma=served.low_pass_sigma * size / served.size)
+      served, size=size, low_pass_sigma=served.low_pass_sigma * size / served.size
+    )
     return pipelines.located_example(record, seed, limits, constants)
 
-  def measure(
-      self, network: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
+  def measure(self, network: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
     """See `slice_figures`."""
     return slice_figures(network, batches)
 
   def picture(
-      self, network: keras.Model, images: tf.Tensor, labels: dict[str, tf.Tensor]
+    self, network: keras.Model, images: tf.Tensor, labels: dict[str, tf.Tensor]
   ) -> tf.Tensor:
     """See `tasks.map_pictures`: the product of both Grad-CAM maps."""
     images = images[:_PICTURES]
@@ -211,16 +222,20 @@ def slice_figures(model: keras.Model, batches: tf.data.Dataset) -> dict[str, flo
     logits.append(model(images, training=False).numpy().ravel())
     labels.append(truth['covid'].numpy().ravel() > 0)
   labels, logits = np.concatenate(labels), np.concatenate(logits)
-  return {'AUC': float(metrics.roc_auc_score(labels, logits)),
-          'sensitivity': float((logits[labels] > 0).mean()),
-          'specificity': float((logits[~labels] <= 0).mean())}
+  return {
+    'AUC': float(metrics.roc_auc_score(labels, logits)),
+    'sensitivity': float((logits[labels] > 0).mean()),
+    'specificity': float((logits[~labels] <= 0).mean()),
+  }
 
 
 def _with_backbone(size, encoder_weights):
   if encoder_weights == first_weights.IMAGENET:
     return first_weights.downloaded(
-        lambda: networks.build_classifier(first_weights.IMAGENET, size=size))
+      lambda: networks.build_classifier(first_weights.IMAGENET, size=size)
+    )
   if encoder_weights:
     return first_weights.from_file(
-        lambda path: networks.build_classifier(path, size=size), encoder_weights)
+      lambda path: networks.build_classifier(path, size=size), encoder_weights
+    )
   return networks.build_classifier(size=size)

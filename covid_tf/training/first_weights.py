@@ -30,8 +30,9 @@ def downloaded(build: Callable[[], keras.Model]) -> keras.Model:
     if not isinstance(error, OSError) and type(error) is not Exception:
       raise
     raise errors.UsageError(
-        'encoder_weights: imagenet needs the internet once, and the download failed; '
-        'give a file of weights instead.') from error
+      'encoder_weights: imagenet needs the internet once, and the download failed; '
+      'give a file of weights instead.'
+    ) from error
 
 
 def require_file(path: str) -> None:
@@ -42,7 +43,8 @@ def require_file(path: str) -> None:
   """
   if not pathlib.Path(path).is_file() or not h5py.is_hdf5(path):
     raise errors.UsageError(
-        f"{path}: an HDF5 file of weights or '{IMAGENET}' is required, found neither.")
+      f"{path}: an HDF5 file of weights or '{IMAGENET}' is required, found neither."
+    )
 
 
 def from_file(build: Callable[[str], keras.Model], path: str) -> keras.Model:
@@ -84,8 +86,7 @@ def _vgg16_convolutions(weights):
     for number in range(count):
       name = f'block{block}_conv{number + 1}'
       if name in weights:
-        kernel, bias = sorted(
-            _arrays(weights[name]), key=lambda array: -array.ndim)
+        kernel, bias = sorted(_arrays(weights[name]), key=lambda array: -array.ndim)
       else:
         counted = 'conv2d' if number == 0 else f'conv2d_{number}'
         variables = weights[f'block{block}/layers/{counted}/vars']
@@ -96,16 +97,17 @@ def _vgg16_convolutions(weights):
 def _arrays(group):
   found = []
   group.visititems(
-      lambda _, item: found.append(item[()])
-      if isinstance(item, h5py.Dataset) else None)
+    lambda _, item: found.append(item[()]) if isinstance(item, h5py.Dataset) else None
+  )
   return found
 
 
 def _of_another(path, name):
   return errors.UsageError(
-      f'{path}: weights of {name} without its top are required, found those of '
-      'another network; give the file that keras.applications downloads, or '
-      f"'{IMAGENET}'.")
+    f'{path}: weights of {name} without its top are required, found those of '
+    'another network; give the file that keras.applications downloads, or '
+    f"'{IMAGENET}'."
+  )
 
 
 # One network out of several runs: the mean of their weights.
@@ -131,17 +133,17 @@ def mean_weights(name: str, sources: Sequence[str | os.PathLike]) -> keras.Model
   """
   if len(sources) < 2:
     raise errors.UsageError(
-        f'{name}: at least two runs are required for a mean, found {len(sources)}.')
+      f'{name}: at least two runs are required for a mean, found {len(sources)}.'
+    )
   models = [_finite(name, source) for source in sources]
   weights = zip(*(model.get_weights() for model in models), strict=True)
-  models[0].set_weights(
-      [np.mean(each, axis=0, dtype=np.float64) for each in weights])
+  models[0].set_weights([np.mean(each, axis=0, dtype=np.float64) for each in weights])
   return models[0]
 
 
 def write_mean(
-    model: keras.Model, sources: Sequence[str | os.PathLike],
-    output: str | os.PathLike) -> None:
+  model: keras.Model, sources: Sequence[str | os.PathLike], output: str | os.PathLike
+) -> None:
   """Leaves what a finished run leaves: weights, and what they are the mean of.
 
   Args:
@@ -164,6 +166,7 @@ def _finite(name: str, source: str | os.PathLike) -> keras.Model:
   model, _ = weights_lib.load_network(name, source)
   if not all(np.isfinite(weight).all() for weight in model.get_weights()):
     raise errors.UsageError(
-        f'{source}: finite weights of the {name} network are required, found NaN '
-        'or infinity; leave this run out.')
+      f'{source}: finite weights of the {name} network are required, found NaN '
+      'or infinity; leave this run out.'
+    )
   return model

@@ -39,9 +39,15 @@ def hardness(model: keras.Model, shards: Sequence[str]) -> np.ndarray:
     the logit of one labelled 1, -inf where there is no label.
   """
   ask = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
-  batches = pipelines.records_in_order(shards).map(
+  batches = (
+    pipelines.records_in_order(shards)
+    .map(
       lambda record, seed: pipelines.classifier_example(
-          record, seed, augmentation.NONE, preprocessing.CLASSIFIER)).batch(_BATCH)
+        record, seed, augmentation.NONE, preprocessing.CLASSIFIER
+      )
+    )
+    .batch(_BATCH)
+  )
   found = []
   for images, labels in batches:
     labels, logits = labels.numpy().ravel(), ask(images).numpy().ravel()
@@ -69,8 +75,9 @@ def select(hard: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     places = np.flatnonzero(labels == label)
     if len(places) < wanted:
       raise errors.UsageError(
-          f'hard slices: {wanted} slices labelled {label} are required, found '
-          f'{len(places)}; ask for fewer, or give more shards.')
+        f'hard slices: {wanted} slices labelled {label} are required, found '
+        f'{len(places)}; ask for fewer, or give more shards.'
+      )
     # Stable: equally hard slices are taken in the shards' order.
     chosen.append(places[np.argsort(-hard[places], kind='stable')[:wanted]])
   return np.sort(np.concatenate(chosen))
@@ -79,12 +86,12 @@ def select(hard: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
 def labels_of(shards: Sequence[str]) -> np.ndarray:
   """int [slices]: the label of every slice, in the shards' order."""
   dataset = tf.data.TFRecordDataset(list(shards)).map(
-      lambda example: shards_lib.parse_record(example)['label'])
+    lambda example: shards_lib.parse_record(example)['label']
+  )
   return np.fromiter(dataset.as_numpy_iterator(), int)
 
 
-def write(
-    shards: Sequence[str], places: np.ndarray, output: str | os.PathLike) -> None:
+def write(shards: Sequence[str], places: np.ndarray, output: str | os.PathLike) -> None:
   """Copies slices, byte by byte, into one shard with its lists.
 
   Args:
@@ -99,8 +106,10 @@ def write(
   with files.replacing_directory(output) as folder:
     path = folder / SHARD
     path.parent.mkdir()
-    with tf.io.TFRecordWriter(str(path)) as writer, (
-        splits.ManifestWriter(folder)) as manifest:
+    with (
+      tf.io.TFRecordWriter(str(path)) as writer,
+      splits.ManifestWriter(folder) as manifest,
+    ):
       for example in _taken(shards, places):
         writer.write(example)
         manifest.write([_manifest_row(example)])
@@ -120,10 +129,17 @@ def _manifest_row(example: bytes) -> splits.ManifestRow:
   }
   low, high = record['window_hu']
   return splits.ManifestRow(
-      shard=SHARD, set=pathlib.PurePath(SHARD).parent.name,
-      patient=record['patient'].decode(), series=record['series'].decode(),
-      slice_index=int(record['slice_index']), label=int(record['label']),
-      source=record['source'].decode(), case_label=int(record['case_label']),
-      severity='', labels_by='', lung_mask=record['lung_mask_kind'].decode(),
-      lesion_mask=int(record['lesion_known']),
-      window_hu='' if low == high else f'{low:g}..{high:g}')
+    shard=SHARD,
+    set=pathlib.PurePath(SHARD).parent.name,
+    patient=record['patient'].decode(),
+    series=record['series'].decode(),
+    slice_index=int(record['slice_index']),
+    label=int(record['label']),
+    source=record['source'].decode(),
+    case_label=int(record['case_label']),
+    severity='',
+    labels_by='',
+    lung_mask=record['lung_mask_kind'].decode(),
+    lesion_mask=int(record['lesion_known']),
+    window_hu='' if low == high else f'{low:g}..{high:g}',
+  )

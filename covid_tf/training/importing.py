@@ -33,10 +33,13 @@ class Imported:
 
 
 def write_shards(
-    entries: Sequence[study_lib.StudyEntry], split: splits.Split,
-    output: str | os.PathLike, size: int,
-    progress: Callable[[Sequence], Sequence] = lambda entries: entries,
-    allow_empty_class: bool = False) -> Imported:
+  entries: Sequence[study_lib.StudyEntry],
+  split: splits.Split,
+  output: str | os.PathLike,
+  size: int,
+  progress: Callable[[Sequence], Sequence] = lambda entries: entries,
+  allow_empty_class: bool = False,
+) -> Imported:
   """Writes a shard for every study into the folder of its patient's set.
 
   Args:
@@ -81,7 +84,8 @@ def _write_all(entries, split, folder, size, progress):
       shard = f'{name}/{_file_name(number, entry)}'
       (folder / name).mkdir(exist_ok=True)
       shards[shard] = shards_lib.write_shard(
-          folder / shard, slice_records(entry, study))
+        folder / shard, slice_records(entry, study)
+      )
       manifest.write(_manifest_rows(shard, name, entry, study))
       patients[name].add(entry.patient)
       for label, word in _CLASSES.items():
@@ -94,22 +98,41 @@ def slice_records(entry: study_lib.StudyEntry, study: study_lib.Study):
   """The records of a prepared study, slice by slice."""
   for place, hu in enumerate(study.hu):
     yield shards_lib.SliceRecord(
-        hu=hu, lung_mask=study.lung_mask[place],
-        lesion_mask=None if study.lesion_mask is None else study.lesion_mask[place],
-        box=study.box, label=int(study.labels[place]), pixel_mm=study.spacing_mm[1],
-        patient=entry.patient, series=entry.series,
-        slice_index=_slice_index(study, place), source=entry.source,
-        lung_mask_kind=study.lung_mask_kind, case_label=entry.case_label,
-        slice_mm=study.spacing_mm[0], window_hu=study.window_hu or (0.0, 0.0))
+      hu=hu,
+      lung_mask=study.lung_mask[place],
+      lesion_mask=None if study.lesion_mask is None else study.lesion_mask[place],
+      box=study.box,
+      label=int(study.labels[place]),
+      pixel_mm=study.spacing_mm[1],
+      patient=entry.patient,
+      series=entry.series,
+      slice_index=_slice_index(study, place),
+      source=entry.source,
+      lung_mask_kind=study.lung_mask_kind,
+      case_label=entry.case_label,
+      slice_mm=study.spacing_mm[0],
+      window_hu=study.window_hu or (0.0, 0.0),
+    )
 
 
 def _manifest_rows(shard, name, entry, study):
   window = '' if study.window_hu is None else '{:g}..{:g}'.format(*study.window_hu)
   for place, label in enumerate(study.labels):
     yield splits.ManifestRow(
-        shard, name, entry.patient, entry.series, _slice_index(study, place),
-        int(label), entry.source, entry.case_label, entry.severity, entry.labels_by,
-        study.lung_mask_kind, int(study.lesion_mask is not None), window)
+      shard,
+      name,
+      entry.patient,
+      entry.series,
+      _slice_index(study, place),
+      int(label),
+      entry.source,
+      entry.case_label,
+      entry.severity,
+      entry.labels_by,
+      study.lung_mask_kind,
+      int(study.lesion_mask is not None),
+      window,
+    )
 
 
 def _slice_index(study, place) -> int:
@@ -126,18 +149,21 @@ def _require_classes(imported, allow_empty_class):
   if not any(imported.patients.values()):
     reason = imported.left_out[0][1] if imported.left_out else 'the list is empty'
     raise errors.UsageError(
-        f'import: at least one study that can be read is required, found none '
-        f'({len(imported.left_out)} left out; the first: {reason})')
+      f'import: at least one study that can be read is required, found none '
+      f'({len(imported.left_out)} left out; the first: {reason})'
+    )
   if gone := [name for name, count in imported.patients.items() if not count]:
     raise errors.UsageError(
-        f'import: a study that can be read in every set is required, found none in '
-        f'{", ".join(gone)}: {len(imported.left_out)} studies were left out; take '
-        'another --seed, or other sets.')
+      f'import: a study that can be read in every set is required, found none in '
+      f'{", ".join(gone)}: {len(imported.left_out)} studies were left out; take '
+      'another --seed, or other sets.'
+    )
   for word in ('positive', 'negative'):
     having = [name for name, counts in imported.slices.items() if counts[word]]
     if having and len(having) < len(imported.slices) and not allow_empty_class:
       lacking = sorted(set(imported.slices) - set(having))
       raise errors.UsageError(
-          f'import: {word} slices in every set are required, found none in '
-          f'{", ".join(lacking)}; take another --seed or fewer sets, or accept it with '
-          '--allow_empty_class.')
+        f'import: {word} slices in every set are required, found none in '
+        f'{", ".join(lacking)}; take another --seed or fewer sets, or accept it with '
+        '--allow_empty_class.'
+      )

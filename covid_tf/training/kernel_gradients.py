@@ -64,10 +64,11 @@ def check(model: keras.Model) -> None:
     if tried[convolution]:
       of, to = convolution.channels
       raise errors.UsageError(
-          f'layer {layer.name} ({of} to {to} channels, 1x1, strides '
-          f'{list(convolution.strides)}): the right gradient of its kernel is required '
-          f'for a training, {tried[convolution]}. Set TF_ENABLE_ONEDNN_OPTS=0, or give '
-          f'it multiples of {_CHANNELS} channels.')
+        f'layer {layer.name} ({of} to {to} channels, 1x1, strides '
+        f'{list(convolution.strides)}): the right gradient of its kernel is required '
+        f'for a training, {tried[convolution]}. Set TF_ENABLE_ONEDNN_OPTS=0, or give '
+        f'it multiples of {_CHANNELS} channels.'
+      )
 
 
 def largest_error(convolution: Convolution) -> float:
@@ -81,10 +82,12 @@ def largest_error(convolution: Convolution) -> float:
   rows, columns = convolution.strides
   taken = images[:, ::rows, ::columns]
   weights = random.normal(size=(*taken.shape[:3], to)).astype(np.float32)
-  images, weights = (
-      tf.cast(values, convolution.dtype) for values in (images, weights))
-  right = tf.einsum('nijc,nijd->cd', tf.cast(images[:, ::rows, ::columns], tf.float32),
-                    tf.cast(weights, tf.float32))
+  images, weights = (tf.cast(values, convolution.dtype) for values in (images, weights))
+  right = tf.einsum(
+    'nijc,nijd->cd',
+    tf.cast(images[:, ::rows, ::columns], tf.float32),
+    tf.cast(weights, tf.float32),
+  )
   kernel = tf.ones((1, 1, of, to), convolution.dtype)
   worst = 0.0
   for _ in range(_TRIES):
@@ -101,29 +104,38 @@ def _doubtful(model: keras.Model) -> Iterator[keras.layers.Conv2D]:
   for layer in model.layers:
     if isinstance(layer, keras.Model):
       yield from _doubtful(layer)
-    elif (isinstance(layer, keras.layers.Conv2D) and layer.trainable
-          and layer.kernel_size == (1, 1) and max(layer.strides) > 1
-          and any(size % _CHANNELS for size in layer.kernel.shape[2:])):
+    elif (
+      isinstance(layer, keras.layers.Conv2D)
+      and layer.trainable
+      and layer.kernel_size == (1, 1)
+      and max(layer.strides) > 1
+      and any(size % _CHANNELS for size in layer.kernel.shape[2:])
+    ):
       yield layer
 
 
 def _of_layer(layer: keras.layers.Conv2D) -> Convolution:
   size = tuple(size or _FREE_SIZE for size in layer.input.shape[1:3])
   return Convolution(
-      tuple(layer.kernel.shape[2:]), tuple(layer.strides), size, layer.compute_dtype)
+    tuple(layer.kernel.shape[2:]), tuple(layer.strides), size, layer.compute_dtype
+  )
 
 
 def _found(convolution: Convolution) -> str:
   """What is wrong with it, in words; '' if nothing is."""
   program = (
-      'from covid_tf.training import kernel_gradients as tried\n'
-      f'print(tried.largest_error(tried.{convolution!r}))')
+    'from covid_tf.training import kernel_gradients as tried\n'
+    f'print(tried.largest_error(tried.{convolution!r}))'
+  )
   try:
     done = subprocess.run(
-        [sys.executable, '-c', program], capture_output=True,
-        encoding='utf-8', errors='replace',
-        timeout=_TIMEOUT_S,
-        env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
+      [sys.executable, '-c', program],
+      capture_output=True,
+      encoding='utf-8',
+      errors='replace',
+      timeout=_TIMEOUT_S,
+      env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
+    )
   except subprocess.TimeoutExpired:
     return f'found none within {_TIMEOUT_S} s'
   if done.returncode < 0:

@@ -39,11 +39,13 @@ def strategy(choice: str) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy()
   if choice != MULTI_WORKER:
     raise errors.UsageError(
-        f'devices must be one of {", ".join(DEVICE_CHOICES)}, found {choice!r}.')
+      f'devices must be one of {", ".join(DEVICE_CHOICES)}, found {choice!r}.'
+    )
   if not os.environ.get(_CLUSTER):
     raise errors.UsageError(
-        f'multi_worker needs the environment variable {_CLUSTER} in every process, '
-        'found none; docs/training.md shows one.')
+      f'multi_worker needs the environment variable {_CLUSTER} in every process, '
+      'found none; docs/training.md shows one.'
+    )
   return tf.distribute.MultiWorkerMirroredStrategy()
 
 
@@ -86,9 +88,15 @@ class Trainer:
   """
 
   def __init__(
-      self, model: keras.Model, objective: tasks.Objective, directory: pathlib.Path,
-      strategy: tf.distribute.Strategy | None = None, *, xla: bool = False,
-      callbacks: Sequence[keras.callbacks.Callback] = ()):
+    self,
+    model: keras.Model,
+    objective: tasks.Objective,
+    directory: pathlib.Path,
+    strategy: tf.distribute.Strategy | None = None,
+    *,
+    xla: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+  ):
     """Keeps what it is given, and does nothing yet.
 
     Args:
@@ -123,8 +131,13 @@ class Trainer:
   def restore(self) -> int:
     """Goes to the last checkpoint, if there is one; returns its step, or 0."""
     checkpoint = tf.train.Checkpoint(
-        model=self.model, optimizer=self._optimizer, step=self.step, best=self._best,
-        worse=self._worse, stopped=self._stopped)
+      model=self.model,
+      optimizer=self._optimizer,
+      step=self.step,
+      best=self._best,
+      worse=self._worse,
+      stopped=self._stopped,
+    )
     shared, worker = self.directory / 'checkpoints', worker_number(self._strategy)
     # All workers take part in a save, and only the chief's is kept.
     own = self.directory / f'worker{worker}' if worker else shared
@@ -133,8 +146,15 @@ class Trainer:
     return int(self.step)
 
   def run(
-      self, stage: tasks.Stage, dataset: Callable, listener: Listener, *,
-      checkpoint_every: int, patience: int = 0, first_epoch: int = 0) -> None:
+    self,
+    stage: tasks.Stage,
+    dataset: Callable,
+    listener: Listener,
+    *,
+    checkpoint_every: int,
+    patience: int = 0,
+    first_epoch: int = 0,
+  ) -> None:
     """Runs what is left of a stage.
 
     A callback that sets `model.stop_training` ends the stage, also for a process that
@@ -156,8 +176,11 @@ class Trainer:
     # As a model that was not compiled should have them: callbacks look at both.
     self.model.stop_training, self.model.optimizer = False, None
     callbacks = keras.callbacks.CallbackList(
-        self._callbacks, model=self.model, steps=checkpoint_every,
-        epochs=first_epoch + -(-stage.steps // checkpoint_every))
+      self._callbacks,
+      model=self.model,
+      steps=checkpoint_every,
+      epochs=first_epoch + -(-stage.steps // checkpoint_every),
+    )
     callbacks.on_train_begin()
     while not self._is_done(stage, patience):
       step = int(self.step)
@@ -178,11 +201,15 @@ class Trainer:
   def _distributed(self, dataset):
     """Iterator over the batches that are left, each process's share of them."""
     done = int(self.step)
-    return iter(self._strategy.distribute_datasets_from_function(
-        lambda context: dataset(context, done)))
+    return iter(
+      self._strategy.distribute_datasets_from_function(
+        lambda context: dataset(context, done)
+      )
+    )
 
   def _run_until(
-      self, end, stage, batches, train_step, listener, callbacks) -> dict[str, float]:
+    self, end, stage, batches, train_step, listener, callbacks
+  ) -> dict[str, float]:
     """Takes steps; returns the mean loss and the last learning rate."""
     losses, logged, began = [], 0, time.monotonic()
     for batch in range(end - int(self.step)):
@@ -197,16 +224,23 @@ class Trainer:
       is_last = step == end or self.model.stop_training
       if step % _STEPS_A_LOG_ROW == 0 or is_last:
         recent = losses[logged:]
-        listener.logged(step, float(tf.reduce_mean(recent)), rate,
-                        (time.monotonic() - began) / len(recent))
+        listener.logged(
+          step,
+          float(tf.reduce_mean(recent)),
+          rate,
+          (time.monotonic() - began) / len(recent),
+        )
         logged, began = len(losses), time.monotonic()
       if is_last:
         break
     return {'loss': float(tf.reduce_mean(losses)), 'learning_rate': rate}
 
   def _is_done(self, stage, patience):
-    return (int(self.step) >= stage.steps or bool(self._stopped)
-            or 0 < patience <= int(self._worse))
+    return (
+      int(self.step) >= stage.steps
+      or bool(self._stopped)
+      or 0 < patience <= int(self._worse)
+    )
 
   def _judge(self, score: float | None) -> None:
     if score is None:
@@ -235,7 +269,8 @@ class Trainer:
       loss, gradients = loss_and_gradients(images, labels)
       if replicas > 1:
         gradients = tf.distribute.get_replica_context().all_reduce(
-            tf.distribute.ReduceOp.MEAN, gradients)
+          tf.distribute.ReduceOp.MEAN, gradients
+        )
       # Clipped after the mean, as one device would; the optimizer then adds up what
       # the replicas give it.
       gradients = [tf.clip_by_norm(g, _CLIP_NORM) / replicas for g in gradients]

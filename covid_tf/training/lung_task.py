@@ -18,9 +18,16 @@ from covid_tf.training import tasks
 # The crop of the whole slice stands for other fields of view; the rest for other
 # lungs, kernels and archives: a smooth, emphysematous lung is no room air.
 AUGMENTATION = augmentation_lib.Augmentation(
-    rotation_degrees=12.0, margin_fraction=0.2, hu_offset=30.0, noise_hu=25.0,
-    density_hu=140.0, coarsening=6.0, coarsening_probability=0.5,
-    blur_pixels=2.5, blur_probability=0.5)
+  rotation_degrees=12.0,
+  margin_fraction=0.2,
+  hu_offset=30.0,
+  noise_hu=25.0,
+  density_hu=140.0,
+  coarsening=6.0,
+  coarsening_probability=0.5,
+  blur_pixels=2.5,
+  blur_probability=0.5,
+)
 _PICTURES = 4
 _SIZE_STEP = 32  # The encoder halves its input five times, the decoder doubles it.
 
@@ -60,17 +67,21 @@ class LungTask(tasks.Task):
     """Dice and cross-entropy, in every stage."""
     del stage
     return lambda images, labels: tasks.dice_and_cross_entropy(
-        labels, model(images, training=True))
+      labels, model(images, training=True)
+    )
 
   def example(
-      self, record: dict[str, tf.Tensor], seed: tf.Tensor,
-      limits: augmentation_lib.Augmentation, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    self,
+    record: dict[str, tf.Tensor],
+    seed: tf.Tensor,
+    limits: augmentation_lib.Augmentation,
+    size: int,
+  ) -> tuple[tf.Tensor, tf.Tensor]:
     """See `pipelines.lung_example`."""
     constants = dataclasses.replace(preprocessing.LUNGS, size=size)
     return pipelines.lung_example(record, seed, limits, constants)
 
-  def measure(
-      self, network: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
+  def measure(self, network: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
     """{'Dice': of all voxels together}."""
     common = total = 0
     for images, truth in batches:
@@ -80,7 +91,8 @@ class LungTask(tasks.Task):
     return {'Dice': float(2 * common / max(total, 1))}
 
   def picture(
-      self, network: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    self, network: keras.Model, images: tf.Tensor, labels: tf.Tensor
+  ) -> tf.Tensor:
     """See `tasks.lung_pictures`."""
     images, truth = images[:_PICTURES], labels[:_PICTURES]
     found = tf.sigmoid(network(images, training=False))
@@ -90,7 +102,8 @@ class LungTask(tasks.Task):
 def _with_encoder(size, encoder_weights):
   if encoder_weights == first_weights.IMAGENET:
     return first_weights.downloaded(
-        lambda: networks.build_lung_unet(first_weights.IMAGENET, size=size))
+      lambda: networks.build_lung_unet(first_weights.IMAGENET, size=size)
+    )
   model = networks.build_lung_unet(size=size)
   if encoder_weights:
     first_weights.load_vgg16(model, encoder_weights)

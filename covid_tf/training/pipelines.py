@@ -16,9 +16,16 @@ from covid_tf.training import tasks
 # There is no state to keep: a run that was killed works out where it was from the
 # number of slices it has seen, and goes on with the next one.
 
+
 def shuffled_records(
-    shards: Sequence[str], seed: int, shuffle_buffer: int, *,
-    labelled_only: bool = False, epoch: int = 0, skip: int = 0) -> tf.data.Dataset:
+  shards: Sequence[str],
+  seed: int,
+  shuffle_buffer: int,
+  *,
+  labelled_only: bool = False,
+  epoch: int = 0,
+  skip: int = 0,
+) -> tf.data.Dataset:
   """Endless serialized records in an order that seed and place alone decide.
 
   Each epoch has an order of its own, so an interrupted run goes on in the middle
@@ -39,25 +46,41 @@ def shuffled_records(
 
   def one_epoch(number):
     order = tf.random.experimental.stateless_fold_in(
-        tf.constant([seed, 0], tf.int64), number)
+      tf.constant([seed, 0], tf.int64), number
+    )
     files = tf.random.experimental.stateless_shuffle(paths, order)
     examples = tf.data.Dataset.from_tensor_slices(files).interleave(
-        tf.data.TFRecordDataset, cycle_length=min(8, len(shards)),
-        num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+      tf.data.TFRecordDataset,
+      cycle_length=min(8, len(shards)),
+      num_parallel_calls=tf.data.AUTOTUNE,
+      deterministic=True,
+    )
     if labelled_only:
       examples = examples.filter(_is_labelled)
     examples = examples.shuffle(shuffle_buffer, seed=order[0])
     skipped = tf.where(number == epoch, tf.constant(skip, tf.int64), 0)
-    return examples.enumerate().skip(skipped).map(
-        lambda place, example: (example, tf.cast(
-            tf.random.experimental.stateless_fold_in(order, place), tf.int32)))
+    return (
+      examples.enumerate()
+      .skip(skipped)
+      .map(
+        lambda place, example: (
+          example,
+          tf.cast(tf.random.experimental.stateless_fold_in(order, place), tf.int32),
+        )
+      )
+    )
 
   return tf.data.Dataset.counter(epoch).flat_map(one_epoch)
 
 
 def mixed_records(
-    sets: Sequence[shards_lib.Shards], seed: int, shuffle_buffer: int, *,
-    labelled_only: bool = False, first: int = 0) -> tf.data.Dataset:
+  sets: Sequence[shards_lib.Shards],
+  seed: int,
+  shuffle_buffer: int,
+  *,
+  labelled_only: bool = False,
+  first: int = 0,
+) -> tf.data.Dataset:
   """Deals from each set in turn, endlessly, however many slices it holds.
 
   Args:
@@ -75,9 +98,16 @@ def mixed_records(
     count = shards.labelled if labelled_only else shards.count
     # Set `number` has had its turn this often among the first records.
     epoch, skip = divmod((first - number + len(sets) - 1) // len(sets), count)
-    parts.append(shuffled_records(
-        shards.paths, seed + number, -(-shuffle_buffer // len(sets)),
-        labelled_only=labelled_only, epoch=epoch, skip=skip))
+    parts.append(
+      shuffled_records(
+        shards.paths,
+        seed + number,
+        -(-shuffle_buffer // len(sets)),
+        labelled_only=labelled_only,
+        epoch=epoch,
+        skip=skip,
+      )
+    )
   turns = tf.data.Dataset.counter(first).map(lambda place: place % len(sets))
   return tf.data.Dataset.choose_from_datasets(parts, turns)
 
@@ -96,15 +126,18 @@ def parsed(example: tf.Tensor, seed: tf.Tensor):
 
 
 def for_worker(
-    dataset: tf.data.Dataset, batch_size: int, worker: int, workers: int
+  dataset: tf.data.Dataset, batch_size: int, worker: int, workers: int
 ) -> tf.data.Dataset:
   """One worker's part of every batch, so that all parts together are the batch."""
   if workers == 1:
     return dataset
   part = batch_size // workers
   first = worker * part
-  return dataset.batch(batch_size).map(
-      lambda *columns: [column[first:first + part] for column in columns]).unbatch()
+  return (
+    dataset.batch(batch_size)
+    .map(lambda *columns: [column[first : first + part] for column in columns])
+    .unbatch()
+  )
 
 
 def some(dataset: tf.data.Dataset, count: int, wanted: int) -> tf.data.Dataset:
@@ -116,13 +149,17 @@ def some(dataset: tf.data.Dataset, count: int, wanted: int) -> tf.data.Dataset:
     return dataset
   is_chosen = np.zeros(count, bool)
   is_chosen[np.random.default_rng(0).choice(count, wanted, replace=False)] = True
-  return dataset.enumerate().filter(
-      lambda place, _: tf.gather(is_chosen, place)).map(lambda _, element: element)
+  return (
+    dataset.enumerate()
+    .filter(lambda place, _: tf.gather(is_chosen, place))
+    .map(lambda _, element: element)
+  )
 
 
 def _is_labelled(example: tf.Tensor) -> tf.Tensor:
   label = tf.io.parse_single_example(
-      example, {'label': tf.io.FixedLenFeature([], tf.int64)})['label']
+    example, {'label': tf.io.FixedLenFeature([], tf.int64)}
+  )['label']
   return label >= 0
 
 
@@ -132,12 +169,15 @@ _LESION = 2  # What a drawn lesion adds to a lung mask that carries it.
 def records_in_order(shards: Sequence[str]) -> tf.data.Dataset:
   """Every record once, as written, with a constant seed: for evaluation."""
   return tf.data.TFRecordDataset(list(shards)).map(
-      lambda example: (shards_lib.parse_record(example), tf.zeros(2, tf.int32)))
+    lambda example: (shards_lib.parse_record(example), tf.zeros(2, tf.int32))
+  )
 
 
 def classifier_example(
-    record: dict[str, tf.Tensor], seed: tf.Tensor,
-    limits: augmentation.Augmentation, constants: preprocessing.Preprocessing
+  record: dict[str, tf.Tensor],
+  seed: tf.Tensor,
+  limits: augmentation.Augmentation,
+  constants: preprocessing.Preprocessing,
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """A record's lung crop as (float32 [size, size, 3], float32 [1] label)."""
   image, labels = located_example(record, seed, limits, constants)
@@ -145,8 +185,10 @@ def classifier_example(
 
 
 def located_example(
-    record: dict[str, tf.Tensor], seed: tf.Tensor,
-    limits: augmentation.Augmentation, constants: preprocessing.Preprocessing
+  record: dict[str, tf.Tensor],
+  seed: tf.Tensor,
+  limits: augmentation.Augmentation,
+  constants: preprocessing.Preprocessing,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
   """A record's lung crop with its label and the place of its lesions.
 
@@ -158,20 +200,25 @@ def located_example(
   # Nearest-neighbour keeps whole numbers, so one mask can carry the other.
   masks = record['lung_mask'] + _LESION * record['lesion_mask']
   hu, masks = _augmented_crop(
-      record | {'lung_mask': masks}, record['box'], seed, limits)
+    record | {'lung_mask': masks}, record['box'], seed, limits
+  )
   size = constants.size
   image = preprocessing.network_input(hu[tf.newaxis], constants)[0]
   lesion = preprocessing.resize(
-      tf.cast(masks >= _LESION, tf.float32)[tf.newaxis], size, size)[0]
+    tf.cast(masks >= _LESION, tf.float32)[tf.newaxis], size, size
+  )[0]
   return tf.ensure_shape(image, (size, size, 3)), {
-      'covid': tf.cast(record['label'], tf.float32)[tf.newaxis],
-      'lesion': tf.ensure_shape(lesion, (size, size)),
-      'lesion_known': record['lesion_known']}
+    'covid': tf.cast(record['label'], tf.float32)[tf.newaxis],
+    'lesion': tf.ensure_shape(lesion, (size, size)),
+    'lesion_known': record['lesion_known'],
+  }
 
 
 def lung_example(
-    record: dict[str, tf.Tensor], seed: tf.Tensor,
-    limits: augmentation.Augmentation, constants: preprocessing.Preprocessing
+  record: dict[str, tf.Tensor],
+  seed: tf.Tensor,
+  limits: augmentation.Augmentation,
+  constants: preprocessing.Preprocessing,
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """A whole slice as (float32 [size, size, 3], float32 [size, size, 1] mask).
 
@@ -183,20 +230,27 @@ def lung_example(
   image = preprocessing.network_input(hu[tf.newaxis], constants)[0]
   size = constants.size
   mask = preprocessing.resize(tf.cast(mask, tf.float32)[tf.newaxis], size, size)[0]
-  return (tf.ensure_shape(image, (size, size, 3)),
-          tf.ensure_shape(mask, (size, size))[..., tf.newaxis])
+  return (
+    tf.ensure_shape(image, (size, size, 3)),
+    tf.ensure_shape(mask, (size, size))[..., tf.newaxis],
+  )
 
 
 def _augmented_crop(record, box, seed, limits):
   hu, mask, box = augmentation.augment_slice(
-      record['hu'], record['lung_mask'], box, seed, limits)
+    record['hu'], record['lung_mask'], box, seed, limits
+  )
   rows, columns = slice(box[0], box[2]), slice(box[1], box[3])
   return hu[rows, columns], mask[rows, columns]
 
 
 def batches(
-    dataset: tf.data.Dataset, example: Callable, batch_size: int, *,
-    deterministic: bool = True) -> tf.data.Dataset:
+  dataset: tf.data.Dataset,
+  example: Callable,
+  batch_size: int,
+  *,
+  deterministic: bool = True,
+) -> tf.data.Dataset:
   """Maps (record, seed) by `example` and batches, ahead of the training step.
 
   Args:
@@ -205,12 +259,17 @@ def batches(
     batch_size: slices a batch; the last, incomplete one is dropped.
     deterministic: False lets a slice that is ready overtake one that is not.
   """
-  return dataset.map(
+  return (
+    dataset.map(
       example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=deterministic
-  ).batch(batch_size, drop_remainder=True).prefetch(2)
+    )
+    .batch(batch_size, drop_remainder=True)
+    .prefetch(2)
+  )
 
 
 # The batches of a run: from shards, through augmentation, to the devices.
+
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
@@ -233,24 +292,37 @@ class Feed:
   def __call__(self, context: tf.distribute.InputContext, done: int):
     options, task = self.options, self.task
     mixed = for_worker(
-        mixed_records(
-            self.sets, options.seed, options.shuffle_buffer,
-            labelled_only=task.labelled_only, first=self.taken + done * options.batch),
-        options.batch, context.input_pipeline_id, context.num_input_pipelines)
+      mixed_records(
+        self.sets,
+        options.seed,
+        options.shuffle_buffer,
+        labelled_only=task.labelled_only,
+        first=self.taken + done * options.batch,
+      ),
+      options.batch,
+      context.input_pipeline_id,
+      context.num_input_pipelines,
+    )
     return batches(
-        mixed.map(parsed),
-        lambda record, seed: task.example(record, seed, task.augmentation, self.size),
-        context.get_per_replica_batch_size(options.batch),
-        deterministic=options.deterministic)
+      mixed.map(parsed),
+      lambda record, seed: task.example(record, seed, task.augmentation, self.size),
+      context.get_per_replica_batch_size(options.batch),
+      deterministic=options.deterministic,
+    )
 
 
 def held_out(
-    task: tasks.Task, options: tasks.Options, shards: shards_lib.Shards,
-    size: int) -> tf.data.Dataset:
+  task: tasks.Task, options: tasks.Options, shards: shards_lib.Shards, size: int
+) -> tf.data.Dataset:
   """Slices to measure on, unchanged, spread over all patients of a pattern."""
   count = shards.labelled if task.labelled_only else shards.count
   records = in_order(shards.paths, task.labelled_only)
   few = some(records, count, options.validation_slices)
-  return few.map(
+  return (
+    few.map(
       lambda record, seed: task.example(record, seed, augmentation.NONE, size),
-      num_parallel_calls=tf.data.AUTOTUNE).batch(options.batch).prefetch(1)
+      num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    .batch(options.batch)
+    .prefetch(1)
+  )

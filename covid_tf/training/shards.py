@@ -13,10 +13,10 @@ from covid_tf.datasets.collections import study as study_lib
 from covid_tf.storage import files
 
 _ASKED = {
-    'label': tf.io.FixedLenFeature([], tf.int64),
-    'shape': tf.io.FixedLenFeature([2], tf.int64),
-    'hu': tf.io.FixedLenFeature([], tf.string),
-    'lesion_mask': tf.io.FixedLenFeature([], tf.string),
+  'label': tf.io.FixedLenFeature([], tf.int64),
+  'shape': tf.io.FixedLenFeature([2], tf.int64),
+  'hu': tf.io.FixedLenFeature([], tf.string),
+  'lesion_mask': tf.io.FixedLenFeature([], tf.string),
 }
 
 
@@ -55,15 +55,23 @@ def look_through(pattern: str) -> Shards:
   paths = tuple(sorted(glob.glob(pattern)))
   if not paths:
     raise errors.UsageError(
-        f'{pattern}: TFRecord shards are required, no file matches; quote the '
-        'pattern and check the folder.')
+      f'{pattern}: TFRecord shards are required, no file matches; quote the '
+      'pattern and check the folder.'
+    )
   slices = [found for path in paths for found in _slices(path)]
   if not slices:
-    raise errors.UsageError(f'{pattern}: slices are required, found none; '
-                            'write the shards again.')
+    raise errors.UsageError(
+      f'{pattern}: slices are required, found none; write the shards again.'
+    )
   labels = [label for label, _ in slices]
-  return Shards(pattern, paths, len(labels), labels.count(0), labels.count(1),
-                slices.count((1, True)))
+  return Shards(
+    pattern,
+    paths,
+    len(labels),
+    labels.count(0),
+    labels.count(1),
+    slices.count((1, True)),
+  )
 
 
 def require_both_classes(which: str, sets: Sequence[Shards]) -> None:
@@ -81,8 +89,9 @@ def require_both_classes(which: str, sets: Sequence[Shards]) -> None:
   if not negatives or not positives:
     patterns = ', '.join(shards.pattern for shards in sets)
     raise errors.UsageError(
-        f'{which}: slices of both classes are required, found {negatives} negative '
-        f'and {positives} positive in {patterns}; add shards of the other class.')
+      f'{which}: slices of both classes are required, found {negatives} negative '
+      f'and {positives} positive in {patterns}; add shards of the other class.'
+    )
 
 
 def require_drawn_lesions(which: str, sets: Sequence[Shards]) -> None:
@@ -93,9 +102,10 @@ def require_drawn_lesions(which: str, sets: Sequence[Shards]) -> None:
   """
   if not any(shards.drawn for shards in sets):
     raise errors.UsageError(
-        f'{which}: positive slices with drawn lesions are required by a guided stage, '
-        'found none; add phantoms, implanted lesions or lesion masks, or leave the '
-        'stage out.')
+      f'{which}: positive slices with drawn lesions are required by a guided stage, '
+      'found none; add phantoms, implanted lesions or lesion masks, or leave the '
+      'stage out.'
+    )
 
 
 def _slices(path: str) -> list[tuple[int, bool]]:
@@ -106,13 +116,15 @@ def _slices(path: str) -> list[tuple[int, bool]]:
     for label, is_drawn, sound in dataset.as_numpy_iterator():
       if not sound:
         raise errors.UsageError(
-            f'{path}: record {len(slices)} must hold int16 HU of its stated shape, '
-            'found another length; write the shard again.')
+          f'{path}: record {len(slices)} must hold int16 HU of its stated shape, '
+          'found another length; write the shard again.'
+        )
       slices.append((int(label), bool(is_drawn)))
   except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
     raise errors.UsageError(
-        f'{path}: a shard of CT slices is required, found a damaged file or one of '
-        f'another kind at record {len(slices)}; write it again.') from error
+      f'{path}: a shard of CT slices is required, found a damaged file or one of '
+      f'another kind at record {len(slices)}; write it again.'
+    ) from error
   return slices
 
 
@@ -167,22 +179,22 @@ class SliceRecord:
 
 
 _FEATURES = {
-    'hu': tf.io.FixedLenFeature([], tf.string),
-    'lung_mask': tf.io.FixedLenFeature([], tf.string),
-    'lesion_mask': tf.io.FixedLenFeature([], tf.string),
-    'shape': tf.io.FixedLenFeature([2], tf.int64),
-    'box': tf.io.FixedLenFeature([4], tf.int64),
-    'label': tf.io.FixedLenFeature([], tf.int64),
-    'pixel_mm': tf.io.FixedLenFeature([], tf.float32),
-    'patient': tf.io.FixedLenFeature([], tf.string),
-    'series': tf.io.FixedLenFeature([], tf.string),
-    'slice_index': tf.io.FixedLenFeature([], tf.int64),
-    'source': tf.io.FixedLenFeature([], tf.string),
-    # Later than the first shards, which lack them: hence the defaults.
-    'lung_mask_kind': tf.io.FixedLenFeature([], tf.string, ''),
-    'case_label': tf.io.FixedLenFeature([], tf.int64, study_lib.UNLABELLED),
-    'slice_mm': tf.io.FixedLenFeature([], tf.float32, 0.0),
-    'window_hu': tf.io.FixedLenFeature([2], tf.float32, (0.0, 0.0)),
+  'hu': tf.io.FixedLenFeature([], tf.string),
+  'lung_mask': tf.io.FixedLenFeature([], tf.string),
+  'lesion_mask': tf.io.FixedLenFeature([], tf.string),
+  'shape': tf.io.FixedLenFeature([2], tf.int64),
+  'box': tf.io.FixedLenFeature([4], tf.int64),
+  'label': tf.io.FixedLenFeature([], tf.int64),
+  'pixel_mm': tf.io.FixedLenFeature([], tf.float32),
+  'patient': tf.io.FixedLenFeature([], tf.string),
+  'series': tf.io.FixedLenFeature([], tf.string),
+  'slice_index': tf.io.FixedLenFeature([], tf.int64),
+  'source': tf.io.FixedLenFeature([], tf.string),
+  # Later than the first shards, which lack them: hence the defaults.
+  'lung_mask_kind': tf.io.FixedLenFeature([], tf.string, ''),
+  'case_label': tf.io.FixedLenFeature([], tf.int64, study_lib.UNLABELLED),
+  'slice_mm': tf.io.FixedLenFeature([], tf.float32, 0.0),
+  'window_hu': tf.io.FixedLenFeature([2], tf.float32, (0.0, 0.0)),
 }
 
 
@@ -199,25 +211,32 @@ def write_shard(path: pathlib.Path, records: Iterable[SliceRecord]) -> int:
 
 def serialize_record(record: SliceRecord) -> bytes:
   """One record as the bytes of a tf.train.Example."""
-  lesion_mask = b'' if record.lesion_mask is None else np.ascontiguousarray(
-      record.lesion_mask, 'u1').tobytes()
-  return tf.train.Example(features=tf.train.Features(feature={
-      'hu': _bytes(np.ascontiguousarray(record.hu, '<i2').tobytes()),
-      'lung_mask': _bytes(np.ascontiguousarray(record.lung_mask, 'u1').tobytes()),
-      'lesion_mask': _bytes(lesion_mask),
-      'shape': _ints(record.hu.shape),
-      'box': _ints(record.box),
-      'label': _ints([record.label]),
-      'pixel_mm': _floats([record.pixel_mm]),
-      'patient': _bytes(record.patient.encode()),
-      'series': _bytes(record.series.encode()),
-      'slice_index': _ints([record.slice_index]),
-      'source': _bytes(record.source.encode()),
-      'lung_mask_kind': _bytes(record.lung_mask_kind.encode()),
-      'case_label': _ints([record.case_label]),
-      'slice_mm': _floats([record.slice_mm]),
-      'window_hu': _floats(record.window_hu),
-  })).SerializeToString()
+  lesion_mask = (
+    b''
+    if record.lesion_mask is None
+    else np.ascontiguousarray(record.lesion_mask, 'u1').tobytes()
+  )
+  return tf.train.Example(
+    features=tf.train.Features(
+      feature={
+        'hu': _bytes(np.ascontiguousarray(record.hu, '<i2').tobytes()),
+        'lung_mask': _bytes(np.ascontiguousarray(record.lung_mask, 'u1').tobytes()),
+        'lesion_mask': _bytes(lesion_mask),
+        'shape': _ints(record.hu.shape),
+        'box': _ints(record.box),
+        'label': _ints([record.label]),
+        'pixel_mm': _floats([record.pixel_mm]),
+        'patient': _bytes(record.patient.encode()),
+        'series': _bytes(record.series.encode()),
+        'slice_index': _ints([record.slice_index]),
+        'source': _bytes(record.source.encode()),
+        'lung_mask_kind': _bytes(record.lung_mask_kind.encode()),
+        'case_label': _ints([record.case_label]),
+        'slice_mm': _floats([record.slice_mm]),
+        'window_hu': _floats(record.window_hu),
+      }
+    )
+  ).SerializeToString()
 
 
 def parse_record(example: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -231,12 +250,15 @@ def parse_record(example: tf.Tensor) -> dict[str, tf.Tensor]:
   shape = features['shape']
   features['hu'] = tf.reshape(tf.io.decode_raw(features['hu'], tf.int16), shape)
   features['lung_mask'] = tf.reshape(
-      tf.io.decode_raw(features['lung_mask'], tf.uint8), shape)
+    tf.io.decode_raw(features['lung_mask'], tf.uint8), shape
+  )
   lesion = tf.io.decode_raw(features['lesion_mask'], tf.uint8)
   features['lesion_known'] = tf.cast(tf.size(lesion) > 0, tf.float32)
   features['lesion_mask'] = tf.cond(
-      tf.size(lesion) > 0, lambda: tf.reshape(lesion, shape),
-      lambda: tf.zeros(shape, tf.uint8))
+    tf.size(lesion) > 0,
+    lambda: tf.reshape(lesion, shape),
+    lambda: tf.zeros(shape, tf.uint8),
+  )
   features['box'] = tf.cast(features['box'], tf.int32)
   return features
 
@@ -247,7 +269,8 @@ def _bytes(value: bytes) -> tf.train.Feature:
 
 def _ints(values) -> tf.train.Feature:
   return tf.train.Feature(
-      int64_list=tf.train.Int64List(value=[int(value) for value in values]))
+    int64_list=tf.train.Int64List(value=[int(value) for value in values])
+  )
 
 
 def _floats(values) -> tf.train.Feature:

@@ -63,11 +63,14 @@ class Stage:
     progress = min(step / max(self.steps - 1, 1), 1.0)
     cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
     return self.final_learning_rate + cosine * (
-        self.learning_rate - self.final_learning_rate)
+      self.learning_rate - self.final_learning_rate
+    )
 
   def __str__(self) -> str:
-    return (f'{self.size}:{self.steps}:{self.learning_rate:g}:'
-            f'{self.final_learning_rate:g}:{self.kind}')
+    return (
+      f'{self.size}:{self.steps}:{self.learning_rate:g}:'
+      f'{self.final_learning_rate:g}:{self.kind}'
+    )
 
 
 def _requirement(text: str) -> str:
@@ -138,8 +141,12 @@ class Task(abc.ABC):
 
   @abc.abstractmethod
   def example(
-      self, record: dict[str, tf.Tensor], seed: tf.Tensor,
-      limits: augmentation_lib.Augmentation, size: int) -> tuple[tf.Tensor, Labels]:
+    self,
+    record: dict[str, tf.Tensor],
+    seed: tf.Tensor,
+    limits: augmentation_lib.Augmentation,
+    size: int,
+  ) -> tuple[tf.Tensor, Labels]:
     """One slice as the network takes it; runs inside tf.data.
 
     Args:
@@ -153,8 +160,7 @@ class Task(abc.ABC):
     """
 
   @abc.abstractmethod
-  def measure(
-      self, network: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
+  def measure(self, network: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
     """Figures of held-out slices by name.
 
     Early stopping and the best weights go by the first, and more of it is better.
@@ -166,7 +172,8 @@ class Task(abc.ABC):
 
   @abc.abstractmethod
   def picture(
-      self, network: keras.Model, images: tf.Tensor, labels: Labels) -> tf.Tensor:
+    self, network: keras.Model, images: tf.Tensor, labels: Labels
+  ) -> tf.Tensor:
     """A few slices with what the network says of them.
 
     Args:
@@ -180,6 +187,7 @@ class Task(abc.ABC):
 
 
 # How a training runs, whatever the network.
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -216,6 +224,7 @@ class Options:
 
 # What a run was asked to do, beside its weights; a folder holds one run.
 
+
 def require_same_configuration(folder: pathlib.Path, configuration: dict) -> None:
   """Refuses a folder of a run that was asked to do something else.
 
@@ -230,14 +239,18 @@ def require_same_configuration(folder: pathlib.Path, configuration: dict) -> Non
   if not path.exists():
     return
   found = read_configuration(folder)
-  differing = sorted(key for key in found.keys() | configuration.keys()
-                     if found.get(key) != configuration.get(key))
+  differing = sorted(
+    key
+    for key in found.keys() | configuration.keys()
+    if found.get(key) != configuration.get(key)
+  )
   if differing:
     key = differing[0]
     raise errors.UsageError(
-        f'{path}: this run was begun with {key} {json.dumps(found.get(key))}, found '
-        f'{json.dumps(configuration.get(key))} now; give the same flags to go on, or '
-        'another --output for another run.')
+      f'{path}: this run was begun with {key} {json.dumps(found.get(key))}, found '
+      f'{json.dumps(configuration.get(key))} now; give the same flags to go on, or '
+      'another --output for another run.'
+    )
 
 
 def claim_folder(folder: pathlib.Path, configuration: dict) -> None:
@@ -267,12 +280,13 @@ def read_configuration(folder: pathlib.Path) -> dict:
     found = json.loads(path.read_text(encoding='utf-8'))
   except ValueError as error:
     raise errors.UsageError(
-        f'{path}: the JSON of a run is required, found {error}; choose another '
-        '--output.') from error
+      f'{path}: the JSON of a run is required, found {error}; choose another --output.'
+    ) from error
   if not isinstance(found, dict):
     raise errors.UsageError(
-        f'{path}: a JSON object is required, found {type(found).__name__}; choose '
-        'another --output.')
+      f'{path}: a JSON object is required, found {type(found).__name__}; choose '
+      'another --output.'
+    )
   return found
 
 
@@ -353,8 +367,8 @@ def dice_and_cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def located_cross_entropy(
-    labels: dict[str, tf.Tensor], logits: list[tf.Tensor],
-    positive_weight: float = 1.0) -> tf.Tensor:
+  labels: dict[str, tf.Tensor], logits: list[tf.Tensor], positive_weight: float = 1.0
+) -> tf.Tensor:
   """Binary cross-entropy of the slice (the paper's loss) and, to help it, of cells.
 
   Args:
@@ -367,15 +381,19 @@ def located_cross_entropy(
     float32 scalar.
   """
   covid, *cells = (tf.cast(part, tf.float32) for part in logits)
-  loss = tf.reduce_mean(tf.nn.weighted_cross_entropy_with_logits(
-      labels['covid'], covid, positive_weight))
+  loss = tf.reduce_mean(
+    tf.nn.weighted_cross_entropy_with_logits(labels['covid'], covid, positive_weight)
+  )
   for cell_logits in cells:
     share = _share_of_cells(labels['lesion'], cell_logits)[..., tf.newaxis]
     entropy = tf.nn.weighted_cross_entropy_with_logits(
-        tf.cast(share > _POSITIVE_CELL_SHARE, tf.float32), cell_logits,
-        _POSITIVE_CELL_WEIGHT)
+      tf.cast(share > _POSITIVE_CELL_SHARE, tf.float32),
+      cell_logits,
+      _POSITIVE_CELL_WEIGHT,
+    )
     loss += tf.reduce_mean(
-        tf.reduce_mean(entropy, axis=(1, 2, 3)) * labels['lesion_known'])
+      tf.reduce_mean(entropy, axis=(1, 2, 3)) * labels['lesion_known']
+    )
   return loss
 
 
@@ -396,8 +414,9 @@ def map_dice(labels: dict[str, tf.Tensor], maps: Sequence[tf.Tensor]) -> tf.Tens
   for grid in maps:
     product *= tf.image.resize(grid[..., tf.newaxis], finest)[..., 0]
   parts = [*maps, product] if len(maps) > 1 else maps
-  distances = [_dice_of_slices(grid, _map_target(labels['lesion'], grid))
-               for grid in parts]
+  distances = [
+    _dice_of_slices(grid, _map_target(labels['lesion'], grid)) for grid in parts
+  ]
   drawn = labels['covid'][:, 0] * labels['lesion_known']
   mean = tf.add_n(distances) / len(parts)
   return tf.math.divide_no_nan(tf.reduce_sum(drawn * mean), tf.reduce_sum(drawn))
@@ -421,8 +440,9 @@ def _share_of_cells(lesion: tf.Tensor, grid: tf.Tensor) -> tf.Tensor:
   """Lesion's share of each cell of a grid, float32 [N, rows, columns]."""
   rows, columns = grid.shape[1:3]
   if lesion.shape[1] % rows or lesion.shape[2] % columns:
-    return tf.image.resize(
-        lesion[..., tf.newaxis], (rows, columns), method='area')[..., 0]
+    return tf.image.resize(lesion[..., tf.newaxis], (rows, columns), method='area')[
+      ..., 0
+    ]
   # The same means, which XLA has too.
   cell = (lesion.shape[1] // rows, lesion.shape[2] // columns)
   return tf.nn.avg_pool2d(lesion[..., tf.newaxis], cell, cell, 'VALID')[..., 0]

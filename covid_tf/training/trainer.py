@@ -19,8 +19,7 @@ from covid_tf.training import shards as shards_lib
 from covid_tf.training import tasks
 
 # Their rates would be lost at the next step, and to a run that goes on.
-_SCHEDULES = (
-    keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+_SCHEDULES = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 
 # What a run leaves to be looked at: log.csv, validation.csv, TensorBoard.
 
@@ -34,8 +33,11 @@ class RunLog:
   def __init__(self, folder: pathlib.Path, tensorboard: bool = True):
     """Begins or continues the logs in `folder`."""
     self._folder = folder
-    self._writer = tf.summary.create_file_writer(
-        str(folder / 'tensorboard')) if tensorboard else None
+    self._writer = (
+      tf.summary.create_file_writer(str(folder / 'tensorboard'))
+      if tensorboard
+      else None
+    )
     self._before = 0  # Steps of earlier stages, so that curves go on.
 
   def begin_stage(self, stage: int, step: int, before: int) -> None:
@@ -51,10 +53,12 @@ class RunLog:
       _keep_rows_until(self._folder / name, header, (stage, step))
 
   def training(
-      self, stage: int, step: int, loss: float, rate: float, seconds: float) -> None:
+    self, stage: int, step: int, loss: float, rate: float, seconds: float
+  ) -> None:
     """Adds means over the last steps."""
-    self._append('log.csv', (stage, step, f'{loss:.6f}', f'{rate:.3g}',
-                             f'{seconds:.3f}'))
+    self._append(
+      'log.csv', (stage, step, f'{loss:.6f}', f'{rate:.3g}', f'{seconds:.3f}')
+    )
     self._scalars(step, {'loss': loss, 'learning_rate': rate})
 
   def validation(self, stage: int, step: int, figures: Mapping[str, float]) -> None:
@@ -94,6 +98,7 @@ def _keep_rows_until(path, header, last):
 
 
 # What is measured, drawn and written down while a stage runs.
+
 
 @dataclasses.dataclass(frozen=True)
 class Watcher:
@@ -136,32 +141,37 @@ class Watcher:
       weights.save_weights(network, self.options.output / weights.LATEST_WEIGHTS)
     found = []
     for shards in self.held_out:
-      batches = pipelines.held_out(
-          self.task, self.options, shards, self.stage.size)
+      batches = pipelines.held_out(self.task, self.options, shards, self.stage.size)
       figures = self.task.measure(network, batches)
       found.append(figures)
       self._write(step, shards.pattern, figures, network, batches)
     # Means over the held-out patterns.
-    return {name: sum(figures[name] for figures in found) / len(found)
-            for name in (found[0] if found else ())}
+    return {
+      name: sum(figures[name] for figures in found) / len(found)
+      for name in (found[0] if found else ())
+    }
 
   def _write(self, step, pattern, figures, network, batches):
     values = ' '.join(f'{name} {value:.4f}' for name, value in figures.items())
-    self.report(f'stage {self.number} ({self.stage.size}) step {step} {pattern}: '
-                f'{values}')
+    self.report(
+      f'stage {self.number} ({self.stage.size}) step {step} {pattern}: {values}'
+    )
     if not self.log:
       return
     self.log.validation(
-        self.number, step, {f'{name} {pattern}': v for name, v in figures.items()})
+      self.number, step, {f'{name} {pattern}': v for name, v in figures.items()}
+    )
     if self.options.tensorboard:
       images, labels = next(iter(batches.take(1)))
       self.log.picture(step, pattern, self.task.picture(network, images, labels))
 
 
 def check(
-    task: tasks.Task, options: tasks.Options,
-    strategy: tf.distribute.Strategy,
-    callbacks: Sequence[keras.callbacks.Callback] = ()) -> None:
+  task: tasks.Task,
+  options: tasks.Options,
+  strategy: tf.distribute.Strategy,
+  callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> None:
   """Refuses what cannot be trained.
 
   Raises:
@@ -171,30 +181,38 @@ def check(
   for callback in callbacks:
     if isinstance(callback, _SCHEDULES):
       raise errors.UsageError(
-          'callbacks: learning rates are those of the stages, found '
-          f'{type(callback).__name__}; state first and final rate in the stages.')
+        'callbacks: learning rates are those of the stages, found '
+        f'{type(callback).__name__}; state first and final rate in the stages.'
+      )
   for stage in options.stages:
     if stage.kind not in task.kinds:
       raise errors.UsageError(
-          f"stage {stage}: this network's stages are {' or '.join(task.kinds)}, "
-          f'found {stage.kind}.')
+        f"stage {stage}: this network's stages are {' or '.join(task.kinds)}, "
+        f'found {stage.kind}.'
+      )
     if stage.size < task.least_size or stage.size % task.size_step:
       raise errors.UsageError(
-          f'stage {stage}: a size of {task.least_size} or more is required, a multiple '
-          f'of {task.size_step}, found {stage.size}.')
+        f'stage {stage}: a size of {task.least_size} or more is required, a multiple '
+        f'of {task.size_step}, found {stage.size}.'
+      )
   replicas = strategy.num_replicas_in_sync
   if options.batch % replicas:
     raise errors.UsageError(
-        f'batch must be a multiple of the {replicas} devices, found {options.batch}.')
+      f'batch must be a multiple of the {replicas} devices, found {options.batch}.'
+    )
 
 
 def train(
-    task: tasks.Task, options: tasks.Options, sets: Sequence[shards_lib.Shards],
-    held_out: Sequence[shards_lib.Shards], asked: dict, *,
-    strategy: tf.distribute.Strategy | None = None,
-    report: Callable[[str], None] = lambda line: None,
-    progress: Callable[[int, int, int, float], None] = lambda *now: None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+  task: tasks.Task,
+  options: tasks.Options,
+  sets: Sequence[shards_lib.Shards],
+  held_out: Sequence[shards_lib.Shards],
+  asked: dict,
+  *,
+  strategy: tf.distribute.Strategy | None = None,
+  report: Callable[[str], None] = lambda line: None,
+  progress: Callable[[int, int, int, float], None] = lambda *now: None,
+  callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> keras.Model:
   """Trains a network, or goes on where the folder's last checkpoint stands.
 
@@ -234,19 +252,28 @@ def train(
       tasks.claim_folder(options.output, asked)
       log = RunLog(options.output, options.tensorboard) if is_chief else None
     trainer = loop.Trainer(
-        model, task.objective(model, stage), options.output / f'stage{number}',
-        strategy, xla=options.xla, callbacks=callbacks)
+      model,
+      task.objective(model, stage),
+      options.output / f'stage{number}',
+      strategy,
+      xla=options.xla,
+      callbacks=callbacks,
+    )
     trainer.build()
     step = trainer.restore()
     if log:
       log.begin_stage(number, step, before)
     listener = Watcher(
-        task, options, stage, number, model, held_out, log, report,
-        progress).listener()
+      task, options, stage, number, model, held_out, log, report, progress
+    ).listener()
     trainer.run(
-        stage, pipelines.Feed(task, options, sets, stage.size, taken), listener,
-        checkpoint_every=options.checkpoint_every, patience=options.patience,
-        first_epoch=epochs)
+      stage,
+      pipelines.Feed(task, options, sets, stage.size, taken),
+      listener,
+      checkpoint_every=options.checkpoint_every,
+      patience=options.patience,
+      first_epoch=epochs,
+    )
     taken += stage.steps * options.batch
     before += stage.steps
     epochs += -(-stage.steps // options.checkpoint_every)
@@ -268,6 +295,5 @@ def _finished(task, options, model, trainer, is_chief):
   if options.keep_best and best.exists():
     model.load_weights(best)
   if is_chief:
-    weights.save_weights(
-        task.served(model), options.output / weights.FINAL_WEIGHTS)
+    weights.save_weights(task.served(model), options.output / weights.FINAL_WEIGHTS)
   return task.served(model)

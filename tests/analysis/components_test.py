@@ -8,8 +8,10 @@ import scipy.ndimage
 from covid_tf.analysis import lung_pieces
 
 _MASKS = hnp.arrays(
-    np.uint8, hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=7),
-    elements=st.integers(0, 1))
+  np.uint8,
+  hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=7),
+  elements=st.integers(0, 1),
+)
 
 
 def _by_labels(mask, count):
@@ -22,7 +24,8 @@ def _by_labels(mask, count):
 @given(_MASKS, st.integers(1, 3))
 def test_same_as_labelling_the_volume(mask, count):
   np.testing.assert_array_equal(
-      lung_pieces.keep_largest(mask, count), _by_labels(mask, count))
+    lung_pieces.keep_largest(mask, count), _by_labels(mask, count)
+  )
 
 
 @given(_MASKS)

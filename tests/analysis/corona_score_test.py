@@ -21,8 +21,11 @@ def _case(seed=0, slices=(1, 4)):
   mask[:, 4:16, 5:13] = mask[:, 4:16, 17:25] = 1
   lungs = lungs_lib.Lungs(mask, _BOX, int(mask.sum()), 1.0, 0.0)
   affine = synthetic_case.axial_affine((8, 2, 2), _SHAPE)
-  return (results.LocalizationMap(_SHAPE, _BOX, slices, maps), lungs,
-          lungs_lib.find_regions(mask, affine))
+  return (
+    results.LocalizationMap(_SHAPE, _BOX, slices, maps),
+    lungs,
+    lungs_lib.find_regions(mask, affine),
+  )
 
 
 def _score(case, voxel_volume_mm3=32.0, threshold=0.6):
@@ -42,7 +45,8 @@ def test_equation_1_term_by_term(seed, threshold, voxel_volume_mm3):
   inside = counted * case[1].mask
   assert score.in_lung_cm3 == pytest.approx(inside.sum(), rel=1e-12)
   assert score.involved_lung_fraction == pytest.approx(
-      np.count_nonzero(inside) / case[1].mask.sum(), rel=1e-12)
+    np.count_nonzero(inside) / case[1].mask.sum(), rel=1e-12
+  )
 
 
 def test_regions_add_up_to_the_score_inside_the_lungs():
@@ -52,12 +56,18 @@ def test_regions_add_up_to_the_score_inside_the_lungs():
   assert min(regions.values()) >= 0 and regions['left'] > 0 and regions['right'] > 0
   assert regions['left'] + regions['right'] == pytest.approx(score.in_lung_cm3)
   assert regions['apical'] + regions['middle'] + regions['basal'] == pytest.approx(
-      score.in_lung_cm3)
+    score.in_lung_cm3
+  )
 
 
-@pytest.mark.parametrize('slice_, columns, side, level', [
-    (0, slice(2, 10), 'right', 'basal'), (5, slice(14, 22), 'left', 'apical'),
-    (3, slice(2, 10), 'right', 'middle')])
+@pytest.mark.parametrize(
+  'slice_, columns, side, level',
+  [
+    (0, slice(2, 10), 'right', 'basal'),
+    (5, slice(14, 22), 'left', 'apical'),
+    (3, slice(2, 10), 'right', 'middle'),
+  ],
+)
 def test_an_opacity_is_told_where_it_lies(slice_, columns, side, level):
   _, lungs, regions = _case()
   maps = np.zeros((1, *_BOX.shape), np.float32)
@@ -86,10 +96,15 @@ def test_millions_of_terms_keep_their_digits():
   regions = lungs_lib.find_regions(mask, synthetic_case.axial_affine(shape=shape))
   maps = np.full((3, 1024, 1024), 0.7, np.float32)
   score = corona_score.corona_score(
-      results.LocalizationMap(shape, box, (0, 1, 2), maps),
-      lungs_lib.Lungs(mask, box, mask.size, 1.0, 0.0), regions, 1.0, 0.6)
-  assert score.total_cm3 == pytest.approx(float(np.float32(0.7)) * mask.size / 1e3,
-                                          rel=1e-12)
+    results.LocalizationMap(shape, box, (0, 1, 2), maps),
+    lungs_lib.Lungs(mask, box, mask.size, 1.0, 0.0),
+    regions,
+    1.0,
+    0.6,
+  )
+  assert score.total_cm3 == pytest.approx(
+    float(np.float32(0.7)) * mask.size / 1e3, rel=1e-12
+  )
   assert score.involved_lung_fraction == 1
 
 

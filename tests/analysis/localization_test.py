@@ -52,8 +52,11 @@ def test_the_same_as_scipys_zoom_of_both_scales():
   fine, coarse = _cams(3)
   size = (112, 140)
   enlarged = [
-      scipy.ndimage.zoom(cam[0], np.divide(size, cam.shape[1:]), order=1,
-                         mode='nearest', grid_mode=True) for cam in (fine, coarse)]
+    scipy.ndimage.zoom(
+      cam[0], np.divide(size, cam.shape[1:]), order=1, mode='nearest', grid_mode=True
+    )
+    for cam in (fine, coarse)
+  ]
   fused = localization.fuse_scales(fine[0], coarse[0], size)
   assert fused.max() > 0.5
   np.testing.assert_allclose(fused, enlarged[0] * enlarged[1], atol=1e-6)
@@ -73,7 +76,8 @@ def test_maps_are_the_same_one_by_one_and_all_at_once():
   assert whole.shape == maps.shape == (4, 300, 200) and whole.max() > 0.5
   for index, fused in enumerate(maps):
     np.testing.assert_array_equal(
-        fused, localization.fuse_scales(fine[index], coarse[index], (300, 200)))
+      fused, localization.fuse_scales(fine[index], coarse[index], (300, 200))
+    )
     np.testing.assert_array_equal(fused, whole[index])
 
 
@@ -90,8 +94,12 @@ def test_only_positive_slices_glow_and_only_inside_the_box():
   volume = map_.to_volume()
   assert volume.shape == (4, 40, 60) and volume.dtype == np.float32
   for index in (1, 3):
-    np.testing.assert_array_equal(volume[index, 3:33, 5:45], localization.fuse_scales(
-        explanation.cam_28[index], explanation.cam_14[index], (30, 40)))
+    np.testing.assert_array_equal(
+      volume[index, 3:33, 5:45],
+      localization.fuse_scales(
+        explanation.cam_28[index], explanation.cam_14[index], (30, 40)
+      ),
+    )
     np.testing.assert_array_equal(map_.slice_map(index), volume[index])
   assert not volume[[0, 2]].any() and not map_.slice_map(0).any()
   volume[:, 3:33, 5:45] = 0
@@ -101,12 +109,14 @@ def test_only_positive_slices_glow_and_only_inside_the_box():
 @pytest.mark.parametrize('threshold', [0.3, np.float32(0.3), np.float64(0.3)])
 def test_a_probability_equal_to_the_threshold_is_not_above_it(threshold):
   map_ = localization.localize(
-      _explanation([0.3, 0.30001]), results.LungBox(0, 0, 4, 4), (2, 4, 4), threshold)
+    _explanation([0.3, 0.30001]), results.LungBox(0, 0, 4, 4), (2, 4, 4), threshold
+  )
   assert map_.slices == (1,)
 
 
 def test_a_case_without_a_positive_slice_has_an_empty_map():
   map_ = localization.localize(
-      _explanation([0.2, 0.1]), results.LungBox(0, 0, 4, 4), (2, 6, 6), 0.5)
+    _explanation([0.2, 0.1]), results.LungBox(0, 0, 4, 4), (2, 6, 6), 0.5
+  )
   assert map_.slices == () and len(map_.maps) == 0
   assert not map_.to_volume().any()

@@ -37,7 +37,7 @@ _POINTS = _points()
 def _ball(ellipsoid, points=None):
   centre, half_axes = (np.array(part, np.float32) for part in ellipsoid)
   points = _POINTS if points is None else points
-  return (((points - centre) / half_axes)**2).sum(axis=-1) < 1
+  return (((points - centre) / half_axes) ** 2).sum(axis=-1) < 1
 
 
 def _lung(ellipsoid, points=None):
@@ -112,14 +112,17 @@ def test_pieces_that_consolidation_parts_stay_whatever_their_density(hu):
 def test_a_collapsed_lung_stays():
   small = _ball(((45, 20, 10), (14, 20, 45)))
   assert 0.01 < small.sum() / _lung(_RIGHT).sum() < 0.1
-  assert (_kept(_lung(_RIGHT) | small, np.full(_SHAPE, -300, np.int16))
-          == (_lung(_RIGHT) | small)).all()
+  assert (
+    _kept(_lung(_RIGHT) | small, np.full(_SHAPE, -300, np.int16))
+    == (_lung(_RIGHT) | small)
+  ).all()
 
 
 def test_a_lung_of_emphysema_stays():
   lungs = _lung(_RIGHT) | _lung(_LEFT)
   assert _kept(lungs, np.where(_lung(_LEFT), -955, -850).astype(np.int16)).sum() == (
-      lungs.sum())
+    lungs.sum()
+  )
 
 
 def _bridge():
@@ -145,8 +148,9 @@ def test_consolidated_lung_on_a_narrow_bridge_stays():
 
 @settings(max_examples=8)
 @given(
-    reverse=st.sets(st.integers(0, 2)),
-    order=st.sampled_from(list(itertools.permutations(range(3)))))
+  reverse=st.sets(st.integers(0, 2)),
+  order=st.sampled_from(list(itertools.permutations(range(3)))),
+)
 def test_the_answer_is_the_patients_not_the_grids(reverse, order):
   affine = synthetic_case.axial_affine(_SPACING, _SHAPE, tuple(reverse))
   points = _points(affine)

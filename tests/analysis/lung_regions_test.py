@@ -20,10 +20,14 @@ def _regions_of_all(mask, affine):
   """Region and LPS point of every lung voxel."""
   regions = lungs.find_regions(mask, affine)
   index = np.argwhere(mask)
-  found = np.concatenate([
-      regions.index(slice_, index[index[:, 0] == slice_, 1],
-                    index[index[:, 0] == slice_, 2])
-      for slice_ in np.unique(index[:, 0])])
+  found = np.concatenate(
+    [
+      regions.index(
+        slice_, index[index[:, 0] == slice_, 1], index[index[:, 0] == slice_, 2]
+      )
+      for slice_ in np.unique(index[:, 0])
+    ]
+  )
   return found, index @ affine[:3, :3].T + affine[:3, 3]
 
 

@@ -30,7 +30,8 @@ def _stored(volume_affine, hu, swapped, flip_rows, flip_columns):
 def test_planes_are_turned_to_the_usual_way_and_back(stored):
   usual = np.arange(2 * 3 * 5).reshape(2, 3, 5)
   affine, planes = _stored(
-      synthetic_case.axial_affine((8, 2, 3), usual.shape), usual, *stored)
+    synthetic_case.axial_affine((8, 2, 3), usual.shape), usual, *stored
+  )
   turn = orientation.plane_turn(affine)
   turned = turn.to_usual(planes)
   np.testing.assert_array_equal(turned, usual)
@@ -50,7 +51,7 @@ class _Lopsided(fake_models.FakeModels):
 
   def segment_lungs(self, hu):
     mask = super().segment_lungs(hu)
-    mask[:, :hu.shape[1] // 3] = 0  # Blind in front.
+    mask[:, : hu.shape[1] // 3] = 0  # Blind in front.
     return mask
 
   def grad_cam(self, hu):
@@ -65,17 +66,22 @@ def test_a_patient_scores_alike_however_the_planes_are_stored(stored):
   expected = pipeline.analyze(usual, _Lopsided())
   affine, hu = _stored(usual.affine, usual.hu, *stored)
   found = pipeline.analyze(
-      synthetic_case.volume_lib.CTVolume(hu=hu, affine=affine), _Lopsided())
+    synthetic_case.volume_lib.CTVolume(hu=hu, affine=affine), _Lopsided()
+  )
   assert expected.corona_score_cm3 > 1
   assert found.corona_score_cm3 == pytest.approx(expected.corona_score_cm3, rel=1e-5)
   assert found.lung_volume_cm3 == expected.lung_volume_cm3
   assert found.corona_score_by_region_cm3 == pytest.approx(
-      expected.corona_score_by_region_cm3, rel=1e-5)
+    expected.corona_score_by_region_cm3, rel=1e-5
+  )
   np.testing.assert_array_equal(
-      found.lung_mask, _stored(usual.affine, expected.lung_mask, *stored)[1])
+    found.lung_mask, _stored(usual.affine, expected.lung_mask, *stored)[1]
+  )
   np.testing.assert_allclose(
-      found.localization.to_volume(),
-      _stored(usual.affine, expected.localization.to_volume(), *stored)[1], atol=1e-5)
+    found.localization.to_volume(),
+    _stored(usual.affine, expected.localization.to_volume(), *stored)[1],
+    atol=1e-5,
+  )
 
 
 @pytest.mark.parametrize('stored', _STORED)
@@ -84,8 +90,10 @@ def test_networks_learn_from_slices_turned_the_same_way(stored):
   affine, hu = _stored(usual.affine, usual.hu, *stored)
   dense = (hu > -500).astype(np.uint8)
   study = study_lib.of_volume(
-      synthetic_case.volume_lib.CTVolume(hu=hu, affine=affine),
-      np.zeros(len(hu), np.int8), lesion_mask=dense)
+    synthetic_case.volume_lib.CTVolume(hu=hu, affine=affine),
+    np.zeros(len(hu), np.int8),
+    lesion_mask=dense,
+  )
   np.testing.assert_array_equal(study.hu, usual.hu)
   np.testing.assert_array_equal(study.lesion_mask, usual.hu > -500)
   assert study.spacing_mm == pytest.approx((8, 3, 2))

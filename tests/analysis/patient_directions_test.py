@@ -27,10 +27,18 @@ from covid_tf.storage import result_json
 _SHAPE = (12, 30, 44)
 _SPACING_MM = (22.0, 8.5, 9.0)
 _LESION = ((-85, 45, -70), (30, 28, 30))  # Right, dorsal, basal; LPS mm.
-_ORDERS = [(axes, flips) for axes in itertools.permutations(range(3))
-           for flips in itertools.product((1, -1), repeat=3)]
-_NAMED = {'LAS': ('L', 'A', 'S'), 'LPS': ('L', 'P', 'S'), 'RAS': ('R', 'A', 'S'),
-          'RPI': ('R', 'P', 'I'), 'PIR': ('P', 'I', 'R')}
+_ORDERS = [
+  (axes, flips)
+  for axes in itertools.permutations(range(3))
+  for flips in itertools.product((1, -1), repeat=3)
+]
+_NAMED = {
+  'LAS': ('L', 'A', 'S'),
+  'LPS': ('L', 'P', 'S'),
+  'RAS': ('R', 'A', 'S'),
+  'RPI': ('R', 'P', 'I'),
+  'PIR': ('P', 'I', 'R'),
+}
 _orders = pytest.mark.parametrize('axes, flips', _ORDERS)
 
 
@@ -46,7 +54,8 @@ def _image(volume, codes, values=None):
   """NIfTI of a volume's grid, its axes stored as nibabel's orientation says."""
   values = volume.hu if values is None else values
   image = nibabel.Nifti1Image(
-      np.ascontiguousarray(values.T), maps.ras_affine(volume.affine))
+    np.ascontiguousarray(values.T), maps.ras_affine(volume.affine)
+  )
   image.header.set_xyzt_units('mm')
   return image.as_reoriented(codes)
 
@@ -54,7 +63,8 @@ def _image(volume, codes, values=None):
 def _codes(letters, volume):
   start = nibabel.io_orientation(maps.ras_affine(volume.affine))
   return nibabel.orientations.ornt_transform(
-      start, nibabel.orientations.axcodes2ornt(letters))
+    start, nibabel.orientations.axcodes2ornt(letters)
+  )
 
 
 def _require_same_patient(read, usual):
@@ -69,8 +79,7 @@ def _require_same_patient(read, usual):
 
 
 def _score(volume):
-  return synthetic_case.make_result(
-      volume, (_LESION,), stored_grid=volume.stored_grid)
+  return synthetic_case.make_result(volume, (_LESION,), stored_grid=volume.stored_grid)
 
 
 @_orders
@@ -97,13 +106,15 @@ def test_map_and_mask_lie_on_their_input_index_by_index(tmp_path, axes, flips):
   maps.write_lung_mask(tmp_path / 'out' / 'lung_mask.nii.gz', result)
   result_json.write_result(tmp_path / 'out' / 'result.json', result)
   for name, values in (
-      ('localization.nii.gz', expected.localization.to_volume()),
-      ('lung_mask.nii.gz', expected.lung_mask)):
+    ('localization.nii.gz', expected.localization.to_volume()),
+    ('lung_mask.nii.gz', expected.lung_mask),
+  ):
     image = nibabel.load(tmp_path / 'out' / name)
     assert image.shape == source.shape
     np.testing.assert_allclose(image.affine, source.affine, atol=1e-4)
     np.testing.assert_allclose(
-        image.dataobj, _image(usual, codes, values).dataobj, atol=1e-5)
+      image.dataobj, _image(usual, codes, values).dataobj, atol=1e-5
+    )
   stored = result_json.read_result(tmp_path / 'out')
   mask, map_, affine = maps.read_maps(tmp_path / 'out', stored)
   np.testing.assert_array_equal(mask, result.lung_mask)
@@ -115,8 +126,10 @@ def test_map_and_mask_lie_on_their_input_index_by_index(tmp_path, axes, flips):
 
 @hypothesis.settings(deadline=None, max_examples=40)
 @hypothesis.given(
-    st.sampled_from(_ORDERS), st.tuples(*[st.floats(-13, 13)] * 3),
-    st.sampled_from(('mm', 'micron')))
+  st.sampled_from(_ORDERS),
+  st.tuples(*[st.floats(-13, 13)] * 3),
+  st.sampled_from(('mm', 'micron')),
+)
 def test_oblique_files(tmp_path_factory, order, angles, unit):
   folder = tmp_path_factory.mktemp('oblique')
   rotation = transform.Rotation.from_euler('zyx', angles, degrees=True).as_matrix()
@@ -144,18 +157,29 @@ def test_oblique_files(tmp_path_factory, order, angles, unit):
 def test_a_fourth_axis_of_one_is_kept(tmp_path):
   usual = _usual()
   source = _image(usual, _codes('LAS', usual))
-  nibabel.save(nibabel.Nifti1Image(
-      np.asarray(source.dataobj)[..., np.newaxis], source.affine), tmp_path / 'ct.nii')
+  nibabel.save(
+    nibabel.Nifti1Image(np.asarray(source.dataobj)[..., np.newaxis], source.affine),
+    tmp_path / 'ct.nii',
+  )
   result = _score(readers.read_ct(tmp_path / 'ct.nii'))
   maps.write_lung_mask(tmp_path / 'mask.nii.gz', result)
   assert nibabel.load(tmp_path / 'mask.nii.gz').shape == (*source.shape, 1)
   np.testing.assert_array_equal(
-      maps.read(tmp_path / 'mask.nii.gz')[0], result.lung_mask)
+    maps.read(tmp_path / 'mask.nii.gz')[0], result.lung_mask
+  )
 
 
-@pytest.mark.parametrize('orientation_', (
-    (1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, 1, 0), (1, 0, 0, 0, -1, 0),
-    (-1, 0, 0, 0, -1, 0), (0, 1, 0, 1, 0, 0), (0, 1, 0, -1, 0, 0)))
+@pytest.mark.parametrize(
+  'orientation_',
+  (
+    (1, 0, 0, 0, 1, 0),
+    (-1, 0, 0, 0, 1, 0),
+    (1, 0, 0, 0, -1, 0),
+    (-1, 0, 0, 0, -1, 0),
+    (0, 1, 0, 1, 0, 0),
+    (0, 1, 0, -1, 0, 0),
+  ),
+)
 def test_mirrored_columns_of_dicom(tmp_path, orientation_):
   hu = odd_series.chest_hu()
   odd_series.save(odd_series.series(hu, orientation=orientation_), tmp_path / 'ct')
@@ -170,16 +194,20 @@ def test_mirrored_columns_of_dicom(tmp_path, orientation_):
 @pytest.mark.parametrize('name', (*_NAMED, 'mirrored DICOM', 'oblique'))
 def test_from_labels_to_slices_to_the_map(tmp_path, name):
   """A label of slice k is of the k-th slice from the feet, whatever the file."""
-  usual = _usual(transform.Rotation.from_euler('x', 9, degrees=True).as_matrix()
-                 if name == 'oblique' else None)
+  usual = _usual(
+    transform.Rotation.from_euler('x', 9, degrees=True).as_matrix()
+    if name == 'oblique'
+    else None
+  )
   (tmp_path / 'studies').mkdir()
   if name == 'mirrored DICOM':
     usual = _usual(None, (22.0, 4.75, 4.75), (12, 52, 80))
     mirrored = usual.hu[::-1, :, ::-1]
     corner = usual.index_to_lps_mm(np.subtract(usual.shape, 1) * (1, 0, 1))
-    odd_series.save(odd_series.series(
-        mirrored, usual.spacing_mm, (-1, 0, 0, 0, 1, 0), corner),
-        tmp_path / 'studies' / 's')
+    odd_series.save(
+      odd_series.series(mirrored, usual.spacing_mm, (-1, 0, 0, 0, 1, 0), corner),
+      tmp_path / 'studies' / 's',
+    )
     codes = _codes('LAS', usual)
   else:
     codes = _codes(_NAMED.get(name, ('L', 'A', 'S')), usual)
@@ -189,7 +217,8 @@ def test_from_labels_to_slices_to_the_map(tmp_path, name):
   (tmp_path / 'lesion_masks').mkdir()
   nibabel.save(_image(usual, codes, lesion), tmp_path / 'lesion_masks' / 's.nii.gz')
   (tmp_path / 'labels.csv').write_text(
-      'study,patient,slice,label\ns,p,0,0\n' + f's,p,{_SHAPE[0] - 1},1\n')
+    'study,patient,slice,label\ns,p,0,0\n' + f's,p,{_SHAPE[0] - 1},1\n'
+  )
   (entry,) = own_layout.list_studies(tmp_path)
   study = entry.read()
   drawn = np.flatnonzero(lesion.any(axis=(1, 2)))
@@ -209,9 +238,11 @@ def test_a_result_whose_slices_run_the_other_way_is_refused(tmp_path):
   """As results of LAS files were stored before slice 0 was always the lowest."""
   usual = _usual()
   scored_study.write_all(
-      tmp_path, _score(usual), usual, demo_models=False, with_report=False)
+    tmp_path, _score(usual), usual, demo_models=False, with_report=False
+  )
   upside_down = usual.affine @ np.array(
-      [[-1, 0, 0, _SHAPE[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    [[-1, 0, 0, _SHAPE[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]
+  )
   old = synthetic_case.make_volume(upside_down, _SHAPE, (_LESION,))
   with pytest.raises(errors.UsageError, match='the other way.*score the study again'):
     slices.read_study(tmp_path / 'result.json', old)

@@ -22,7 +22,8 @@ _SPACING = (4.0, 6.0, 6.0)
 def _volume():
   affine = synthetic_case.axial_affine(_SPACING, _SHAPE)
   return synthetic_case.make_volume(
-      affine, _SHAPE, warnings=('an oddity',), patient_key='k' * 64)
+    affine, _SHAPE, warnings=('an oddity',), patient_key='k' * 64
+  )
 
 
 @pytest.fixture(name='result', scope='module')
@@ -34,17 +35,19 @@ def test_the_path_from_volume_to_score(volume, result):
   models = fake_models.FakeModels()
   box = result.lung_box
   explanation = models.grad_cam(
-      np.ascontiguousarray(volume.hu[:, box.rows, box.columns]))
-  np.testing.assert_array_equal(
-      result.slice_probability, explanation.covid_probability)
+    np.ascontiguousarray(volume.hu[:, box.rows, box.columns])
+  )
+  np.testing.assert_array_equal(result.slice_probability, explanation.covid_probability)
   positive = np.flatnonzero(explanation.covid_probability > 0.5)
   assert 10 < len(positive) < 60 and result.positive_slices == tuple(positive)
   total = 0
   for index in positive:
     fused = localization.fuse_scales(
-        explanation.cam_28[index], explanation.cam_14[index], box.shape)
+      explanation.cam_28[index], explanation.cam_14[index], box.shape
+    )
     np.testing.assert_array_equal(
-        result.localization.slice_map(index)[box.rows, box.columns], fused)
+      result.localization.slice_map(index)[box.rows, box.columns], fused
+    )
     total += fused[fused > 0.6].astype(float).sum() * np.prod(_SPACING) / 1e3
   assert result.corona_score_cm3 == pytest.approx(total, rel=1e-9)
   assert result.corona_score_cm3 == result.corona_score_by_slice_cm3.sum()
@@ -56,12 +59,21 @@ def test_lungs_of_the_case(volume, result):
   assert result.lung_volume_cm3 == pytest.approx(mask.sum() * np.prod(_SPACING) / 1e3)
   assert 0 < result.involved_lung_fraction < 1
   assert result.corona_score_by_region_cm3['right'] > (
-      result.corona_score_by_region_cm3['left'] > 0)
+    result.corona_score_by_region_cm3['left'] > 0
+  )
 
 
 def test_the_volumes_own_facts_are_carried(volume, result):
-  for name in ('shape', 'spacing_mm', 'voxel_volume_mm3', 'study_uid', 'series_uid',
-               'acquisition_date', 'patient_key', 'warnings'):
+  for name in (
+    'shape',
+    'spacing_mm',
+    'voxel_volume_mm3',
+    'study_uid',
+    'series_uid',
+    'acquisition_date',
+    'patient_key',
+    'warnings',
+  ):
     assert getattr(result, name) == getattr(volume, name), name
   np.testing.assert_array_equal(result.affine, volume.affine)
   assert result.models == fake_models.IDENTITIES
@@ -77,15 +89,20 @@ def test_every_slice_is_asked_once_in_calls_that_show_progress(volume):
 
 
 @pytest.mark.parametrize(
-    'threshold, detected', [(None, None), (1.0, True), (1e4, False)])
+  'threshold, detected', [(None, None), (1.0, True), (1e4, False)]
+)
 def test_case_answer_only_with_a_threshold(volume, threshold, detected):
   result = pipeline.analyze(
-      volume, fake_models.FakeModels(),
-      thresholds=results.Thresholds(case_corona_score_cm3=threshold))
+    volume,
+    fake_models.FakeModels(),
+    thresholds=results.Thresholds(case_corona_score_cm3=threshold),
+  )
   assert result.case_detected is detected
   exactly = results.Thresholds(case_corona_score_cm3=result.corona_score_cm3)
-  assert pipeline.analyze(
-      volume, fake_models.FakeModels(), thresholds=exactly).case_detected is False
+  assert (
+    pipeline.analyze(volume, fake_models.FakeModels(), thresholds=exactly).case_detected
+    is False
+  )
 
 
 def test_models_need_no_more_than_two_methods(volume, result):
@@ -93,8 +110,9 @@ def test_models_need_no_more_than_two_methods(volume, result):
     segment_lungs = fake_models.FakeModels().segment_lungs
 
     def grad_cam(self, hu):
-      return tuple(np.asarray(part, np.float64)
-                   for part in fake_models.FakeModels().grad_cam(hu))
+      return tuple(
+        np.asarray(part, np.float64) for part in fake_models.FakeModels().grad_cam(hu)
+      )
 
   bare = pipeline.analyze(volume, Bare())
   assert bare.corona_score_cm3 == result.corona_score_cm3 and bare.models == ()
@@ -167,7 +185,8 @@ def test_a_study_starts_again_once_when_the_version_changes(volume, result):
 def test_memory_is_the_mask_and_one_call_of_slices():
   shape = (160, 128, 128)
   volume = synthetic_case.make_volume(
-      synthetic_case.axial_affine((1.7, 2.0, 2.0), shape), shape)
+    synthetic_case.axial_affine((1.7, 2.0, 2.0), shape), shape
+  )
 
   class Recorded:
     """Answers that take no memory of their own, every slice positive."""

@@ -23,8 +23,23 @@ from covid_tf.storage import files
 from covid_tf.storage import result_json
 
 _RECORD = records.Record(
-    '1.2', 'refused', 'no lungs', '1.2', '', None, None, None, None, None, 0, 1.0,
-    'host', '2020-03-01T00:00:00Z', 'c', 'f')
+  '1.2',
+  'refused',
+  'no lungs',
+  '1.2',
+  '',
+  None,
+  None,
+  None,
+  None,
+  None,
+  0,
+  1.0,
+  'host',
+  '2020-03-01T00:00:00Z',
+  'c',
+  'f',
+)
 
 
 @pytest.fixture(name='source', scope='module')
@@ -85,8 +100,7 @@ def test_another_configuration_is_refused_unless_told(source, output):
   outcome = batch_archive.score_in_process(source, output, map=0.7, redo=True)
   assert outcome.already == {} and outcome.count(records.SCORED) == 2
   assert len(_rows(output)) == 2
-  stored = result_json.read_result(
-      output / 'studies' / batch_archive.study_uid(1))
+  stored = result_json.read_result(output / 'studies' / batch_archive.study_uid(1))
   assert stored.thresholds.map == 0.7
 
 
@@ -110,7 +124,8 @@ def test_a_refusal_is_kept_without_naming_anybody(tmp_path, output):
   assert row['status'] == 'refused' and row['corona_score_cm3'] == ''
   assert row['reason'] and 'Secret' not in (output / records.MANIFEST_FILE).read_text()
   assert batch_archive.score_in_process(tmp_path / 'in', output).already == {
-      'refused': 1}
+    'refused': 1
+  }
   lines = '\n'.join(
     archive_run.summary_lines(outcome, archive.find_studies(tmp_path / 'in'))
   )
@@ -201,7 +216,8 @@ def test_models_stay_open_from_study_to_study(source, output):
       models.segment_lungs = None  # Closed.
 
   scorer = dataclasses.replace(
-      batch_archive.make_scorer(output), open_models=open_models)
+    batch_archive.make_scorer(output), open_models=open_models
+  )
   ends = [scorer(study) for study in archive.find_studies(source).studies]
   assert [end.status for end in ends] == ['scored', 'scored'] and opened == ['']
 
@@ -218,8 +234,8 @@ def test_failures_in_a_row_end_a_run(source, output):
 
   with archive_run.exclusive(output):
     outcome = archive_run.run(
-        archive.find_studies(source), batch_archive.make_scorer(output), map_studies,
-        stop)
+      archive.find_studies(source), batch_archive.make_scorer(output), map_studies, stop
+    )
   assert isinstance(outcome.stopped, errors.ModelError)
   assert 'no models on this worker' in str(outcome.stopped)
   assert outcome.progress.counts['failed'] == 20
@@ -260,9 +276,15 @@ def test_files_out_of_reach_are_a_failure_that_is_tried_again(tmp_path, output):
 def test_several_series_are_refused_in_the_words_of_an_archive(tmp_path, output):
   source = batch_archive.write_archive(tmp_path / 'in', 1)
   hu = odd_series.chest_hu((20, 16, 16))
-  odd_series.save(odd_series.series(
-      hu, study_uid=batch_archive.study_uid(1), series_uid='1.2.3',
-      spacing_mm=(12.0, 5.0, 5.0)), source / 'case01b')
+  odd_series.save(
+    odd_series.series(
+      hu,
+      study_uid=batch_archive.study_uid(1),
+      series_uid='1.2.3',
+      spacing_mm=(12.0, 5.0, 5.0),
+    ),
+    source / 'case01b',
+  )
   batch_archive.score_in_process(source, output)
   (row,) = _rows(output)
   assert row['status'] == 'refused' and '\n' not in row['reason']

@@ -24,9 +24,12 @@ def _write(folder, number, *, slices=3, prefix='', seed=None):
   """A study of random tissue; the seed makes other pixels of the same images."""
   hu = odd_series.chest_hu((slices, 8, 8), seed=number if seed is None else seed)
   return odd_series.save(
-      odd_series.series(
-          hu, study_uid=f'{_ROOT}.2.{number}', series_uid=f'{_ROOT}.3.{number}'),
-      folder, prefix=prefix)
+    odd_series.series(
+      hu, study_uid=f'{_ROOT}.2.{number}', series_uid=f'{_ROOT}.3.{number}'
+    ),
+    folder,
+    prefix=prefix,
+  )
 
 
 def _keys(found: listing_lib.Archive):
@@ -35,7 +38,8 @@ def _keys(found: listing_lib.Archive):
 
 def _files(study):
   return sorted(
-      os.path.basename(path) for place in study.places for path in place.files())
+    os.path.basename(path) for place in study.places for path in place.files()
+  )
 
 
 def test_folders_and_files_become_studies_by_their_uids(tmp_path):
@@ -132,27 +136,40 @@ def test_a_csv_chooses_series_and_a_wrong_one_is_refused(tmp_path):
   _write(tmp_path / 'b', 2)
   table = tmp_path / 'list.csv'
   with open(table, 'w', newline='', encoding='utf-8') as file:
-    csv.writer(file).writerows([
-        ['path', 'series_uid'], ['a', f'{_ROOT}.3.1'], ['b', f'{_ROOT}.3.77']])
+    csv.writer(file).writerows(
+      [['path', 'series_uid'], ['a', f'{_ROOT}.3.1'], ['b', f'{_ROOT}.3.77']]
+    )
   first, second = archive.find_studies(table).studies
   assert first.series_uid == f'{_ROOT}.3.1' and first.refusal is None
   assert first.key == f'{_ROOT}.2.1_{_ROOT}.3.1'
   assert 'not among' in second.refusal
 
 
-@pytest.mark.parametrize('name, encoding', [
-    ('list.csv', 'utf-8'), ('list.CSV', 'utf-8-sig'), ('list.txt', 'utf-16'),
-    ('list.tsv', 'utf-16')])
+@pytest.mark.parametrize(
+  'name, encoding',
+  [
+    ('list.csv', 'utf-8'),
+    ('list.CSV', 'utf-8-sig'),
+    ('list.txt', 'utf-16'),
+    ('list.tsv', 'utf-16'),
+  ],
+)
 @pytest.mark.parametrize('separator', [',', ';', '\t'])
 def test_a_table_may_come_from_any_spreadsheet(
-    tmp_path, monkeypatch, name, encoding, separator):
+  tmp_path, monkeypatch, name, encoding, separator
+):
   monkeypatch.setenv('HOME', str(tmp_path))
   _write(tmp_path / 'a, x;y', 1)
   _write(tmp_path / 'b', 2)
-  rows = (('Path', 'Series UID', ''), ('"a, x;y"', f'{_ROOT}.3.1', ''),
-          ('"""~/b"""', '', ''), ('', '', ''))
+  rows = (
+    ('Path', 'Series UID', ''),
+    ('"a, x;y"', f'{_ROOT}.3.1', ''),
+    ('"""~/b"""', '', ''),
+    ('', '', ''),
+  )
   (tmp_path / name).write_bytes(
-      ''.join(separator.join(row) + '\r\n' for row in rows).encode(encoding))
+    ''.join(separator.join(row) + '\r\n' for row in rows).encode(encoding)
+  )
   first, second = archive.find_studies(tmp_path / name).studies
   assert first.series_uid == f'{_ROOT}.3.1' and first.refusal is None
   assert _files(second) == ['0000.dcm', '0001.dcm', '0002.dcm']
@@ -173,7 +190,9 @@ def test_a_text_list_has_paths_in_quotes_and_from_home(tmp_path, monkeypatch):
   assert _keys(archive.find_studies(listing)) == [f'{_ROOT}.2.1', f'{_ROOT}.2.2']
 
 
-@pytest.mark.parametrize('name, text, message', [
+@pytest.mark.parametrize(
+  'name, text, message',
+  [
     ('gone.txt', None, 'found nothing'),
     ('empty.txt', '\n', 'empty'),
     ('list.csv', 'folder\na\n', 'column named path'),
@@ -184,7 +203,8 @@ def test_a_text_list_has_paths_in_quotes_and_from_home(tmp_path, monkeypatch):
     ('list.csv', 'path\n', 'at least one row'),
     ('list.xlsx', 'PK\x05\x06' + '\0' * 18, 'a zip archive'),
     ('list.xls', '\udcd0\udccf\x11\udce0\udca1\udcb1\x1a\udce1', 'Excel workbook'),
-])
+  ],
+)
 def test_what_is_no_archive_is_refused(tmp_path, name, text, message):
   if text is not None:
     (tmp_path / name).write_bytes(text.encode('utf-8', 'surrogateescape'))
@@ -214,12 +234,17 @@ def test_files_are_known_by_their_content_whatever_their_name(tmp_path):
   _nifti(tmp_path / 'plain.dat')
   _nifti(tmp_path / 'plain')
   (tmp_path / 'packed.img').write_bytes(
-      gzip.compress((tmp_path / 'plain').read_bytes()))
+    gzip.compress((tmp_path / 'plain').read_bytes())
+  )
   (tmp_path / 'notes.gz').write_bytes(gzip.compress(b'notes' * 100))
   (tmp_path / 'damaged.nii').write_bytes(b'')
   found = archive.find_studies(tmp_path)
   assert {os.path.basename(study.path) for study in found.studies if study.path} == {
-      'plain.dat', 'plain', 'packed.img', 'damaged.nii'}
+    'plain.dat',
+    'plain',
+    'packed.img',
+    'damaged.nii',
+  }
   (dicom,) = [study for study in found.studies if not study.path]
   assert _files(dicom) == ['0000.nii', '0001.ZIP', '0002.dcm']
   assert not found.problems
@@ -285,7 +310,8 @@ def test_a_second_listing_reads_only_what_is_new(tmp_path):
 
   def find():
     return archive.find_studies(
-        tmp_path / 'in', index_path=tmp_path / 'index.jsonl', identify=identify)
+      tmp_path / 'in', index_path=tmp_path / 'index.jsonl', identify=identify
+    )
 
   first = find()
   assert len(read) == 3

@@ -37,21 +37,43 @@ def _cluster(folder, workers):
     port = free.getsockname()[1]
   address = f'tcp://127.0.0.1:{port}'
   environment = os.environ | {
-      'PYTHONPATH': os.pathsep.join(sys.path),
-      'DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES': '2'}
+    'PYTHONPATH': os.pathsep.join(sys.path),
+    'DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES': '2',
+  }
   with contextlib.ExitStack() as stack:
+
     def start(*command):
       process = subprocess.Popen(
-          [sys.executable, '-m', 'dask', *command], env=environment, cwd=folder,
-          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        [sys.executable, '-m', 'dask', *command],
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+      )
       stack.callback(_end, process)
       return process
 
     scheduler = start(
-        'scheduler', '--host', '127.0.0.1', '--port', str(port),
-        '--dashboard-address', '127.0.0.1:0')
-    start('worker', address, '--nworkers', str(workers), '--nthreads', '1',
-          '--no-dashboard', '--local-directory', str(folder))
+      'scheduler',
+      '--host',
+      '127.0.0.1',
+      '--port',
+      str(port),
+      '--dashboard-address',
+      '127.0.0.1:0',
+    )
+    start(
+      'worker',
+      address,
+      '--nworkers',
+      str(workers),
+      '--nthreads',
+      '1',
+      '--no-dashboard',
+      '--local-directory',
+      str(folder),
+    )
     yield address, scheduler
 
 
@@ -65,7 +87,8 @@ def test_every_study_ends_once_although_workers_die(tmp_path):
   with _cluster(tmp_path, 2) as (address, scheduler):
     counts = collections.Counter()
     for study, (value, pid) in engines.map_studies(
-        _square, range(60), scheduler=address):
+      _square, range(60), scheduler=address
+    ):
       counts[study] += 1
       assert value == study * study
       if study in (10, 30):

@@ -49,7 +49,8 @@ def test_a_study_that_kills_its_workers_fails_alone():
   ends = dict(engines.map_studies(_with_a_killer, range(8), processes=1))
   assert ends.pop(3) == records.lost_by_deaths(-signal.SIGKILL)
   assert {study: value for study, (value, _) in ends.items()} == {
-      study: study * study for study in (0, 1, 2, 4, 5, 6, 7)}
+    study: study * study for study in (0, 1, 2, 4, 5, 6, 7)
+  }
 
 
 def test_an_exception_loses_its_study_without_its_text():

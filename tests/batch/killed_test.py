@@ -23,14 +23,18 @@ _NAMES = sorted({*scored_study.FILE_NAMES, records.RECORD_FILE} - {'report.html'
 
 def _start(source, output):
   return subprocess.Popen(
-      [sys.executable, batch_archive.__file__, str(source), str(output), '0.15'],
-      env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)})
+    [sys.executable, batch_archive.__file__, str(source), str(output), '0.15'],
+    env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
+  )
 
 
 def _workers(process):
   """Worker processes; the resource tracker beside them is none."""
-  return [child for child in psutil.Process(process.pid).children()
-          if 'spawn_main' in ' '.join(child.cmdline())]
+  return [
+    child
+    for child in psutil.Process(process.pid).children()
+    if 'spawn_main' in ' '.join(child.cmdline())
+  ]
 
 
 def _disturb(process, chance: random.Random) -> None:
@@ -76,7 +80,8 @@ def test_twice_killed_is_the_same_as_undisturbed(tmp_path):
   with open(output / records.MANIFEST_FILE, newline='', encoding='utf-8') as file:
     rows = list(csv.DictReader(file))
   assert sorted(row['key'] for row in rows) == sorted(
-      batch_archive.study_uid(number) for number in range(1, _STUDIES + 1))
+    batch_archive.study_uid(number) for number in range(1, _STUDIES + 1)
+  )
   assert {row['status'] for row in rows} == {'scored'}
 
 

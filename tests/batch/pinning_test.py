@@ -32,8 +32,9 @@ class _Servers:
 
 
 def test_studies_are_spread_and_stay_with_their_server():
-  first = {str(key): scoring.answered(_SERVERS, str(key), _Servers())
-           for key in range(60)}
+  first = {
+    str(key): scoring.answered(_SERVERS, str(key), _Servers()) for key in range(60)
+  }
   assert min(collections.Counter(first.values()).values()) > 10
   assert first == {key: scoring.answered(_SERVERS, key, _Servers()) for key in first}
 
@@ -45,8 +46,7 @@ def test_a_dead_server_costs_one_try_every_five_minutes(clock):
   assert servers.asked['two:2'] == 1
   servers.dead = ()
   clock[0] += 301
-  assert 'two:2' in {scoring.answered(_SERVERS, str(key), servers)
-                     for key in range(60)}
+  assert 'two:2' in {scoring.answered(_SERVERS, str(key), servers) for key in range(60)}
 
 
 def test_a_study_that_fails_everywhere_blames_no_server():

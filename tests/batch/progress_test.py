@@ -11,15 +11,29 @@ from covid_tf.batch import records
 
 
 class _Terminal(io.StringIO):
-
   def isatty(self):
     return True
 
 
 def _record(number, status=records.SCORED, reason='', seconds=1.0):
   return records.Record(
-      f'1.2.{number}', status, reason, '1.2', '', None, None, None, None, None, 0,
-      seconds, 'host', '2020-03-01T00:00:00Z', 'c', 'f')
+    f'1.2.{number}',
+    status,
+    reason,
+    '1.2',
+    '',
+    None,
+    None,
+    None,
+    None,
+    None,
+    0,
+    seconds,
+    'host',
+    '2020-03-01T00:00:00Z',
+    'c',
+    'f',
+  )
 
 
 @pytest.fixture(name='every')
@@ -77,8 +91,9 @@ def test_a_terminal_without_a_size_gets_a_bar(monkeypatch):
 def test_the_slowest_and_the_reasons_are_kept():
   with progress.Progress(30, stream=io.StringIO()) as shown:
     for number in range(20):
-      shown.add(_record(
-          number, records.REFUSED, f'a gap of {number} mm', seconds=float(number)))
+      shown.add(
+        _record(number, records.REFUSED, f'a gap of {number} mm', seconds=float(number))
+      )
   assert [seconds for seconds, _ in shown.slowest] == list(range(19, 9, -1))
   (reason,) = shown.reasons.values()
   assert reason.count == 20 and reason.keys == ['1.2.0', '1.2.1', '1.2.2']

@@ -13,10 +13,26 @@ from covid_tf.storage import result_json
 
 def _batch(folder, *flags):
   return subprocess.run(
-      [sys.executable, '-m', 'covid_tf.cli', 'batch', 'in', '--output', 'out',
-       '--no-reports', '--processes', '1', *flags],
-      cwd=folder, capture_output=True, text=True, timeout=280, check=False,
-      env=os.environ | {'PYTHONPATH': os.pathsep.join(map(os.path.abspath, sys.path))})
+    [
+      sys.executable,
+      '-m',
+      'covid_tf.cli',
+      'batch',
+      'in',
+      '--output',
+      'out',
+      '--no-reports',
+      '--processes',
+      '1',
+      *flags,
+    ],
+    cwd=folder,
+    capture_output=True,
+    text=True,
+    timeout=280,
+    check=False,
+    env=os.environ | {'PYTHONPATH': os.pathsep.join(map(os.path.abspath, sys.path))},
+  )
 
 
 def test_relative_paths_are_scored_by_two_servers_and_once(tmp_path):
@@ -37,7 +53,8 @@ def test_relative_paths_are_scored_by_two_servers_and_once(tmp_path):
   with open(tmp_path / 'out' / 'manifest.csv', newline='', encoding='utf-8') as file:
     rows = list(csv.DictReader(file))
   assert sorted(row['key'] for row in rows) == [
-      batch_archive.study_uid(number) for number in range(1, 5)]
+    batch_archive.study_uid(number) for number in range(1, 5)
+  ]
   for row in rows:
     result = result_json.read_result(tmp_path / 'out' / 'studies' / row['key'])
     assert result.corona_score_cm3 == float(row['corona_score_cm3']) > 0

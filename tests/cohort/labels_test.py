@@ -23,11 +23,13 @@ def refusal(tmp_path, text, order=()):
 
 
 def test_reads_what_spreadsheets_write(tmp_path):
-  text = ('\ufeffStudy_UID , patient_id,covid,severity,time_point,note\r\n'
-          ' 1.2.3 ,P1, 1 ,severe ,2020-03-15,"a, b"\r\n'
-          ',,,,,\r\n'
-          '\r\n'
-          '1.2.4,P2,0,,,\r\n')
+  text = (
+    '\ufeffStudy_UID , patient_id,covid,severity,time_point,note\r\n'
+    ' 1.2.3 ,P1, 1 ,severe ,2020-03-15,"a, b"\r\n'
+    ',,,,,\r\n'
+    '\r\n'
+    '1.2.4,P2,0,,,\r\n'
+  )
   first, second = read(tmp_path, text)
   assert (first.row, first.study_uid, first.covid) == (2, '1.2.3', True)
   assert first.severity == 'severe'
@@ -37,11 +39,15 @@ def test_reads_what_spreadsheets_write(tmp_path):
 
 @pytest.mark.parametrize('separator', [';', '\t'])
 def test_reads_what_spreadsheets_write_where_a_comma_is_the_decimal_mark(
-    tmp_path, separator):
-  rows = (('study_uid', '"patient_id"', 'covid', 'note'),
-          ('1.2.3', 'P1', '1', '"a, b"'))
-  (label,) = read(tmp_path, '\ufeff' + ''.join(
-      separator.join(row) + '\r\n' for row in rows))
+  tmp_path, separator
+):
+  rows = (
+    ('study_uid', '"patient_id"', 'covid', 'note'),
+    ('1.2.3', 'P1', '1', '"a, b"'),
+  )
+  (label,) = read(
+    tmp_path, '\ufeff' + ''.join(separator.join(row) + '\r\n' for row in rows)
+  )
   assert (label.row, label.study_uid, label.covid) == (2, '1.2.3', True)
   assert label.patient_id == 'P1'
 
@@ -52,8 +58,10 @@ def test_quotes_may_follow_a_space(tmp_path):
 
 
 def test_times_of_several_zones_are_in_their_true_order(tmp_path):
-  later, earlier = read(tmp_path, HEADER + (
-      '1.1,P1,1,,2020-03-15T23:00+00:00\n1.2,P1,1,,2020-03-16T00:30+05:00\n'))
+  later, earlier = read(
+    tmp_path,
+    HEADER + ('1.1,P1,1,,2020-03-15T23:00+00:00\n1.2,P1,1,,2020-03-16T00:30+05:00\n'),
+  )
   assert earlier.time_point < later.time_point
 
 
@@ -63,13 +71,17 @@ def test_optional_columns_may_be_missing(tmp_path):
   assert label.time_point is None
 
 
-@pytest.mark.parametrize('text, words', [
+@pytest.mark.parametrize(
+  'text, words',
+  [
     ('', 'header'),
     ('study_uid,covid\n1.2,1\n', 'missing: patient_id'),
     ('study_uid;patient_id\n1.2;P1\n', 'missing: study_uid, patient_id, covid'),
     ('study_uid;patient_id;covid\n1.2;P1;1;2\n', 'row 2: 3 cells are required'),
-    (HEADER + '1.2,P1,1,,2020-03-15T10:00Z\n1.3,P2,1,,2020-03-15\n',
-     'row 2: time_point has a time zone here and none elsewhere'),
+    (
+      HEADER + '1.2,P1,1,,2020-03-15T10:00Z\n1.3,P2,1,,2020-03-15\n',
+      'row 2: time_point has a time zone here and none elsewhere',
+    ),
     ('study_uid,patient_id,covid,covid\n1.2,P1,1,1\n', 'twice: covid'),
     (HEADER, 'at least one row'),
     (HEADER + '1.2,P1,1\n', 'row 2: 5 cells are required'),
@@ -83,18 +95,24 @@ def test_optional_columns_may_be_missing(tmp_path):
     (HEADER + '1.2,P1,1,,nan\n', 'finite'),
     (HEADER + '1.2,P1,1,,1\n1.3,P2,1,,2020-01-01\n', 'row 3: time_point is a date'),
     (HEADER + '1.2,P1,1,severe,\n1.3,P2,1,Severe,\n', 'differ only in capitals'),
-])
+  ],
+)
 def test_refuses_what_it_cannot_trust(tmp_path, text, words):
   assert words in refusal(tmp_path, text)
 
 
 def test_refuses_repeats_and_contradictions_by_row(tmp_path):
-  message = refusal(tmp_path, HEADER + (
+  message = refusal(
+    tmp_path,
+    HEADER
+    + (
       '1.1,SECRET1,1,,\n'
       '1.1,SECRET1,1,,\n'
       '1.1,SECRET1,0,,\n'
       '1.2,SECRET2,1,,1\n'
-      '1.3,SECRET2,0,,2\n'))
+      '1.3,SECRET2,0,,2\n'
+    ),
+  )
   assert '3 problem(s)' in message
   assert 'row 3: repeats the study of row 2' in message
   assert 'row 4: contradicts row 2 about the same study' in message
@@ -113,7 +131,8 @@ def test_unknown_grade_is_refused_where_the_order_is_stated(tmp_path):
   text = HEADER + '1.1,P1,1,mild,\n1.2,P2,1,sever,\n'
   assert len(read(tmp_path, text)) == 2
   assert "row 3: severity must be one of mild, severe, found 'sever'" in refusal(
-      tmp_path, text, ('mild', 'severe'))
+    tmp_path, text, ('mild', 'severe')
+  )
 
 
 def test_refuses_other_encodings_and_missing_files(tmp_path):
@@ -126,17 +145,20 @@ def test_refuses_other_encodings_and_missing_files(tmp_path):
 
 
 def test_a_spreadsheet_of_another_language_says_the_same(tmp_path):
-  text = ('sep=;\r\nStudy UID;Patient-ID;COVID;Severity;Time Point;\r\n'
-          '1.2.3;P1;TRUE;severe;1,5;\r\n1.2.4;P1;yes;mild;1,25;\r\n'
-          '1.2.5;P2;0,0;;;\r\n')
+  text = (
+    'sep=;\r\nStudy UID;Patient-ID;COVID;Severity;Time Point;\r\n'
+    '1.2.3;P1;TRUE;severe;1,5;\r\n1.2.4;P1;yes;mild;1,25;\r\n'
+    '1.2.5;P2;0,0;;;\r\n'
+  )
   first, second, third = read(tmp_path, text.encode('utf-16'))
   assert (first.row, first.covid, first.time_point) == (2, True, 1.5)
   assert (second.covid, second.time_point, third.covid) == (True, 1.25, False)
 
 
 def test_ids_that_a_spreadsheet_made_numbers_are_refused_by_row(tmp_path):
-  message = refusal(tmp_path, HEADER.replace(',', ';') + (
-      '2,25E+38;P1;1;;\n1.2.3;1,23457E+11;1;;\n'))
+  message = refusal(
+    tmp_path, HEADER.replace(',', ';') + ('2,25E+38;P1;1;;\n1.2.3;1,23457E+11;1;;\n')
+  )
   assert 'row 2: study_uid is required as text, found 2,25E+38: a spread' in message
   assert 'row 3: patient_id is required as text' in message
   assert '1,23457E+11' not in message

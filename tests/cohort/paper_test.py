@@ -5,9 +5,17 @@ import pytest
 from covid_tf.cohort import paper
 
 
-@pytest.mark.parametrize('share, words', [
-    (0.94, '94 %'), (0.997, '99.7 %'), (1.0, '100 %'), (0.0, '0 %'), (0.004, '0.4 %'),
-    (None, 'not defined')])
+@pytest.mark.parametrize(
+  'share, words',
+  [
+    (0.94, '94 %'),
+    (0.997, '99.7 %'),
+    (1.0, '100 %'),
+    (0.0, '0 %'),
+    (0.004, '0.4 %'),
+    (None, 'not defined'),
+  ],
+)
 def test_all_is_not_said_of_some(share, words):
   assert paper.percent(share) == words
 
@@ -19,7 +27,9 @@ def test_intervals():
   assert paper.interval((0.9, 1.0)) == '0.900–1.000'
 
 
-@pytest.mark.parametrize('value, words', [
-    (0.00001, 'p < 0.0001'), (0.0064, 'p = 0.0064'), (0.034, 'p = 0.034')])
+@pytest.mark.parametrize(
+  'value, words',
+  [(0.00001, 'p < 0.0001'), (0.0064, 'p = 0.0064'), (0.034, 'p = 0.034')],
+)
 def test_p_values(value, words):
   assert paper.p_value(value) == words

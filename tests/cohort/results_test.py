@@ -16,8 +16,9 @@ def test_finds_results_at_any_depth(tmp_path):
   cohort_files.write_result(tmp_path, '1.1', 3.5, folder='a/b/c/case')
   cohort_files.write_result(tmp_path, '1.2', 0, folder='case')
   results, failed = results_lib.load_results(tmp_path)
-  assert {result.study_uid: result.scores['corona_score_cm3']
-          for result in results} == {'1.1': 3.5, '1.2': 0.0}
+  assert {
+    result.study_uid: result.scores['corona_score_cm3'] for result in results
+  } == {'1.1': 3.5, '1.2': 0.0}
   assert not failed
   assert results[0].models['lungs'] == ('1', 'a' * 64)
   assert results[0].thresholds == {'slice_probability': 0.5, 'map': 0.6}
@@ -40,7 +41,7 @@ def test_lists_every_failed_study_with_its_reason(tmp_path):
   cohort_files.write_result(tmp_path, '1.2', 3, corona_score_cm3=None)
   cohort_files.write_result(tmp_path, '1.3', float('nan'))
   cohort_files.write_result(tmp_path, '1.4', -1)
-  cohort_files.write_result(tmp_path, '1.5', 3, corona_score_cm3=10 ** 400)
+  cohort_files.write_result(tmp_path, '1.5', 3, corona_score_cm3=10**400)
   cohort_files.write_result(tmp_path, '1.55', 3, thresholds='none')
   torn = cohort_files.write_result(tmp_path, '1.6', 3)
   torn.write_text(torn.read_text()[:40])
@@ -50,8 +51,10 @@ def test_lists_every_failed_study_with_its_reason(tmp_path):
   (tmp_path / '.1.9.partial').mkdir()
   results, failed = results_lib.load_results(tmp_path)
   assert [result.study_uid for result in results] == ['1.1']
-  reasons = {(study.path.parent if study.path.is_file() else study.path).name:
-             study.reason for study in failed}
+  reasons = {
+    (study.path.parent if study.path.is_file() else study.path).name: study.reason
+    for study in failed
+  }
   assert set(reasons) == {'1.2', '1.3', '1.4', '1.5', '1.55', '1.6', '1.7', '1.8'}
   assert 'found None' in reasons['1.2'] and 'found -1' in reasons['1.4']
   assert reasons['1.6'] == 'not a whole JSON file'
@@ -110,14 +113,26 @@ def test_refuses_a_folder_without_results(tmp_path):
     results_lib.load_results(tmp_path)
 
 
-@pytest.mark.parametrize('change, words', [
+@pytest.mark.parametrize(
+  'change, words',
+  [
     ({'schema_version': 2}, 'schema versions'),
-    ({'models': [cohort_files.MODELS[0],
-                 cohort_files.MODELS[1] | {'card_sha256': 'c' * 64}]}, 'models'),
-    ({'models': [cohort_files.MODELS[0],
-                 cohort_files.MODELS[1] | {'version': 2}]}, 'models'),
+    (
+      {
+        'models': [
+          cohort_files.MODELS[0],
+          cohort_files.MODELS[1] | {'card_sha256': 'c' * 64},
+        ]
+      },
+      'models',
+    ),
+    (
+      {'models': [cohort_files.MODELS[0], cohort_files.MODELS[1] | {'version': 2}]},
+      'models',
+    ),
     ({'thresholds': {'slice_probability': 0.5, 'map': 0.4}}, 'thresholds'),
-])
+  ],
+)
 def test_refuses_results_that_do_not_compare(tmp_path, change, words):
   cohort_files.write_result(tmp_path, '1.1', 3)
   cohort_files.write_result(tmp_path, '1.2', 3, **change)
@@ -139,21 +154,30 @@ def test_a_case_threshold_does_not_change_a_score(tmp_path):
 
 
 def _made(path, **changes):
-  return dataclasses.replace(results_lib.Provenance(
-      pathlib.Path(path), 1, {'lungs': ('1', 'a' * 64)}, {'map': 0.6}), **changes)
+  return dataclasses.replace(
+    results_lib.Provenance(
+      pathlib.Path(path), 1, {'lungs': ('1', 'a' * 64)}, {'map': 0.6}
+    ),
+    **changes,
+  )
 
 
 def test_every_difference_is_a_warning_where_mixed_results_are_asked_for():
   made = [_made('a'), _made('b', schema_version=2, thresholds={'map': 0.5})]
   warnings = results_lib.require_comparable(made, allow_mixed=True)
   assert [warning.split(' different ')[1].split(':')[0] for warning in warnings] == [
-      'schema versions', 'slice and map thresholds']
+    'schema versions',
+    'slice and map thresholds',
+  ]
   assert not results_lib.require_comparable(made[:1] * 2, allow_mixed=True)
 
 
 def test_versions_of_the_software_are_a_warning_and_no_refusal():
-  made = [_made('a', software='covid-tf 0.1.0'), _made('b'),
-          _made('c', software='covid-tf 0.2.0')]
+  made = [
+    _made('a', software='covid-tf 0.1.0'),
+    _made('b'),
+    _made('c', software='covid-tf 0.2.0'),
+  ]
   assert not results_lib.require_comparable(made)
   (warning,) = results_lib.software_warnings(made)
   assert 'covid-tf 0.1.0, covid-tf 0.2.0' in warning

@@ -40,13 +40,15 @@ def _asked(monkeypatch):
   monkeypatch.setattr(engines, 'map_studies', map_studies)
   monkeypatch.setattr(predictors, 'connect', connect)
   monkeypatch.setattr(
-      predictors, 'load_models', lambda directory=None: fake_models.FakeModels())
+    predictors, 'load_models', lambda directory=None: fake_models.FakeModels()
+  )
   return asked
 
 
 def _batch(source, output, *flags):
-  return cli.main(['batch', str(source), '--output', str(output), '--no-reports',
-                   *flags])
+  return cli.main(
+    ['batch', str(source), '--output', str(output), '--no-reports', *flags]
+  )
 
 
 def test_all_scored_by_the_servers_that_were_named(source, asked, tmp_path, capsys):
@@ -65,7 +67,8 @@ def test_all_scored_by_the_servers_that_were_named(source, asked, tmp_path, caps
 def test_the_demo_models_say_so(source, tmp_path):
   assert _batch(source, tmp_path / 'out') == 0
   stored = result_json.read_result(
-      tmp_path / 'out' / 'studies' / batch_archive.study_uid(1))
+    tmp_path / 'out' / 'studies' / batch_archive.study_uid(1)
+  )
   assert 'demo models' in stored.warnings[0]
 
 
@@ -95,14 +98,16 @@ def test_a_case_threshold_answers_each_case(source, tmp_path):
 
 
 def test_servers_with_different_models_are_refused(
-    source, tmp_path, monkeypatch, capsys):
+  source, tmp_path, monkeypatch, capsys
+):
   def connect(address, **options):
     del options
     models = fake_models.FakeModels()
     if address == 'two:2':
       other = results.ModelIdentity('lungs', 9, 'c' * 64)
       monkeypatch.setattr(
-          models, 'identities', lambda: (other, fake_models.IDENTITIES[1]))
+        models, 'identities', lambda: (other, fake_models.IDENTITIES[1])
+      )
     return models
 
   monkeypatch.setattr(predictors, 'connect', connect)
@@ -116,13 +121,14 @@ def test_wrong_use_is_said_in_one_line(source, tmp_path, capsys):
   (tmp_path / 'links').mkdir()
   (tmp_path / 'links' / 'a').symlink_to(source)
   for arguments, message, status in (
-      ((tmp_path / 'empty', tmp_path / 'out'), 'at least one CT study', 2),
-      ((tmp_path / 'gone', tmp_path / 'out'), 'found nothing', 2),
-      ((source, tmp_path / 'out', '--processes', '0'), '--processes', 2),
-      ((source, tmp_path / 'out', '--server', 'a:1,'), 'an empty one', 2),
-      ((source, tmp_path / 'out', '--server', 'a:1, a:1'), 'one twice', 2),
-      ((tmp_path / 'links', tmp_path / 'out'), '1 symbolic link', 2),
-      ((source, tmp_path / 'file' / 'out'), 'cannot be written', 5)):
+    ((tmp_path / 'empty', tmp_path / 'out'), 'at least one CT study', 2),
+    ((tmp_path / 'gone', tmp_path / 'out'), 'found nothing', 2),
+    ((source, tmp_path / 'out', '--processes', '0'), '--processes', 2),
+    ((source, tmp_path / 'out', '--server', 'a:1,'), 'an empty one', 2),
+    ((source, tmp_path / 'out', '--server', 'a:1, a:1'), 'one twice', 2),
+    ((tmp_path / 'links', tmp_path / 'out'), '1 symbolic link', 2),
+    ((source, tmp_path / 'file' / 'out'), 'cannot be written', 5),
+  ):
     assert _batch(*arguments) == status
     assert message in capsys.readouterr().err.splitlines()[-1]
 
@@ -147,12 +153,14 @@ def test_an_interrupt_ends_the_run_in_order(source, tmp_path, monkeypatch, capsy
   assert os.listdir(output / 'studies') == [batch_archive.study_uid(1)]
   assert signal.getsignal(signal.SIGINT) is before
   monkeypatch.setattr(
-      predictors, 'load_models', lambda directory=None: fake_models.FakeModels())
+    predictors, 'load_models', lambda directory=None: fake_models.FakeModels()
+  )
   assert _batch(source, output, '--models', 'm') == 0
 
 
 def test_a_rule_chooses_in_every_study_and_belongs_to_the_configuration(
-    source, tmp_path, capsys):
+  source, tmp_path, capsys
+):
   second = batch_archive.write_archive(tmp_path / 'second', 1)
   for path in list(second.rglob('*.dcm')):
     data_set = pydicom.dcmread(path)

@@ -11,18 +11,41 @@ from covid_tf import cli
 
 POSITIVE = (5, 40, 80, 120, 33, 61, 250, 9, 300, 75, 18, 140)
 NEGATIVE = (0, 0, 0, 2, 0, 7, 1, 0, 12, 0)
-SEVERITY = ('non-severe', 'non-severe', '', 'severe', 'non-severe', '', 'severe',
-            'non-severe', 'severe', '', 'non-severe', 'severe')
+SEVERITY = (
+  'non-severe',
+  'non-severe',
+  '',
+  'severe',
+  'non-severe',
+  '',
+  'severe',
+  'non-severe',
+  'severe',
+  '',
+  'non-severe',
+  'severe',
+)
 
 
 def run(results, labels, output, *flags):
-  return cli.main(['cohort', str(results), str(labels), '--output', str(output),
-                   '--draws', '200', *flags])
+  return cli.main(
+    [
+      'cohort',
+      str(results),
+      str(labels),
+      '--output',
+      str(output),
+      '--draws',
+      '200',
+      *flags,
+    ]
+  )
 
 
 def content(output):
   def refuse(constant):
     raise AssertionError(f'{constant} in cohort.json')
+
   return json.loads((output / 'cohort.json').read_text(), parse_constant=refuse)
 
 
@@ -38,7 +61,10 @@ def test_a_whole_cohort(tmp_path, capsys):
     low, high = detection[name]
     assert 0.7 < low < wins < high <= 1
   assert [point['name'] for point in detection['operating_points']] == [
-      'youden', 'sensitivity', 'threshold']
+    'youden',
+    'sensitivity',
+    'threshold',
+  ]
   assert detection['operating_points'][2]['sensitivity']['count'] == 10
   assert detection['comparison']['second'] == 'involved lung fraction'
   assert severity['medians_cm3'] == {'non-severe': 18, 'severe': 195}
@@ -55,8 +81,10 @@ def test_a_whole_cohort(tmp_path, capsys):
 def test_operating_point_is_what_score_reads(tmp_path):
   results, labels = cohort_files.write_cohort(tmp_path, POSITIVE, NEGATIVE)
   output = tmp_path / 'out'
-  assert run(results, labels, output, '--threshold', '10', '--operating-point',
-             'threshold') == 0
+  assert (
+    run(results, labels, output, '--threshold', '10', '--operating-point', 'threshold')
+    == 0
+  )
   point = json.loads((output / 'operating_point.json').read_text())
   assert point['schema_version'] == 1 and point['case_corona_score_cm3'] == 10
   assert point['rule'].startswith('stated beforehand')
@@ -83,16 +111,22 @@ def test_grades_of_the_user_are_text_on_the_page(tmp_path):
 
 
 def test_three_grades_and_their_order(tmp_path):
-  grades = [('mild', 'moderate', 'severe')[min(2, int(score > 30) + int(score > 110))]
-            for score in POSITIVE]
+  grades = [
+    ('mild', 'moderate', 'severe')[min(2, int(score > 30) + int(score > 110))]
+    for score in POSITIVE
+  ]
   results, labels = cohort_files.write_cohort(tmp_path, POSITIVE, NEGATIVE, grades)
   assert run(results, labels, tmp_path / 'plain') == 0
   severity = content(tmp_path / 'plain')['severity']
   assert severity['rank_sum_p_value'] is None and severity['trend'] is None
   assert severity['kruskal_wallis_p_value'] < 0.05
   assert any('no test for trend' in message for message in severity['messages'])
-  assert run(results, labels, tmp_path / 'ordered', '--severity-order',
-             'mild, moderate,severe') == 0
+  assert (
+    run(
+      results, labels, tmp_path / 'ordered', '--severity-order', 'mild, moderate,severe'
+    )
+    == 0
+  )
   severity = content(tmp_path / 'ordered')['severity']
   assert severity['trend']['p_value'] < 0.01 and severity['trend']['kendall_tau'] > 0.5
   assert run(results, labels, tmp_path / 'wrong', '--severity-order', 'mild,bad') == 2
@@ -105,14 +139,17 @@ def test_first_time_point_of_each_patient(tmp_path):
   rows += [(f'1.2.0.{i}', f'N{i}', 0, '') for i in range(len(NEGATIVE))]
   rows.append(('1.2.1.99', 'P0', 1, 1))  # Earlier still, but never scored.
   labels = cohort_files.write_labels(
-      tmp_path / 'labels.csv', rows, 'study_uid,patient_id,covid,time_point')
+    tmp_path / 'labels.csv', rows, 'study_uid,patient_id,covid,time_point'
+  )
   assert run(results, labels, tmp_path / 'out') == 0
   found = content(tmp_path / 'out')
   assert found['detection']['n_positive'] == 6
-  assert [patient['study_uid'] for patient in found['patients'] if patient['covid']
-          ] == sorted(f'1.2.1.{i}' for i in range(1, 12, 2))
+  assert [
+    patient['study_uid'] for patient in found['patients'] if patient['covid']
+  ] == sorted(f'1.2.1.{i}' for i in range(1, 12, 2))
   assert found['studies']['later_time_points'] == sorted(
-      f'1.2.1.{i}' for i in range(0, 12, 2))
+    f'1.2.1.{i}' for i in range(0, 12, 2)
+  )
   assert found['studies']['first_time_points_not_scored'] == ['1.2.1.99']
 
 
@@ -126,7 +163,8 @@ def test_everything_left_out_is_counted_and_listed(tmp_path, capsys):
   studies = content(tmp_path / 'out')['studies']
   assert studies['failed'] == 1
   assert studies['failed_studies'] == [
-      {'path': 'site0/broken', 'reason': 'no result.json'}]
+    {'path': 'site0/broken', 'reason': 'no result.json'}
+  ]
   assert studies['labels_without_result'] == ['1.6.6']
   assert studies['results_without_label'] == ['1.5.5/result.json']
   message = capsys.readouterr().err
@@ -137,8 +175,10 @@ def test_everything_left_out_is_counted_and_listed(tmp_path, capsys):
   assert 'found 3 that are not' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('positive, negative, words', [
-    (POSITIVE, (), 'none has covid 0'), ((), NEGATIVE, 'none has covid 1')])
+@pytest.mark.parametrize(
+  'positive, negative, words',
+  [(POSITIVE, (), 'none has covid 0'), ((), NEGATIVE, 'none has covid 1')],
+)
 def test_one_class_gives_a_message(tmp_path, capsys, positive, negative, words):
   results, labels = cohort_files.write_cohort(tmp_path, positive, negative)
   assert run(results, labels, tmp_path / 'out') == 0
@@ -150,22 +190,27 @@ def test_one_class_gives_a_message(tmp_path, capsys, positive, negative, words):
   assert not (tmp_path / 'out' / 'operating_point.json').exists()
 
 
-@pytest.mark.parametrize('positive, negative, severity, words', [
+@pytest.mark.parametrize(
+  'positive, negative, severity, words',
+  [
     ((5,), (1, 2), ('severe',), 'One patient in a group'),
     ((5,), (1,), (), 'One patient in a group'),
     ((5, 5, 5), (5, 5), ('a', 'b', 'b'), 'All scores are equal'),
     ((5, 6, 7), (1, 2), ('a', 'b'), 'separate wholly'),
     ((0, 0, 0, 1), (4, 5), (), 'swapped'),
     ((0, 0, 0, 1), (0, 0), (), 'No threshold reaches'),
-])
+  ],
+)
 def test_odd_cohorts_give_messages_and_no_nan(
-    tmp_path, positive, negative, severity, words):
+  tmp_path, positive, negative, severity, words
+):
   results, labels = cohort_files.write_cohort(tmp_path, positive, negative, severity)
   assert run(results, labels, tmp_path / 'out', '--prevalence', '0.2') == 0
   found = content(tmp_path / 'out')
   assert any(words in message for message in found['detection']['messages'])
   assert 'nan' not in (tmp_path / 'out' / 'cohort.html').read_text().lower().replace(
-      'provenance', '')
+    'provenance', ''
+  )
 
 
 def test_mixed_models_are_refused_unless_asked_for(tmp_path, capsys):
@@ -173,8 +218,7 @@ def test_mixed_models_are_refused_unless_asked_for(tmp_path, capsys):
   output = tmp_path / 'out'
   assert run(results, labels, output) == 0
   other = [cohort_files.MODELS[0], cohort_files.MODELS[1] | {'card_sha256': 'c' * 64}]
-  cohort_files.write_result(
-      results, '1.2.1.0', 5, folder='site0/1.2.1.0', models=other)
+  cohort_files.write_result(results, '1.2.1.0', 5, folder='site0/1.2.1.0', models=other)
   assert run(results, labels, output) == 2
   assert 'found 2 models' in capsys.readouterr().err
   assert run(results, labels, output, '--allow-mixed') == 0
@@ -192,8 +236,10 @@ def test_second_results_are_compared_on_the_same_patients(tmp_path):
     cohort_files.write_result(tmp_path / 'other', f'1.2.1.{i}', rng.uniform(0, 9))
   for i in range(len(NEGATIVE)):
     cohort_files.write_result(tmp_path / 'other', f'1.2.0.{i}', rng.uniform(0, 9))
-  assert run(results, labels, tmp_path / 'out', '--second-results',
-             str(tmp_path / 'other')) == 0
+  assert (
+    run(results, labels, tmp_path / 'out', '--second-results', str(tmp_path / 'other'))
+    == 0
+  )
   comparison = content(tmp_path / 'out')['detection']['comparison']
   assert (comparison['n_positive'], comparison['n_negative']) == (10, 10)
   assert comparison['auc'] > comparison['second_auc']
@@ -205,7 +251,8 @@ def test_one_patient_under_two_ids_is_refused(tmp_path, capsys):
   results, labels = cohort_files.write_cohort(tmp_path, (5, 6, 7), (1, 2))
   for i in (0, 2):
     cohort_files.write_result(
-        results, f'1.2.1.{i}', 5 + i, folder=f'site{i}/1.2.1.{i}', patient_key='f' * 64)
+      results, f'1.2.1.{i}', 5 + i, folder=f'site{i}/1.2.1.{i}', patient_key='f' * 64
+    )
   assert run(results, labels, tmp_path / 'out') == 2
   message = capsys.readouterr().err
   assert 'row 4' in message and 'patient_key of row 2' in message
@@ -225,11 +272,21 @@ def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):
   assert 'a folder that can be written is required' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('flags', [
-    ('--sensitivity', '0'), ('--sensitivity', 'nan'), ('--prevalence', '1'),
-    ('--threshold', '-1'), ('--threshold', 'inf'), ('--operating-point', 'threshold'),
-    ('--severity-order', 'mild'), ('--severity-order', 'mild,,severe'),
-    ('--draws', '5'), ('--seed', '-1')])
+@pytest.mark.parametrize(
+  'flags',
+  [
+    ('--sensitivity', '0'),
+    ('--sensitivity', 'nan'),
+    ('--prevalence', '1'),
+    ('--threshold', '-1'),
+    ('--threshold', 'inf'),
+    ('--operating-point', 'threshold'),
+    ('--severity-order', 'mild'),
+    ('--severity-order', 'mild,,severe'),
+    ('--draws', '5'),
+    ('--seed', '-1'),
+  ],
+)
 def test_flags_out_of_range_are_refused(tmp_path, flags):
   results, labels = cohort_files.write_cohort(tmp_path, (5, 6), (1, 2))
   assert run(results, labels, tmp_path / 'out', *flags) == 2

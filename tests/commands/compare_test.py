@@ -17,10 +17,13 @@ _SMALL = (((-85, 45, -70), (20, 18, 26)),)
 def _compared(tmp_path_factory):
   root = tmp_path_factory.mktemp('compared')
   paths = [
-      scored_studies.write_study(root / 'later', acquisition_date='2020-03-20',
-                                 patient_key=_KEY, lesions=_SMALL),
-      scored_studies.write_study(root / 'first', acquisition_date='2020-03-02',
-                                 patient_key=_KEY)]
+    scored_studies.write_study(
+      root / 'later', acquisition_date='2020-03-20', patient_key=_KEY, lesions=_SMALL
+    ),
+    scored_studies.write_study(
+      root / 'first', acquisition_date='2020-03-02', patient_key=_KEY
+    ),
+  ]
   status = cli.main(['compare', *map(str, paths), '--output', str(root / 'out')])
   assert status == 0
   return root / 'out', [result_json.read_result(path) for path in paths[::-1]]
@@ -36,7 +39,9 @@ def test_the_numbers_are_those_of_the_results(compared):
   content = json.loads((out / 'compare.json').read_text())
   assert [study['days_since_first'] for study in content['studies']] == [0, 18]
   assert [study['series_uid'] for study in content['studies']] == [
-      first.series_uid, last.series_uid]
+    first.series_uid,
+    last.series_uid,
+  ]
   for name in ('corona_score_cm3', 'involved_lung_fraction', 'lung_volume_cm3'):
     values = [study[name] for study in content['studies']]
     assert values == [getattr(first, name), getattr(last, name)]
@@ -45,8 +50,8 @@ def test_the_numbers_are_those_of_the_results(compared):
   assert content['first_to_last']['corona_score_cm3']['direction'] == 'falling'
   basal = content['changes'][0]['basal_cm3']
   assert basal['difference'] == pytest.approx(
-      last.corona_score_by_region_cm3['basal']
-      - first.corona_score_by_region_cm3['basal'])
+    last.corona_score_by_region_cm3['basal'] - first.corona_score_by_region_cm3['basal']
+  )
   assert content['patient_identity'] == 'patient_key' and not content['demo_models']
 
 
@@ -78,16 +83,29 @@ def test_text_from_results_is_escaped(tmp_path):
   evil = '<script>alert(1)</script>'
   for name in 'ab':
     scored_studies.write_study(
-        tmp_path / name, maps=False, patient_key=_KEY, study_uid=evil, warnings=(evil,))
-  assert cli.main(['compare', str(tmp_path / 'a'), str(tmp_path / 'b'),
-                   '--output', str(tmp_path / 'out')]) == 0
+      tmp_path / name, maps=False, patient_key=_KEY, study_uid=evil, warnings=(evil,)
+    )
+  assert (
+    cli.main(
+      [
+        'compare',
+        str(tmp_path / 'a'),
+        str(tmp_path / 'b'),
+        '--output',
+        str(tmp_path / 'out'),
+      ]
+    )
+    == 0
+  )
   page = report_page.Page((tmp_path / 'out' / 'compare.html').read_bytes())
   assert not page.all('script') and evil in page.by_id('provenance').text
 
 
 def test_results_without_maps_are_compared_in_numbers(tmp_path, capsys):
-  paths = [scored_studies.write_study(tmp_path / 'a', patient_key=_KEY),
-           scored_studies.write_study(tmp_path / 'b', patient_key=_KEY, maps=False)]
+  paths = [
+    scored_studies.write_study(tmp_path / 'a', patient_key=_KEY),
+    scored_studies.write_study(tmp_path / 'b', patient_key=_KEY, maps=False),
+  ]
   assert cli.main(['compare', *map(str, paths), '--output', str(tmp_path / 'out')]) == 0
   assert 'map and lung mask' in (tmp_path / 'out' / 'compare.html').read_text()
   page = report_page.Page((tmp_path / 'out' / 'compare.html').read_bytes())
@@ -112,8 +130,18 @@ def test_demo_models_are_called_so(tmp_path, by_field):
       content = json.loads(path.read_text())
       del content['demo_models']
       path.write_text(json.dumps(content))
-  assert cli.main(['compare', str(tmp_path / 'a'), str(tmp_path / 'b'),
-                   '--output', str(tmp_path / 'out')]) == 0
+  assert (
+    cli.main(
+      [
+        'compare',
+        str(tmp_path / 'a'),
+        str(tmp_path / 'b'),
+        '--output',
+        str(tmp_path / 'out'),
+      ]
+    )
+    == 0
+  )
   page = report_page.Page((tmp_path / 'out' / 'compare.html').read_bytes())
   assert page.all('p', 'demo')
   assert json.loads((tmp_path / 'out' / 'compare.json').read_text())['demo_models']
@@ -128,5 +156,7 @@ def test_wrong_use_is_one_line_and_leaves_nothing(tmp_path, capsys):
     error = capsys.readouterr().err
     assert status == 2 and error.startswith('covid-tf compare: ')
     assert error.count('\n') == 1 and not out.exists()
-  assert cli.main(['compare', str(one), str(two), '--same-patient',
-                   '--output', str(out)]) == 0
+  assert (
+    cli.main(['compare', str(one), str(two), '--same-patient', '--output', str(out)])
+    == 0
+  )

@@ -37,14 +37,30 @@ def fitted(studies, tmp_path_factory):
   """The output of one fit, and what it printed; no test changes it."""
   output = tmp_path_factory.mktemp('fitted')
   kinds = output / 'kinds.csv'
-  kinds.write_text('study_uid,kind\n' + ''.join(
-      f'case{i}.nii.gz,{KINDS[i % 3]}\n' for i in range(STUDIES)))
+  kinds.write_text(
+    'study_uid,kind\n'
+    + ''.join(f'case{i}.nii.gz,{KINDS[i % 3]}\n' for i in range(STUDIES))
+  )
   printed, complained = io.StringIO(), io.StringIO()
-  with pytest.MonkeyPatch.context() as monkeypatch, contextlib.redirect_stdout(
-      printed), contextlib.redirect_stderr(complained):
+  with (
+    pytest.MonkeyPatch.context() as monkeypatch,
+    contextlib.redirect_stdout(printed),
+    contextlib.redirect_stderr(complained),
+  ):
     use_fake_models(monkeypatch)
-    assert run(studies, output, '--kinds', str(kinds), '--clusters', '3',
-               '--most-clusters', '4') == 0
+    assert (
+      run(
+        studies,
+        output,
+        '--kinds',
+        str(kinds),
+        '--clusters',
+        '3',
+        '--most-clusters',
+        '4',
+      )
+      == 0
+    )
   return output, printed.getvalue(), complained.getvalue()
 
 
@@ -61,8 +77,17 @@ def use_fake_models(monkeypatch):
 
 
 def run(studies, output, *flags):
-  return cli.main(['manifestations', str(studies), '--output', str(output),
-                   '--models', 'exported', *flags])
+  return cli.main(
+    [
+      'manifestations',
+      str(studies),
+      '--output',
+      str(output),
+      '--models',
+      'exported',
+      *flags,
+    ]
+  )
 
 
 def content(output):
@@ -76,7 +101,13 @@ def test_clusters_and_their_comparison(fitted):
   assert found['weighting'] == 'profile'
   by_name = {row['weighting']: row for row in found['weightings']}
   assert set(by_name) == {
-      'paper', 'features', 'probability', 'relevance', 'profile', 'focus'}
+    'paper',
+    'features',
+    'probability',
+    'relevance',
+    'profile',
+    'focus',
+  }
   # One gradient for all slices: the paper's form is the plain features.
   assert by_name['paper']['truth_agreement'] == by_name['features']['truth_agreement']
   assert found['slices']['gradient_spread'] < 1e-3
@@ -84,7 +115,10 @@ def test_clusters_and_their_comparison(fitted):
   assert by_name['profile']['truth_agreement'] > 0.2
   assert [row['study'] for row in found['refused']] == ['broken.nii.gz']
   assert [cluster['name'] for cluster in found['clusters']] == [
-      'normal', 'focal', 'diffuse']
+    'normal',
+    'focal',
+    'diffuse',
+  ]
   normal = next(c for c in found['clusters'] if c['name'] == 'normal')
   assert normal['known_kinds']['none'] > 0
   assert sum(normal['known_kinds'].values()) == normal['slices']
@@ -92,8 +126,9 @@ def test_clusters_and_their_comparison(fitted):
 
 
 def test_shares_of_each_patient(fitted):
-  shares = {study['study_uid']: study['shares']
-            for study in content(fitted[0])['studies']}
+  shares = {
+    study['study_uid']: study['shares'] for study in content(fitted[0])['studies']
+  }
   assert shares['case0.nii.gz'] is None
   assert shares['case2.nii.gz']['diffuse'] > 0.3
   assert shares['case1.nii.gz']['diffuse'] == 0
@@ -108,15 +143,18 @@ def test_page_and_figures(fitted):
 
 
 def test_applied_to_the_same_patients_gives_the_same_shares(
-    tmp_path, studies, models, fitted):
+  tmp_path, studies, models, fitted
+):
   # As if new: into another folder, so nothing of the fit but the model is used.
-  assert run(studies, tmp_path, '--apply', str(fitted[0] / 'manifestation_model.npz')
-             ) == 0
+  assert (
+    run(studies, tmp_path, '--apply', str(fitted[0] / 'manifestation_model.npz')) == 0
+  )
   assert content(tmp_path)['studies'] == content(fitted[0])['studies']
 
 
 def test_a_model_of_other_networks_is_refused(
-    tmp_path, studies, models, fitted, capsys):
+  tmp_path, studies, models, fitted, capsys
+):
   model = tmp_path / 'model.npz'
   with np.load(fitted[0] / 'manifestation_model.npz') as stored:
     arrays = dict(stored)
@@ -147,21 +185,30 @@ def test_describing_goes_on_where_it_stopped(tmp_path, studies):
 def test_labels_choose_the_slices(tmp_path, studies):
   covid = {f'case{i}.nii.gz': i % 3 == 2 for i in range(STUDIES)}
   described = features.describe_studies(
-      features.name_studies(studies), tmp_path, fake_features.LinearModels(),
-      features.DescribeOptions(negative_slices=2, covid=covid))
+    features.name_studies(studies),
+    tmp_path,
+    fake_features.LinearModels(),
+    features.DescribeOptions(negative_slices=2, covid=covid),
+  )
   for slices in described.store.studies(described.sources):
     # The focal studies are labelled clear: two of their negative slices each.
     is_positive = covid[slices.study_uid]
     assert slices.positive.all() if is_positive else (~slices.positive).sum() == 2
 
 
-@pytest.mark.parametrize('flags, words', [
+@pytest.mark.parametrize(
+  'flags, words',
+  [
     (('--clusters', '1'), '--clusters must be at least 2'),
     (('--most-clusters', '2'), '--most-clusters'),
-    (('--seed', '-1'), '--seed'), (('--negative-slices', '-1'), '--negative-slices'),
-    (('--kinds', 'absent.csv'), 'absent.csv')])
+    (('--seed', '-1'), '--seed'),
+    (('--negative-slices', '-1'), '--negative-slices'),
+    (('--kinds', 'absent.csv'), 'absent.csv'),
+  ],
+)
 def test_flags_out_of_range_are_refused(
-    tmp_path, studies, models, capsys, flags, words):
+  tmp_path, studies, models, capsys, flags, words
+):
   assert run(studies, tmp_path / 'out', *flags) == 2
   assert words in capsys.readouterr().err
 

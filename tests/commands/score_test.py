@@ -45,8 +45,9 @@ def _sources(monkeypatch):
 
 def test_a_study_becomes_four_files(study, sources, tmp_path, capfd):
   output = tmp_path / 'out'
-  assert cli.main(
-      ['score', study, '--output', str(output), '--models', 'exported']) == 0
+  assert (
+    cli.main(['score', study, '--output', str(output), '--models', 'exported']) == 0
+  )
   assert sources == [('load_models', pathlib.Path('exported'))]
   assert sorted(os.listdir(output)) == sorted(scored_study.FILE_NAMES)
   stored = result_json.read_result(output)
@@ -55,7 +56,8 @@ def test_a_study_becomes_four_files(study, sources, tmp_path, capfd):
   image = nib.load(output / 'localization.nii.gz')
   map_ = np.asarray(image.dataobj, float)
   assert map_[map_ > np.float32(0.6)].sum() * stored.voxel_volume_mm3 / 1e3 == (
-      pytest.approx(stored.corona_score_cm3))
+    pytest.approx(stored.corona_score_cm3)
+  )
   np.testing.assert_allclose(image.affine, nib.load(study).affine, atol=1e-3)
   page = (output / 'report.html').read_text()
   assert f'{stored.corona_score_cm3:.1f}' in page
@@ -79,10 +81,26 @@ def test_the_demo_models_are_named_in_every_output(study, sources, tmp_path, cap
 def test_a_server_is_reached_as_the_flags_say(study, sources, tmp_path):
   token = tmp_path / 'token'
   token.write_text('secret\n')
-  assert cli.main([
-      'score', study, '--output', str(tmp_path / 'out'), '--server', 'host:8500',
-      '--tls-ca', 'ca.pem', '--token-file', str(token), '--timeout', '7']) == 0
-  (_, address, options), = sources
+  assert (
+    cli.main(
+      [
+        'score',
+        study,
+        '--output',
+        str(tmp_path / 'out'),
+        '--server',
+        'host:8500',
+        '--tls-ca',
+        'ca.pem',
+        '--token-file',
+        str(token),
+        '--timeout',
+        '7',
+      ]
+    )
+    == 0
+  )
+  ((_, address, options),) = sources
   assert address == 'host:8500' and options['timeout_s'] == 7
   assert options['tls'].ca_file == 'ca.pem'
   assert options['metadata']() == (('authorization', 'Bearer secret'),)
@@ -91,24 +109,56 @@ def test_a_server_is_reached_as_the_flags_say(study, sources, tmp_path):
 def test_a_case_threshold_answers(study, sources, tmp_path):
   digests = results.card_digests(fake_models.IDENTITIES)
   point = tmp_path / 'operating_point.json'
-  point.write_text(json.dumps({
-      'schema_version': 1, 'case_corona_score_cm3': 1.5, 'rule': 'a rule',
-      'models': digests}))
+  point.write_text(
+    json.dumps(
+      {
+        'schema_version': 1,
+        'case_corona_score_cm3': 1.5,
+        'rule': 'a rule',
+        'models': digests,
+      }
+    )
+  )
   for threshold, detected in ((str(point), True), ('1e4', False)):
-    assert cli.main([
-        'score', study, '--output', str(tmp_path / 'out'), '--models', 'm',
-        '--case-threshold', threshold]) == 0
+    assert (
+      cli.main(
+        [
+          'score',
+          study,
+          '--output',
+          str(tmp_path / 'out'),
+          '--models',
+          'm',
+          '--case-threshold',
+          threshold,
+        ]
+      )
+      == 0
+    )
     stored = result_json.read_result(tmp_path / 'out')
     assert stored.case_detected is detected
   point.write_text(point.read_text().replace('a' * 64, 'f' * 64))
-  assert cli.main([
-      'score', study, '--output', str(tmp_path / 'new'), '--models', 'm',
-      '--case-threshold', str(point)]) == 2
+  assert (
+    cli.main(
+      [
+        'score',
+        study,
+        '--output',
+        str(tmp_path / 'new'),
+        '--models',
+        'm',
+        '--case-threshold',
+        str(point),
+      ]
+    )
+    == 2
+  )
   assert not (tmp_path / 'new').exists()
 
 
 def test_a_threshold_of_models_that_changed_meanwhile_is_refused(
-    study, tmp_path, monkeypatch):
+  study, tmp_path, monkeypatch
+):
   class Changing(fake_models.FakeModels):
     def identities(self):
       old, classifier = fake_models.IDENTITIES
@@ -117,12 +167,31 @@ def test_a_threshold_of_models_that_changed_meanwhile_is_refused(
 
   monkeypatch.setattr(predictors, 'load_models', lambda _: Changing())
   point = tmp_path / 'operating_point.json'
-  point.write_text(json.dumps({
-      'schema_version': 1, 'case_corona_score_cm3': 1.5, 'rule': 'a rule',
-      'models': {'lungs': 'a' * 64}}))
-  assert cli.main([
-      'score', study, '--output', str(tmp_path / 'out'), '--models', 'm',
-      '--case-threshold', str(point)]) == 2
+  point.write_text(
+    json.dumps(
+      {
+        'schema_version': 1,
+        'case_corona_score_cm3': 1.5,
+        'rule': 'a rule',
+        'models': {'lungs': 'a' * 64},
+      }
+    )
+  )
+  assert (
+    cli.main(
+      [
+        'score',
+        study,
+        '--output',
+        str(tmp_path / 'out'),
+        '--models',
+        'm',
+        '--case-threshold',
+        str(point),
+      ]
+    )
+    == 2
+  )
   assert not (tmp_path / 'out').exists()
 
 
@@ -133,11 +202,17 @@ class _Failing(fake_models.FakeModels):
     raise self.error
 
 
-@pytest.mark.parametrize('error, status', [
+@pytest.mark.parametrize(
+  'error, status',
+  [
     (errors.ModelError('the server is gone.'), 4),
-    (errors.NoLungsError('no lungs found.'), 3), (KeyboardInterrupt(), 130)])
+    (errors.NoLungsError('no lungs found.'), 3),
+    (KeyboardInterrupt(), 130),
+  ],
+)
 def test_a_failure_leaves_the_earlier_result(
-    study, sources, tmp_path, monkeypatch, capfd, error, status):
+  study, sources, tmp_path, monkeypatch, capfd, error, status
+):
   output = tmp_path / 'out'
   command = ['score', study, '--output', str(output), '--models', 'm']
   assert cli.main(command) == 0
@@ -155,8 +230,9 @@ def test_a_failure_leaves_the_earlier_result(
 
 def test_a_refused_study_never_asks_for_models(sources, tmp_path, capfd):
   (tmp_path / 'empty').mkdir()
-  assert cli.main([
-      'score', str(tmp_path / 'empty'), '--output', str(tmp_path / 'out')]) == 3
+  assert (
+    cli.main(['score', str(tmp_path / 'empty'), '--output', str(tmp_path / 'out')]) == 3
+  )
   assert not sources and not (tmp_path / 'out').exists()
   assert capfd.readouterr().err.startswith('covid-tf score: ')
 

@@ -17,32 +17,68 @@ def _parse(*argv):
 
 def test_tf_serving_flags_are_honoured():
   assert _parse(
-      '--port=8501', '--model_name=m', '--model_base_path=/m', '--rest_api_port=0',
-      '--rest_api_timeout_in_ms=5000', '--grpc_socket_path=/tmp/s',
-      '--grpc_channel_arguments=grpc.so_reuseaddr=1,a=b',
-      '--file_system_poll_wait_seconds=0', '--max_num_load_retries=2',
-      '--allow_version_labels_for_unavailable_models=true',
-      '--model_config_file_poll_wait_seconds=3') == configuration.ServerOptions(
-          port=8501, model_name='m', model_base_path='/m', socket_path='/tmp/s',
-          channel_arguments=(('grpc.so_reuseaddr', 1), ('a', 'b')), poll_s=0,
-          load_retries=2, allow_labels_for_unavailable=True, config_poll_s=3)
+    '--port=8501',
+    '--model_name=m',
+    '--model_base_path=/m',
+    '--rest_api_port=0',
+    '--rest_api_timeout_in_ms=5000',
+    '--grpc_socket_path=/tmp/s',
+    '--grpc_channel_arguments=grpc.so_reuseaddr=1,a=b',
+    '--file_system_poll_wait_seconds=0',
+    '--max_num_load_retries=2',
+    '--allow_version_labels_for_unavailable_models=true',
+    '--model_config_file_poll_wait_seconds=3',
+  ) == configuration.ServerOptions(
+    port=8501,
+    model_name='m',
+    model_base_path='/m',
+    socket_path='/tmp/s',
+    channel_arguments=(('grpc.so_reuseaddr', 1), ('a', 'b')),
+    poll_s=0,
+    load_retries=2,
+    allow_labels_for_unavailable=True,
+    config_poll_s=3,
+  )
 
 
-@pytest.mark.parametrize('flag', [
-    '--rest_api_port=8501', '--tensorflow_session_parallelism=2', '--enable_batching',
-    '--flush_filesystem_caches=false', '--enable_cors_support'])
+@pytest.mark.parametrize(
+  'flag',
+  [
+    '--rest_api_port=8501',
+    '--tensorflow_session_parallelism=2',
+    '--enable_batching',
+    '--flush_filesystem_caches=false',
+    '--enable_cors_support',
+  ],
+)
 def test_flags_without_effect_warn(flag, caplog):
   assert _parse('--models', 'm', flag) == configuration.ServerOptions(
-      models='m', load_retries=0)
+    models='m', load_retries=0
+  )
   assert flag.partition('=')[0] in caplog.text
 
 
-@pytest.mark.parametrize('flag', [
-    '--saved_model_tags=other', '--ssl_client_verify=true', '--client_verify=true',
-    '--use_alts_credentials=true', '--auth_token=x', '--prefer_tflite_model',
-    '--mixed_precision=bfloat16', '--max_batch_size=4', '--platform_config_file=f',
-    'stray', '-x', '--Model=3', '--batching_parameters_file=f', '--port=70000',
-    '--running_requests=0', '--grpc_channel_arguments=a'])
+@pytest.mark.parametrize(
+  'flag',
+  [
+    '--saved_model_tags=other',
+    '--ssl_client_verify=true',
+    '--client_verify=true',
+    '--use_alts_credentials=true',
+    '--auth_token=x',
+    '--prefer_tflite_model',
+    '--mixed_precision=bfloat16',
+    '--max_batch_size=4',
+    '--platform_config_file=f',
+    'stray',
+    '-x',
+    '--Model=3',
+    '--batching_parameters_file=f',
+    '--port=70000',
+    '--running_requests=0',
+    '--grpc_channel_arguments=a',
+  ],
+)
 def test_flags_that_cannot_be_ignored_are_refused(flag):
   with pytest.raises(errors.UsageError, match='required'):
     _parse('--models', 'm', flag)

@@ -19,16 +19,16 @@ from covid_tf.reports import scored_study
 
 _SHAPE = (24, 42, 64)
 # The command line with models that answer at once.
-_WITH_FAKE_MODELS = '''
+_WITH_FAKE_MODELS = """
 import sys
 import fake_models
 from covid_tf import cli
 from covid_tf import predictors
 predictors.load_models = lambda directory=None: fake_models.FakeModels()
 sys.exit(cli.main())
-'''
+"""
 # The command line where the demo models cannot be exported.
-_WITHOUT_EXPORT = '''
+_WITHOUT_EXPORT = """
 import sys
 import types
 from covid_tf import cli
@@ -38,20 +38,34 @@ def export(folder):
 sys.modules['covid_tf.models.export'] = types.SimpleNamespace(
     export_demo_models=export)
 sys.exit(cli.main())
-'''
-_ENCODINGS = ({'PYTHONIOENCODING': 'ascii'}, {'PYTHONIOENCODING': 'latin-1'},
-              {'PYTHONIOENCODING': 'ascii:strict', 'LC_ALL': 'C'},
-              {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'})
+"""
+_ENCODINGS = (
+  {'PYTHONIOENCODING': 'ascii'},
+  {'PYTHONIOENCODING': 'latin-1'},
+  {'PYTHONIOENCODING': 'ascii:strict', 'LC_ALL': 'C'},
+  {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'},
+)
 
 
 def _run(*arguments, redirect='', environment=None):
   """Runs `covid-tf` below a shell that redirects; returns what came of it."""
   return subprocess.run(
-      ['bash', '-c', f'exec "$@" {redirect}', 'bash', sys.executable, '-c',
-       _WITH_FAKE_MODELS, *map(os.fsencode, arguments)],
-      capture_output=True, check=False,
-      env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
-      | (environment or {}))
+    [
+      'bash',
+      '-c',
+      f'exec "$@" {redirect}',
+      'bash',
+      sys.executable,
+      '-c',
+      _WITH_FAKE_MODELS,
+      *map(os.fsencode, arguments),
+    ],
+    capture_output=True,
+    check=False,
+    env=os.environ
+    | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+    | (environment or {}),
+  )
 
 
 @pytest.fixture(name='study')
@@ -67,8 +81,15 @@ def _is_whole(output: pathlib.Path) -> bool:
 
 @pytest.mark.parametrize('environment', _ENCODINGS)
 def test_a_score_ends_well_in_every_encoding(environment, study, tmp_path):
-  done = _run('score', study, '--output', tmp_path / 'out', '--models', 'm',
-              environment=environment)
+  done = _run(
+    'score',
+    study,
+    '--output',
+    tmp_path / 'out',
+    '--models',
+    'm',
+    environment=environment,
+  )
   assert done.returncode == 0 and done.stderr == b''
   assert b'Corona score' in done.stdout and b'cm' in done.stdout
   if environment.get('PYTHONIOENCODING') != 'latin-1':
@@ -79,12 +100,24 @@ def test_a_score_ends_well_in_every_encoding(environment, study, tmp_path):
   json.loads((tmp_path / 'out' / 'result.json').read_text('utf-8'))
 
 
-@pytest.mark.parametrize('redirect', [
-    '>&-', '2>&-', '>&- 2>&-', '<&- >&- 2>&-', '>/dev/full', '>/dev/full 2>/dev/full',
-    '> >(exit)', '2> >(exit)', '> >(head -c 1 >/dev/null)'])
+@pytest.mark.parametrize(
+  'redirect',
+  [
+    '>&-',
+    '2>&-',
+    '>&- 2>&-',
+    '<&- >&- 2>&-',
+    '>/dev/full',
+    '>/dev/full 2>/dev/full',
+    '> >(exit)',
+    '2> >(exit)',
+    '> >(head -c 1 >/dev/null)',
+  ],
+)
 def test_a_score_ends_well_wherever_its_words_go(redirect, study, tmp_path):
-  done = _run('score', study, '--output', tmp_path / 'out', '--models', 'm',
-              redirect=redirect)
+  done = _run(
+    'score', study, '--output', tmp_path / 'out', '--models', 'm', redirect=redirect
+  )
   assert done.returncode == 0
   assert _is_whole(tmp_path / 'out')
   assert done.stderr == b''
@@ -95,10 +128,14 @@ def _on_terminal(program, *arguments, **environment):
   ours, its = pty.openpty()
   with os.fdopen(ours, 'rb', buffering=0) as shown:
     process = subprocess.Popen(
-        [sys.executable, '-c', program, *map(os.fsencode, arguments)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=its,
-        env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
-        | environment)
+      [sys.executable, '-c', program, *map(os.fsencode, arguments)],
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.DEVNULL,
+      stderr=its,
+      env=os.environ
+      | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+      | environment,
+    )
     os.close(its)
     found = b''
     with contextlib.suppress(OSError):  # EIO: nobody writes any more.
@@ -109,16 +146,22 @@ def _on_terminal(program, *arguments, **environment):
 
 def test_a_terminal_of_size_0_has_a_bar_and_a_line_before_it(study, tmp_path):
   status, shown = _on_terminal(
-      _WITH_FAKE_MODELS, 'score', study, '--output', tmp_path / 'out', '--models', 'm')
+    _WITH_FAKE_MODELS, 'score', study, '--output', tmp_path / 'out', '--models', 'm'
+  )
   assert status == 0
   assert shown.count('TensorFlow starts') == 1
-  assert '/24 ' in shown and '%|' in shown[shown.index('TensorFlow starts'):]
+  assert '/24 ' in shown and '%|' in shown[shown.index('TensorFlow starts') :]
 
 
 def test_a_terminal_reads_that_the_demo_models_are_exported_once(study, tmp_path):
   status, shown = _on_terminal(
-      _WITHOUT_EXPORT, 'score', study, '--output', tmp_path / 'out',
-      XDG_CACHE_HOME=str(tmp_path / 'cache'))
+    _WITHOUT_EXPORT,
+    'score',
+    study,
+    '--output',
+    tmp_path / 'out',
+    XDG_CACHE_HOME=str(tmp_path / 'cache'),
+  )
   assert status == 4 and 'no export here' in shown
   assert shown.count('The demo models are exported to') == 1
   assert '180 MB, about a minute, once' in shown
@@ -126,8 +169,9 @@ def test_a_terminal_reads_that_the_demo_models_are_exported_once(study, tmp_path
 
 @pytest.mark.parametrize('redirect', ['2>&-', '2>/dev/full', '2> >(exit)'])
 def test_a_refusal_keeps_its_status(redirect, tmp_path):
-  done = _run('score', tmp_path, '--output', tmp_path / 'out', '--models', 'm',
-              redirect=redirect)
+  done = _run(
+    'score', tmp_path, '--output', tmp_path / 'out', '--models', 'm', redirect=redirect
+  )
   assert done.returncode == 3 and done.stdout == b''
   assert not (tmp_path / 'out').exists()
 
@@ -144,9 +188,20 @@ def test_what_was_only_printed_and_not_taken_is_status_5(tmp_path):
     assert done.returncode == 0 and done.stderr == b''
 
 
-@pytest.mark.parametrize('command', [
-    '', 'score', 'inspect', 'serve', 'demo', 'cohort', 'compare', 'manifestations',
-    'batch'])
+@pytest.mark.parametrize(
+  'command',
+  [
+    '',
+    'score',
+    'inspect',
+    'serve',
+    'demo',
+    'cohort',
+    'compare',
+    'manifestations',
+    'batch',
+  ],
+)
 def test_help_is_printed_in_ascii(command):
   done = _run(*command.split(), '--help', environment=_ENCODINGS[0])
   assert done.returncode == 0 and done.stderr == b''
@@ -156,14 +211,28 @@ def test_help_is_printed_in_ascii(command):
 @pytest.mark.parametrize('environment', [{}, _ENCODINGS[0], _ENCODINGS[3]])
 def test_names_that_are_no_text_are_shown_by_their_bytes(environment, study, tmp_path):
   name = os.fsencode(tmp_path) + b'/na\xefve.nii.gz'
-  done = _run('score', name, '--output', tmp_path / 'out', '--models', 'm',
-              environment=environment)
+  done = _run(
+    'score',
+    name,
+    '--output',
+    tmp_path / 'out',
+    '--models',
+    'm',
+    environment=environment,
+  )
   assert done.returncode == 3 and b'Traceback' not in done.stderr
   assert b'na' in done.stderr and b've.nii.gz: ' in done.stderr
   os.rename(study, name)
   done = _run('inspect', name, '--json', environment=environment)
   assert done.returncode == 0 and json.loads(done.stdout)
-  done = _run('score', name, '--output', os.fsencode(tmp_path) + b'/\xff',
-              '--models', 'm', environment=environment)
+  done = _run(
+    'score',
+    name,
+    '--output',
+    os.fsencode(tmp_path) + b'/\xff',
+    '--models',
+    'm',
+    environment=environment,
+  )
   assert done.returncode == 0 and rb'\xff/report.html' in done.stdout
   assert _is_whole(pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b'/\xff')))

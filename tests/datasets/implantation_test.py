@@ -13,7 +13,7 @@ def _chest():
   rows, columns = np.mgrid[:160, :200]
   lungs = np.zeros((160, 200), np.uint8)
   for centre in (60, 140):
-    lungs |= ((rows - 80) / 60.0)**2 + ((columns - centre) / 32.0)**2 < 1
+    lungs |= ((rows - 80) / 60.0) ** 2 + ((columns - centre) / 32.0) ** 2 < 1
   hu = np.where(lungs, -850, 40).astype(np.int16)
   return hu, lungs
 
@@ -22,7 +22,8 @@ def test_lesions_raise_density_inside_the_lung_only(chest):
   hu, lungs = chest
   for seed in range(12):
     implanted = implantation.implant_lesions(
-        hu, lungs, _PIXEL_MM, np.random.default_rng(seed))
+      hu, lungs, _PIXEL_MM, np.random.default_rng(seed)
+    )
     assert implanted.hu.dtype == np.int16
     assert not implanted.lesion_mask[lungs == 0].any()
     np.testing.assert_array_equal(implanted.hu[lungs == 0], hu[lungs == 0])
@@ -34,8 +35,10 @@ def test_lesions_raise_density_inside_the_lung_only(chest):
 
 def test_sizes_and_densities_vary(chest):
   hu, lungs = chest
-  drawn = [implantation.implant_lesions(hu, lungs, _PIXEL_MM, np.random.default_rng(s))
-           for s in range(40)]
+  drawn = [
+    implantation.implant_lesions(hu, lungs, _PIXEL_MM, np.random.default_rng(s))
+    for s in range(40)
+  ]
   areas = [d.lesion_mask.sum() for d in drawn if d.lesion_mask.any()]
   means = [d.hu[d.lesion_mask > 0].mean() for d in drawn if d.lesion_mask.any()]
   assert max(areas) > 20 * min(areas)
@@ -44,9 +47,15 @@ def test_sizes_and_densities_vary(chest):
 
 def test_the_same_seed_draws_the_same_slice(chest):
   hu, lungs = chest
-  first, second = (implantation.implant_lesions(
-      implantation.add_look_alikes(hu, lungs, _PIXEL_MM, random), lungs, _PIXEL_MM,
-      random) for random in (np.random.default_rng(7), np.random.default_rng(7)))
+  first, second = (
+    implantation.implant_lesions(
+      implantation.add_look_alikes(hu, lungs, _PIXEL_MM, random),
+      lungs,
+      _PIXEL_MM,
+      random,
+    )
+    for random in (np.random.default_rng(7), np.random.default_rng(7))
+  )
   np.testing.assert_array_equal(first.hu, second.hu)
 
 
@@ -61,4 +70,5 @@ def test_no_lung_is_refused(chest):
   hu, _ = chest
   with pytest.raises(ValueError, match='no lung'):
     implantation.implant_lesions(
-        hu, np.zeros_like(hu), _PIXEL_MM, np.random.default_rng(0))
+      hu, np.zeros_like(hu), _PIXEL_MM, np.random.default_rng(0)
+    )

@@ -1,6 +1,5 @@
 """Single slices: real DICOM slices, and arrays written for the test."""
 
-
 import nibabel
 import numpy as np
 import odd_series
@@ -56,7 +55,8 @@ def _plane():
 def test_arrays_and_nifti_give_the_same_slice(tmp_path):
   np.save(tmp_path / 'a.npy', _plane())
   image = nibabel.Nifti1Image(
-      _plane().T[..., np.newaxis], np.diag((-0.8, -0.8, 5.0, 1.0)))
+    _plane().T[..., np.newaxis], np.diag((-0.8, -0.8, 5.0, 1.0))
+  )
   nibabel.save(image, tmp_path / 'b.nii.gz')
   array, unknown = single_slices.read_slice(tmp_path / 'a.npy')
   nifti, pixel_mm = single_slices.read_slice(tmp_path / 'b.nii.gz')
@@ -65,9 +65,14 @@ def test_arrays_and_nifti_give_the_same_slice(tmp_path):
   assert unknown == 0.0 and pixel_mm == pytest.approx(0.8)
 
 
-@pytest.mark.parametrize('values, message', [
-    (np.full((6, 8), np.nan), 'NaN'), (np.zeros((6, 8)), 'HU of a chest'),
-    (np.zeros((2, 6, 8)), 'by row and column')])
+@pytest.mark.parametrize(
+  'values, message',
+  [
+    (np.full((6, 8), np.nan), 'NaN'),
+    (np.zeros((6, 8)), 'HU of a chest'),
+    (np.zeros((2, 6, 8)), 'by row and column'),
+  ],
+)
 def test_arrays_that_are_no_slice_are_refused(tmp_path, values, message):
   np.save(tmp_path / 'a.npy', values)
   with pytest.raises(errors.CTReadError, match=message):
@@ -91,15 +96,21 @@ def test_the_table_gives_slices_with_labels_and_patients(tmp_path):
   assert second.patient != first.patient
 
 
-@pytest.mark.parametrize('row, message', [
-    ('a.npy,1,x', 'row 3: it repeats the file'), ('c.npy,1,x', 'row 3: file must name'),
-    ('a.npy,,x', 'row 3: label must be 0 or 1')])
+@pytest.mark.parametrize(
+  'row, message',
+  [
+    ('a.npy,1,x', 'row 3: it repeats the file'),
+    ('c.npy,1,x', 'row 3: file must name'),
+    ('a.npy,,x', 'row 3: label must be 0 or 1'),
+  ],
+)
 def test_rows_that_do_not_fit_are_refused(tmp_path, row, message):
   np.save(tmp_path / 'a.npy', _plane())
   table = tmp_path / 'slices.csv'
   table.write_text(f'file,label,patient\na.npy,1,x\n{row}\n')
   with pytest.raises(errors.UsageError, match=message):
     single_slices.list_slices(table)
+
 
 def test_files_of_the_table_may_stand_in_quotes_or_at_home(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))

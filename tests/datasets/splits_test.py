@@ -12,8 +12,11 @@ from covid_tf import errors
 from covid_tf.datasets import splits
 
 _STRATA = st.dictionaries(
-    st.text(min_size=1, max_size=6), st.sampled_from(('covid', 'normal', 'severe')),
-    min_size=12, max_size=80)
+  st.text(min_size=1, max_size=6),
+  st.sampled_from(('covid', 'normal', 'severe')),
+  min_size=12,
+  max_size=80,
+)
 _SHARES = {'train': 0.7, 'validation': 0.15, 'test': 0.15}
 
 
@@ -36,7 +39,10 @@ def test_a_set_that_got_more_than_its_share_gives_nothing_back():
   patients = {f'p{i}': stratum for i, stratum in enumerate(strata)}
   counts = splits.by_fractions(patients, _SHARES, 0).counts()
   assert [list(row.values()) for row in counts.values()] == [
-      [6, 1, 1], [2, 1, 0], [1, 1, 0]]
+    [6, 1, 1],
+    [2, 1, 0],
+    [1, 1, 0],
+  ]
 
 
 def test_strata_of_one_patient_do_not_all_go_to_the_largest_set():
@@ -96,8 +102,10 @@ def test_a_split_is_stored_for_people_and_programs(tmp_path):
   assert stored['patients'] == {'a': {'covid': 6}, 'b': {'covid': 2}}
 
 
-@pytest.mark.parametrize('texts', [['train'], ['train=x'], ['a=1', 'a=2'], ['a=-1'],
-                                   ['a=0'], ['../a=1'], ['a=nan']])
+@pytest.mark.parametrize(
+  'texts',
+  [['train'], ['train=x'], ['a=1', 'a=2'], ['a=-1'], ['a=0'], ['../a=1'], ['a=nan']],
+)
 def test_shares_that_are_none_are_refused(texts):
   with pytest.raises(errors.UsageError, match='NAME=SHARE'):
     splits.parse_shares(texts)

@@ -25,8 +25,14 @@ from covid_tf.predictors import grpc
 
 
 def _cases(count):
-  return phantom.cohort(count, running.FIRST_SEED, matrix=96, slice_spacing_mm=20.0,
-                        noise_hu=8.0, padded=False)
+  return phantom.cohort(
+    count,
+    running.FIRST_SEED,
+    matrix=96,
+    slice_spacing_mm=20.0,
+    noise_hu=8.0,
+    padded=False,
+  )
 
 
 @pytest.fixture(scope='module', name='server')
@@ -45,8 +51,9 @@ def _done(server, tmp_path_factory):
   said = []
   with patch.context() as inside:
     inside.setattr(running, 'prepare', _prepare)
-    inside.setattr(running, 'serving',
-                   lambda models: contextlib.nullcontext(server.address))
+    inside.setattr(
+      running, 'serving', lambda models: contextlib.nullcontext(server.address)
+    )
     folder = drawing.claim_folder(root)
     running.run(folder, _cases(3), said.append)
   return folder, '\n'.join(said)
@@ -63,9 +70,16 @@ def test_everything_is_where_the_design_says(done):
     name = drawing.case_name(case)
     assert list(folder.study(name).glob('*.dcm'))
     assert {path.name for path in folder.truth(name).iterdir()} == {
-        'truth.json', 'lung_mask.nii.gz', 'lesion_mask.nii.gz'}
+      'truth.json',
+      'lung_mask.nii.gz',
+      'lesion_mask.nii.gz',
+    }
     assert {path.name for path in folder.result(name).iterdir()} == {
-        'result.json', 'report.html', 'localization.nii.gz', 'lung_mask.nii.gz'}
+      'result.json',
+      'report.html',
+      'localization.nii.gz',
+      'lung_mask.nii.gz',
+    }
 
 
 def test_truth_is_printed_beside_the_result(done):
@@ -81,7 +95,10 @@ def test_summary_holds_truth_result_and_figures(done):
   summary = json.loads(folder.summary.read_text())
   assert summary['note'].startswith('phantoms, not patients')
   assert [case['truth']['kind'] for case in summary['cases']] == [
-      'none', 'focal', 'diffuse']
+    'none',
+    'focal',
+    'diffuse',
+  ]
   for case in summary['cases']:
     stored = json.loads((folder.result(case['name']) / 'result.json').read_text())
     assert case['result']['corona_score_cm3'] == stored['corona_score_cm3']
@@ -110,7 +127,8 @@ def test_labels_fit_the_cohort_command(done):
   known = labels.read_labels(folder.labels)
   found = results.load_results(folder.root / 'results')
   assert {label.study_uid for label in known} == {
-      result.study_uid for result in found[0]}
+    result.study_uid for result in found[0]
+  }
 
 
 def test_a_scored_case_is_known_until_model_or_case_change(done, server):
@@ -139,7 +157,9 @@ def test_an_earlier_demo_is_cleared(tmp_path):
   again = drawing.claim_folder(tmp_path / 'out')
   again.clear()
   assert sorted(path.name for path in again.root.iterdir()) == [
-      'README.txt', 'mine.txt']
+    'README.txt',
+    'mine.txt',
+  ]
 
 
 @pytest.mark.parametrize('cases', ('0', '-3', '1001'))
@@ -158,9 +178,16 @@ def test_without_tensorflow_it_says_what_to_install(tmp_path, capsys, monkeypatc
 
 
 def test_the_command_tells_what_was_not_reached(tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(running, 'run', lambda folder, cases, say: {
-      'positives_above_negatives': 1.0, 'volume_rank_correlation': 0.5,
-      'map_hits_lesion_fraction': None, 'lung_dice_min': 0.99})
+  monkeypatch.setattr(
+    running,
+    'run',
+    lambda folder, cases, say: {
+      'positives_above_negatives': 1.0,
+      'volume_rank_correlation': 0.5,
+      'map_hits_lesion_fraction': None,
+      'lung_dice_min': 0.99,
+    },
+  )
   assert cli.main(['demo', '--output', str(tmp_path / 'out'), '--cases', '3']) == 0
   captured = capsys.readouterr()
   assert 'below what is required: volume_rank_correlation' in captured.err
@@ -179,7 +206,9 @@ def test_a_real_server_comes_up_and_goes(tmp_path):
   with running.serving(models) as address:
     with grpc.connect(address) as connected:
       assert [model.name for model in connected.identities()] == [
-          contract.LUNGS_MODEL, contract.CLASSIFIER_MODEL]
+        contract.LUNGS_MODEL,
+        contract.CLASSIFIER_MODEL,
+      ]
   with pytest.raises(errors.ModelError):
     with grpc.connect(address, timeout_s=2) as connected:
       connected.identities()
@@ -190,12 +219,13 @@ def test_a_server_that_ends_is_quoted(tmp_path):
     with running.serving(tmp_path / 'absent'):
       pass
   assert 'covid-tf serve, which the demo started, ended with status 2 before' in str(
-      caught.value)
+    caught.value
+  )
   assert f'{tmp_path / "absent"}' in str(caught.value)
 
 
 # A server that says it is ready, and dies once somebody knocks or at once.
-_DYING = '''
+_DYING = """
 import os, signal, socket, sys
 with socket.create_server(('127.0.0.1', 0)) as server:
   print('I0000 00:00: greetings', 'loading', 'corrupted weights', sep='\\n',
@@ -204,19 +234,26 @@ with socket.create_server(('127.0.0.1', 0)) as server:
     print(f'ready on 127.0.0.1:{{server.getsockname()[1]}}, x', flush=True)
     server.accept()
   os.kill(os.getpid(), signal.{signal})
-'''
+"""
 
 
-@pytest.mark.parametrize('is_ready, when', [
-    (True, 'while it was used'), (False, 'before it was ready')])
-@pytest.mark.parametrize('signal, words', [
+@pytest.mark.parametrize(
+  'is_ready, when', [(True, 'while it was used'), (False, 'before it was ready')]
+)
+@pytest.mark.parametrize(
+  'signal, words',
+  [
     ('SIGSEGV', ('segmentation fault', 'TF_ENABLE_ONEDNN_OPTS=0')),
-    ('SIGKILL', ('killed from outside', 'memory'))])
+    ('SIGKILL', ('killed from outside', 'memory')),
+  ],
+)
 def test_a_server_that_dies_is_named_by_its_signal(
-    monkeypatch, tmp_path, is_ready, when, signal, words):
+  monkeypatch, tmp_path, is_ready, when, signal, words
+):
   program = _DYING.format(is_ready=is_ready, signal=signal)
   monkeypatch.setattr(
-      running, '_command', lambda models: (sys.executable, '-c', program))
+    running, '_command', lambda models: (sys.executable, '-c', program)
+  )
   with pytest.raises(errors.ModelError) as caught:
     with running.serving(tmp_path) as address:
       grpc.connect(address, connect_patience_s=1).close()
@@ -228,9 +265,15 @@ def test_a_server_that_dies_is_named_by_its_signal(
 
 
 def test_another_failure_beside_a_living_server_stays_itself(monkeypatch, tmp_path):
-  monkeypatch.setattr(running, '_command', lambda models: (
-      sys.executable, '-c', 'import time; print("ready on a:1", flush=True); '
-      'time.sleep(60)'))
+  monkeypatch.setattr(
+    running,
+    '_command',
+    lambda models: (
+      sys.executable,
+      '-c',
+      'import time; print("ready on a:1", flush=True); time.sleep(60)',
+    ),
+  )
   with pytest.raises(errors.ModelError, match='^another$'):
     with running.serving(tmp_path):
       raise errors.ModelError('another')

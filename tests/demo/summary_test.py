@@ -11,23 +11,52 @@ from covid_tf.demo import drawing
 from covid_tf.demo import summary
 
 
-def _case(name, volume, score, *, truth_slices=(1, 2), found=(1, 2), hits=2,
-          lung_dice=0.97, probability=(0.1, 0.9, 0.9, 0.1)):
+def _case(
+  name,
+  volume,
+  score,
+  *,
+  truth_slices=(1, 2),
+  found=(1, 2),
+  hits=2,
+  lung_dice=0.97,
+  probability=(0.1, 0.9, 0.9, 0.1),
+):
   kind = 'focal' if volume else 'none'
   truth = written.Truth(
-      seed=1, kind=kind, severe=False, study_uid=f'2.25.{name[-1]}',
-      series_uid='2.25.9', lesion_volume_cm3=volume, lung_volume_cm3=4000.0,
-      positive_slices=truth_slices if volume else (), slice_count=4)
+    seed=1,
+    kind=kind,
+    severe=False,
+    study_uid=f'2.25.{name[-1]}',
+    series_uid='2.25.9',
+    lesion_volume_cm3=volume,
+    lung_volume_cm3=4000.0,
+    positive_slices=truth_slices if volume else (),
+    slice_count=4,
+  )
   both = len(set(truth.positive_slices) & set(found))
   return summary.CaseAgreement(
-      name, truth, score, 0.0, 3900.0, found, probability, lung_dice, both,
-      min(hits, both), 8.0)
+    name,
+    truth,
+    score,
+    0.0,
+    3900.0,
+    found,
+    probability,
+    lung_dice,
+    both,
+    min(hits, both),
+    8.0,
+  )
 
 
 _COHORT = (
-    _case('p-1', 100.0, 50.0), _case('p-2', 200.0, 90.0, hits=1),
-    _case('p-3', 300.0, 80.0), _case('n-4', 0.0, 60.0, found=(3,)),
-    _case('n-5', 0.0, 0.0, found=(), lung_dice=0.91))
+  _case('p-1', 100.0, 50.0),
+  _case('p-2', 200.0, 90.0, hits=1),
+  _case('p-3', 300.0, 80.0),
+  _case('n-4', 0.0, 60.0, found=(3,)),
+  _case('n-5', 0.0, 0.0, found=(), lung_dice=0.91),
+)
 
 
 def test_scores_against_truth():
@@ -53,8 +82,11 @@ def test_maps_and_slices_against_truth():
 
 def test_what_is_missed_is_named():
   assert summary.failures(summary.cohort_metrics(_COHORT)) == [
-      'positives_above_negatives', 'volume_rank_correlation',
-      'map_hits_lesion_fraction', 'lung_dice_min']
+    'positives_above_negatives',
+    'volume_rank_correlation',
+    'map_hits_lesion_fraction',
+    'lung_dice_min',
+  ]
   good = [case for case in _COHORT if case.name in ('p-1', 'p-3', 'n-5')]
   good = [dataclasses.replace(case, lung_dice=0.96) for case in good]
   assert summary.failures(summary.cohort_metrics(good)) == []

@@ -35,8 +35,10 @@ def _manifest(name):
 
 
 def _pods():
-  return {name: _manifest(name)['spec']['template']['spec']
-          for name in ('deployment.yaml', 'score-job.yaml')}
+  return {
+    name: _manifest(name)['spec']['template']['spec']
+    for name in ('deployment.yaml', 'score-job.yaml')
+  }
 
 
 # Text protos.
@@ -47,7 +49,8 @@ def test_model_configurations_serve_both_models(name):
   config = _parse(name, protocol.ModelServerConfig)
   configuration.check_configuration(config)
   assert {model.name for model in config.model_config_list.config} == set(
-      contract.SIGNATURES)
+    contract.SIGNATURES
+  )
   for model in config.model_config_list.config:
     wanted = set(model.model_version_policy.specific.versions) or {1}
     assert set(model.version_labels.values()) <= wanted
@@ -67,16 +70,23 @@ def test_ssl_config_script_makes_what_a_server_reads(tmp_path):
   authority.cert_pem.write_to_path(str(tmp_path / 'ca'))
   script = [_SERVING / 'ssl_config.sh', 'key', 'cert']
   one_way, mutual = (
-      text_format.Parse(subprocess.run(
-          command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout,
-                        protocol.SSLConfig())
-      for command in (script, [*script, 'ca']))
+    text_format.Parse(
+      subprocess.run(
+        command, cwd=tmp_path, check=True, capture_output=True, text=True
+      ).stdout,
+      protocol.SSLConfig(),
+    )
+    for command in (script, [*script, 'ca'])
+  )
   assert (tmp_path / 'key').read_text() == mutual.server_key == one_way.server_key
   assert (tmp_path / 'cert').read_text() == mutual.server_cert
   assert (tmp_path / 'ca').read_text() == mutual.custom_ca
   assert (one_way.client_verify, mutual.client_verify) == (False, True)
-  fake = fake_serving.FakeServing(credentials=grpc.ssl_server_credentials(
-      [(one_way.server_key.encode(), one_way.server_cert.encode())]))
+  fake = fake_serving.FakeServing(
+    credentials=grpc.ssl_server_credentials(
+      [(one_way.server_key.encode(), one_way.server_cert.encode())]
+    )
+  )
   predictors.connect(fake.address, tls=predictors.TLS(tmp_path / 'ca')).close()
   fake.stop()
 
@@ -90,14 +100,19 @@ def test_ssl_config_script_shows_the_key_to_nobody_else(tmp_path):
   spy.mkdir()
   for name in ('sed', 'awk', 'grep', 'chmod', 'cat'):
     (spy / name).write_text(
-        f'#!/bin/bash\nprintf "%s\\n" "$@" >> {tmp_path}/seen\n'
-        f'PATH=${{PATH#*:}} exec {name} "$@"\n')
+      f'#!/bin/bash\nprintf "%s\\n" "$@" >> {tmp_path}/seen\n'
+      f'PATH=${{PATH#*:}} exec {name} "$@"\n'
+    )
     (spy / name).chmod(0o755)
   with open(tmp_path / 'ssl.config', 'w') as output:
     (tmp_path / 'ssl.config').chmod(0o644)
     subprocess.run(
-        [_SERVING / 'ssl_config.sh', 'key', 'cert'], cwd=tmp_path, check=True,
-        stdout=output, env=os.environ | {'PATH': f'{spy}:{os.environ["PATH"]}'})
+      [_SERVING / 'ssl_config.sh', 'key', 'cert'],
+      cwd=tmp_path,
+      check=True,
+      stdout=output,
+      env=os.environ | {'PATH': f'{spy}:{os.environ["PATH"]}'},
+    )
   key_line = (tmp_path / 'key').read_text().splitlines()[1]
   assert key_line in (tmp_path / 'ssl.config').read_text()
   assert key_line not in (tmp_path / 'seen').read_text()
@@ -106,8 +121,12 @@ def test_ssl_config_script_shows_the_key_to_nobody_else(tmp_path):
 
 def test_ssl_config_script_refuses_what_is_no_pem(tmp_path):
   (tmp_path / 'der').write_bytes(b'\x30\x82')
-  done = subprocess.run([_SERVING / 'ssl_config.sh', 'der', 'der'], cwd=tmp_path,
-                        capture_output=True, text=True)
+  done = subprocess.run(
+    [_SERVING / 'ssl_config.sh', 'der', 'der'],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+  )
   assert done.returncode == 1 and 'der: not a PEM file' in done.stderr
   assert not done.stdout
 
@@ -117,8 +136,9 @@ def test_ssl_config_script_refuses_what_is_no_pem(tmp_path):
 
 def _container_flags():
   image = dockerfile_parse.DockerfileParser(str(_SERVING / 'Dockerfile'))
-  command = next(
-      line for line in image.structure if line['instruction'] == 'CMD')['value']
+  command = next(line for line in image.structure if line['instruction'] == 'CMD')[
+    'value'
+  ]
   container = _pods()['deployment.yaml']['containers'][0]
   return {'Dockerfile': yaml.safe_load(command), 'deployment.yaml': container['args']}
 
@@ -129,7 +149,8 @@ def test_server_flags_are_known_and_do_not_batch(name):
   parser = argparse.ArgumentParser()
   serve.add_server_flags(parser)
   namespace, extra = parser.parse_known_args(
-      [argument for argument in arguments if 'monitoring' not in argument])
+    [argument for argument in arguments if 'monitoring' not in argument]
+  )
   options = serve.parse_options(namespace, extra)
   assert options.port == 8500
   assert options.model_config_file == '/etc/covid-tf/models.config'
@@ -140,7 +161,8 @@ def test_server_flags_are_known_and_do_not_batch(name):
 @pytest.mark.parametrize('name', ['Dockerfile', 'scorer.Dockerfile'])
 def test_images_pin_their_base_and_run_as_nobody(tmp_path, name):
   image = dockerfile_parse.DockerfileParser(
-      str(tmp_path / 'Dockerfile'))  # It writes where it reads: a copy.
+    str(tmp_path / 'Dockerfile')
+  )  # It writes where it reads: a copy.
   image.content = (_SERVING / name).read_text()
   assert ':' in image.baseimage and not image.baseimage.endswith(':latest')
   users = [line['value'] for line in image.structure if line['instruction'] == 'USER']
@@ -153,9 +175,11 @@ def test_images_pin_their_base_and_run_as_nobody(tmp_path, name):
 
 
 def test_the_scorer_image_is_built_of_the_package_alone():
-  lines = [line for line in (
-      _SERVING / 'scorer.Dockerfile.dockerignore').read_text().splitlines()
-           if not line.startswith('#')]
+  lines = [
+    line
+    for line in (_SERVING / 'scorer.Dockerfile.dockerignore').read_text().splitlines()
+    if not line.startswith('#')
+  ]
   assert lines[0] == '*'  # Everything is left out but what follows.
   let_in = {line[1:] for line in lines if line.startswith('!')}
   assert let_in == {'pyproject.toml', 'setup.cfg', 'README.md', 'LICENSE', 'covid_tf'}
@@ -164,9 +188,17 @@ def test_the_scorer_image_is_built_of_the_package_alone():
 
 def test_compose_file_keeps_its_schema():
   done = subprocess.run(
-      [sys.executable, '-m', 'check_jsonschema', '--builtin-schema',
-       'vendor.compose-spec', str(_SERVING / 'docker-compose.yaml')],
-      capture_output=True, text=True)
+    [
+      sys.executable,
+      '-m',
+      'check_jsonschema',
+      '--builtin-schema',
+      'vendor.compose-spec',
+      str(_SERVING / 'docker-compose.yaml'),
+    ],
+    capture_output=True,
+    text=True,
+  )
   assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -189,7 +221,8 @@ def test_compose_file_waits_for_the_models_and_exposes_nothing():
 @pytest.mark.parametrize('path', _KUBERNETES, ids=lambda path: path.name)
 def test_manifests_keep_their_schema(path):
   kubernetes_validate.validate(
-      yaml.safe_load(path.read_text()), _KUBERNETES_VERSION, strict=True)
+    yaml.safe_load(path.read_text()), _KUBERNETES_VERSION, strict=True
+  )
 
 
 def test_kustomization_lists_what_is_there():
@@ -198,28 +231,33 @@ def test_kustomization_lists_what_is_there():
   assert listed == set(_KUBERNETES) - {_SERVING / 'kubernetes' / 'score-job.yaml'}
   (generated,) = kustomization['configMapGenerator']
   assert all((_SERVING / name).exists() for name in generated['files'])
-  (volume,) = (volume for volume in _pods()['deployment.yaml']['volumes']
-               if 'configMap' in volume)
+  (volume,) = (
+    volume for volume in _pods()['deployment.yaml']['volumes'] if 'configMap' in volume
+  )
   assert volume['configMap']['name'] == generated['name']
 
 
 def test_manifests_fit_each_other():
   deployment, service = _manifest('deployment.yaml'), _manifest('service.yaml')
   labels = deployment['spec']['template']['metadata']['labels']
-  for selector in (deployment['spec']['selector']['matchLabels'],
-                   service['spec']['selector'],
-                   _manifest('pod-disruption-budget.yaml')['spec']['selector'][
-                       'matchLabels'],
-                   _manifest('network-policy.yaml')['spec']['podSelector'][
-                       'matchLabels']):
+  for selector in (
+    deployment['spec']['selector']['matchLabels'],
+    service['spec']['selector'],
+    _manifest('pod-disruption-budget.yaml')['spec']['selector']['matchLabels'],
+    _manifest('network-policy.yaml')['spec']['podSelector']['matchLabels'],
+  ):
     assert selector.items() <= labels.items()
-  ports = {port['name'] for port in deployment['spec']['template']['spec'][
-      'containers'][0]['ports']}
+  ports = {
+    port['name']
+    for port in deployment['spec']['template']['spec']['containers'][0]['ports']
+  }
   assert {port['targetPort'] for port in service['spec']['ports']} == ports
   scaler = _manifest('horizontal-pod-autoscaler.yaml')['spec']
   assert scaler['scaleTargetRef']['name'] == deployment['metadata']['name']
-  assert scaler['minReplicas'] > _manifest(
-      'pod-disruption-budget.yaml')['spec']['minAvailable']
+  assert (
+    scaler['minReplicas']
+    > _manifest('pod-disruption-budget.yaml')['spec']['minAvailable']
+  )
   job = _pods()['score-job.yaml']['containers'][0]
   assert job['args'][-1] == f'{service["metadata"]["name"]}:8500'
 

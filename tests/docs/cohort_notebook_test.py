@@ -25,7 +25,8 @@ def test_every_cell_runs_and_shows_something(tmp_path, monkeypatch):
   rng = np.random.default_rng(0)
   grades = ['severe' if i < 5 else 'non-severe' for i in range(15)]
   cohort_files.write_cohort(
-      tmp_path, rng.gamma(2, 60, 20), rng.gamma(0.5, 10, 15), grades)
+    tmp_path, rng.gamma(2, 60, 20), rng.gamma(0.5, 10, 15), grades
+  )
   monkeypatch.setenv('COVID_TF_COHORT', str(tmp_path))
   monkeypatch.chdir(tmp_path)
   notebook = json.loads(NOTEBOOK.read_text('utf-8'))

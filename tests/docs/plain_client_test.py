@@ -33,8 +33,9 @@ def _code() -> str:
 def _run(code, address, hu, folder):
   np.save(folder / 'study.npy', hu)
   for printed, here in (
-      ("'localhost:8500'", repr(address)), ("'study.npy'", repr(str(
-          folder / 'study.npy')))):
+    ("'localhost:8500'", repr(address)),
+    ("'study.npy'", repr(str(folder / 'study.npy'))),
+  ):
     assert code.count(printed) == 1
     code = code.replace(printed, here)
   names = {}
@@ -46,16 +47,22 @@ def _run(code, address, hu, folder):
 def test_it_gets_what_analyze_gets(server, tmp_path):
   pytest.importorskip('tensorflow_serving')
   volume = synthetic_case.make_volume(
-      synthetic_case.axial_affine((13.0, 6.0, 6.0), _SHAPE), _SHAPE)
+    synthetic_case.axial_affine((13.0, 6.0, 6.0), _SHAPE), _SHAPE
+  )
   with covid_tf.connect(server) as models:
     result = covid_tf.analyze(volume, models)
     whole = models.grad_cam(volume.hu).covid_probability
   names = _run(_code(), server, volume.hu, tmp_path)
   box = result.lung_box
   assert (names['top'], names['left'], names['bottom'], names['right']) == (
-      box.row0, box.column0, box.row1, box.column1)
+    box.row0,
+    box.column0,
+    box.row1,
+    box.column1,
+  )
   np.testing.assert_allclose(
-      names['probability'], result.slice_probability, rtol=0, atol=1e-6)
+    names['probability'], result.slice_probability, rtol=0, atol=1e-6
+  )
   assert np.abs(whole - result.slice_probability).max() > 0.05  # The crop matters.
 
 
@@ -69,8 +76,10 @@ def test_it_is_short_and_plain():
 def test_cards_and_documents_say_what_the_classifier_needs(words):
   for name in contract.SIGNATURES:
     assert words in contract.REQUIRED_INPUT[name]
-  assert 'cropped to the lung box of the case' in contract.REQUIRED_INPUT[
-      contract.CLASSIFIER_MODEL]
+  assert (
+    'cropped to the lung box of the case'
+    in contract.REQUIRED_INPUT[contract.CLASSIFIER_MODEL]
+  )
   root = _DOCS.parents[1]
   for document in ('docs/serving.md', 'docs/model_cards.md', 'serving/README.md'):
     text = ' '.join((root / document).read_text(encoding='utf-8').split())

@@ -17,8 +17,9 @@ def _lines() -> list[str]:
   text = (_ROOT / 'README.md').read_text('utf-8')
   blocks = '\n'.join(re.findall(r'```bash\n(.*?)```', text, re.DOTALL))
   lines = blocks.replace('\\\n', ' ').splitlines()
-  return [line for line in (re.sub(r'(^|\s)#.*', '', line).strip()
-                            for line in lines) if line]
+  return [
+    line for line in (re.sub(r'(^|\s)#.*', '', line).strip() for line in lines) if line
+  ]
 
 
 def test_something_is_read():
@@ -27,7 +28,8 @@ def test_something_is_read():
 
 
 @pytest.mark.parametrize(
-    'line', [line for line in _lines() if line.startswith('covid-tf')])
+  'line', [line for line in _lines() if line.startswith('covid-tf')]
+)
 def test_commands_parse(line):
   _, name, *rest = shlex.split(line)
   command = importlib.import_module(f'covid_tf.commands.{name}')
@@ -37,7 +39,8 @@ def test_commands_parse(line):
 
 
 @pytest.mark.parametrize(
-    'line', [line for line in _lines() if re.match(r'(python|bash) tools/', line)])
+  'line', [line for line in _lines() if re.match(r'(python|bash) tools/', line)]
+)
 def test_scripts_have_these_flags(line):
   _, script, *rest = shlex.split(line)
   source = (_ROOT / script).read_text('utf-8')
@@ -63,6 +66,7 @@ def test_what_is_read_was_made_before():
     for flag in ('--models', '--folder', '--shards', '--validation', '--classifier'):
       if (value := values.get(flag)) and value != 'demo':
         assert any(value.rstrip('/').startswith(path.rstrip('/')) for path in made), (
-            f'{line}: nothing makes {value}')
+          f'{line}: nothing makes {value}'
+        )
     if output:
       made.add(output)

@@ -10,24 +10,44 @@ import pytest
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _PACKAGE = _ROOT / 'covid_tf'
 _PAGES = sorted(
-    path.relative_to(_ROOT).as_posix() for path in (
-        *_ROOT.glob('*.md'), *_ROOT.glob('docs/**/*.md'), *_ROOT.glob('serving/*.md')))
+  path.relative_to(_ROOT).as_posix()
+  for path in (
+    *_ROOT.glob('*.md'),
+    *_ROOT.glob('docs/**/*.md'),
+    *_ROOT.glob('serving/*.md'),
+  )
+)
 _PATH = re.compile(r'\b(?:covid_tf|docs|tests|tools|serving)/[\w./-]*\w')
 _DOTTED = re.compile(r'`((?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*)[`(]')
 _FILES = re.compile(
-    r'\.(py|md|json|csv|h5|npz|svg|png|html|sh|txt|yaml|jsonl|gz|config|binpb|cfg|template|'
-    r'toml|sock|cff|ipynb|weights)\b')
+  r'\.(py|md|json|csv|h5|npz|svg|png|html|sh|txt|yaml|jsonl|gz|config|binpb|cfg|template|'
+  r'toml|sock|cff|ipynb|weights)\b'
+)
 _OTHERS = {  # First parts of dotted names that are not ours.
-    'concurrent', 'figures', 'int_val', 'keras', 'np', 'numpy', 'pydicom', 'scipy',
-    'scorer', 'Session', 'strategy', 'tf'}
+  'concurrent',
+  'figures',
+  'int_val',
+  'keras',
+  'np',
+  'numpy',
+  'pydicom',
+  'scipy',
+  'scorer',
+  'Session',
+  'strategy',
+  'tf',
+}
 _OBJECTS = {'models', 'network', 'report', 'result'}  # Of the examples beside.
 
 
 def test_nothing_is_installed_by_a_name_that_no_index_has():
   extra = re.compile(r'\bcovid[-_]tf' + r'\[')
   sources = [*_PACKAGE.rglob('*.py'), *(_ROOT / page for page in _PAGES)]
-  assert not [path.relative_to(_ROOT).as_posix() for path in sources
-              if extra.search(path.read_text('utf-8'))]
+  assert not [
+    path.relative_to(_ROOT).as_posix()
+    for path in sources
+    if extra.search(path.read_text('utf-8'))
+  ]
 
 
 def _text(page: str) -> str:
@@ -63,9 +83,12 @@ def _modules(dotted: str) -> list[pathlib.Path]:
   """Modules of the package whose dotted path ends with this one."""
   last = '/'.join(dotted.split('.'))
   return [
-      path for path in _all_modules()
-      if f'/{path.relative_to(_ROOT).as_posix()}'.removesuffix('/__init__.py')
-      .removesuffix('.py').endswith(f'/{last}')]
+    path
+    for path in _all_modules()
+    if f'/{path.relative_to(_ROOT).as_posix()}'.removesuffix('/__init__.py')
+    .removesuffix('.py')
+    .endswith(f'/{last}')
+  ]
 
 
 @functools.cache
@@ -82,9 +105,10 @@ def _is_defined(dotted: str) -> bool:
     text = (_PACKAGE / '__init__.py').read_text('utf-8')
     return f"'{parts[1]}'" in text or parts[1] in _names(_PACKAGE / '__init__.py')
   return any(
-      '.'.join(parts[count:]) in _names(module)
-      for count in range(len(parts))
-      for module in (_modules('.'.join(parts[:count])) if count else _all_modules()))
+    '.'.join(parts[count:]) in _names(module)
+    for count in range(len(parts))
+    for module in (_modules('.'.join(parts[:count])) if count else _all_modules())
+  )
 
 
 def test_something_is_read():
@@ -102,7 +126,8 @@ def test_paths_exist(page):
 
 
 @pytest.mark.parametrize(
-    'page', [page for page in _PAGES if page != 'CHANGELOG.md'])  # Has old names too.
+  'page', [page for page in _PAGES if page != 'CHANGELOG.md']
+)  # Has old names too.
 def test_modules_and_names_are_defined(page):
   for name in _DOTTED.findall(_text(page)):
     if name.split('.')[0] not in _OTHERS | _OBJECTS and not _FILES.search(name):
@@ -126,13 +151,17 @@ def test_python_examples_use_names_that_are_defined(page):
         for alias in node.names:
           places[alias.asname or alias.name] = f'{node.module}.{alias.name}'
       elif isinstance(node, ast.Import):
-        places |= {alias.name: alias.name for alias in node.names
-                   if alias.name == 'covid_tf'}
+        places |= {
+          alias.name: alias.name for alias in node.names if alias.name == 'covid_tf'
+        }
     for name in places.values():
       assert name == 'covid_tf' or _is_defined(name), f'{page}: {name}'
     for node in ast.walk(tree):
-      if (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-          and node.value.id in places):
+      if (
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in places
+      ):
         name = f'{places[node.value.id]}.{node.attr}'
         assert _is_defined(name), f'{page}: {name}'
 
@@ -148,7 +177,7 @@ def test_links_lead_to_pages_and_headings(page):
     if heading:
       headings = re.findall(r'^#+ (.*)$', linked.read_text('utf-8'), re.MULTILINE)
       assert heading in {
-          re.sub(r'[^\w -]', '', text.lower()).replace(' ', '-') for text in headings
+        re.sub(r'[^\w -]', '', text.lower()).replace(' ', '-') for text in headings
       }, f'{page}: {target}'
 
 
@@ -172,8 +201,11 @@ def test_tests_that_prove_what_is_read_exist():
   proofs = _proofs()
   assert len(proofs) > 80
   for name, pattern in proofs:
-    path = _ROOT / 'tests' / (
-        f'{name}_test.py' if '/' in name else f'readers/{name}_test.py')
+    path = (
+      _ROOT
+      / 'tests'
+      / (f'{name}_test.py' if '/' in name else f'readers/{name}_test.py')
+    )
     assert path.exists(), name
     tests = re.findall(r'def test_(\w+)', path.read_text('utf-8'))
     assert any(pattern in test for test in tests), f'{name}: {pattern}'

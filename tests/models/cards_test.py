@@ -17,8 +17,9 @@ def test_a_file_is_read_by_network(tmp_path):
   assert signatures.read_training_card(path) == said
 
 
-@pytest.mark.parametrize('text', [
-    None, '', '{"lungs": ', '[]', '"lungs"', '{"lungs": "120 patients"}', 'null'])
+@pytest.mark.parametrize(
+  'text', [None, '', '{"lungs": ', '[]', '"lungs"', '{"lungs": "120 patients"}', 'null']
+)
 def test_what_is_no_card_is_refused(tmp_path, text):
   path = tmp_path / 'card.json'
   if text is not None:

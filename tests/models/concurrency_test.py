@@ -32,10 +32,12 @@ def _hazards(kind: str, fuses: bool = True) -> list[export_check.Hazard]:
   config = v1.ConfigProto()
   if not fuses:
     config.graph_options.rewrite_options.remapping = (
-        rewriter_config_pb2.RewriterConfig.OFF)
+      rewriter_config_pb2.RewriterConfig.OFF
+    )
   with v1.Session(graph=small.graph, config=config) as session:
     graphs = export_check.optimized_graphs(
-        session, small.fetches, {small.images: np.zeros((1, 28, 28, 64), np.float32)})
+      session, small.fetches, {small.images: np.zeros((1, 28, 28, 64), np.float32)}
+    )
   return [hazard for graph in graphs for hazard in export_check.hazards(graph, fuses)]
 
 
@@ -60,8 +62,11 @@ def test_a_hazard_says_who_adds_what_and_who_else_needs_it():
 def _asked(kind: str, count: int) -> subprocess.CompletedProcess:
   """A small graph asked by two threads, in a process that may die."""
   return subprocess.run(
-      [sys.executable, _GRAPHS, kind, str(count)], capture_output=True, text=True,
-      env=os.environ | {'TF_CPP_MIN_LOG_LEVEL': '3'})
+    [sys.executable, _GRAPHS, kind, str(count)],
+    capture_output=True,
+    text=True,
+    env=os.environ | {'TF_CPP_MIN_LOG_LEVEL': '3'},
+  )
 
 
 def test_two_threads_get_the_same_bits_where_nothing_is_found():
@@ -74,8 +79,11 @@ def test_the_smallest_graph_that_meets_the_fault_is_refused(tmp_path):
   small = concurrency_graphs.build('added')
   with v1.Session(graph=small.graph) as session:
     v1.saved_model.simple_save(
-        session, str(tmp_path / 'model'), {'images': small.images},
-        {str(k): tensor for k, tensor in enumerate(small.fetches)})
+      session,
+      str(tmp_path / 'model'),
+      {'images': small.images},
+      {str(k): tensor for k, tensor in enumerate(small.fetches)},
+    )
   with pytest.raises(errors.ModelError) as caught:
     export_check.check_concurrency('classifier', tmp_path / 'model')
   message = str(caught.value)
@@ -102,10 +110,12 @@ def _classifier(body) -> keras.Model:
   keras.utils.set_random_seed(0)
   inputs = layers.Input((224, 224, 3))
   x = layers.AveragePooling2D(8)(layers.Rescaling(1 / 64)(inputs))
-  x = layers.Conv2D(
-      16, 3, padding='same', activation='relu', name='conv3_block4_out')(x)
+  x = layers.Conv2D(16, 3, padding='same', activation='relu', name='conv3_block4_out')(
+    x
+  )
   x = layers.ReLU(name='conv4_block6_out')(
-      layers.Conv2D(16, 3, strides=2, padding='same')(body(x)))
+    layers.Conv2D(16, 3, strides=2, padding='same')(body(x))
+  )
   x = layers.Conv2D(2048, 1, strides=2, activation='relu')(x)
   x = layers.GlobalAveragePooling2D(name='pooled_features')(x)
   return keras.Model(inputs, layers.Dense(1, name='logit')(x))
@@ -151,8 +161,12 @@ def _inverted(x):
 
 def _nested(x):
   inner = layers.Input((28, 28, 16))
-  block = keras.Model(inner, layers.Add()([
-      inner, keras.Sequential([layers.Conv2D(16, 1), layers.Dropout(0.5)])(inner)]))
+  block = keras.Model(
+    inner,
+    layers.Add()(
+      [inner, keras.Sequential([layers.Conv2D(16, 1), layers.Dropout(0.5)])(inner)]
+    ),
+  )
   return layers.ReLU()(block(layers.ReLU()(block(x))))
 
 
@@ -161,9 +175,19 @@ def _averaged(x):
   return layers.ReLU()(layers.Average()([_convolve(x), y]))
 
 
-@pytest.mark.parametrize('body', [
-    _residual, _operators, _before_activation, _of_three, _dense, _inverted, _nested,
-    _averaged])
+@pytest.mark.parametrize(
+  'body',
+  [
+    _residual,
+    _operators,
+    _before_activation,
+    _of_three,
+    _dense,
+    _inverted,
+    _nested,
+    _averaged,
+  ],
+)
 def test_networks_of_every_build_are_exported_safely(tmp_path, body):
   folder = export.export('classifier', _classifier(body), tmp_path, {})
   export_check.check_concurrency('classifier', folder)
@@ -177,20 +201,27 @@ def test_an_addition_inside_a_layer_of_ones_own_is_refused(tmp_path):
 
 
 def test_a_small_network_is_exported_safely_in_bfloat16(tmp_path):
-  folder = export.export('classifier', small_networks.classifier(), tmp_path,
-                         {}, compute_dtype='bfloat16')
+  folder = export.export(
+    'classifier', small_networks.classifier(), tmp_path, {}, compute_dtype='bfloat16'
+  )
   export_check.check_concurrency('classifier', folder)
 
 
-@pytest.mark.parametrize('name, signature_name, count', [
+@pytest.mark.parametrize(
+  'name, signature_name, count',
+  [
     (contract.CLASSIFIER_MODEL, contract.GRAD_CAM, 300),
-    (contract.LUNGS_MODEL, contract.SERVING_DEFAULT, 60)])
+    (contract.LUNGS_MODEL, contract.SERVING_DEFAULT, 60),
+  ],
+)
 def test_the_shipped_networks_answer_two_threads_with_the_same_bits(
-    tmp_path, name, signature_name, count):
+  tmp_path, name, signature_name, count
+):
   (hu, other) = export_check.fixed_batch()[:, np.newaxis]
   model, _ = weights.load_network(name, weights.DEMO)
   folder = export.export(name, model, tmp_path, {})
   with contextlib.closing(servable.Servable(folder)) as served:
     run = lambda batch: export_check.answer(
-        served, signature_name, {'hu': batch}).values()
+      served, signature_name, {'hu': batch}
+    ).values()
     assert concurrency_graphs.ask(run, [hu, other, hu // 2], 2, count) == 0

@@ -51,8 +51,10 @@ def test_a_folder_without_its_card_is_refused(tmp_path):
     _bias('classifier', tmp_path)
 
 
-@pytest.mark.parametrize('name, build', [
-    ('classifier', networks.build_classifier), ('lungs', networks.build_lung_unet)])
+@pytest.mark.parametrize(
+  'name, build',
+  [('classifier', networks.build_classifier), ('lungs', networks.build_lung_unet)],
+)
 def test_training_begins_with_the_demo_weights_at_any_size(name, build):
   smaller = build(size=64)
   fresh = signatures.weights_sha256(smaller)

@@ -19,8 +19,10 @@ from covid_tf.server import predict
 from covid_tf.sessions import servable
 
 _TRAINING = {'data': 'none: random weights'}
-_NETWORKS = {contract.LUNGS_MODEL: small_networks.lungs,
-             contract.CLASSIFIER_MODEL: small_networks.classifier}
+_NETWORKS = {
+  contract.LUNGS_MODEL: small_networks.lungs,
+  contract.CLASSIFIER_MODEL: small_networks.classifier,
+}
 
 
 class _Unsteady(keras.layers.Layer):
@@ -33,8 +35,10 @@ class _Unsteady(keras.layers.Layer):
 @pytest.fixture(scope='module', name='exports')
 def _exports(tmp_path_factory):
   directory = tmp_path_factory.mktemp('models')
-  return {name: export.export(name, build(), directory, _TRAINING)
-          for name, build in _NETWORKS.items()}
+  return {
+    name: export.export(name, build(), directory, _TRAINING)
+    for name, build in _NETWORKS.items()
+  }
 
 
 @pytest.mark.parametrize('name', _NETWORKS)
@@ -52,8 +56,9 @@ def test_card_is_the_same_for_people_and_for_clients(exports, name):
 
 def test_cards_state_window_size_and_thresholds(exports):
   lungs, classifier = (
-      json.loads((exports[name] / 'assets.extra' / 'card.json').read_text())
-      for name in (contract.LUNGS_MODEL, contract.CLASSIFIER_MODEL))
+    json.loads((exports[name] / 'assets.extra' / 'card.json').read_text())
+    for name in (contract.LUNGS_MODEL, contract.CLASSIFIER_MODEL)
+  )
   assert lungs['window_hu'] == [-1000, 0] and lungs['input_size'] == 256
   assert lungs['thresholds'] == {'lung_probability': 0.5}
   assert classifier['input_size'] == 224 and classifier['low_pass_sigma'] == 1.5
@@ -93,8 +98,13 @@ def test_a_server_finds_changed_weights(exports, tmp_path, name):
 
 
 def test_a_server_finds_changed_weights_of_a_bfloat16_export(tmp_path):
-  folder = export.export('classifier', small_networks.classifier(), tmp_path, _TRAINING,
-                         compute_dtype='bfloat16')
+  folder = export.export(
+    'classifier',
+    small_networks.classifier(),
+    tmp_path,
+    _TRAINING,
+    compute_dtype='bfloat16',
+  )
   _expect_changed_weights_to_be_found(folder, 'classifier', tmp_path)
 
 
@@ -113,10 +123,16 @@ def _scale_weights(prefix, factor) -> None:
   names = sorted(reader.get_variable_to_shape_map())
   values = [reader.get_tensor(name) for name in names]
   tf.raw_ops.SaveV2(
-      prefix=str(prefix), tensor_names=names, shape_and_slices=[''] * len(names),
-      tensors=[tf.constant(
-          value * factor if getattr(value, 'dtype', None) == np.float32 else value)
-               for value in values])
+    prefix=str(prefix),
+    tensor_names=names,
+    shape_and_slices=[''] * len(names),
+    tensors=[
+      tf.constant(
+        value * factor if getattr(value, 'dtype', None) == np.float32 else value
+      )
+      for value in values
+    ],
+  )
 
 
 def test_digest_changes_with_any_weight_and_only_then():
@@ -202,12 +218,19 @@ def _cancelling() -> keras.Model:
   return model
 
 
-@pytest.mark.parametrize('build', [
-    small_networks.classifier, lambda: small_networks.classifier(seed=2),
-    _saturated, _cancelling])
+@pytest.mark.parametrize(
+  'build',
+  [
+    small_networks.classifier,
+    lambda: small_networks.classifier(seed=2),
+    _saturated,
+    _cancelling,
+  ],
+)
 def test_bfloat16_exports_of_ordinary_networks_compute_right(tmp_path, build):
-  folder = export.export('classifier', build(), tmp_path, _TRAINING,
-                         compute_dtype='bfloat16')
+  folder = export.export(
+    'classifier', build(), tmp_path, _TRAINING, compute_dtype='bfloat16'
+  )
   with contextlib.closing(servable.Servable(folder)) as served:
     predict.check(served)
 
@@ -218,12 +241,16 @@ def test_a_bfloat16_export_keeps_float32_outputs_and_says_what_it_is(tmp_path):
   answers, references = {}, {}
   for dtype in ('float32', 'bfloat16'):
     folder = export.export(
-        'classifier', model, tmp_path, _TRAINING, compute_dtype=dtype)
+      'classifier', model, tmp_path, _TRAINING, compute_dtype=dtype
+    )
     card = json.loads((folder / 'assets.extra' / 'card.json').read_text())
     assert card['compute_dtype'] == dtype
     measured = card.get(contract.DIFFERENCES, {})
-    assert set(measured) == (set() if dtype == 'float32' else {
-        'covid_probability', 'cam_28', 'sum of cam_28', 'cam_14', 'sum of cam_14'})
+    assert set(measured) == (
+      set()
+      if dtype == 'float32'
+      else {'covid_probability', 'cam_28', 'sum of cam_28', 'cam_14', 'sum of cam_14'}
+    )
     assert all(0 < average < most < 1 for most, average in measured.values())
     with contextlib.closing(servable.Servable(folder)) as served:
       answers[dtype] = export_check.answer(served, contract.GRAD_CAM, {'hu': hu})
@@ -239,6 +266,7 @@ def test_a_bfloat16_export_keeps_float32_outputs_and_says_what_it_is(tmp_path):
 
 def test_an_unknown_compute_type_is_refused(tmp_path):
   with pytest.raises(errors.UsageError, match="'float8'"):
-    export.export('lungs', small_networks.lungs(), tmp_path, _TRAINING,
-                  compute_dtype='float8')
+    export.export(
+      'lungs', small_networks.lungs(), tmp_path, _TRAINING, compute_dtype='float8'
+    )
   assert not (tmp_path / 'lungs').exists()

@@ -23,11 +23,14 @@ def _optimized_ops(folder, signature_name):
     signature = loaded.signature_def[signature_name]
     metadata = v1.RunMetadata()
     session.run(
-        [info.name for info in signature.outputs.values()],
-        {signature.inputs['hu'].name: np.zeros((2, 60, 70), np.int16)},
-        options=v1.RunOptions(output_partition_graphs=True), run_metadata=metadata)
+      [info.name for info in signature.outputs.values()],
+      {signature.inputs['hu'].name: np.zeros((2, 60, 70), np.int16)},
+      options=v1.RunOptions(output_partition_graphs=True),
+      run_metadata=metadata,
+    )
   return collections.Counter(
-      node.op for graph in metadata.partition_graphs for node in graph.node)
+    node.op for graph in metadata.partition_graphs for node in graph.node
+  )
 
 
 def test_convolutions_take_biases_and_nonlinearities_but_no_additions(tmp_path):
@@ -35,7 +38,8 @@ def test_convolutions_take_biases_and_nonlinearities_but_no_additions(tmp_path):
   archive = keras.export.ExportArchive()
   for name, function in signatures.classify(model, '').items():
     archive.add_endpoint(
-        name, function, signatures.input_signature(contract.CLASSIFIER_MODEL, name))
+      name, function, signatures.input_signature(contract.CLASSIFIER_MODEL, name)
+    )
   archive.write_out(str(tmp_path), verbose=False)
   for name in (contract.SERVING_DEFAULT, contract.GRAD_CAM, contract.FEATURES):
     ops = _optimized_ops(tmp_path, name)
@@ -63,8 +67,11 @@ def test_no_summand_is_what_a_convolution_gave():
   rebuilt = rewrites.apart_from_convolutions(model)
   _, calls = rewrites.flatten(rebuilt)
   maker = {id(tensor): call.layer for call in calls for tensor in call.outputs}
-  found = [[type(maker[id(tensor)]) for tensor in call.inputs] for call in calls
-           if type(call.layer).__name__ in ('Add', 'Subtract', 'Average')]
+  found = [
+    [type(maker[id(tensor)]) for tensor in call.inputs]
+    for call in calls
+    if type(call.layer).__name__ in ('Add', 'Subtract', 'Average')
+  ]
   assert len(found) == 8
   assert set().union(*found) == {rewrites.Apart, layers.ReLU}
   images = small_networks.images(model)
@@ -75,7 +82,8 @@ def test_names_and_gradients_stay():
   model = small_networks.residual()
   rebuilt = rewrites.apart_from_convolutions(model)
   assert {layer.name for layer in model.layers[1:]} <= {
-      layer.name for layer in rebuilt.layers}
+    layer.name for layer in rebuilt.layers
+  }
   images = tf.constant(small_networks.images(model))
   one, other = (_image_gradient(network, images) for network in (model, rebuilt))
   np.testing.assert_allclose(one, other, atol=1e-6)

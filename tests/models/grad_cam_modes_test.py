@@ -91,8 +91,7 @@ def test_every_mode_takes_an_empty_batch(mode, tmp_path):
 
 # Of float16: activations differ by 7e-4 of their mean everywhere, but where a
 # processor's convolutions sum gradients in float16 (AVX2) the maps do by 0.006.
-@pytest.mark.parametrize(
-    'compute_dtype,error', [('float16', 0.01), ('bfloat16', 0.05)])
+@pytest.mark.parametrize('compute_dtype,error', [('float16', 0.01), ('bfloat16', 0.05)])
 def test_mixed_precision_gives_float32_maps_close_to_float32s(compute_dtype, error):
   model = small_networks.residual()
   images = small_networks.images(model)

@@ -15,8 +15,10 @@ def _cut(model, name):
   """float64 functions: images -> the layer's output, and that -> the output."""
   wide = small_networks.as_float64(model)
   layer = wide.get_layer(name)
-  return (lambda images: keras.Model(wide.input, layer.output)(images).numpy(),
-          keras.Model(layer.output, wide.output))
+  return (
+    lambda images: keras.Model(wide.input, layer.output)(images).numpy(),
+    keras.Model(layer.output, wide.output),
+  )
 
 
 def _normalized(evidence):
@@ -54,8 +56,9 @@ def test_equals_finite_differences_in_float64(readers):
   np.testing.assert_allclose(logit, model(images)[:, 0], atol=1e-6)
   for name, found in zip(LAYERS, maps):
     assert found.dtype == tf.float32 and np.mean(found) > 0.05
-    np.testing.assert_allclose(found, _by_finite_differences(model, name, images),
-                               atol=1e-5)
+    np.testing.assert_allclose(
+      found, _by_finite_differences(model, name, images), atol=1e-5
+    )
 
 
 def test_hires_cam_equals_its_definition():
@@ -79,7 +82,8 @@ def test_grad_cam_plus_plus_equals_equation_19():
     weights = (alpha * np.maximum(g, 0)).sum(axis=(1, 2))
     assert np.mean(found) > 0.05
     np.testing.assert_allclose(
-        found, _normalized(np.einsum('nhwc,nc->nhw', a, weights)), atol=1e-5)
+      found, _normalized(np.einsum('nhwc,nc->nhw', a, weights)), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize('method', sorted(grad_cam.METHODS))
@@ -89,7 +93,7 @@ def test_an_image_gets_in_a_batch_what_it_gets_alone(method):
   explain = grad_cam.grad_cam(model, LAYERS, method)
   logit, maps = explain(images)
   for index in range(4):
-    alone, alone_maps = explain(images[index:index + 1])
+    alone, alone_maps = explain(images[index : index + 1])
     np.testing.assert_allclose(alone[0], logit[index], atol=1e-6)
     for one, many in zip(alone_maps, maps):
       np.testing.assert_allclose(one[0], many[index], atol=1e-5)
@@ -137,8 +141,7 @@ def test_starts_from_the_logit_whatever_the_head_ends_in(activation):
   images = small_networks.images(plain)
   logit, maps = grad_cam.grad_cam(plain, LAYERS, class_index=0)(images)
   inside = small_networks.residual(units=units, activation=activation)
-  behind = keras.Model(
-      plain.input, keras.layers.Activation(activation)(plain.output))
+  behind = keras.Model(plain.input, keras.layers.Activation(activation)(plain.output))
   for model in (inside, behind):
     found_logit, found = grad_cam.grad_cam(model, LAYERS, class_index=0)(images)
     np.testing.assert_allclose(found_logit, logit, atol=1e-6)
@@ -147,10 +150,11 @@ def test_starts_from_the_logit_whatever_the_head_ends_in(activation):
 
 
 _PROBABILITIES = {
-    'operation': keras.ops.sigmoid,
-    'dtype behind': lambda z: keras.layers.Activation('linear', dtype='float32')(
-        keras.layers.Activation('sigmoid')(z)),
-    'identity behind': lambda z: keras.layers.Identity()(keras.ops.sigmoid(z)),
+  'operation': keras.ops.sigmoid,
+  'dtype behind': lambda z: keras.layers.Activation('linear', dtype='float32')(
+    keras.layers.Activation('sigmoid')(z)
+  ),
+  'identity behind': lambda z: keras.layers.Identity()(keras.ops.sigmoid(z)),
 }
 
 
@@ -167,9 +171,15 @@ def test_starts_from_the_logit_however_the_probability_is_made(name):
     np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-@pytest.mark.parametrize('behind', [
-    lambda p: keras.layers.Reshape(())(p), lambda p: p[:, 0], lambda p: 1 - p,
-    keras.layers.Rescaling(2.0)])
+@pytest.mark.parametrize(
+  'behind',
+  [
+    lambda p: keras.layers.Reshape(())(p),
+    lambda p: p[:, 0],
+    lambda p: 1 - p,
+    keras.layers.Rescaling(2.0),
+  ],
+)
 def test_a_probability_is_not_taken_for_a_logit(behind):
   inside = small_networks.residual(units=1, activation='sigmoid')
   with pytest.raises(ValueError, match='behind the probability of'):
@@ -177,8 +187,10 @@ def test_a_probability_is_not_taken_for_a_logit(behind):
   plain = small_networks.residual(units=1)
   model = keras.Model(plain.input, behind(plain.output))
   np.testing.assert_allclose(
-      grad_cam.grad_cam(model, LAYERS)(small_networks.images(plain))[0],
-      np.ravel(model(small_networks.images(plain))), atol=1e-6)
+    grad_cam.grad_cam(model, LAYERS)(small_networks.images(plain))[0],
+    np.ravel(model(small_networks.images(plain))),
+    atol=1e-6,
+  )
 
 
 def test_a_head_with_classes_explains_the_one_asked_for_or_the_highest():
@@ -187,8 +199,10 @@ def test_a_head_with_classes_explains_the_one_asked_for_or_the_highest():
   logits = model(images).numpy()
   top_logit, top = grad_cam.grad_cam(model, ['coarse'])(images)
   np.testing.assert_allclose(top_logit, logits.max(axis=1), atol=1e-6)
-  of_class = [grad_cam.grad_cam(model, ['coarse'], class_index=index)(images)[1][0]
-              for index in range(3)]
+  of_class = [
+    grad_cam.grad_cam(model, ['coarse'], class_index=index)(images)[1][0]
+    for index in range(3)
+  ]
   assert np.abs(of_class[0] - of_class[1]).max() > 0.1
   for row, winner in enumerate(logits.argmax(axis=1)):
     np.testing.assert_allclose(top[0][row], of_class[winner][row], atol=1e-5)
@@ -201,8 +215,10 @@ def test_finds_layers_inside_nested_models():
   nested = keras.Sequential([keras.layers.Rescaling(1.0), body])
   model = keras.Model(inputs, inner.get_layer('head')(nested(inputs)))
   images = small_networks.images(inner)
-  for one, other in zip(grad_cam.grad_cam(model, LAYERS)(images)[1],
-                        grad_cam.grad_cam(inner, LAYERS)(images)[1]):
+  for one, other in zip(
+    grad_cam.grad_cam(model, LAYERS)(images)[1],
+    grad_cam.grad_cam(inner, LAYERS)(images)[1],
+  ):
     assert np.mean(one) > 0.05
     np.testing.assert_allclose(one, other, atol=1e-6)
 
@@ -213,18 +229,22 @@ def test_follows_the_models_weights():
   explain = grad_cam.grad_cam(model, LAYERS)
   _, before = explain(images)
   model.get_layer('head').set_weights(
-      [-weight for weight in model.get_layer('head').get_weights()])
+    [-weight for weight in model.get_layer('head').get_weights()]
+  )
   _, after = explain(images)
   assert np.abs(before[0] - after[0]).max() > 0.1
 
 
-@pytest.mark.parametrize('arguments,text', [
+@pytest.mark.parametrize(
+  'arguments,text',
+  [
     ((['nowhere'],), "found 'nowhere'"),
     (([],), 'at least one layer'),
     ((['pooled'],), 'must keep the image axes'),
     ((LAYERS, 'saliency'), "found 'saliency'"),
     ((LAYERS, 'grad_cam', 1), 'class_index'),
-])
+  ],
+)
 def test_refuses_what_cannot_be_explained(arguments, text):
   with pytest.raises(ValueError, match=text):
     grad_cam.grad_cam(small_networks.residual(), *arguments)
@@ -241,7 +261,9 @@ def test_refuses_models_without_a_graph_or_a_logit():
   with pytest.raises(ValueError, match='functional'):
     grad_cam.grad_cam(Subclassed(), LAYERS)
   base = small_networks.residual()
-  dead_end = keras.Model(base.input, keras.layers.Dense(1)(
-      keras.layers.Flatten()(base.get_layer('fine').output)))
+  dead_end = keras.Model(
+    base.input,
+    keras.layers.Dense(1)(keras.layers.Flatten()(base.get_layer('fine').output)),
+  )
   with pytest.raises(ValueError, match="'coarse'"):
     grad_cam.grad_cam(dead_end, ['coarse'])

@@ -34,19 +34,23 @@ def test_low_pass_takes_away_grain_and_keeps_the_mean():
   expected = 1 / (2 * np.pi**0.5 * 1.5)
   assert float(tf.math.reduce_std(smooth)) == pytest.approx(expected, rel=0.05)
   assert float(tf.reduce_mean(smooth)) == pytest.approx(
-      float(tf.reduce_mean(noise)), abs=5e-3)
+    float(tf.reduce_mean(noise)), abs=5e-3
+  )
 
 
 def test_window_ends_become_black_and_white():
   means = np.array([103.939, 116.779, 123.68])  # Blue, green, red of ImageNet.
   for network_input, low, high in (
-      (preprocessing.lung_input, -1000, 0),
-      (preprocessing.classifier_input, -1350, 150)):
+    (preprocessing.lung_input, -1000, 0),
+    (preprocessing.classifier_input, -1350, 150),
+  ):
     black, white = network_input(
-        np.stack([np.full((32, 40), low - 100), np.full((32, 40), high + 100)]))
+      np.stack([np.full((32, 40), low - 100), np.full((32, 40), high + 100)])
+    )
     np.testing.assert_allclose(black, np.broadcast_to(-means, black.shape), atol=1e-3)
     np.testing.assert_allclose(
-        white, np.broadcast_to(255 - means, white.shape), atol=1e-3)
+      white, np.broadcast_to(255 - means, white.shape), atol=1e-3
+    )
 
 
 def test_left_stays_left_and_top_stays_top():

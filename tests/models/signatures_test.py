@@ -16,10 +16,16 @@ from covid_tf.sessions import refusal
 from covid_tf.sessions import servable
 
 _CARD = '{"name": "test"}'
-_NETWORKS = {contract.LUNGS_MODEL: small_networks.lungs,
-             contract.CLASSIFIER_MODEL: small_networks.classifier}
-_OF_SLICES = [(model, name) for model, named in contract.SIGNATURES.items()
-              for name in named if name != contract.CARD]
+_NETWORKS = {
+  contract.LUNGS_MODEL: small_networks.lungs,
+  contract.CLASSIFIER_MODEL: small_networks.classifier,
+}
+_OF_SLICES = [
+  (model, name)
+  for model, named in contract.SIGNATURES.items()
+  for name in named
+  if name != contract.CARD
+]
 
 
 @pytest.fixture(scope='module', name='served')
@@ -32,8 +38,7 @@ def _served(tmp_path_factory):
       for key, function in signatures.SIGNATURES[name](build(), _CARD).items():
         archive.add_endpoint(key, function, signatures.input_signature(name, key))
       archive.write_out(str(folder), verbose=False)
-      models[name] = stack.enter_context(
-          contextlib.closing(servable.Servable(folder)))
+      models[name] = stack.enter_context(contextlib.closing(servable.Servable(folder)))
     yield lambda name, key, **inputs: export_check.answer(models[name], key, inputs)
 
 
@@ -55,8 +60,9 @@ def test_outputs_are_those_of_the_contract(served, model, name, count):
   assert set(outputs) == {spec.name for spec in specs}
   for spec in specs:
     free = (count, *hu.shape[1:])
-    shape = tuple(free[axis] if size is None else size
-                  for axis, size in enumerate(spec.shape))
+    shape = tuple(
+      free[axis] if size is None else size for axis, size in enumerate(spec.shape)
+    )
     assert outputs[spec.name].dtype == spec.dtype
     assert outputs[spec.name].shape == shape
 
@@ -92,16 +98,19 @@ def test_refusals_are_the_callers_fault(served):
 def test_mask_is_the_probability_above_a_half_at_the_slices_size(served, rows, columns):
   hu = _hu(2, rows, columns)
   mask = served(contract.LUNGS_MODEL, contract.SERVING_DEFAULT, hu=hu)['lung_mask']
-  probability = served(
-      contract.LUNGS_MODEL, contract.PROBABILITY, hu=hu)['lung_probability']
+  probability = served(contract.LUNGS_MODEL, contract.PROBABILITY, hu=hu)[
+    'lung_probability'
+  ]
   # Bilinear by hand: the value at each pixel's centre, clamped at the border.
   expected = probability.astype(np.float64)
   for axis, size in ((1, rows), (2, columns)):
     centres = np.clip((np.arange(size) + 0.5) * 256 / size - 0.5, 0, 255)
     low = np.minimum(centres.astype(int), 254)
     share = (centres - low).reshape([-1 if i == axis else 1 for i in range(3)])
-    expected = (np.take(expected, low, axis) * (1 - share)
-                + np.take(expected, low + 1, axis) * share)
+    expected = (
+      np.take(expected, low, axis) * (1 - share)
+      + np.take(expected, low + 1, axis) * share
+    )
   clear = np.abs(expected - 0.5) > 1e-4
   assert clear.mean() > 0.9
   assert 0.02 < mask.mean() < 0.98 and set(np.unique(mask)) == {0, 1}
@@ -129,7 +138,8 @@ def test_features_and_gradients_make_up_the_logit(served):
   outputs = served(contract.CLASSIFIER_MODEL, contract.FEATURES, hu=_hu(3))
   kernel, bias = small_networks.classifier().get_layer('logit').get_weights()
   np.testing.assert_allclose(
-      outputs['gradients'], np.repeat(kernel.T, 3, axis=0), atol=1e-6)
+    outputs['gradients'], np.repeat(kernel.T, 3, axis=0), atol=1e-6
+  )
   logit = (outputs['features'] * outputs['gradients']).sum(axis=1) + bias
   probability = 1 / (1 + np.exp(-logit))
   np.testing.assert_allclose(outputs['covid_probability'], probability, atol=1e-5)
@@ -141,5 +151,6 @@ def test_a_slice_gets_in_a_batch_what_it_gets_alone(served):
     together = served(model, name, hu=hu)
     for key, values in together.items():
       alone = np.concatenate(
-          [served(model, name, hu=hu[index:index + 1])[key] for index in range(3)])
+        [served(model, name, hu=hu[index : index + 1])[key] for index in range(3)]
+      )
       np.testing.assert_allclose(alone, values, atol=1e-5)

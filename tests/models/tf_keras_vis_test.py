@@ -18,8 +18,13 @@ def _normalized_by_maximum(evidence):
 
 def _peer_map(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
   evidence = tf_keras_vis.Gradcam(model, clone=False)(
-      lambda logit: logit[:, 0], images, penultimate_layer=layer,
-      seek_penultimate_conv_layer=False, expand_cam=False, normalize_cam=False)
+    lambda logit: logit[:, 0],
+    images,
+    penultimate_layer=layer,
+    seek_penultimate_conv_layer=False,
+    expand_cam=False,
+    normalize_cam=False,
+  )
   return _normalized_by_maximum(np.asarray(evidence))
 
 

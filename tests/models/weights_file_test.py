@@ -10,10 +10,10 @@ from covid_tf.models import weights
 def _tensors():
   random = np.random.default_rng(3)
   return {
-      'conv/kernel': random.normal(0, 0.02, (3, 3, 32, 48)).astype(np.float32),
-      'uniform/kernel': random.uniform(-1, 1, (1, 1, 64, 32)).astype(np.float32),
-      'conv/bias': random.normal(size=48).astype(np.float32),
-      'dead/kernel': np.zeros((2, 2, 3, 4), np.float32),
+    'conv/kernel': random.normal(0, 0.02, (3, 3, 32, 48)).astype(np.float32),
+    'uniform/kernel': random.uniform(-1, 1, (1, 1, 64, 32)).astype(np.float32),
+    'conv/bias': random.normal(size=48).astype(np.float32),
+    'dead/kernel': np.zeros((2, 2, 3, 4), np.float32),
   }
 
 

@@ -10,8 +10,11 @@ from covid_tf.models import weights
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-  monkeypatch.setattr(weights, '_BUILD', {
-      'lungs': small_networks.lungs, 'classifier': small_networks.residual})
+  monkeypatch.setattr(
+    weights,
+    '_BUILD',
+    {'lungs': small_networks.lungs, 'classifier': small_networks.residual},
+  )
 
 
 def test_a_runs_folder_and_its_weights_file_give_the_same_network(tmp_path):
@@ -21,8 +24,7 @@ def test_a_runs_folder_and_its_weights_file_give_the_same_network(tmp_path):
   for source in (tmp_path, tmp_path / weights.FINAL_WEIGHTS):
     loaded, training = weights.load_network('lungs', source)
     assert signatures.weights_sha256(loaded) == signatures.weights_sha256(model)
-    assert training == (
-        {'seed': 7, 'stage': ['256:9']} if source == tmp_path else {})
+    assert training == ({'seed': 7, 'stage': ['256:9']} if source == tmp_path else {})
 
 
 def test_an_unfinished_run_is_refused(tmp_path):

@@ -8,8 +8,11 @@ _SHAPE = (3, 5, 7)
 
 
 def _answer(count=3):
-  return [np.full(count, 0.25, np.float32), np.full((count, 28, 28), 0.5, np.float32),
-          np.full((count, 14, 14), 1, np.float32)]
+  return [
+    np.full(count, 0.25, np.float32),
+    np.full((count, 28, 28), 0.5, np.float32),
+    np.full((count, 14, 14), 1, np.float32),
+  ]
 
 
 def test_a_sound_answer_passes_unchanged():
@@ -25,8 +28,10 @@ def test_a_mask_of_zeros_and_ones_passes(dtype):
   np.testing.assert_array_equal(answers.checked_lung_mask(mask, _SHAPE, 0), mask)
 
 
-@pytest.mark.parametrize('name, place', [
-    ('covid_probability', (1,)), ('cam_28', (1, 3, 4)), ('cam_14', (1, 13, 0))])
+@pytest.mark.parametrize(
+  'name, place',
+  [('covid_probability', (1,)), ('cam_28', (1, 3, 4)), ('cam_14', (1, 13, 0))],
+)
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf, -0.01, 1.01])
 def test_a_value_out_of_range_names_output_slice_and_value(name, place, value):
   answer = _answer()
@@ -46,8 +51,10 @@ def test_rounding_is_cut_off():
   assert explanation.cam_28.max() == 1 and explanation.cam_14.min() == 0
 
 
-@pytest.mark.parametrize('part, shape', [
-    (0, (3, 1)), (0, (2,)), (1, (3, 14, 14)), (2, (3, 14, 14, 1)), (1, (28, 28))])
+@pytest.mark.parametrize(
+  'part, shape',
+  [(0, (3, 1)), (0, (2,)), (1, (3, 14, 14)), (2, (3, 14, 14, 1)), (1, (28, 28))],
+)
 def test_a_wrong_shape_is_never_broadcast(part, shape):
   answer = _answer()
   answer[part] = np.zeros(shape, np.float32)
@@ -60,14 +67,19 @@ def test_two_arrays_or_integers_are_no_explanation():
   with pytest.raises(errors.ModelError, match='found 2 arrays'):
     answers.checked_explanation(_answer()[:2], 3, 0)
   with pytest.raises(
-      errors.ModelError, match=r'covid_probability.*floats \[3\], found int64'):
+    errors.ModelError, match=r'covid_probability.*floats \[3\], found int64'
+  ):
     answers.checked_explanation([np.zeros(3, np.int64), *_answer()[1:]], 3, 0)
 
 
-@pytest.mark.parametrize('value, dtype, words', [
+@pytest.mark.parametrize(
+  'value, dtype, words',
+  [
     (255, np.uint8, 'slice 11: required 0 or 1, found 255'),
     (-1, np.int8, 'slice 11: required 0 or 1, found -1'),
-    (1, np.float32, r'integers \[3, 5, 7\], found float32')])
+    (1, np.float32, r'integers \[3, 5, 7\], found float32'),
+  ],
+)
 def test_another_kind_of_mask_is_refused(value, dtype, words):
   mask = np.zeros(_SHAPE, dtype)
   mask[1, 2, 3] = value
@@ -102,7 +114,8 @@ def test_served_answers_and_own_ones_are_judged_alike():
     if 0 <= round(value, 3) <= 1 if np.isfinite(value) else False:
       own = answers.checked_explanation(answer, 3, 4)
       served = answers.check_outputs(
-          'host:1', 'classifier', 'grad_cam', named, _SHAPE, 4)
+        'host:1', 'classifier', 'grad_cam', named, _SHAPE, 4
+      )
       np.testing.assert_array_equal(own.cam_14, served['cam_14'])
       assert 0 <= own.cam_14.min() and own.cam_14.max() <= 1
       continue
@@ -115,8 +128,11 @@ def test_served_answers_and_own_ones_are_judged_alike():
 
 
 def test_features_are_checked_with_their_places_in_the_study():
-  answer = [np.zeros(2, np.float32), np.zeros((2, 2048), np.float32),
-            np.full((2, 2048), -3, np.float32)]
+  answer = [
+    np.zeros(2, np.float32),
+    np.zeros((2, 2048), np.float32),
+    np.full((2, 2048), -3, np.float32),
+  ]
   assert answers.checked_features(answer, (7, 30)).gradients.min() == -3
   answer[1][1, 5] = np.nan
   with pytest.raises(errors.ModelError, match='output features, slice 30: .*found nan'):

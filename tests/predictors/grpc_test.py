@@ -40,7 +40,8 @@ def test_answers_are_the_models(models):
   np.testing.assert_array_equal(models.segment_lungs(_HU), tiny_answers.mask(_HU))
   explanation = models.grad_cam(_HU)
   np.testing.assert_array_equal(
-      explanation.covid_probability, tiny_answers.probability(_HU))
+    explanation.covid_probability, tiny_answers.probability(_HU)
+  )
   np.testing.assert_array_equal(explanation.cam_28, tiny_answers.cam(_HU, 28))
   np.testing.assert_array_equal(explanation.cam_14, tiny_answers.cam(_HU, 14))
   features = models.features(_HU)
@@ -59,8 +60,9 @@ def test_no_slices_need_no_request(fake, models):
   assert not fake.predicted
 
 
-@pytest.mark.parametrize('hu', [
-    _HU.astype(np.float32), _HU[0], _HU[:, :0], _HU.tolist()])
+@pytest.mark.parametrize(
+  'hu', [_HU.astype(np.float32), _HU[0], _HU[:, :0], _HU.tolist()]
+)
 def test_wrong_images_are_refused(models, hu):
   with pytest.raises(errors.UsageError, match='required int16'):
     models.grad_cam(hu)
@@ -95,9 +97,16 @@ def test_metadata_goes_with_every_call(fake):
 def test_version_and_label_are_asked_for(fake):
   asked = []
   find = fake._find
-  fake._find = lambda request, context: asked.append(
-      (request.model_spec.name, request.model_spec.version_label,
-       request.model_spec.version.value)) or find(request, context)
+  fake._find = lambda request, context: (
+    asked.append(
+      (
+        request.model_spec.name,
+        request.model_spec.version_label,
+        request.model_spec.version.value,
+      )
+    )
+    or find(request, context)
+  )
   fake.models['lungs'].version = 7
   fake.restart()
   _connect(fake, versions={'lungs': 7, 'classifier': 'canary'}).close()
@@ -108,16 +117,28 @@ def test_version_and_label_are_asked_for(fake):
     _connect(fake, versions={'heart': 1})
 
 
-@pytest.mark.parametrize('address', [
-    '', 'localhost', 'localhost:', ':8500', 'localhost:http', 'http://localhost:8500',
-    'localhost:0', 'localhost:70000', 'unix:'])
+@pytest.mark.parametrize(
+  'address',
+  [
+    '',
+    'localhost',
+    'localhost:',
+    ':8500',
+    'localhost:http',
+    'http://localhost:8500',
+    'localhost:0',
+    'localhost:70000',
+    'unix:',
+  ],
+)
 def test_addresses_that_are_none(address):
   with pytest.raises(errors.UsageError, match="required 'host:port'"):
     predictors.connect(address)
 
 
-@pytest.mark.parametrize('kwargs', [
-    {'timeout_s': 0}, {'batch_bytes': 0}, {'in_flight': 0}])
+@pytest.mark.parametrize(
+  'kwargs', [{'timeout_s': 0}, {'batch_bytes': 0}, {'in_flight': 0}]
+)
 def test_limits_that_are_none(kwargs):
   with pytest.raises(errors.UsageError, match='required more than 0'):
     predictors.connect('localhost:1', **kwargs)
@@ -142,6 +163,7 @@ def _without(name, kind, key):
       del signatures.signature_def[name]
     else:
       del getattr(signatures.signature_def[name], kind)[key]
+
   return spoil
 
 
@@ -165,17 +187,22 @@ def _with_extra_input(signatures):
   signatures.signature_def['grad_cam'].inputs['q'].dtype = 1
 
 
-@pytest.mark.parametrize('spoil, match', [
+@pytest.mark.parametrize(
+  'spoil, match',
+  [
     (_without('grad_cam', None, None), "found .*export .* to add .'grad_cam'"),
     (_without('grad_cam', 'inputs', 'hu'), 'grad_cam, input hu: required int16'),
-    (_without('features', 'outputs', 'gradients'),
-     r'output gradients: required float32 \[any, 2048\]'),
+    (
+      _without('features', 'outputs', 'gradients'),
+      r'output gradients: required float32 \[any, 2048\]',
+    ),
     (_with_dtype, r'cam_28: required float32 \[any, 28, 28\], found float64'),
     (_with_rank, r'hu: required int16 .*, found int16 \[any, any, any, 1\]'),
     (_with_fixed_input, r'found int16 \[any, 512, any\]'),
     (_with_other_size, r'cam_14: required .*14, 14\], found float32 \[any, 7, 14\]'),
     (_with_extra_input, "required no other inputs .*, found .'q'"),
-])
+  ],
+)
 def test_signatures_are_held_against_the_contract(fake, spoil, match):
   spoil(fake.models['classifier'].signatures)
   with pytest.raises(errors.ModelError, match=f'classifier.*{match}'):
@@ -184,16 +211,19 @@ def test_signatures_are_held_against_the_contract(fake, spoil, match):
 
 
 def test_unknown_rank_is_left_to_the_graph(fake):
-  shape = fake.models['lungs'].signatures.signature_def[
-      'probability'].outputs['lung_probability'].tensor_shape
+  shape = (
+    fake.models['lungs']
+    .signatures.signature_def['probability']
+    .outputs['lung_probability']
+    .tensor_shape
+  )
   shape.Clear()
   shape.unknown_rank = True
   with _connect(fake) as models:
     assert [known.name for known in models.identities()] == ['lungs', 'classifier']
 
 
-@pytest.mark.parametrize('card', [
-    b'\xff', b'{', b'[1]', b'{"x": NaN}', b'[' * 100_000])
+@pytest.mark.parametrize('card', [b'\xff', b'{', b'[1]', b'{"x": NaN}', b'[' * 100_000])
 def test_cards_that_are_no_json_object(fake, card):
   fake.models['lungs'].card = card
   with pytest.raises(errors.ModelError, match='lungs version 1: card: required'):
@@ -214,7 +244,7 @@ def test_a_port_that_speaks_another_grpc(fake):
 
 # What it needs.
 
-_IMPORT = '''
+_IMPORT = """
 import resource, sys
 class Block:
   def find_spec(self, name, path=None, target=None):
@@ -225,25 +255,32 @@ import covid_tf
 models = covid_tf.connect(sys.argv[1])
 import numpy
 print(models.segment_lungs(numpy.full((3, 9, 9), -700, numpy.int16)).sum())
-'''
+"""
 
 
 def test_client_works_where_tensorflow_does_not(fake):
   done = subprocess.run(
-      [sys.executable, '-c', _IMPORT, fake.address], capture_output=True, text=True,
-      check=True)
+    [sys.executable, '-c', _IMPORT, fake.address],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
   assert done.stdout == '243\n'
 
 
 def test_load_models_says_what_to_install():
-  code = _IMPORT.split('models =')[0] + '''
+  code = (
+    _IMPORT.split('models =')[0]
+    + """
 import importlib.util
 importlib.util.find_spec = lambda name: None
 try:
   covid_tf.load_models('x')
 except covid_tf.ModelError as error:
   print(error)
-'''
+"""
+  )
   done = subprocess.run(
-      [sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
   assert "pip install '.[models-cpu]'" in done.stdout

@@ -32,13 +32,16 @@ def test_answers_and_identities(exported):
   with predictors.load_models(exported) as models:
     np.testing.assert_array_equal(models.segment_lungs(_HU), tiny_answers.mask(_HU))
     np.testing.assert_allclose(
-        models.grad_cam(_HU).covid_probability, tiny_answers.probability(_HU, 0.5),
-        atol=1e-6)
+      models.grad_cam(_HU).covid_probability,
+      tiny_answers.probability(_HU, 0.5),
+      atol=1e-6,
+    )
     assert models.features(_HU).features.shape == (5, contract.FEATURE_COUNT)
     assert models.grad_cam(_HU[:0]).cam_14.shape == (0, 14, 14)
-    assert [(identity.name, identity.version, identity.card['bias'])
-            for identity in models.identities()] == [
-                ('lungs', 3, 0.5), ('classifier', 3, 0.5)]
+    assert [
+      (identity.name, identity.version, identity.card['bias'])
+      for identity in models.identities()
+    ] == [('lungs', 3, 0.5), ('classifier', 3, 0.5)]
     with models.study() as study:
       assert study.identities() == models.identities()
 
@@ -46,7 +49,8 @@ def test_answers_and_identities(exported):
 def test_crops_and_batches_change_no_answer(exported):
   with predictors.load_models(exported, batch_bytes=2 * _HU[0].nbytes) as models:
     np.testing.assert_array_equal(
-        models.segment_lungs(_HU[:, 3:25, ::2]), tiny_answers.mask(_HU[:, 3:25, ::2]))
+      models.segment_lungs(_HU[:, 3:25, ::2]), tiny_answers.mask(_HU[:, 3:25, ::2])
+    )
 
 
 def test_the_highest_whole_version_is_taken(exported, tmp_path):
@@ -76,8 +80,9 @@ def test_a_damaged_model_is_named(exported, tmp_path):
 
 def test_a_model_that_breaks_the_contract(exported, tmp_path):
   (tmp_path / 'lungs').symlink_to(exported / 'lungs')
-  tiny_models.export(tmp_path, 'classifier', signature_names=(
-      contract.SERVING_DEFAULT, contract.CARD))
+  tiny_models.export(
+    tmp_path, 'classifier', signature_names=(contract.SERVING_DEFAULT, contract.CARD)
+  )
   with pytest.raises(errors.ModelError, match='classifier: required the signatures'):
     predictors.load_models(tmp_path)
 
@@ -95,7 +100,8 @@ def test_a_model_that_computes_wrong(exported, tmp_path, monkeypatch):
 
 
 def test_what_is_narrower_is_wrong_where_nothing_computes_so(
-    exported, tmp_path, monkeypatch):
+  exported, tmp_path, monkeypatch
+):
   monkeypatch.setattr(self_check, '_passed', self_check.Passed())
   (tmp_path / 'lungs').symlink_to(exported / 'lungs')
   with predictors.load_models(exported) as models:
@@ -113,8 +119,13 @@ def test_models_are_asked_once_a_process(exported, monkeypatch):
   monkeypatch.setattr(self_check, '_passed', self_check.Passed())
   asked = []
   monkeypatch.setattr(
-      self_check, 'compare', lambda *arguments: asked.append(arguments) or [
-          self_check.Comparison('', '', 0.0, 1.0, self_check.Verdict.RIGHT)])
+    self_check,
+    'compare',
+    lambda *arguments: (
+      asked.append(arguments)
+      or [self_check.Comparison('', '', 0.0, 1.0, self_check.Verdict.RIGHT)]
+    ),
+  )
   predictors.load_models(exported).close()
   count = len(asked)
   assert count >= 4
@@ -154,8 +165,7 @@ def test_a_model_is_closed_once_nobody_runs_it(exported):
 
 @pytest.mark.parametrize('delay_s', [0, 0.005, 0.02, 0.05])
 def test_models_are_closed_while_other_threads_ask_them(exported, delay_s):
-  models = predictors.load_models(
-      exported, batch_bytes=_HU[0].nbytes, self_check=False)
+  models = predictors.load_models(exported, batch_bytes=_HU[0].nbytes, self_check=False)
 
   def ask():
     while True:
@@ -225,8 +235,13 @@ def test_an_export_that_fails_leaves_nothing(monkeypatch, tmp_path):
 def test_an_unloaded_version_frees_its_session(exported):
   loaded = servable.Servable(exported / 'classifier' / '3')
   session = weakref.ref(loaded._session)
-  loaded.run({loaded.signatures['serving_default'].inputs['hu'].name: np.zeros(
-      (1, 4, 4), np.int16)}, [
-          loaded.signatures['serving_default'].outputs['covid_probability'].name])
+  loaded.run(
+    {
+      loaded.signatures['serving_default'].inputs['hu'].name: np.zeros(
+        (1, 4, 4), np.int16
+      )
+    },
+    [loaded.signatures['serving_default'].outputs['covid_probability'].name],
+  )
   loaded.close()
   assert session() is None

@@ -49,19 +49,24 @@ def test_models_without_optional_methods_are_unknown_and_stay_the_same():
 
 def test_a_study_of_ones_own_is_asked_and_learns_of_errors():
   models = _Pinning()
-  with (pytest.raises(errors.ModelError, match='went away'),
-        interface.versioned(models).study() as study):
+  with (
+    pytest.raises(errors.ModelError, match='went away'),
+    interface.versioned(models).study() as study,
+  ):
     study.segment_lungs(np.full((3, 8, 8), -800, np.int16))
     raise errors.ModelVersionChangedError('version 1 went away.')
   assert (models.lung_calls, models.pinned.lung_calls) == ([], [3])
   assert isinstance(models.ended, errors.ModelVersionChangedError)
 
 
-@pytest.mark.parametrize('shape, batch_bytes, sizes', [
+@pytest.mark.parametrize(
+  'shape, batch_bytes, sizes',
+  [
     ((5, 10, 10), 1, [1] * 5),
     ((5, 10, 10), 400, [2, 2, 1]),
     ((40, 2, 2), 10**9, [16, 16, 8]),
-])
+  ],
+)
 def test_batches_fit_in_a_request(shape, batch_bytes, sizes):
   pieces = interface.ranges(shape, batch_bytes)
   assert [len(piece) for piece in pieces] == sizes
@@ -71,13 +76,15 @@ def test_batches_fit_in_a_request(shape, batch_bytes, sizes):
 def test_order_is_kept_with_several_in_flight():
   log = []
   answers = interface.in_order(
-      [range(i, i + 1) for i in range(5)], 3,
-      lambda piece: log.append(f'start {piece.start}') or piece.start,
-      lambda piece, started: log.append(f'finish {started}') or started, None)
+    [range(i, i + 1) for i in range(5)],
+    3,
+    lambda piece: log.append(f'start {piece.start}') or piece.start,
+    lambda piece, started: log.append(f'finish {started}') or started,
+    None,
+  )
   assert [answer for _, answer in answers] == [0, 1, 2, 3, 4]
   assert log[:4] == ['start 0', 'start 1', 'start 2', 'finish 0']
-  assert [line for line in log if 'finish' in line] == [
-      f'finish {i}' for i in range(5)]
+  assert [line for line in log if 'finish' in line] == [f'finish {i}' for i in range(5)]
 
 
 def test_requests_on_their_way_are_cancelled_when_one_fails():
@@ -87,8 +94,15 @@ def test_requests_on_their_way_are_cancelled_when_one_fails():
     raise errors.ModelError('x')
 
   with pytest.raises(errors.ModelError):
-    list(interface.in_order([range(i, i + 1) for i in range(5)], 3,
-                            lambda piece: piece.start, fail, cancelled.append))
+    list(
+      interface.in_order(
+        [range(i, i + 1) for i in range(5)],
+        3,
+        lambda piece: piece.start,
+        fail,
+        cancelled.append,
+      )
+    )
   assert cancelled == [1, 2]
 
 
@@ -112,9 +126,15 @@ def test_what_nobody_waits_for_is_cancelled():
   assert cancelled == [4]
 
 
-@pytest.mark.parametrize('hu', [
-    np.zeros((2, 3, 3), np.float32), np.zeros((3, 3), np.int16),
-    np.zeros((2, 0, 3), np.int16), [[[1]]]])
+@pytest.mark.parametrize(
+  'hu',
+  [
+    np.zeros((2, 3, 3), np.float32),
+    np.zeros((3, 3), np.int16),
+    np.zeros((2, 0, 3), np.int16),
+    [[[1]]],
+  ],
+)
 def test_other_than_hounsfield_units_is_refused(hu):
   with pytest.raises(errors.UsageError, match='required int16 Hounsfield units'):
     interface.check_hu(hu)

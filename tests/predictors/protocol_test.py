@@ -10,25 +10,25 @@ from covid_tf.predictors import protocol
 from covid_tf.predictors import tensors
 
 _ARRAYS = [
-    np.array([[0.5, -1e30], [np.inf, 3]], np.float32),
-    np.array([0.1, -2], np.float64),
-    np.array([[0, 1], [1, 1]], np.uint8),
-    np.array([0, 127, 128, 255], np.uint8),
-    np.array([-1024, 3071], np.int16),
-    np.array([-(2**31), 2**31 - 1], np.int32),
-    np.array([-5, 2**62], np.int64),
-    np.array([2**63 + 1], np.uint64),
-    np.array([2**31 + 1], np.uint32),
-    np.array([65535], np.uint16),
-    np.array([-128], np.int8),
-    np.array([True, False]),
-    np.array([1.5, -65504], np.float16),
-    np.array([1 + 2j, -3j], np.complex64),
-    np.array([1 + 2j], np.complex128),
-    np.array([b'', b'caf\xc3\xa9\x00'], object),
-    np.array(3.5, np.float32),
-    np.zeros((0, 28, 28), np.float32),
-    np.zeros((2, 0), np.uint8),
+  np.array([[0.5, -1e30], [np.inf, 3]], np.float32),
+  np.array([0.1, -2], np.float64),
+  np.array([[0, 1], [1, 1]], np.uint8),
+  np.array([0, 127, 128, 255], np.uint8),
+  np.array([-1024, 3071], np.int16),
+  np.array([-(2**31), 2**31 - 1], np.int32),
+  np.array([-5, 2**62], np.int64),
+  np.array([2**63 + 1], np.uint64),
+  np.array([2**31 + 1], np.uint32),
+  np.array([65535], np.uint16),
+  np.array([-128], np.int8),
+  np.array([True, False]),
+  np.array([1.5, -65504], np.float16),
+  np.array([1 + 2j, -3j], np.complex64),
+  np.array([1 + 2j], np.complex128),
+  np.array([b'', b'caf\xc3\xa9\x00'], object),
+  np.array(3.5, np.float32),
+  np.zeros((0, 28, 28), np.float32),
+  np.zeros((2, 0), np.uint8),
 ]
 _IDS = [f'{array.dtype}{list(array.shape)}' for array in _ARRAYS]
 
@@ -43,7 +43,8 @@ def _same(found, array):
 def test_raw_and_typed_tensors_are_read_back(array):
   for fill in (tensors.fill, tensors.fill_content, tensors.fill_typed):
     proto = protocol.TensorProto.FromString(
-        fill(protocol.TensorProto(), array).SerializeToString())
+      fill(protocol.TensorProto(), array).SerializeToString()
+    )
     _same(tensors.read(proto), array)
     _same(tensors.read_request(proto), array)
 
@@ -86,14 +87,17 @@ def test_bfloat16_is_read_as_float32():
   _same(tensors.read_request(proto), np.array([1.5, -2], np.float32))
 
 
-@pytest.mark.parametrize('dtype, field, stated, whole', [
+@pytest.mark.parametrize(
+  'dtype, field, stated, whole',
+  [
     (1, 'float_val', [2.5], [2.5] * 4),
     (5, 'int_val', [1, -2], [1, -2, -2, -2]),
     (5, 'int_val', [], [0] * 4),
     (7, 'string_val', [b'x'], [b'x'] * 4),
     (7, 'string_val', [], [b''] * 4),
     (8, 'scomplex_val', [1, 2], [1 + 2j] * 4),
-])
+  ],
+)
 def test_short_lists_repeat_their_last_value(dtype, field, stated, whole):
   proto = protocol.TensorProto(dtype=dtype)
   tensors.set_shape(proto, (4,))
@@ -109,26 +113,41 @@ def _proto(dtype, shape, content=b'', **fields):
   return proto
 
 
-@pytest.mark.parametrize('proto', [
-    _proto(1, (2,), b'\0' * 7), _proto(1, (2,), b'\0' * 4), _proto(1, (1,), b'\0' * 8),
-    _proto(0, (1,)), _proto(20, (1,)), _proto(1, (-1,)),
+@pytest.mark.parametrize(
+  'proto',
+  [
+    _proto(1, (2,), b'\0' * 7),
+    _proto(1, (2,), b'\0' * 4),
+    _proto(1, (1,), b'\0' * 8),
+    _proto(0, (1,)),
+    _proto(20, (1,)),
+    _proto(1, (-1,)),
     _proto(8, (1,), scomplex_val=[1, 2, 3]),
-    _proto(1, (1,) * 65, float_val=[1]), _proto(1, (2**40, 2**40), float_val=[1]),
+    _proto(1, (1,) * 65, float_val=[1]),
+    _proto(1, (2**40, 2**40), float_val=[1]),
     _proto(1, (2**45,), float_val=[1]),
-    _proto(7, (2,), b'\1\1a'), _proto(7, (2,), b'\1\1abc'), _proto(7, (2,), b'\1\x81'),
-])
+    _proto(7, (2,), b'\1\1a'),
+    _proto(7, (2,), b'\1\1abc'),
+    _proto(7, (2,), b'\1\x81'),
+  ],
+)
 def test_tensors_that_do_not_hold_what_they_promise(proto):
   for read in (tensors.read, tensors.read_request):
     with pytest.raises(tensors.TensorError):
       read(proto)
 
 
-@pytest.mark.parametrize('proto, found', [
+@pytest.mark.parametrize(
+  'proto, found',
+  [
     (_proto(3, (1,), int_val=[1, 2]), [1]),
     (_proto(1, (0,), b'\0' * 4), []),
-    (protocol.TensorProto(
-        dtype=1, float_val=[2], tensor_shape={'unknown_rank': True}), 2),
-])
+    (
+      protocol.TensorProto(dtype=1, float_val=[2], tensor_shape={'unknown_rank': True}),
+      2,
+    ),
+  ],
+)
 def test_requests_are_read_more_generously_than_answers(proto, found):
   assert tensors.read_request(proto).tolist() == found
   with pytest.raises(tensors.TensorError):
@@ -149,20 +168,31 @@ def test_strings_of_any_length_are_packed():
 def test_tensorflow_reads_and_writes_the_same(array):
   tf = pytest.importorskip('tensorflow')
   for fill in (tensors.fill, tensors.fill_typed):
-    theirs = tf.make_ndarray(type(tf.make_tensor_proto(0)).FromString(
-        fill(protocol.TensorProto(), array).SerializeToString()))
+    theirs = tf.make_ndarray(
+      type(tf.make_tensor_proto(0)).FromString(
+        fill(protocol.TensorProto(), array).SerializeToString()
+      )
+    )
     _same(theirs.astype(array.dtype), array)
   proto = tf.make_tensor_proto(array).SerializeToString()
   _same(tensors.read_request(protocol.TensorProto.FromString(proto)), array)
 
 
-@pytest.mark.parametrize('proto', [
-    _proto(1, (2, 2), float_val=[1, 2, 3, 4, 5]), _proto(5, (3,), int_val=[70_000, -1]),
-    _proto(4, (1,), int_val=[-1]), _proto(19, (1,), half_val=[70_000]),
-    _proto(8, (3,), scomplex_val=[1, 2]), _proto(1, (0, 3), b'abcd'),
-    _proto(3, (2,), float_val=[1]), _proto(7, (3,), b'\x02\x00\x81\x01' + b'x' * 131),
-    _proto(7, (2,), string_val=[b'a', b'b', b'c']), _proto(10, (2,), bool_val=[True]),
-])
+@pytest.mark.parametrize(
+  'proto',
+  [
+    _proto(1, (2, 2), float_val=[1, 2, 3, 4, 5]),
+    _proto(5, (3,), int_val=[70_000, -1]),
+    _proto(4, (1,), int_val=[-1]),
+    _proto(19, (1,), half_val=[70_000]),
+    _proto(8, (3,), scomplex_val=[1, 2]),
+    _proto(1, (0, 3), b'abcd'),
+    _proto(3, (2,), float_val=[1]),
+    _proto(7, (3,), b'\x02\x00\x81\x01' + b'x' * 131),
+    _proto(7, (2,), string_val=[b'a', b'b', b'c']),
+    _proto(10, (2,), bool_val=[True]),
+  ],
+)
 def test_tensorflow_reads_odd_requests_the_same(proto):
   tf = pytest.importorskip('tensorflow')
   theirs = tf.io.parse_tensor(proto.SerializeToString(), tf.as_dtype(proto.dtype))

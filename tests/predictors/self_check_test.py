@@ -38,13 +38,15 @@ def _fake(monkeypatch):
 
 def _model(name, **options):
   return fake_serving.FakeModel(
-      name, self_check=tiny_answers.reference(name), **options)
+    name, self_check=tiny_answers.reference(name), **options
+  )
 
 
 def _check(fake, *flags, capsys):
   """(status, what was found as JSON, standard error) of `covid-tf check`."""
-  status = cli.main(['check', '--server', fake.address, '--batches', '10', '--json',
-                     *flags])
+  status = cli.main(
+    ['check', '--server', fake.address, '--batches', '10', '--json', *flags]
+  )
   printed = capsys.readouterr()
   return status, json.loads(printed.out), printed.err
 
@@ -70,7 +72,7 @@ def _change(fake, change, is_due):
 
 
 def _bfloat16(array):
-  return (array.view(np.uint32) & 0xffff0000).view(np.float32)
+  return (array.view(np.uint32) & 0xFFFF0000).view(np.float32)
 
 
 def test_a_server_that_is_right(fake, capsys):
@@ -79,9 +81,13 @@ def test_a_server_that_is_right(fake, capsys):
   lungs, classifier = found['models']
   assert lungs['name'] == 'lungs' and classifier['version'] == 1
   assert {(row['signature'], row['output']) for row in classifier['comparisons']} == {
-      ('serving_default', 'covid_probability'), ('grad_cam', 'covid_probability'),
-      ('grad_cam', 'cam_28'), ('grad_cam', 'sum of cam_28'), ('grad_cam', 'cam_14'),
-      ('grad_cam', 'sum of cam_14')}
+    ('serving_default', 'covid_probability'),
+    ('grad_cam', 'covid_probability'),
+    ('grad_cam', 'cam_28'),
+    ('grad_cam', 'sum of cam_28'),
+    ('grad_cam', 'cam_14'),
+    ('grad_cam', 'sum of cam_14'),
+  }
   for model in found['models']:
     assert model['batches'] == 20 and model['answers'] == [20]
     assert model['largest_difference'] == 0 and not model['notes']
@@ -95,13 +101,18 @@ def test_the_table_says_who_and_what(fake, capsys):
   assert text.endswith(f'{fake.address}: right.\n')
 
 
-@pytest.mark.parametrize('name, words', [
+@pytest.mark.parametrize(
+  'name, words',
+  [
     ('classifier', 'signature grad_cam, covid_probability'),
-    ('lungs', 'signature serving_default, lung_mask')])
+    ('lungs', 'signature serving_default, lung_mask'),
+  ],
+)
 def test_wrong_answers_are_named(fake, name, words, capsys):
   fake.models[name].self_check = {
-      key: value if key == 'hu' else 1 - value
-      for key, value in fake.models[name].self_check.items()}
+    key: value if key == 'hu' else 1 - value
+    for key, value in fake.models[name].self_check.items()
+  }
   with pytest.raises(errors.ModelError) as caught:
     predictors.connect(fake.address)
   text = str(caught.value)
@@ -112,7 +123,8 @@ def test_wrong_answers_are_named(fake, name, words, capsys):
   assert status == 4 and not found['right'] and 'computes wrong' in err
   assert err.count('\n') == 1
   assert [model['right'] for model in found['models']] == [
-      model['name'] != name for model in found['models']]
+    model['name'] != name for model in found['models']
+  ]
 
 
 def test_a_changed_weight_is_wrong_even_where_it_is_small(fake, capsys):
@@ -154,9 +166,13 @@ def test_the_short_form_runs_once_a_process_and_version(fake):
         pass
 
 
-@pytest.mark.parametrize('change', [
+@pytest.mark.parametrize(
+  'change',
+  [
     lambda array: np.ascontiguousarray(array[::-1]),
-    lambda array: array + np.float32(1e-6) * (array < 0.9)])
+    lambda array: array + np.float32(1e-6) * (array < 0.9),
+  ],
+)
 def test_an_answer_that_differs_once_is_found(fake, change, capsys):
   _change(fake, change, lambda number: number == 13)
   status, found, err = _check(fake, capsys=capsys)
@@ -167,8 +183,11 @@ def test_an_answer_that_differs_once_is_found(fake, change, capsys):
 
 def test_answers_that_differ_every_time_are_no_machines(fake, capsys):
   random = np.random.default_rng(0)
-  _change(fake, lambda array: array * np.float32(1 - 1e-6 * random.random()),
-          lambda number: True)
+  _change(
+    fake,
+    lambda array: array * np.float32(1 - 1e-6 * random.random()),
+    lambda number: True,
+  )
   status, found, err = _check(fake, capsys=capsys)
   assert status == 4 and len(found['models'][1]['answers']) > 3
   assert 'does not repeat itself' in err
@@ -185,8 +204,9 @@ def test_two_machines_behind_one_address_are_right_and_named(fake, capsys):
 
 
 def test_one_of_two_machines_is_wrong(fake, capsys):
-  _change(fake, lambda array: np.ascontiguousarray(array[::-1]),
-          lambda number: number % 2)
+  _change(
+    fake, lambda array: np.ascontiguousarray(array[::-1]), lambda number: number % 2
+  )
   status, found, err = _check(fake, capsys=capsys)
   assert status == 4 and 'computes wrong' in err
   assert not found['models'][1]['several_machines']
@@ -226,27 +246,58 @@ def test_sums_of_small_maps_are_judged_by_what_a_cell_changes(maps):
   found = self_check.compare({'cam_28': maps}, contract.GRAD_CAM, {'cam_28': changed})
   assert {one.verdict for one in found} == {self_check.Verdict.NARROWER}
   found = self_check.compare(
-      {'cam_28': maps}, contract.GRAD_CAM, {'cam_28': maps + np.float32(0.1)})
+    {'cam_28': maps}, contract.GRAD_CAM, {'cam_28': maps + np.float32(0.1)}
+  )
   assert {one.verdict for one in found} == {self_check.Verdict.WRONG}
 
 
-@pytest.mark.parametrize('card, verdict', [
-    ({'compute_dtype': 'bfloat16', contract.DIFFERENCES: {
-        'cam_28': [0.2, 0.03], 'sum of cam_28': [9.0, 0.03]}}, 'NARROWER'),
-    ({'compute_dtype': 'bfloat16', contract.DIFFERENCES: {
-        'cam_28': [0.01, 0.001], 'sum of cam_28': [0.01, 0.001]}}, 'WRONG'),
-    ({'compute_dtype': 'float32', contract.DIFFERENCES: {
-        'cam_28': [0.2, 0.03], 'sum of cam_28': [9.0, 0.03]}}, 'WRONG'),
-    ({'compute_dtype': 'bfloat16', contract.DIFFERENCES: {
-        'cam_28': [float('inf'), 1], 'sum of cam_28': 'a', 'cam_14': [1, 'b']}},
-     'WRONG'),
+@pytest.mark.parametrize(
+  'card, verdict',
+  [
+    (
+      {
+        'compute_dtype': 'bfloat16',
+        contract.DIFFERENCES: {'cam_28': [0.2, 0.03], 'sum of cam_28': [9.0, 0.03]},
+      },
+      'NARROWER',
+    ),
+    (
+      {
+        'compute_dtype': 'bfloat16',
+        contract.DIFFERENCES: {'cam_28': [0.01, 0.001], 'sum of cam_28': [0.01, 0.001]},
+      },
+      'WRONG',
+    ),
+    (
+      {
+        'compute_dtype': 'float32',
+        contract.DIFFERENCES: {'cam_28': [0.2, 0.03], 'sum of cam_28': [9.0, 0.03]},
+      },
+      'WRONG',
+    ),
+    (
+      {
+        'compute_dtype': 'bfloat16',
+        contract.DIFFERENCES: {
+          'cam_28': [float('inf'), 1],
+          'sum of cam_28': 'a',
+          'cam_14': [1, 'b'],
+        },
+      },
+      'WRONG',
+    ),
     ({'compute_dtype': 'bfloat16', contract.DIFFERENCES: [1]}, 'WRONG'),
-    ({'compute_dtype': 'bfloat16'}, 'WRONG')])
+    ({'compute_dtype': 'bfloat16'}, 'WRONG'),
+  ],
+)
 def test_what_a_card_measured_of_its_narrower_type_may_come_again(card, verdict):
   maps = _maps()
   found = self_check.compare(
-      {'cam_28': maps}, contract.GRAD_CAM, {'cam_28': np.maximum(maps - 0.1, 0)},
-      self_check.known_differences(results.ModelIdentity('classifier', 1, '', card)))
+    {'cam_28': maps},
+    contract.GRAD_CAM,
+    {'cam_28': np.maximum(maps - 0.1, 0)},
+    self_check.known_differences(results.ModelIdentity('classifier', 1, '', card)),
+  )
   assert {one.verdict.name for one in found} == {verdict}
 
 
@@ -263,7 +314,8 @@ def test_models_without_references_are_used_and_said_to_be_unchecked(fake, capsy
 
 def test_another_exporters_self_check_is_not_taken_for_ours(fake):
   fake.models['classifier'].signatures.signature_def[contract.SELF_CHECK].outputs.pop(
-      'cam_14')
+    'cam_14'
+  )
   predictors.connect(fake.address).close()
   assert {model for model, *_ in fake.predicted} == {'lungs'}
 
@@ -300,12 +352,17 @@ class _Own:
 
 def test_models_that_end_the_process_are_named_by_its_signal(monkeypatch, capsys):
   monkeypatch.setattr(
-      argparse.ArgumentParser, 'parse_args', lambda *_: argparse.Namespace(
-          server=None, models='exported', batches=1, json=False, dying=_Dying()))
+    argparse.ArgumentParser,
+    'parse_args',
+    lambda *_: argparse.Namespace(
+      server=None, models='exported', batches=1, json=False, dying=_Dying()
+    ),
+  )
   assert cli.main(['check']) == 4
   assert capsys.readouterr().err.startswith(
-      'covid-tf check: exported: the process that computed was ended by SIGSEGV '
-      '(segmentation fault): ')
+    'covid-tf check: exported: the process that computed was ended by SIGSEGV '
+    '(segmentation fault): '
+  )
 
 
 def test_models_of_a_folder_are_checked(tmp_path, capsys):
@@ -327,18 +384,22 @@ def test_a_pixel_may_turn_only_where_its_probability_is_at_the_threshold(seed, s
   probability = random.uniform(0.4999, 0.5001, (1, 256, 256)).astype(np.float32)
   probability[:, :128] = random.uniform(0, 1, (1, 128, 256))
   full = self_check._interpolated(probability, (60, 70))
-  reference = {'lung_probability': probability,
-               'lung_mask': (full > 0.5).astype(np.uint8)}
+  reference = {
+    'lung_probability': probability,
+    'lung_mask': (full > 0.5).astype(np.uint8),
+  }
   moved = (full + shift > 0.5).astype(np.uint8)
   (found,) = self_check.compare(
-      reference, contract.SERVING_DEFAULT, {'lung_mask': moved})
+    reference, contract.SERVING_DEFAULT, {'lung_mask': moved}
+  )
   if abs(shift) <= self_check.PROBABILITY_TOLERANCE:
     assert found.verdict is self_check.Verdict.RIGHT
   turned = moved.copy()
   farthest = np.unravel_index(np.argmax(np.abs(full - 0.5)), full.shape)
   turned[farthest] ^= 1
   (found,) = self_check.compare(
-      reference, contract.SERVING_DEFAULT, {'lung_mask': turned})
+    reference, contract.SERVING_DEFAULT, {'lung_mask': turned}
+  )
   assert found.verdict is self_check.Verdict.WRONG
   assert found.difference == np.abs(full - 0.5).max()
 
@@ -347,8 +408,12 @@ def test_reference_slices_look_like_a_chest():
   for slices in (reference_slices.whole_slices(), reference_slices.lung_crops()):
     assert slices.dtype == np.int16
     for hu in slices:
-      shares = [np.mean((hu > low) & (hu < high)) for low, high in (
-          (-950, -700), (-150, -50), (0, 100), (150, 500))]
+      shares = [
+        np.mean((hu > low) & (hu < high))
+        for low, high in ((-950, -700), (-150, -50), (0, 100), (150, 500))
+      ]
       assert min(shares) > 0.005, shares  # Lung, fat, soft tissue, bone.
-  assert np.mean(np.abs(slices[-1] + 330) < 150) > np.mean(
-      np.abs(slices[0] + 330) < 150) + 0.1  # Opacities grow.
+  assert (
+    np.mean(np.abs(slices[-1] + 330) < 150)
+    > np.mean(np.abs(slices[0] + 330) < 150) + 0.1
+  )  # Opacities grow.

@@ -35,8 +35,10 @@ def _refusal(folder, **options) -> str:
 def _tall(extent_mm, uid, count=12, seed=1):
   """An axial series of some slices over so many millimetres."""
   return odd_series.series(
-      odd_series.chest_hu((count, 36, 40), seed),
-      spacing_mm=(extent_mm / (count - 1), 0.75, 0.75), series_uid=uid)
+    odd_series.chest_hu((count, 36, 40), seed),
+    spacing_mm=(extent_mm / (count - 1), 0.75, 0.75),
+    series_uid=uid,
+  )
 
 
 @pytest.mark.parametrize('chest_mm', (120, 239))
@@ -93,14 +95,21 @@ def test_a_sagittal_series_with_many_axial_images_is_no_clear_choice(tmp_path):
 
 
 def test_the_command_line_prints_no_warning_of_a_library(tmp_path):
-  _save(tmp_path, _coronal_with(3), _tall(20, odd_series.SERIES_UID, 3),
-        _tall(20, odd_series.SERIES_UID + '.1', 3))
+  _save(
+    tmp_path,
+    _coronal_with(3),
+    _tall(20, odd_series.SERIES_UID, 3),
+    _tall(20, odd_series.SERIES_UID + '.1', 3),
+  )
   for index, ds in enumerate(odd_series.series(series_uid='1.2.9')):
     ds.ImagePositionPatient = [0, 0, 1e5 if index else -1e5]
     odd_series.save_one(ds, tmp_path / f'far{index}.dcm')
   run = subprocess.run(
-      [sys.executable, '-W', 'always', '-m', 'covid_tf.cli', 'inspect', str(tmp_path)],
-      capture_output=True, text=True, check=False)
+    [sys.executable, '-W', 'always', '-m', 'covid_tf.cli', 'inspect', str(tmp_path)],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert run.returncode == 3
   assert 'Warning' not in run.stderr and '.py' not in run.stderr
 
@@ -122,33 +131,54 @@ _NO_PLACE = {'ImagePositionPatient': None, 'ImageOrientationPatient': None}
 _SCREEN_SAVE = ['DERIVED', 'SECONDARY', 'SCREEN SAVE']
 
 
-@pytest.mark.parametrize('changes', (
+@pytest.mark.parametrize(
+  'changes',
+  (
     {'SOPClassUID': uid.SecondaryCaptureImageStorage, 'Modality': 'OT', **_NO_PLACE},
     {'SOPClassUID': uid.SecondaryCaptureImageStorage},
     {'SOPClassUID': uid.MultiFrameTrueColorSecondaryCaptureImageStorage, **_NO_PLACE},
-    {'PhotometricInterpretation': 'RGB', 'SamplesPerPixel': 3, 'BitsAllocated': 8,
-     'BitsStored': 8, 'HighBit': 7},
+    {
+      'PhotometricInterpretation': 'RGB',
+      'SamplesPerPixel': 3,
+      'BitsAllocated': 8,
+      'BitsStored': 8,
+      'HighBit': 7,
+    },
     {'BitsAllocated': 8, 'BitsStored': 8, 'HighBit': 7, **_NO_PLACE},
     {'ImageType': _SCREEN_SAVE, **_NO_PLACE},
     {'ImageType': _SCREEN_SAVE},
     {'ImageType': ['DERIVED', 'SECONDARY', 'OTHER'], **_NO_PLACE},
     {'ImageType': ['DERIVED', 'SECONDARY', 'DOSE_INFO'], **_NO_PLACE},
-    {'SOPClassUID': uid.SecondaryCaptureImageStorage,
-     'ImagePositionPatient': [0, 0, 900], 'Rows': 18, 'Columns': 80}))
+    {
+      'SOPClassUID': uid.SecondaryCaptureImageStorage,
+      'ImagePositionPatient': [0, 0, 900],
+      'Rows': 18,
+      'Columns': 80,
+    },
+  ),
+)
 @pytest.mark.parametrize('series_uid', (None, odd_series.SERIES_UID))
 def test_a_capture_with_the_uid_of_the_series_is_set_aside(
-    tmp_path, changes, series_uid):
+  tmp_path, changes, series_uid
+):
   _save(tmp_path, odd_series.series(), [_capture(**changes)])
   volume = readers.read_ct(tmp_path, series_uid)
   np.testing.assert_array_equal(volume.hu, odd_series.chest_hu())
   assert len(volume.warnings) == 1 and volume.warnings[0].startswith(
-      '1 image(s) of the series that are no slices')
+    '1 image(s) of the series that are no slices'
+  )
 
 
 @pytest.mark.parametrize('index', (0, 3, 7))
-@pytest.mark.parametrize('changes', (
+@pytest.mark.parametrize(
+  'changes',
+  (
     {'SOPClassUID': uid.SecondaryCaptureImageStorage},
-    {'ImageType': _SCREEN_SAVE}, {'BitsAllocated': 8}, {'Modality': 'OT'}))
+    {'ImageType': _SCREEN_SAVE},
+    {'BitsAllocated': 8},
+    {'Modality': 'OT'},
+  ),
+)
 def test_what_may_be_a_slice_is_never_set_aside(tmp_path, index, changes):
   slices = odd_series.series()
   for keyword, value in changes.items():
@@ -215,29 +245,45 @@ def _everyday(folder):
   scout = odd_series.series(series_uid='1.2.9', orientation=CORONAL)[:1]
   scout[0].ImageType = ['ORIGINAL', 'PRIMARY', 'LOCALIZER']
   odd_series.save(scout, folder, prefix='s')
-  kinds = (('1.2.3.1', 1.0, 'B60f', 'Lung 1.0 B60f', 4, '101500'),
-           ('1.2.3.2', 1.0, 'B30f', 'Soft 1.0 B30f', 3, '101700'),
-           ('1.2.3.3', 5.0, 'B60f', 'Lung 5.0 B60f', 2, '101600'))
+  kinds = (
+    ('1.2.3.1', 1.0, 'B60f', 'Lung 1.0 B60f', 4, '101500'),
+    ('1.2.3.2', 1.0, 'B30f', 'Soft 1.0 B30f', 3, '101700'),
+    ('1.2.3.3', 5.0, 'B60f', 'Lung 5.0 B60f', 2, '101600'),
+  )
   for seed, (series_uid, thickness, kernel, description, number, time) in enumerate(
-      kinds):
+    kinds
+  ):
     slices = odd_series.series(
-        odd_series.chest_hu((round(25 / thickness) + 1, 36, 40), seed),
-        spacing_mm=(thickness, 0.75, 0.75), series_uid=series_uid)
+      odd_series.chest_hu((round(25 / thickness) + 1, 36, 40), seed),
+      spacing_mm=(thickness, 0.75, 0.75),
+      series_uid=series_uid,
+    )
     for ds in slices:
       ds.ConvolutionKernel, ds.SeriesDescription = kernel, description
       ds.SeriesNumber, ds.KVP, ds.SeriesTime = number, '120', time
     odd_series.save(slices, folder, prefix=series_uid)
 
 
-@pytest.mark.parametrize('rule, chosen', (
+@pytest.mark.parametrize(
+  'rule, chosen',
+  (
     ('thickness=thinnest,kernel=B6*', '1.2.3.1'),
     ('kernel=b6*, thickness=thinnest', '1.2.3.1'),
-    ('thickness=thickest', '1.2.3.3'), ('thickness=5', '1.2.3.3'),
+    ('thickness=thickest', '1.2.3.3'),
+    ('thickness=5', '1.2.3.3'),
     ('thickness=0.5..1.5,kernel=B3*|B4*', '1.2.3.2'),
-    ('thickness=nearest:4', '1.2.3.3'), ('description=*soft*', '1.2.3.2'),
-    ('number=4', '1.2.3.1'), ('number=lowest', '1.2.3.3'), ('newest', '1.2.3.2'),
-    ('oldest', '1.2.3.1'), ('slices=fewest', '1.2.3.3'), ('slices=1..10', '1.2.3.3'),
-    ('kvp=120,newest', '1.2.3.2'), ('type=*AXIAL*,number=2', '1.2.3.3')))
+    ('thickness=nearest:4', '1.2.3.3'),
+    ('description=*soft*', '1.2.3.2'),
+    ('number=4', '1.2.3.1'),
+    ('number=lowest', '1.2.3.3'),
+    ('newest', '1.2.3.2'),
+    ('oldest', '1.2.3.1'),
+    ('slices=fewest', '1.2.3.3'),
+    ('slices=1..10', '1.2.3.3'),
+    ('kvp=120,newest', '1.2.3.2'),
+    ('type=*AXIAL*,number=2', '1.2.3.3'),
+  ),
+)
 def test_a_rule_picks_one_series(tmp_path, rule, chosen):
   _everyday(tmp_path)
   assert '3 series could be meant' in _refusal(tmp_path)
@@ -248,10 +294,15 @@ def test_a_rule_picks_one_series(tmp_path, rule, chosen):
   assert rule.replace(', ', ',') in warning and 'Lung' not in warning
 
 
-@pytest.mark.parametrize('rule, message', (
+@pytest.mark.parametrize(
+  'rule, message',
+  (
     ('thickness=thinnest', '2 series could be meant after the rule'),
-    ('kernel=X*', "no series fits 'kernel=X*'"), ('thickness=2', 'no series fits'),
-    ('number=99', 'no series fits')))
+    ('kernel=X*', "no series fits 'kernel=X*'"),
+    ('thickness=2', 'no series fits'),
+    ('number=99', 'no series fits'),
+  ),
+)
 def test_a_rule_that_leaves_several_or_none_is_refused(tmp_path, rule, message):
   _everyday(tmp_path)
   text = _refusal(tmp_path, select=rule)
@@ -264,9 +315,22 @@ def test_a_rule_holds_for_the_only_series_too(tmp_path):
   assert readers.read_ct(tmp_path, select='newest').shape == odd_series.SHAPE
 
 
-@pytest.mark.parametrize('rule', (
-    '', 'thin', 'thickness', 'thickness=', 'thickness=thin', 'colour=red', 'newest=1',
-    'kernel=B6*,,newest', 'thickness=1..', 'number=-1', 'kernel=B\n'))
+@pytest.mark.parametrize(
+  'rule',
+  (
+    '',
+    'thin',
+    'thickness',
+    'thickness=',
+    'thickness=thin',
+    'colour=red',
+    'newest=1',
+    'kernel=B6*,,newest',
+    'thickness=1..',
+    'number=-1',
+    'kernel=B\n',
+  ),
+)
 def test_a_rule_that_is_none_is_wrong_use(tmp_path, rule):
   odd_series.save(odd_series.series(), tmp_path)
   with pytest.raises(errors.UsageError, match='selection rule'):
@@ -279,8 +343,12 @@ def test_a_series_and_a_rule_contradict_each_other(tmp_path):
 
 
 def test_series_that_differ_in_energy_are_distinguished_in_the_list(tmp_path, capsys):
-  kinds = (('80', 'Chest A 80kV'), ('140', 'Chest B Sn140kV'),
-           ('80', 'MonoE 50 keV'), ('80', 'MonoE 70 keV'))
+  kinds = (
+    ('80', 'Chest A 80kV'),
+    ('140', 'Chest B Sn140kV'),
+    ('80', 'MonoE 50 keV'),
+    ('80', 'MonoE 70 keV'),
+  )
   for number, (kvp, description) in enumerate(kinds):
     slices = odd_series.series(series_uid=f'1.2.3.{number}')
     for ds in slices:
@@ -296,9 +364,17 @@ def test_series_that_differ_in_energy_are_distinguished_in_the_list(tmp_path, ca
   assert volume.series_uid == '1.2.3.3'
 
 
-@pytest.mark.parametrize('description', (
-    'Chest Secret Person', 'SECRET^PERSON lung', 'ID-4711 chest', 'chest 19330102',
-    'secretchest 02.01.1933', 'Person, Secret 1933-01-02'))
+@pytest.mark.parametrize(
+  'description',
+  (
+    'Chest Secret Person',
+    'SECRET^PERSON lung',
+    'ID-4711 chest',
+    'chest 19330102',
+    'secretchest 02.01.1933',
+    'Person, Secret 1933-01-02',
+  ),
+)
 def test_a_description_never_names_the_patient(tmp_path, description):
   _save(tmp_path, odd_series.series(), odd_series.series(series_uid=OTHER_UID))
   for path in tmp_path.iterdir():
@@ -320,7 +396,15 @@ def test_inspect_takes_a_rule(tmp_path, capsys):
 def test_options_that_nobody_gives_leave_a_configuration_as_it_was():
   plain = scoring.Configuration((), results.Thresholds())
   assert 'select' not in plain._text() and 'phase' not in plain._text()
-  digests = {plain.digest, *(
-      dataclasses.replace(plain, **{name: value}).digest for name, value in (
-          ('select', 'newest'), ('phase', '2'), ('ignore_frame_of_reference', True)))}
+  digests = {
+    plain.digest,
+    *(
+      dataclasses.replace(plain, **{name: value}).digest
+      for name, value in (
+        ('select', 'newest'),
+        ('phase', '2'),
+        ('ignore_frame_of_reference', True),
+      )
+    ),
+  }
   assert len(digests) == 4

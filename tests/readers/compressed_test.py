@@ -20,15 +20,31 @@ from covid_tf import readers
 from covid_tf.readers import decoding
 from covid_tf.readers import images
 
-_MARKED = (uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless,
-           uid.JPEG2000Lossless)
+_MARKED = (
+  uid.JPEGLossless,
+  uid.JPEGLosslessSV1,
+  uid.JPEGLSLossless,
+  uid.JPEG2000Lossless,
+)
 _COMPRESSED = (*_MARKED, uid.RLELossless)
 _SYNTAXES = pytest.mark.parametrize(
-    'syntax', _COMPRESSED, ids=lambda syntax: syntax.keyword)
+  'syntax', _COMPRESSED, ids=lambda syntax: syntax.keyword
+)
 _HU = odd_series.chest_hu((2, 36, 40))
 _EVEN = odd_series.even_hu((2, 36, 40))
-_TAILS = (b'\0', b'\xff', b'\xff\xd9', b'\xff\xd9\xff', b'\0\0\0', b'\xff\xff\xff',
-          b'\xff\xd9\0\0', b'\xd9', b'\xff\0', b'\xff\xd8\xff', b'any bytes \xff\xd9')
+_TAILS = (
+  b'\0',
+  b'\xff',
+  b'\xff\xd9',
+  b'\xff\xd9\xff',
+  b'\0\0\0',
+  b'\xff\xff\xff',
+  b'\xff\xd9\0\0',
+  b'\xd9',
+  b'\xff\0',
+  b'\xff\xd8\xff',
+  b'any bytes \xff\xd9',
+)
 
 
 @functools.cache
@@ -43,8 +59,10 @@ def _stream(syntax, even=False) -> bytes:
 
 def _encapsulated(pieces) -> bytes:
   """Fragments as they are, of odd length or empty, behind an empty offset table."""
-  return b''.join(b'\xfe\xff\x00\xe0' + struct.pack('<L', len(piece)) + piece
-                  for piece in (b'', *pieces))
+  return b''.join(
+    b'\xfe\xff\x00\xe0' + struct.pack('<L', len(piece)) + piece
+    for piece in (b'', *pieces)
+  )
 
 
 def _words(stream: bytes, syntax, shape=(36, 40)) -> np.ndarray:
@@ -54,16 +72,39 @@ def _words(stream: bytes, syntax, shape=(36, 40)) -> np.ndarray:
     size = len(data)
 
     def read(self, offset, count):
-      return data[offset:offset + count]
+      return data[offset : offset + count]
 
   layout = images.PixelLayout(
-      source=Source(), offset=0, length=None, syntax=syntax, little_endian=True,
-      rows=shape[0], columns=shape[1], frames=1, bits_stored=12, signed=False)
+    source=Source(),
+    offset=0,
+    length=None,
+    syntax=syntax,
+    little_endian=True,
+    rows=shape[0],
+    columns=shape[1],
+    frames=1,
+    bits_stored=12,
+    signed=False,
+  )
   image = images.Image(
-      name='', frame=0, study_uid='', series_uid='', image_uid='',
-      frame_of_reference='', patient=None, sop_class='', modality='CT', image_type=(),
-      kernel='', thickness_mm=None, acquisition='', date=None, plane=None,
-      rescale=None, pixels=layout)
+    name='',
+    frame=0,
+    study_uid='',
+    series_uid='',
+    image_uid='',
+    frame_of_reference='',
+    patient=None,
+    sop_class='',
+    modality='CT',
+    image_type=(),
+    kernel='',
+    thickness_mm=None,
+    acquisition='',
+    date=None,
+    plane=None,
+    rescale=None,
+    pixels=layout,
+  )
   words = np.empty(shape, np.uint16)
   decoding.PixelReader().read_into(image, words)
   return words
@@ -87,8 +128,9 @@ def test_what_follows_the_image_is_ignored(syntax, tail, capfd):
 
 
 @pytest.mark.parametrize('syntax', _MARKED, ids=lambda syntax: syntax.keyword)
-@pytest.mark.parametrize('padding', (b'\0', b'\0\0', b'\0\0\0', b'\xff', b'\xff\xff'),
-                         ids=bytes.hex)
+@pytest.mark.parametrize(
+  'padding', (b'\0', b'\0\0', b'\0\0\0', b'\xff', b'\xff\xff'), ids=bytes.hex
+)
 def test_padding_before_the_end_marker_is_ignored(syntax, padding, capfd):
   stream = _stream(syntax)
   assert not _refused_or_exact(stream[:-2] + padding + stream[-2:] + b'\0', syntax)
@@ -124,8 +166,7 @@ def test_a_series_with_tails_and_empty_fragments(tmp_path, syntax):
     ds = pydicom.dcmread(path)
     stream = next(encaps.generate_frames(ds.PixelData, number_of_frames=1))
     half = len(stream) // 4 * 2
-    ds.PixelData = _encapsulated(
-        (stream[:half], stream[half:] + b'\0\xff', b'', b''))
+    ds.PixelData = _encapsulated((stream[:half], stream[half:] + b'\0\xff', b'', b''))
     ds.save_as(path)
   volume = readers.read_ct(tmp_path)
   np.testing.assert_array_equal(volume.hu, _HU)
@@ -166,7 +207,7 @@ def _with_tile_length(length: int) -> bytes:
   """The JPEG 2000 stream with another Psot (T.800 A.4.2)."""
   stream = _stream(uid.JPEG2000Lossless)
   place = stream.index(b'\xff\x90') + 6
-  return stream[:place] + struct.pack('>L', length) + stream[place + 4:]
+  return stream[:place] + struct.pack('>L', length) + stream[place + 4 :]
 
 
 def test_a_tile_that_does_not_say_its_length():
@@ -186,7 +227,7 @@ def test_a_tile_that_is_missing():
   stream = _stream(uid.JPEG2000Lossless)
   width = stream.index(b'\xff\x51') + 22  # XTsiz: two tiles of 20 columns.
   assert struct.unpack_from('>L', stream, width) == (40,)
-  stream = stream[:width] + struct.pack('>L', 20) + stream[width + 4:]
+  stream = stream[:width] + struct.pack('>L', 20) + stream[width + 4 :]
   with pytest.raises(errors.CTReadError, match=r'has 2 tile\(s\), 1 of them'):
     _words(stream, uid.JPEG2000Lossless)
 
@@ -195,9 +236,15 @@ def test_another_process_than_lossless_jpeg_never_reaches_its_decoder():
   """libjpeg ends the process where the precision is 80 bits."""
   stream = _stream(uid.JPEGLosslessSV1)
   frame = stream.index(b'\xff\xc3')
-  for place, value in ((frame + 1, 0xC0), (frame + 1, 0xC9), (frame + 1, 0xCB),
-                       (frame + 4, 80), (frame + 4, 0), (frame + 4, 1)):
-    changed = stream[:place] + bytes((value,)) + stream[place + 1:]
+  for place, value in (
+    (frame + 1, 0xC0),
+    (frame + 1, 0xC9),
+    (frame + 1, 0xCB),
+    (frame + 4, 80),
+    (frame + 4, 0),
+    (frame + 4, 1),
+  ):
+    changed = stream[:place] + bytes((value,)) + stream[place + 1 :]
     with pytest.raises(errors.CTReadError):
       _words(changed, uid.JPEGLosslessSV1)
 
@@ -206,8 +253,11 @@ _IMAGE = np.random.default_rng(3).normal(1000, 40, (12, 16)).astype(np.uint16)
 
 
 @hypothesis.given(
-    st.sampled_from(('lost', 'changed', 'added', 'tail')), st.floats(0, 1),
-    st.integers(1, 255), st.integers(1, 7))
+  st.sampled_from(('lost', 'changed', 'added', 'tail')),
+  st.floats(0, 1),
+  st.integers(1, 255),
+  st.integers(1, 7),
+)
 @hypothesis.settings(max_examples=400)
 def test_a_damaged_lossless_jpeg_is_refused_or_is_whole(how, share, value, predictor):
   """What is accepted is, byte by byte, how its own pixels are written.
@@ -217,11 +267,15 @@ def test_a_damaged_lossless_jpeg_is_refused_or_is_whole(how, share, value, predi
   stream = lossless_jpeg_encoder.encode(_IMAGE, predictor)
   start = stream.index(b'\xff\xda') + 10
   place = start + int(share * (len(stream) - 3 - start))
-  changed = stream[:place] + {
-      'lost': stream[place + 1:],
-      'changed': bytes((stream[place] ^ value,)) + stream[place + 1:],
+  changed = (
+    stream[:place]
+    + {
+      'lost': stream[place + 1 :],
+      'changed': bytes((stream[place] ^ value,)) + stream[place + 1 :],
       'added': bytes((value,)) + stream[place:],
-      'tail': bytes(value % 4) + stream[-2:]}[how]
+      'tail': bytes(value % 4) + stream[-2:],
+    }[how]
+  )
   try:
     words = _words(changed, uid.JPEGLossless, _IMAGE.shape)
   except errors.CTReadError:
@@ -241,7 +295,7 @@ def test_a_byte_lost_near_the_end_is_found():
   stream, accepted = _stream(uid.JPEGLosslessSV1, even=True), 0
   for place in range(len(stream) - 142, len(stream) - 2):
     try:
-      words = _words(stream[:place] + stream[place + 1:], uid.JPEGLosslessSV1)
+      words = _words(stream[:place] + stream[place + 1 :], uid.JPEGLosslessSV1)
       accepted += not np.array_equal(words, _EVEN[0] + 1024)
     except errors.CTReadError:
       pass

@@ -52,8 +52,9 @@ def _read(source):
     return error
 
 
-@pytest.mark.parametrize('implicit, big_endian', (
-    (True, False), (False, False), (False, True)))
+@pytest.mark.parametrize(
+  'implicit, big_endian', ((True, False), (False, False), (False, True))
+)
 def test_nested_sequences_are_jumped_over(implicit, big_endian):
   ds = odd_series.series()[0]
   inner = pydicom.Dataset()
@@ -71,7 +72,7 @@ def test_nested_sequences_are_jumped_over(implicit, big_endian):
   found, place = walk.to_pixels(0, frozenset((0x00280030, 0x00280010)))
   assert set(found) == {0x00280030, 0x00280010}
   assert found[0x00280030].value.strip() == b'0.75\\0.75'
-  assert data[place[1]:] == ds.PixelData
+  assert data[place[1] :] == ds.PixelData
 
 
 _PRIVATE = 0x00191023
@@ -98,9 +99,14 @@ def _with(ds, tag: int, element: bytes) -> bytes:
       (before if other.tag < tag else after).add(other)
   for part in (before, after):
     part.file_meta = ds.file_meta
-  return (bytes(128) + b'DICM' + _element(0x00020010, 'UI', b'1.2.840.10008.1.2.1\0')
-          + odd_series.bare_bytes(before, implicit=False) + element
-          + odd_series.bare_bytes(after, implicit=False))
+  return (
+    bytes(128)
+    + b'DICM'
+    + _element(0x00020010, 'UI', b'1.2.840.10008.1.2.1\0')
+    + odd_series.bare_bytes(before, implicit=False)
+    + element
+    + odd_series.bare_bytes(after, implicit=False)
+  )
 
 
 def _study(folder, tag: int, element) -> pathlib.Path:
@@ -110,55 +116,82 @@ def _study(folder, tag: int, element) -> pathlib.Path:
   return folder
 
 
-@pytest.mark.parametrize('tag, vr, value, form', (
-    (_PRIVATE, 'UN', b'abcd', ''), (_PRIVATE, '??', b'abcd', 'short'),
-    (_PRIVATE, '??', b'abcd', 'long'), (_PRIVATE, 'ZZ', b'abcd', 'short'),
-    (_PRIVATE, 'ZZ', b'abcd' * 30, 'long'), (_PRIVATE, 'us', b'ab', 'short'),
-    (_PRIVATE, 'ox', b'abcd', 'short'), (_PRIVATE, '', b'abcd' * 5, 'none'),
-    (_PRIVATE, '\0\0', b'abcd', 'short'), (_PRIVATE, 'UN', b'abcd', 'short'),
-    (_PRIVATE, 'OB', b'abcd', 'short'), (_PRIVATE, 'OV', bytes(8), ''),
-    (_PRIVATE, 'SV', bytes(8), ''), (_PRIVATE, 'UV', bytes(8), ''),
-    (_PRIVATE, 'UC', b'abcd', ''), (_PRIVATE, 'UR', b'abcd', ''),
-    (_PRIVATE, '??', b'', 'short'), (_PRIVATE, '??', bytes(70000), 'long'),
-    (_SPACING, 'UN', b'0.75\\0.75 ', ''), (_SPACING, 'ZZ', b'0.75\\0.75 ', 'short'),
+@pytest.mark.parametrize(
+  'tag, vr, value, form',
+  (
+    (_PRIVATE, 'UN', b'abcd', ''),
+    (_PRIVATE, '??', b'abcd', 'short'),
+    (_PRIVATE, '??', b'abcd', 'long'),
+    (_PRIVATE, 'ZZ', b'abcd', 'short'),
+    (_PRIVATE, 'ZZ', b'abcd' * 30, 'long'),
+    (_PRIVATE, 'us', b'ab', 'short'),
+    (_PRIVATE, 'ox', b'abcd', 'short'),
+    (_PRIVATE, '', b'abcd' * 5, 'none'),
+    (_PRIVATE, '\0\0', b'abcd', 'short'),
+    (_PRIVATE, 'UN', b'abcd', 'short'),
+    (_PRIVATE, 'OB', b'abcd', 'short'),
+    (_PRIVATE, 'OV', bytes(8), ''),
+    (_PRIVATE, 'SV', bytes(8), ''),
+    (_PRIVATE, 'UV', bytes(8), ''),
+    (_PRIVATE, 'UC', b'abcd', ''),
+    (_PRIVATE, 'UR', b'abcd', ''),
+    (_PRIVATE, '??', b'', 'short'),
+    (_PRIVATE, '??', bytes(70000), 'long'),
+    (_SPACING, 'UN', b'0.75\\0.75 ', ''),
+    (_SPACING, 'ZZ', b'0.75\\0.75 ', 'short'),
     (_SPACING, 'FD', struct.pack('<2d', 0.75, 0.75), ''),
     (_SPACING, 'FL', struct.pack('<2f', 0.75, 0.75), ''),
-    (_SLOPE, 'FL', struct.pack('<f', 1), ''), (_SLOPE, 'LO', b'1 ', ''),
+    (_SLOPE, 'FL', struct.pack('<f', 1), ''),
+    (_SLOPE, 'LO', b'1 ', ''),
     (_SLOPE, 'US', struct.pack('<H', 1), ''),
     (_INTERCEPT, 'SS', struct.pack('<h', -1024), ''),
     (_INTERCEPT, 'SL', struct.pack('<l', -1024), ''),
     (_INTERCEPT, 'SV', struct.pack('<q', -1024), ''),
-    (_ROWS, 'SS', struct.pack('<h', 36), ''), (_ROWS, 'UL', struct.pack('<L', 36), ''),
-    (_ROWS, 'UN', struct.pack('<H', 36), ''), (_ROWS, 'IS', b'36', ''),
-    (_ROWS, 'DS', b'36.0', ''), (_PADDING, 'SL', struct.pack('<l', -2000), ''),
-    (_PADDING, 'IS', b'-2000 ', '')))
+    (_ROWS, 'SS', struct.pack('<h', 36), ''),
+    (_ROWS, 'UL', struct.pack('<L', 36), ''),
+    (_ROWS, 'UN', struct.pack('<H', 36), ''),
+    (_ROWS, 'IS', b'36', ''),
+    (_ROWS, 'DS', b'36.0', ''),
+    (_PADDING, 'SL', struct.pack('<l', -2000), ''),
+    (_PADDING, 'IS', b'-2000 ', ''),
+  ),
+)
 def test_unusual_value_representations_are_read(tmp_path, tag, vr, value, form):
   volume = readers.read_ct(_study(tmp_path, tag, _element(tag, vr, value, form)))
   np.testing.assert_array_equal(volume.hu, odd_series.chest_hu())
   np.testing.assert_allclose(volume.spacing_mm, odd_series.SPACING_MM)
 
 
-@pytest.mark.parametrize('vr, form', (
-    ('OB', ''), ('UN', ''), ('OV', ''), ('??', 'long'), ('ZZ', 'long')))
+@pytest.mark.parametrize(
+  'vr, form', (('OB', ''), ('UN', ''), ('OV', ''), ('??', 'long'), ('ZZ', 'long'))
+)
 def test_pixels_with_another_value_representation(tmp_path, vr, form):
-  volume = readers.read_ct(_study(
-      tmp_path, _PIXELS, lambda ds: _element(_PIXELS, vr, ds.PixelData, form)))
+  volume = readers.read_ct(
+    _study(tmp_path, _PIXELS, lambda ds: _element(_PIXELS, vr, ds.PixelData, form))
+  )
   np.testing.assert_array_equal(volume.hu, odd_series.chest_hu())
 
 
 def test_an_unknown_representation_inside_a_sequence(tmp_path):
   inner = _element(_PRIVATE, '??', b'abcdef', 'short')
-  item = struct.pack('<HHL', 0xFFFE, 0xE000, 0xFFFFFFFF) + inner + struct.pack(
-      '<HHL', 0xFFFE, 0xE00D, 0)
+  item = (
+    struct.pack('<HHL', 0xFFFE, 0xE000, 0xFFFFFFFF)
+    + inner
+    + struct.pack('<HHL', 0xFFFE, 0xE00D, 0)
+  )
   end = struct.pack('<HHL', 0xFFFE, 0xE0DD, 0)
   sequence = struct.pack('<HH2sHL', 0x0008, 0x1140, b'SQ', 0, 0xFFFFFFFF) + item + end
   volume = readers.read_ct(_study(tmp_path, 0x00081140, sequence))
   np.testing.assert_array_equal(volume.hu, odd_series.chest_hu())
 
 
-@pytest.mark.parametrize('element', (
+@pytest.mark.parametrize(
+  'element',
+  (
     struct.pack('<HH2sH', 0x0019, 0x1023, b'??', 4711) + bytes(40),
-    struct.pack('<HH2sHL', 0x0019, 0x1023, b'ZZ', 0, 4711) + bytes(40)))
+    struct.pack('<HH2sHL', 0x0019, 0x1023, b'ZZ', 0, 4711) + bytes(40),
+  ),
+)
 def test_an_element_of_unknown_length_is_named(tmp_path, element):
   with pytest.raises(errors.CTReadError) as caught:
     readers.read_ct(_study(tmp_path, _PRIVATE, element))
@@ -167,14 +200,22 @@ def test_an_element_of_unknown_length_is_named(tmp_path, element):
   assert 'Explicit VR Little Endian' in text and 'copy the study' not in text
 
 
-@pytest.mark.parametrize('tag, vr, value', (
-    (_ROWS, 'SS', struct.pack('<h', -36)), (_ROWS, 'FL', struct.pack('<f', 36.5)),
-    (_ROWS, 'UL', struct.pack('<L', 70000)), (_ROWS, 'IS', b'3 6 '),
+@pytest.mark.parametrize(
+  'tag, vr, value',
+  (
+    (_ROWS, 'SS', struct.pack('<h', -36)),
+    (_ROWS, 'FL', struct.pack('<f', 36.5)),
+    (_ROWS, 'UL', struct.pack('<L', 70000)),
+    (_ROWS, 'IS', b'3 6 '),
     (_SLOPE, 'FD', struct.pack('<d', float('nan'))),
-    (_SLOPE, 'FL', struct.pack('<2f', 1, 1)), (_SPACING, 'FD', bytes(16)),
+    (_SLOPE, 'FL', struct.pack('<2f', 1, 1)),
+    (_SPACING, 'FD', bytes(16)),
     (_PADDING, 'FL', struct.pack('<f', 0.5)),
-    (_PADDING, 'FD', struct.pack('<d', float('nan')))))
+    (_PADDING, 'FD', struct.pack('<d', float('nan'))),
+  ),
+)
 def test_binary_values_that_cannot_be_right(tmp_path, tag, vr, value):
-  with pytest.raises(errors.CTReadError, match=f'{tag >> 16:04x},{tag & 0xFFFF:04x}|'
-                     'Pixel Spacing'):
+  with pytest.raises(
+    errors.CTReadError, match=f'{tag >> 16:04x},{tag & 0xFFFF:04x}|Pixel Spacing'
+  ):
     readers.read_ct(_study(tmp_path, tag, _element(tag, vr, value)))

@@ -53,8 +53,9 @@ def _linked(study, store, indices=range(8)):
 
 
 @pytest.mark.parametrize('indices', (range(8), (0, 3, 7)), ids=('all', 'some'))
-@pytest.mark.parametrize('store', ('outside', 'study/.git/annex/objects/a/b',
-                                   'study/inside'))
+@pytest.mark.parametrize(
+  'store', ('outside', 'study/.git/annex/objects/a/b', 'study/inside')
+)
 def test_links_to_files_are_followed_once(tmp_path, indices, store):
   study = odd_series.save(odd_series.series(), tmp_path / 'study')
   _linked(study, tmp_path / store, indices)
@@ -86,12 +87,19 @@ def test_links_to_folders_are_not_followed(tmp_path):
   (study / 'loop').symlink_to(study)
   (study / 'out').symlink_to(outside)
   assert _assert_read(study).warnings == (
-      '2 symbolic link(s) to folders were not followed',)
+    '2 symbolic link(s) to folders were not followed',
+  )
 
 
-@pytest.mark.parametrize('name, target', (
-    ('0008.dcm', '../nothing'), ('IM8', '.git/annex/objects/x'),
-    ('1.2.3.4', '1.2.3.4'), ('0008.dcm', '0009.dcm')))
+@pytest.mark.parametrize(
+  'name, target',
+  (
+    ('0008.dcm', '../nothing'),
+    ('IM8', '.git/annex/objects/x'),
+    ('1.2.3.4', '1.2.3.4'),
+    ('0008.dcm', '0009.dcm'),
+  ),
+)
 def test_a_link_that_leads_nowhere_is_a_missing_slice(tmp_path, name, target):
   odd_series.save(odd_series.series(), tmp_path)
   (tmp_path / name).symlink_to(target)
@@ -120,8 +128,9 @@ def test_a_link_to_a_fifo_is_not_opened(tmp_path):
 
 def test_a_dicomdir_lists_links_too(tmp_path):
   disc = _disc(tmp_path)
-  first = min(path for path in disc.rglob('*') if path.is_file()
-              and path.name != 'DICOMDIR')
+  first = min(
+    path for path in disc.rglob('*') if path.is_file() and path.name != 'DICOMDIR'
+  )
   first.rename(tmp_path / 'key')
   first.symlink_to(tmp_path / 'key')
   _assert_read(disc / 'DICOMDIR')
@@ -167,9 +176,10 @@ def test_a_damaged_zip_is_refused(tmp_path, place):
       target.write(path, path.name)
   data = bytearray(archive.read_bytes())
   start = int(len(data) * place)
-  data[start:start + 60] = bytes(60)
+  data[start : start + 60] = bytes(60)
   archive.write_bytes(data)
   _refusal(archive)
+
 
 def test_a_zip_inside_a_zip_is_reported(tmp_path):
   folder = odd_series.save(odd_series.series(), tmp_path / 'x')
@@ -224,7 +234,11 @@ def _disc(tmp_path) -> pathlib.Path:
   for path in sorted(folder.iterdir()):
     ds = pydicom.dcmread(path)
     ds.StudyDate, ds.StudyTime, ds.StudyID, ds.SeriesNumber = (
-        '20200315', '101500', '1', 2)
+      '20200315',
+      '101500',
+      '1',
+      2,
+    )
     disc.add(ds)
   disc.write(tmp_path / 'disc')
   return tmp_path / 'disc'
@@ -238,8 +252,9 @@ def test_a_dicomdir_is_read(tmp_path):
 
 def test_a_dicomdir_whose_files_are_missing(tmp_path):
   disc = _disc(tmp_path)
-  next(path for path in disc.rglob('*') if path.is_file()
-       and path.name != 'DICOMDIR').unlink()
+  next(
+    path for path in disc.rglob('*') if path.is_file() and path.name != 'DICOMDIR'
+  ).unlink()
   assert 'lists 8 files and 1 of them are not there' in _refusal(disc / 'DICOMDIR')
 
 
@@ -271,6 +286,7 @@ def test_a_file_cut_at_any_byte_is_refused(tmp_path, left, index):
 def test_a_file_that_cannot_be_read_any_more(tmp_path, monkeypatch):
   odd_series.save(odd_series.series(), tmp_path)
   from covid_tf.readers import reading
+
   load = reading.load_voxels
 
   def remove_and_load(stack):
@@ -284,12 +300,19 @@ def test_a_file_that_cannot_be_read_any_more(tmp_path, monkeypatch):
 _META_IMAGE = b'ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\n'
 
 
-@pytest.mark.parametrize('name, content, message', (
+@pytest.mark.parametrize(
+  'name, content, message',
+  (
     ('ct.mha', _META_IMAGE, 'are MetaImage, which this version does not read'),
-    ('CT.MHD', _META_IMAGE, 'are MetaImage'), ('ct.dat', _META_IMAGE, 'are MetaImage'),
-    ('ct.nrrd', b'NRRD0004\n', 'are NRRD'), ('ct', b'NRRD0005\n', 'are NRRD'),
-    ('ct.png', b'\x89PNG\r\n', 'PNG pictures'), ('ct.tar.gz', b'\x1f\x8b', 'tar'),
-    ('ct.npy', b'\x93NUMPY\x01', 'NumPy')))
+    ('CT.MHD', _META_IMAGE, 'are MetaImage'),
+    ('ct.dat', _META_IMAGE, 'are MetaImage'),
+    ('ct.nrrd', b'NRRD0004\n', 'are NRRD'),
+    ('ct', b'NRRD0005\n', 'are NRRD'),
+    ('ct.png', b'\x89PNG\r\n', 'PNG pictures'),
+    ('ct.tar.gz', b'\x1f\x8b', 'tar'),
+    ('ct.npy', b'\x93NUMPY\x01', 'NumPy'),
+  ),
+)
 @pytest.mark.parametrize('place', ('file', 'folder', 'zip'))
 def test_another_format_is_named(tmp_path, name, content, message, place):
   path = tmp_path / 'x' / name
@@ -304,8 +327,10 @@ def test_another_format_is_named(tmp_path, name, content, message, place):
   assert 'give' in text
 
 
-@pytest.mark.parametrize('name, content', (
-    ('ct.nii', b''), ('ct.nii.gz', b'\x1f\x8b'), ('ct.img', bytes(344) + b'n+1\0')))
+@pytest.mark.parametrize(
+  'name, content',
+  (('ct.nii', b''), ('ct.nii.gz', b'\x1f\x8b'), ('ct.img', bytes(344) + b'n+1\0')),
+)
 def test_a_nifti_in_a_zip_is_named(tmp_path, name, content):
   with zipfile.ZipFile(tmp_path / 'x.zip', 'w') as target:
     target.writestr(name, content)

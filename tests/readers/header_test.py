@@ -18,9 +18,16 @@ def _read(ds, folder, syntax=None):
 
 
 @pytest.mark.parametrize('rescale_in_frames', (True, False))
-@pytest.mark.parametrize('syntax', (
-    None, uid.ImplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian,
-    uid.RLELossless, uid.JPEGLSLossless))
+@pytest.mark.parametrize(
+  'syntax',
+  (
+    None,
+    uid.ImplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.RLELossless,
+    uid.JPEGLSLossless,
+  ),
+)
 def test_frames_are_slices(tmp_path, syntax, rescale_in_frames):
   slices = odd_series.series()
   ds = odd_series.enhanced(slices[4:] + slices[:4], rescale_in_frames)
@@ -37,10 +44,11 @@ def test_a_single_file_is_enough(tmp_path):
 
 def test_each_frame_has_its_own_rescale(tmp_path):
   hu = odd_series.chest_hu()
-  slices = [odd_series.series(hu, bits_stored=16, intercept=-1024 - 16 * index)[index]
-            for index in range(len(hu))]
-  np.testing.assert_array_equal(
-      _read(odd_series.enhanced(slices), tmp_path).hu, hu)
+  slices = [
+    odd_series.series(hu, bits_stored=16, intercept=-1024 - 16 * index)[index]
+    for index in range(len(hu))
+  ]
+  np.testing.assert_array_equal(_read(odd_series.enhanced(slices), tmp_path).hu, hu)
 
 
 def test_geometry_at_the_top_level_does_not_count(tmp_path):
@@ -55,26 +63,28 @@ def test_one_series_in_two_files(tmp_path):
   slices = odd_series.series()
   halves = [odd_series.enhanced(slices[:5]), odd_series.enhanced(slices[5:])]
   odd_series.save(halves, tmp_path)
-  np.testing.assert_array_equal(
-      readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())
 
 
 @pytest.mark.parametrize('keep', (('bot',), ('no bot',), ('extended',)))
 def test_compressed_frames_in_several_fragments(tmp_path, keep):
   ds = odd_series.enhanced(odd_series.series())
   ds.compress(uid.JPEGLSLossless, generate_instance_uid=False)
-  frames = list(encaps.generate_frames(
-      ds.PixelData, number_of_frames=ds.NumberOfFrames))
+  frames = list(
+    encaps.generate_frames(ds.PixelData, number_of_frames=ds.NumberOfFrames)
+  )
   if keep == ('extended',):
     ds.PixelData, ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths = (
-        encaps.encapsulate_extended(frames))
+      encaps.encapsulate_extended(frames)
+    )
   else:
     ds.PixelData = encaps.encapsulate(
-        frames, fragments_per_frame=1 if keep == ('no bot',) else 2,
-        has_bot=keep == ('bot',))
+      frames,
+      fragments_per_frame=1 if keep == ('no bot',) else 2,
+      has_bot=keep == ('bot',),
+    )
   ds.save_as(tmp_path / 'frames.dcm', enforce_file_format=True)
-  np.testing.assert_array_equal(
-      readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())
 
 
 def _lose_frame(ds):
@@ -109,16 +119,20 @@ def _two_phases(ds):
 
 def _colour_map(ds):
   ds.PerFrameFunctionalGroupsSequence[0].PixelValueTransformationSequence[
-      0].RescaleType = 'MGML'
+    0
+  ].RescaleType = 'MGML'
 
 
 def _two_items(ds):
   measures = ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
   ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = sequence.Sequence(
-      [measures[0], measures[0]])
+    [measures[0], measures[0]]
+  )
 
 
-@pytest.mark.parametrize('spoil, message', (
+@pytest.mark.parametrize(
+  'spoil, message',
+  (
     (_lose_frame, 'Number of Frames is 8'),
     (_lose_groups, 'functional groups'),
     (_lose_rescale, 'Rescale Slope .* missing'),
@@ -128,7 +142,9 @@ def _two_items(ds):
     (_two_phases, '4 of 4 slice positions hold different images'),
     (_colour_map, "found 'MGML'"),
     (_two_items, 'must have one item'),
-), ids=lambda value: getattr(value, '__name__', ''))
+  ),
+  ids=lambda value: getattr(value, '__name__', ''),
+)
 def test_frames_that_cannot_be_trusted(tmp_path, spoil, message):
   ds = odd_series.enhanced(odd_series.series())
   spoil(ds)
@@ -141,8 +157,11 @@ def test_a_frame_cut_from_a_compressed_file(tmp_path):
   ds = odd_series.enhanced(odd_series.series())
   ds.compress(uid.RLELossless, generate_instance_uid=False)
   ds.save_as(tmp_path / 'frames.dcm', enforce_file_format=True)
-  frames = list(encaps.generate_frames(
-      pydicom.dcmread(tmp_path / 'frames.dcm').PixelData, number_of_frames=8))
+  frames = list(
+    encaps.generate_frames(
+      pydicom.dcmread(tmp_path / 'frames.dcm').PixelData, number_of_frames=8
+    )
+  )
   ds.PixelData = encaps.encapsulate(frames[:-1])
   ds.save_as(tmp_path / 'frames.dcm', enforce_file_format=True)
   with pytest.raises(errors.CTReadError, match='8 frames'):

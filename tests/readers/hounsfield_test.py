@@ -52,20 +52,20 @@ def _padded(values):
 
 # What people give instead of Hounsfield units, as a function of them.
 _OTHER_VALUES = {
-    'stored': lambda hu: hu + 1024.0,
-    'stored by 1000': lambda hu: hu + 1000.0,
-    'stored, padded': lambda hu: _padded(hu + 1024.0),
-    'stored, at zero': lambda hu: np.maximum(hu + 1000.0, 0),
-    'unsigned': lambda hu: hu + 32768.0,
-    'subtracted twice': lambda hu: hu - 1024.0,
-    'half': lambda hu: hu * 0.5,
-    'grey values': _grey,
-    'grey values, padded': lambda hu: _padded(_grey(hu)),
-    'from -1 to 1': lambda hu: np.clip(hu, -1000, 1000) / 1000,
-    'from 0 to 1, padded': lambda hu: _padded(np.clip(hu, -1000, 1000) / 2000 + 0.5),
-    'inverted': lambda hu: -1.0 * hu,
-    'window of the mediastinum': lambda hu: np.clip(hu, -160, 240),
-    'window of the lung': lambda hu: np.clip(hu, -1250, 250),
+  'stored': lambda hu: hu + 1024.0,
+  'stored by 1000': lambda hu: hu + 1000.0,
+  'stored, padded': lambda hu: _padded(hu + 1024.0),
+  'stored, at zero': lambda hu: np.maximum(hu + 1000.0, 0),
+  'unsigned': lambda hu: hu + 32768.0,
+  'subtracted twice': lambda hu: hu - 1024.0,
+  'half': lambda hu: hu * 0.5,
+  'grey values': _grey,
+  'grey values, padded': lambda hu: _padded(_grey(hu)),
+  'from -1 to 1': lambda hu: np.clip(hu, -1000, 1000) / 1000,
+  'from 0 to 1, padded': lambda hu: _padded(np.clip(hu, -1000, 1000) / 2000 + 0.5),
+  'inverted': lambda hu: -1.0 * hu,
+  'window of the mediastinum': lambda hu: np.clip(hu, -160, 240),
+  'window of the lung': lambda hu: np.clip(hu, -1250, 250),
 }
 
 
@@ -73,17 +73,26 @@ _OTHER_VALUES = {
 def test_other_values_are_known(name):
   hu = _chest()
   if name == 'window of the lung':  # Enough bone to be found at the window's end.
-    hu = np.where(np.random.default_rng(1).random(hu.shape) < 0.06,
-                  120 + np.random.default_rng(2).exponential(150, hu.shape), hu)
+    hu = np.where(
+      np.random.default_rng(1).random(hu.shape) < 0.06,
+      120 + np.random.default_rng(2).exponential(150, hu.shape),
+      hu,
+    )
   assert hounsfield.judge(_stored(hu)) is None
   assert hounsfield.judge(_stored(_OTHER_VALUES[name](hu)))
 
 
 @hypothesis.settings(deadline=None, max_examples=60)
 @hypothesis.given(
-    fat=st.integers(-120, -60), muscle=st.integers(10, 110), noise=st.integers(1, 60),
-    lung=st.integers(-980, 60), air=st.sampled_from((-1024, -1000, -970)),
-    obese=st.booleans(), inside=st.booleans(), seed=st.integers(0, 99))
+  fat=st.integers(-120, -60),
+  muscle=st.integers(10, 110),
+  noise=st.integers(1, 60),
+  lung=st.integers(-980, 60),
+  air=st.sampled_from((-1024, -1000, -970)),
+  obese=st.booleans(),
+  inside=st.booleans(),
+  seed=st.integers(0, 99),
+)
 def test_lungs_need_not_be_aerated(fat, muscle, noise, lung, air, obese, inside, seed):
   """Emphysema to white lungs, any size of patient, also a crop inside the body."""
   hu = _chest(fat, fat if obese else muscle, lung, air, noise, seed)
@@ -120,8 +129,9 @@ def test_made_patients_and_phantoms_of_one_tissue_pass():
 
 def test_nifti_is_refused_and_dicom_is_reported(tmp_path):
   stored = _stored(_padded(_chest() + 1024.0))
-  nibabel.save(nibabel.Nifti1Image(stored.transpose(2, 1, 0), _AFFINE),
-               tmp_path / 'ct.nii.gz')
+  nibabel.save(
+    nibabel.Nifti1Image(stored.transpose(2, 1, 0), _AFFINE), tmp_path / 'ct.nii.gz'
+  )
   with pytest.raises(errors.CTReadError, match='no Hounsfield units.*stored values'):
     readers.read_ct(tmp_path / 'ct.nii.gz')
   slices = odd_series.series(_stored(_chest() + 1024.0), intercept=0)
@@ -145,11 +155,17 @@ def test_every_real_ct_passes_and_none_of_its_other_values():
   rng = np.random.default_rng(0)
   for name, hu in _real_chests():
     assert hounsfield.judge(hu) is None, name
-    white = np.where((hu > -980) & (hu < -500) & (rng.random(hu.shape) < 0.8),
-                     rng.integers(0, 61, hu.shape), hu)
+    white = np.where(
+      (hu > -980) & (hu < -500) & (rng.random(hu.shape) < 0.8),
+      rng.integers(0, 61, hu.shape),
+      hu,
+    )
     rows, columns = hu.shape[1:]
-    inside = (slice(None), slice(rows * 3 // 10, rows * 7 // 10),
-              slice(columns * 3 // 10, columns * 7 // 10))
+    inside = (
+      slice(None),
+      slice(rows * 3 // 10, rows * 7 // 10),
+      slice(columns * 3 // 10, columns * 7 // 10),
+    )
     for good in (white, hu[inside], white[inside]):
       assert hounsfield.judge(_stored(good)) is None, name
     for kind, change in _OTHER_VALUES.items():
@@ -161,15 +177,19 @@ def test_every_real_ct_passes_and_none_of_its_other_values():
 @pytest.mark.parametrize('most', [1 << 22, 5000, 700])
 @pytest.mark.parametrize('turned', [False, True])
 def test_the_histogram_is_that_of_an_even_sample_of_the_whole_volume(
-    monkeypatch, most, turned):
+  monkeypatch, most, turned
+):
   monkeypatch.setattr(hounsfield, '_MOST_SAMPLED', most)
   hu = _chest()[:5, :41, :37]
   hu = np.asfortranarray(hu) if turned else hu
-  sample = np.ravel(hu)[::max(1, hu.size // most) | 1]
+  sample = np.ravel(hu)[:: max(1, hu.size // most) | 1]
   histogram = hounsfield._Histogram(hu)
   assert histogram.total == sample.size
-  found = {value + volume.AIR_HU: count
-           for value, count in enumerate(histogram.counts) if count}
+  found = {
+    value + volume.AIR_HU: count
+    for value, count in enumerate(histogram.counts)
+    if count
+  }
   assert found == dict(zip(*np.unique(sample, return_counts=True)))
 
 

@@ -23,10 +23,14 @@ def _write(path, affine=None, data=None, form='both', units='mm', slope=None):
   affine = _RAS if affine is None else affine
   data = _ijk(odd_series.chest_hu()) if data is None else data
   image = nibabel.Nifti1Image(data, affine)
-  image.set_sform(affine if form in ('both', 'sform') else None,
-                  code=1 if form in ('both', 'sform') else 0)
-  image.set_qform(affine if form in ('both', 'qform') else None,
-                  code=1 if form in ('both', 'qform') else 0)
+  image.set_sform(
+    affine if form in ('both', 'sform') else None,
+    code=1 if form in ('both', 'sform') else 0,
+  )
+  image.set_qform(
+    affine if form in ('both', 'qform') else None,
+    code=1 if form in ('both', 'qform') else 0,
+  )
   image.header.set_xyzt_units(units)
   if slope:
     image.header.set_slope_inter(*slope)
@@ -57,8 +61,7 @@ def test_voxels_keep_their_place_for_every_direction(tmp_path, signs):
 def test_axes_in_any_order(tmp_path, axes):
   data = _ijk(odd_series.chest_hu())
   affine = _RAS[:, [*axes, 3]]
-  volume = readers.read_ct(
-      _write(tmp_path / 'ct.nii', affine, data.transpose(axes)))
+  volume = readers.read_ct(_write(tmp_path / 'ct.nii', affine, data.transpose(axes)))
   assert volume.shape == odd_series.SHAPE
   _assert_same_places(volume, affine, data.transpose(axes))
 
@@ -115,7 +118,9 @@ def _nan():
   return data
 
 
-@pytest.mark.parametrize('changes, message', (
+@pytest.mark.parametrize(
+  'changes, message',
+  (
     ({'form': 'none'}, 'neither sform nor qform'),
     ({'data': np.zeros((20, 20, 8, 3), np.int16)}, 'three axes'),
     ({'data': np.zeros((20, 20, 1), np.int16)}, 'three axes'),
@@ -125,11 +130,25 @@ def _nan():
     ({'data': np.zeros((20, 20, 8), np.complex64)}, 'one number a voxel'),
     ({'affine': np.diag([0.01, 0.7, 2.0, 1])}, 'spacings'),
     ({'affine': np.diag([90, 0.7, 2.0, 1])}, 'spacings'),
-    ({'affine': np.array([[1, 0, 0, 0], [0, 1, 0.4, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]),
-      'form': 'sform'}, 'not perpendicular'),
-    ({'affine': np.array([[1, 0, 0, 0], [0, 0.7, -0.7, 0], [0, 0.7, 0.7, 0],
-                          [0, 0, 0, 1.0]])}, 'axial'),
-))
+    (
+      {
+        'affine': np.array(
+          [[1, 0, 0, 0], [0, 1, 0.4, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]
+        ),
+        'form': 'sform',
+      },
+      'not perpendicular',
+    ),
+    (
+      {
+        'affine': np.array(
+          [[1, 0, 0, 0], [0, 0.7, -0.7, 0], [0, 0.7, 0.7, 0], [0, 0, 0, 1.0]]
+        )
+      },
+      'axial',
+    ),
+  ),
+)
 def test_volumes_that_are_refused(tmp_path, changes, message):
   path = _write(tmp_path / 'ct.nii', **changes)
   with pytest.raises(errors.CTReadError, match=message):
@@ -152,7 +171,7 @@ def test_sform_and_qform_that_disagree(tmp_path):
 def test_truncated_files(tmp_path, suffix, share):
   path = _write(tmp_path / f'ct{suffix}')
   data = path.read_bytes()
-  path.write_bytes(data[:int(len(data) * share)])
+  path.write_bytes(data[: int(len(data) * share)])
   with pytest.raises(errors.CTReadError):
     readers.read_ct(path)
 
@@ -198,10 +217,14 @@ def test_both_versions_in_both_byte_orders(tmp_path, kind, order, suffix):
   np.testing.assert_array_equal(volume.hu, odd_series.chest_hu())
 
 
-@pytest.mark.parametrize('change', (
+@pytest.mark.parametrize(
+  'change',
+  (
     lambda hu: hu / 1000.0,  # Scaled to about -1 to 1.
     lambda hu: np.clip(hu, -160, 240),  # A window of soft tissue.
-    lambda hu: np.where(np.arange(hu.size).reshape(hu.shape), hu + 1024, -1)))
+    lambda hu: np.where(np.arange(hu.size).reshape(hu.shape), hu + 1024, -1),
+  ),
+)
 def test_values_that_were_scaled_cut_or_shifted(tmp_path, change):
   path = _write(tmp_path / 'ct.nii', data=_ijk(change(odd_series.chest_hu())))
   with pytest.raises(errors.CTReadError, match='no Hounsfield units of a chest'):
@@ -215,9 +238,18 @@ def test_a_sidecar_of_text_beside_a_nifti(tmp_path):
 
 
 @pytest.mark.parametrize('kind', (nibabel.Nifti1Image, nibabel.Nifti2Image))
-@pytest.mark.parametrize('name, packed', (
-    ('plain.nii.gz', False), ('packed.nii', True), ('PACKED.NII', True), ('ct', False),
-    ('ct.gz', True), ('ct.dcm', True), ('ct.img', False)))
+@pytest.mark.parametrize(
+  'name, packed',
+  (
+    ('plain.nii.gz', False),
+    ('packed.nii', True),
+    ('PACKED.NII', True),
+    ('ct', False),
+    ('ct.gz', True),
+    ('ct.dcm', True),
+    ('ct.img', False),
+  ),
+)
 def test_files_are_known_by_their_content(tmp_path, kind, name, packed):
   image = kind(_ijk(odd_series.chest_hu()), _RAS)
   data = image.to_bytes()
@@ -236,8 +268,9 @@ def test_a_dicom_file_with_the_name_of_nifti(tmp_path):
 
 
 @pytest.mark.parametrize('given', ('', 'ct.hdr', 'ct.img'))
-@pytest.mark.parametrize('kind', (nibabel.Nifti1Pair, nibabel.Nifti2Pair,
-                                  nibabel.AnalyzeImage))
+@pytest.mark.parametrize(
+  'kind', (nibabel.Nifti1Pair, nibabel.Nifti2Pair, nibabel.AnalyzeImage)
+)
 def test_pairs_are_named(tmp_path, kind, given):
   nibabel.save(kind(_ijk(odd_series.chest_hu()), _RAS), tmp_path / 'ct.img')
   with pytest.raises(errors.CTReadError, match=r'pair of NIfTI.*\.hdr and \.img.*one'):

@@ -33,7 +33,9 @@ def _constant(keyword, value):
   return lambda index: {keyword: value}
 
 
-@pytest.mark.parametrize('keyword, values, listed', (
+@pytest.mark.parametrize(
+  'keyword, values, listed',
+  (
     ('TemporalPositionIdentifier', (1, 2), '1 (8 slices), 2 (8 slices)'),
     ('TemporalPositionIndex', (1, 2), '1 (8 slices), 2 (8 slices)'),
     ('NominalPercentageOfCardiacPhase', (40.0, 75.0), '40 (8 slices), 75 (8 slices)'),
@@ -43,11 +45,16 @@ def _constant(keyword, value):
     ('AcquisitionTime', ('101500', '101530'), '101500 (8 slices), 101530 (8'),
     ('ConvolutionKernel', ('B30f', 'B70f'), 'B30f (8 slices), B70f (8 slices)'),
     ('KVP', ('80', '140'), '80 (8 slices), 140 (8 slices)'),
-    ('ImageType', (['ORIGINAL', 'PRIMARY', 'AXIAL', 'A'],
-                   ['ORIGINAL', 'PRIMARY', 'AXIAL', 'B']),
-     'ORIGINAL/PRIMARY/AXIAL/A (8 slices)')))
+    (
+      'ImageType',
+      (['ORIGINAL', 'PRIMARY', 'AXIAL', 'A'], ['ORIGINAL', 'PRIMARY', 'AXIAL', 'B']),
+      'ORIGINAL/PRIMARY/AXIAL/A (8 slices)',
+    ),
+  ),
+)
 def test_what_distinguishes_phases_is_listed_and_chooses(
-    tmp_path, keyword, values, listed):
+  tmp_path, keyword, values, listed
+):
   _phases(tmp_path, *(_constant(keyword, value) for value in values))
   text = _refusal(tmp_path)
   assert listed in text and '--phase' in text
@@ -57,14 +64,19 @@ def test_what_distinguishes_phases_is_listed_and_chooses(
     np.testing.assert_array_equal(volume.hu, odd_series.chest_hu(seed=1))
     assert '8 of 16 images' in volume.warnings[0] and keyword in volume.warnings[0]
   np.testing.assert_array_equal(
-      readers.read_ct(tmp_path, phase=1).hu, odd_series.chest_hu(seed=0))
+    readers.read_ct(tmp_path, phase=1).hu, odd_series.chest_hu(seed=0)
+  )
 
 
 @pytest.mark.parametrize('step_s', (0.3, -0.3))
 def test_times_that_differ_in_every_slice_are_separated_at_the_gap(tmp_path, step_s):
-  _phases(tmp_path, *(
+  _phases(
+    tmp_path,
+    *(
       lambda index, start=start: {'ContentTime': f'{start + step_s * index:.1f}'}
-      for start in (101510, 101540)))
+      for start in (101510, 101540)
+    ),
+  )
   assert 'ContentTime' in _refusal(tmp_path)
   volume = readers.read_ct(tmp_path, phase=2)
   np.testing.assert_array_equal(volume.hu, odd_series.chest_hu(seed=1))
@@ -74,8 +86,11 @@ def test_times_that_pass_a_full_hour(tmp_path):
   start = datetime.datetime(2020, 3, 15, 9, 59, 55)
 
   def clock(wait_s):
-    return lambda index: {'AcquisitionTime': (
-        start + datetime.timedelta(seconds=wait_s + index)).strftime('%H%M%S')}
+    return lambda index: {
+      'AcquisitionTime': (start + datetime.timedelta(seconds=wait_s + index)).strftime(
+        '%H%M%S'
+      )
+    }
 
   # Read as plain numbers, the step from 095959 to 100000 is the widest gap.
   _phases(tmp_path, clock(0), clock(35))
@@ -84,8 +99,10 @@ def test_times_that_pass_a_full_hour(tmp_path):
 
 
 def test_volumes_of_a_dynamic_scan(tmp_path):
-  _phases(tmp_path, *(_constant('AcquisitionTime', f'1015{10 + second}')
-                      for second in range(12)))
+  _phases(
+    tmp_path,
+    *(_constant('AcquisitionTime', f'1015{10 + second}') for second in range(12)),
+  )
   text = _refusal(tmp_path)
   assert 'and 4 more' in text
   volume = readers.read_ct(tmp_path, phase=12)
@@ -98,12 +115,17 @@ def test_phases_that_nothing_distinguishes(tmp_path):
   assert 'nothing in its headers' in _refusal(tmp_path, phase=1)
 
 
-@pytest.mark.parametrize('phase, message', (
+@pytest.mark.parametrize(
+  'phase, message',
+  (
     (3, r'there are 2: acquisitions 1 (8 slices), 2 (8 slices)'),
     ('AcquisitionNumber=7', 'acquisitions 1 (8 slices), 2 (8 slices)'),
-    ('TriggerTime=7', 'no TriggerTime; or acquisitions 1 (8 slices)')))
+    ('TriggerTime=7', 'no TriggerTime; or acquisitions 1 (8 slices)'),
+  ),
+)
 def test_a_phase_that_is_not_there_is_refused_with_those_that_are(
-    tmp_path, phase, message):
+  tmp_path, phase, message
+):
   _phases(tmp_path, *(_constant('AcquisitionNumber', number) for number in (1, 2)))
   assert message in _refusal(tmp_path, phase=phase)
 
@@ -137,7 +159,8 @@ def test_a_slice_that_two_acquisitions_share(tmp_path, number):
   expected = odd_series.chest_hu((31, 36, 40), 0 if number == 1 else 7)[15]
   np.testing.assert_array_equal(volume.hu[15], expected)
   np.testing.assert_array_equal(
-      np.delete(volume.hu, 15, 0), np.delete(odd_series.chest_hu((31, 36, 40)), 15, 0))
+    np.delete(volume.hu, 15, 0), np.delete(odd_series.chest_hu((31, 36, 40)), 15, 0)
+  )
   assert 'at 1 position(s) that acquisitions share' in volume.warnings[0]
 
 

@@ -15,8 +15,13 @@ from covid_tf import errors
 from covid_tf import readers
 from covid_tf.readers import lossless_jpeg
 
-_COMPRESSED = (uid.RLELossless, uid.JPEGLossless, uid.JPEGLosslessSV1,
-               uid.JPEGLSLossless, uid.JPEG2000Lossless)
+_COMPRESSED = (
+  uid.RLELossless,
+  uid.JPEGLossless,
+  uid.JPEGLosslessSV1,
+  uid.JPEGLSLossless,
+  uid.JPEG2000Lossless,
+)
 
 
 def _padded(signed, bits_stored, value, vr, limit=None, intercept=-1024):
@@ -24,7 +29,8 @@ def _padded(signed, bits_stored, value, vr, limit=None, intercept=-1024):
   hu = odd_series.chest_hu()
   hu[:, 0, 0] = -1024
   slices = odd_series.series(
-      hu, signed=signed, bits_stored=bits_stored, intercept=intercept)
+    hu, signed=signed, bits_stored=bits_stored, intercept=intercept
+  )
   for ds in slices:
     words = np.frombuffer(ds.PixelData, '<u2').copy()
     words[0] = value & 0xFFFF
@@ -35,13 +41,17 @@ def _padded(signed, bits_stored, value, vr, limit=None, intercept=-1024):
   return slices, hu
 
 
-@pytest.mark.parametrize('signed, bits_stored, value, vr', (
+@pytest.mark.parametrize(
+  'signed, bits_stored, value, vr',
+  (
     (True, 16, -2000, 'SS'),  # GE: -3024 HU outside the circle.
     (False, 16, 63536, 'US'),  # The same bits, unsigned: 62512 HU.
     (True, 16, 63536, 'US'),  # The VR does not fit the representation.
     (False, 12, 4095, 'US'),
     (False, 12, 63536, 'US'),  # More bits than are stored.
-    (True, 12, -2000, 'SS')))
+    (True, 12, -2000, 'SS'),
+  ),
+)
 def test_padding_becomes_air_and_is_counted(tmp_path, signed, bits_stored, value, vr):
   intercept = 0 if signed and bits_stored == 12 else -1024  # 1500 HU must fit.
   slices, hu = _padded(signed, bits_stored, value, vr, intercept=intercept)
@@ -74,22 +84,27 @@ def test_padding_that_is_air_already_needs_no_warning(tmp_path):
 def _read_with_padding(tmp_path, hu, padding_hu, **options):
   slices = odd_series.series(hu, **options)
   for ds in slices:
-    ds.add_new(0x00280120, 'SS' if ds.PixelRepresentation else 'US',
-               padding_hu - int(ds.RescaleIntercept))
+    ds.add_new(
+      0x00280120,
+      'SS' if ds.PixelRepresentation else 'US',
+      padding_hu - int(ds.RescaleIntercept),
+    )
   return readers.read_ct(odd_series.save(slices, tmp_path))
 
 
 @pytest.mark.parametrize('value', (-1000, -850, 0, 40, 300, 3071))
-@pytest.mark.parametrize('options', (
-    {}, {'signed': True, 'bits_stored': 16, 'intercept': 0}), ids=('12', '16'))
+@pytest.mark.parametrize(
+  'options', ({}, {'signed': True, 'bits_stored': 16, 'intercept': 0}), ids=('12', '16')
+)
 def test_a_padding_value_that_tissue_has_stays_tissue(tmp_path, value, options):
   hu = odd_series.body_hu()
   volume = _read_with_padding(tmp_path, hu, value, **options)
   np.testing.assert_array_equal(volume.hu, hu)
   kept = np.count_nonzero(hu == value)
   assert volume.warnings == (
-      f'{kept} voxels hold the Pixel Padding Value where it may be a measured one; '
-      'they keep their HU',) * (bool(kept))
+    f'{kept} voxels hold the Pixel Padding Value where it may be a measured one; '
+    'they keep their HU',
+  ) * (bool(kept))
 
 
 @pytest.mark.parametrize('value', (0, 40, 3071))
@@ -101,11 +116,13 @@ def test_padding_that_reaches_in_from_the_corners(tmp_path, value):
   expected = np.where(outside, -1024, hu)
   kept = np.count_nonzero(expected == value)
   volume = _read_with_padding(
-      tmp_path, hu, value, signed=True, bits_stored=16, intercept=0)
+    tmp_path, hu, value, signed=True, bits_stored=16, intercept=0
+  )
   np.testing.assert_array_equal(volume.hu, expected)
   assert f'{8 * outside.sum()} padding voxels were set to -1024 HU' in volume.warnings
-  assert bool(kept) == any(text.startswith(f'{kept} voxels hold the Pixel')
-                           for text in volume.warnings)
+  assert bool(kept) == any(
+    text.startswith(f'{kept} voxels hold the Pixel') for text in volume.warnings
+  )
 
 
 @pytest.mark.parametrize('first, last', ((-1000, 100), (-2000, 100), (0, 60)))
@@ -140,7 +157,8 @@ def test_each_slice_has_its_own_padding_value(tmp_path):
     ds.PixelData = words.tobytes()
     ds.add_new(0x00280120, 'SS', value)
   np.testing.assert_array_equal(
-      readers.read_ct(odd_series.save(slices, tmp_path)).hu, hu)
+    readers.read_ct(odd_series.save(slices, tmp_path)).hu, hu
+  )
 
 
 def _in_32_bits(slices, stored=None):
@@ -152,17 +170,35 @@ def _in_32_bits(slices, stored=None):
   return slices
 
 
-@pytest.mark.parametrize('syntax', (
-    uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian,
-    uid.DeflatedExplicitVRLittleEndian),
-                         ids=lambda syntax: syntax.keyword)
-@pytest.mark.parametrize('signed, bits, slope, intercept', (
-    (False, 12, 1, -1024), (True, 32, 1, 0), (False, 32, 1, -1024),
-    (True, 16, 1, -24), (False, 32, 0.5, -1024.5), (True, 20, 1, 0)))
+@pytest.mark.parametrize(
+  'syntax',
+  (
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+  ),
+  ids=lambda syntax: syntax.keyword,
+)
+@pytest.mark.parametrize(
+  'signed, bits, slope, intercept',
+  (
+    (False, 12, 1, -1024),
+    (True, 32, 1, 0),
+    (False, 32, 1, -1024),
+    (True, 16, 1, -24),
+    (False, 32, 0.5, -1024.5),
+    (True, 20, 1, 0),
+  ),
+)
 def test_32_bits_allocated(tmp_path, syntax, signed, bits, slope, intercept):
   hu = odd_series.chest_hu()
-  slices = _in_32_bits(odd_series.series(
-      hu, signed=signed, bits_stored=16, slope=slope, intercept=intercept), bits)
+  slices = _in_32_bits(
+    odd_series.series(
+      hu, signed=signed, bits_stored=16, slope=slope, intercept=intercept
+    ),
+    bits,
+  )
   if syntax == uid.ExplicitVRBigEndian:
     for ds in slices:
       ds.PixelData = np.frombuffer(ds.PixelData, '<u4').astype('>u4').tobytes()
@@ -170,41 +206,48 @@ def test_32_bits_allocated(tmp_path, syntax, signed, bits, slope, intercept):
   volume = readers.read_ct(odd_series.save(slices, tmp_path, syntax))
   stored = np.rint((hu - float(intercept)) / slope)
   np.testing.assert_array_equal(
-      volume.hu, np.maximum(np.rint(stored * slope + intercept), -1024))
+    volume.hu, np.maximum(np.rint(stored * slope + intercept), -1024)
+  )
   assert volume.warnings == ()
 
 
 @pytest.mark.parametrize('signed', (False, True))
 def test_32_bits_allocated_in_rle(tmp_path, signed):
-  slices = _in_32_bits(odd_series.series(
-      signed=signed, bits_stored=16, intercept=-1024 * (not signed)), 32)
+  slices = _in_32_bits(
+    odd_series.series(signed=signed, bits_stored=16, intercept=-1024 * (not signed)), 32
+  )
   for ds in slices:
     planes = np.frombuffer(ds.PixelData, np.uint8).reshape(36, 40, 4)
-    segments = [b''.join(b'\x27' + row.tobytes() for row in planes[..., byte])
-                for byte in (3, 2, 1, 0)]  # Each row is one run of 40 bytes.
+    segments = [
+      b''.join(b'\x27' + row.tobytes() for row in planes[..., byte])
+      for byte in (3, 2, 1, 0)
+    ]  # Each row is one run of 40 bytes.
     starts = [64 + len(segments[0]) * index for index in range(4)]
-    ds.PixelData = encaps.encapsulate([
-        struct.pack('<16L', 4, *starts, *(0,) * 11) + b''.join(segments)])
+    ds.PixelData = encaps.encapsulate(
+      [struct.pack('<16L', 4, *starts, *(0,) * 11) + b''.join(segments)]
+    )
     ds['PixelData'].is_undefined_length = True
     ds.file_meta.TransferSyntaxUID = uid.RLELossless
   for index, ds in enumerate(slices):
     ds.save_as(tmp_path / f'{index}.dcm', enforce_file_format=True)
-  np.testing.assert_array_equal(
-      readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())
 
 
 def test_32_bits_with_padding_and_values_that_are_no_hounsfield_units(tmp_path):
   hu = odd_series.chest_hu()
   slices = _in_32_bits(
-      odd_series.series(hu, signed=True, bits_stored=16, intercept=0), 32)
+    odd_series.series(hu, signed=True, bits_stored=16, intercept=0), 32
+  )
   words = np.frombuffer(slices[2].PixelData, '<i4').copy()
-  words[:3], hu[2, 0, :3] = (-2000, -2000, -2**31), -1024
+  words[:3], hu[2, 0, :3] = (-2000, -2000, -(2**31)), -1024
   slices[2].PixelData = words.tobytes()
   slices[2].add_new(0x00280120, 'SS', -2000)
   volume = readers.read_ct(odd_series.save(slices, tmp_path))
   np.testing.assert_array_equal(volume.hu, hu)
-  assert volume.warnings == ('2 padding voxels were set to -1024 HU',
-                             '1 voxels below -1024 HU were set to -1024 HU')
+  assert volume.warnings == (
+    '2 padding voxels were set to -1024 HU',
+    '1 voxels below -1024 HU were set to -1024 HU',
+  )
   words[5] = 40000
   slices[2].PixelData = words.tobytes()
   odd_series.save(slices, tmp_path)
@@ -225,7 +268,8 @@ def test_values_below_air_are_raised_and_counted(tmp_path):
 
 def test_the_real_padding_of_a_ge_scanner(tmp_path):
   source = real_ct.folder(
-      'covid-19-ny-sbu', 'A002304-19010112-135-axial', '19010112-135.dcm')
+    'covid-19-ny-sbu', 'A002304-19010112-135-axial', '19010112-135.dcm'
+  )
   first, second = pydicom.dcmread(source), pydicom.dcmread(source)
   second.ImagePositionPatient[2] += 1.25
   second.SOPInstanceUID += '.1'
@@ -235,24 +279,27 @@ def test_the_real_padding_of_a_ge_scanner(tmp_path):
   assert padding.any()
   assert (volume.hu[0][padding] == -1024).all()
   np.testing.assert_array_equal(
-      volume.hu[0][~padding], np.maximum(first.pixel_array[~padding] - 1024, -1024))
+    volume.hu[0][~padding], np.maximum(first.pixel_array[~padding] - 1024, -1024)
+  )
 
 
 def _broken(stream: bytes, how: str) -> bytes:
   half = len(stream) // 4 * 2
   return {
-      'a third': stream[:len(stream) // 6 * 2],
-      'a third, end marker': stream[:len(stream) // 6 * 2] + b'\xff\xd9',
-      'the last row': stream[:-8] + b'\xff\xd9',
-      'a hole': stream[:half] + stream[half + 40:],
-      'nothing': b'\0\0',
-      'a start': stream[:30],
+    'a third': stream[: len(stream) // 6 * 2],
+    'a third, end marker': stream[: len(stream) // 6 * 2] + b'\xff\xd9',
+    'the last row': stream[:-8] + b'\xff\xd9',
+    'a hole': stream[:half] + stream[half + 40 :],
+    'nothing': b'\0\0',
+    'a start': stream[:30],
   }[how]
 
 
 @pytest.mark.parametrize('syntax', _COMPRESSED, ids=lambda syntax: syntax.keyword)
-@pytest.mark.parametrize('how', (
-    'a third', 'a third, end marker', 'the last row', 'a hole', 'nothing', 'a start'))
+@pytest.mark.parametrize(
+  'how',
+  ('a third', 'a third, end marker', 'the last row', 'a hole', 'nothing', 'a start'),
+)
 def test_a_compressed_stream_that_is_not_whole(tmp_path, syntax, how):
   odd_series.save(odd_series.series(), tmp_path, syntax)
   path = tmp_path / '0005.dcm'
@@ -305,13 +352,17 @@ def test_a_frame_in_several_fragments(tmp_path, pieces):
     stream = next(encaps.generate_frames(ds.PixelData, number_of_frames=1))
     ds.PixelData = encaps.encapsulate([stream], fragments_per_frame=pieces)
     ds.save_as(path)
-  np.testing.assert_array_equal(
-      readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())
 
 
-@pytest.mark.parametrize('syntax, name', (
-    (uid.MPEG2MPML, 'MPEG2'), (uid.JPEGExtended12Bit, 'JPEG Extended'),
-    ('1.2.3.4', '1.2.3.4')))
+@pytest.mark.parametrize(
+  'syntax, name',
+  (
+    (uid.MPEG2MPML, 'MPEG2'),
+    (uid.JPEGExtended12Bit, 'JPEG Extended'),
+    ('1.2.3.4', '1.2.3.4'),
+  ),
+)
 def test_a_transfer_syntax_that_is_not_read_is_named(tmp_path, syntax, name):
   odd_series.save(odd_series.series(), tmp_path)
   for path in tmp_path.iterdir():

@@ -33,7 +33,8 @@ def test_the_key_of_a_patient_is_an_hmac_of_id_and_issuer(tmp_path):
     ds.IssuerOfPatientID = 'WARD'
   odd_series.save(slices, tmp_path / 'study')
   volume = readers.read_ct(
-      tmp_path / 'study', patient_key_file=_key_file(tmp_path, _KEY + b'\n'))
+    tmp_path / 'study', patient_key_file=_key_file(tmp_path, _KEY + b'\n')
+  )
   expected = hmac.new(_KEY, b'WARD\0ID-4711', hashlib.sha256).hexdigest()
   assert volume.patient_key == expected
 
@@ -45,8 +46,7 @@ def test_without_a_key_or_an_id_there_is_no_patient_key(tmp_path):
   for ds in slices:
     ds.PatientID = ''
   odd_series.save(slices, tmp_path / 'anonymous')
-  volume = readers.read_ct(
-      tmp_path / 'anonymous', patient_key_file=_key_file(tmp_path))
+  volume = readers.read_ct(tmp_path / 'anonymous', patient_key_file=_key_file(tmp_path))
   assert volume.patient_key is None
 
 
@@ -70,7 +70,7 @@ def _damaged(folder):
   odd_series.save(odd_series.series(), folder)
   path = folder / '0004.dcm'
   data = path.read_bytes()
-  path.write_bytes(data[:data.index(b'Secret') + 90])
+  path.write_bytes(data[: data.index(b'Secret') + 90])
 
 
 def _personal_values_in_wrong_places(folder):
@@ -80,13 +80,20 @@ def _personal_values_in_wrong_places(folder):
   odd_series.save(slices, folder)
 
 
-@pytest.mark.parametrize('make', (
-    lambda folder: odd_series.save(odd_series.series(), folder), _two_patients,
-    _damaged, _personal_values_in_wrong_places),
-    ids=('good', 'two patients', 'damaged', 'wrong places'))
+@pytest.mark.parametrize(
+  'make',
+  (
+    lambda folder: odd_series.save(odd_series.series(), folder),
+    _two_patients,
+    _damaged,
+    _personal_values_in_wrong_places,
+  ),
+  ids=('good', 'two patients', 'damaged', 'wrong places'),
+)
 @pytest.mark.parametrize('arguments', ((), ('--json',)))
 def test_no_personal_value_is_printed_or_logged(
-    tmp_path, capfd, make, arguments, caplog):
+  tmp_path, capfd, make, arguments, caplog
+):
   caplog.set_level(logging.DEBUG)
   make(tmp_path)
   with warnings.catch_warnings(record=True) as caught:
@@ -101,8 +108,16 @@ def test_no_personal_value_is_printed_or_logged(
 def test_a_volume_holds_no_personal_value(tmp_path):
   odd_series.save(odd_series.series(), tmp_path)
   volume = readers.read_ct(tmp_path)
-  fields = {name: str(getattr(volume, name)) for name in (
-      'study_uid', 'series_uid', 'warnings', 'acquisition_date', 'patient_key')}
+  fields = {
+    name: str(getattr(volume, name))
+    for name in (
+      'study_uid',
+      'series_uid',
+      'warnings',
+      'acquisition_date',
+      'patient_key',
+    )
+  }
   buffer = io.StringIO()
   json.dump(fields, buffer)
   for value in odd_series.PATIENT:
@@ -113,17 +128,30 @@ _NAME = 'Müller^Jörg'
 _LATIN_NAME = _NAME.encode('latin-1')
 
 
-def _patient(slices, folder, *, name=_LATIN_NAME, charset=b'ISO_IR 100',
-             patient_id=b'ID-4711', issuer=b'', prefix=''):
+def _patient(
+  slices,
+  folder,
+  *,
+  name=_LATIN_NAME,
+  charset=b'ISO_IR 100',
+  patient_id=b'ID-4711',
+  issuer=b'',
+  prefix='',
+):
   """Saves slices of a patient whose header is written in these bytes."""
   for index, ds in enumerate(slices):
     ds = copy.deepcopy(ds)
-    for tag, vr, value in ((0x00080005, 'CS', charset), (0x00100010, 'PN', name),
-                           (0x00100020, 'LO', patient_id), (0x00100021, 'LO', issuer)):
+    for tag, vr, value in (
+      (0x00080005, 'CS', charset),
+      (0x00100010, 'PN', name),
+      (0x00100020, 'LO', patient_id),
+      (0x00100021, 'LO', issuer),
+    ):
       ds.pop(tag, None)
       value += b' ' * (len(value) % 2)
       ds[tag] = dataelem.RawDataElement(
-          pydicom.tag.Tag(tag), vr, len(value), value, 0, False, True)
+        pydicom.tag.Tag(tag), vr, len(value), value, 0, False, True
+      )
     folder.mkdir(exist_ok=True)
     path = folder / f'{prefix}{index}.dcm'
     ds.save_as(path, enforce_file_format=True)
@@ -134,20 +162,23 @@ def _as_written(**written):
 
 
 _SAME_PATIENT = (
-    _as_written(issuer=b'WARD'),
-    _as_written(name=_NAME.encode(), charset=b'ISO_IR 192'),
-    _as_written(name=_NAME.encode(), charset=b'ISO_IR 100'),
-    _as_written(name=_NAME.encode(), charset=b''),
-    _as_written(name=_NAME.encode('latin-1'), charset=b''),
-    _as_written(name=_NAME.upper().encode('latin-1')),
-    _as_written(name=b'Mu\xcc\x88ller^Jo\xcc\x88rg', charset=b'ISO_IR 192'),
-    _as_written(name=_NAME.encode('latin-1') + b'^^^'),
-    _as_written(name=b' ' + _NAME.encode('latin-1').replace(b'^', b' ')),
-    _as_written(name=_NAME.encode() + '=山田^太郎'.encode(), charset=b'ISO_IR 192'),
-    _as_written(name=_NAME.encode('gb18030'), charset=b'GB18030'),
-    _as_written(name=b'=' + '山田'.encode(), charset=b'ISO_IR 192'),
-    _as_written(name=b''), _as_written(patient_id=b'id-4711'),
-    _as_written(patient_id=b' ID-4711  '), _as_written(patient_id=b''))
+  _as_written(issuer=b'WARD'),
+  _as_written(name=_NAME.encode(), charset=b'ISO_IR 192'),
+  _as_written(name=_NAME.encode(), charset=b'ISO_IR 100'),
+  _as_written(name=_NAME.encode(), charset=b''),
+  _as_written(name=_NAME.encode('latin-1'), charset=b''),
+  _as_written(name=_NAME.upper().encode('latin-1')),
+  _as_written(name=b'Mu\xcc\x88ller^Jo\xcc\x88rg', charset=b'ISO_IR 192'),
+  _as_written(name=_NAME.encode('latin-1') + b'^^^'),
+  _as_written(name=b' ' + _NAME.encode('latin-1').replace(b'^', b' ')),
+  _as_written(name=_NAME.encode() + '=山田^太郎'.encode(), charset=b'ISO_IR 192'),
+  _as_written(name=_NAME.encode('gb18030'), charset=b'GB18030'),
+  _as_written(name=b'=' + '山田'.encode(), charset=b'ISO_IR 192'),
+  _as_written(name=b''),
+  _as_written(patient_id=b'id-4711'),
+  _as_written(patient_id=b' ID-4711  '),
+  _as_written(patient_id=b''),
+)
 
 
 @pytest.mark.parametrize('written', _SAME_PATIENT)
@@ -160,14 +191,22 @@ def test_one_patient_written_in_two_ways_is_one(tmp_path, written):
   _patient(second, tmp_path / 'turned', prefix='b')
   _patient(first, tmp_path / 'turned', **written)
   key = _key_file(tmp_path)
-  keys = {readers.read_ct(tmp_path / name, patient_key_file=key).patient_key
-          for name in ('study', 'turned')}
+  keys = {
+    readers.read_ct(tmp_path / name, patient_key_file=key).patient_key
+    for name in ('study', 'turned')
+  }
   assert len(keys) == 1 and None not in keys
 
 
-@pytest.mark.parametrize('written', (
-    _as_written(name=b'Miller^Jorg'), _as_written(patient_id=b'ID-4712'),
-    _as_written(patient_id=b'ID 4711'), _as_written(name='Møller^Jörg'.encode())))
+@pytest.mark.parametrize(
+  'written',
+  (
+    _as_written(name=b'Miller^Jorg'),
+    _as_written(patient_id=b'ID-4712'),
+    _as_written(patient_id=b'ID 4711'),
+    _as_written(name='Møller^Jörg'.encode()),
+  ),
+)
 def test_two_patients_are_two(tmp_path, written):
   _patient(odd_series.series()[:4], tmp_path / 'study')
   _patient(odd_series.series()[4:], tmp_path / 'study', prefix='b', **written)
@@ -179,18 +218,32 @@ def test_two_patients_are_two(tmp_path, written):
 def test_names_that_are_romanized_alike_are_two(tmp_path):
   slices = odd_series.series()
   for part, name in ((slices[:4], '山田^太郎'), (slices[4:], '山田^太朗')):
-    _patient(part, tmp_path / 'study', charset=b'ISO_IR 192',
-             name=b'Yamada^Tarou=' + name.encode(), prefix=part[0].SOPInstanceUID)
+    _patient(
+      part,
+      tmp_path / 'study',
+      charset=b'ISO_IR 192',
+      name=b'Yamada^Tarou=' + name.encode(),
+      prefix=part[0].SOPInstanceUID,
+    )
   with pytest.raises(errors.CTReadError, match='more than one patient'):
     readers.read_ct(tmp_path / 'study')
 
 
 def test_japanese_escape_sequences_are_decoded(tmp_path):
   escaped = b'Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B'
-  _patient(odd_series.series()[:4], tmp_path / 'study', name=escaped,
-           charset=b'\\ISO 2022 IR 87')
-  _patient(odd_series.series()[4:], tmp_path / 'study', charset=b'ISO_IR 192',
-           name='Yamada^Tarou=山田^太郎'.encode(), prefix='b')
+  _patient(
+    odd_series.series()[:4],
+    tmp_path / 'study',
+    name=escaped,
+    charset=b'\\ISO 2022 IR 87',
+  )
+  _patient(
+    odd_series.series()[4:],
+    tmp_path / 'study',
+    charset=b'ISO_IR 192',
+    name='Yamada^Tarou=山田^太郎'.encode(),
+    prefix='b',
+  )
   assert readers.read_ct(tmp_path / 'study').shape == odd_series.SHAPE
 
 
@@ -221,10 +274,15 @@ def test_what_is_not_ct_does_not_count(tmp_path):
 
 def test_a_study_has_one_key_whichever_series_is_read(tmp_path):
   _patient(odd_series.series(), tmp_path / 'study')
-  _patient(odd_series.series(series_uid='1.2.3'), tmp_path / 'study', issuer=b'WARD',
-           prefix='b')
+  _patient(
+    odd_series.series(series_uid='1.2.3'),
+    tmp_path / 'study',
+    issuer=b'WARD',
+    prefix='b',
+  )
   expected = hmac.new(_KEY, b'WARD\0ID-4711', hashlib.sha256).hexdigest()
   for series_uid in (odd_series.SERIES_UID, '1.2.3'):
     volume = readers.read_ct(
-        tmp_path / 'study', series_uid, patient_key_file=_key_file(tmp_path))
+      tmp_path / 'study', series_uid, patient_key_file=_key_file(tmp_path)
+    )
     assert volume.patient_key == expected

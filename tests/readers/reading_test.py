@@ -1,6 +1,5 @@
 """Series that are read exactly, compared with what was written and SimpleITK."""
 
-
 import numpy as np
 import odd_series
 import pydicom
@@ -12,14 +11,22 @@ import reference_reader
 from covid_tf import readers
 
 SYNTAXES = (
-    uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian, uid.RLELossless,
-    uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless,
-    uid.JPEG2000Lossless)
+  uid.ImplicitVRLittleEndian,
+  uid.ExplicitVRLittleEndian,
+  uid.ExplicitVRBigEndian,
+  uid.DeflatedExplicitVRLittleEndian,
+  uid.RLELossless,
+  uid.JPEGLossless,
+  uid.JPEGLosslessSV1,
+  uid.JPEGLSLossless,
+  uid.JPEG2000Lossless,
+)
 
 
-@pytest.mark.parametrize('folder', (
-    'lung-pet-ct-dx-a0002-b40f/series', 'cip-ct64/series', 'lungmask-2slices/series'))
+@pytest.mark.parametrize(
+  'folder',
+  ('lung-pet-ct-dx-a0002-b40f/series', 'cip-ct64/series', 'lungmask-2slices/series'),
+)
 def test_real_series_equal_simpleitk(folder):
   volume = readers.read_ct(real_ct.folder(folder))
   hu, affine = reference_reader.read_series(real_ct.folder(folder))
@@ -29,21 +36,32 @@ def test_real_series_equal_simpleitk(folder):
 
 @pytest.mark.parametrize('syntax', SYNTAXES, ids=lambda syntax: syntax.keyword)
 @pytest.mark.parametrize(
-    'signed, bits_stored, intercept',
-    ((False, 12, -1024), (False, 16, -1024), (True, 12, 0), (True, 13, -1024),
-     (True, 16, 0)))
+  'signed, bits_stored, intercept',
+  (
+    (False, 12, -1024),
+    (False, 16, -1024),
+    (True, 12, 0),
+    (True, 13, -1024),
+    (True, 16, 0),
+  ),
+)
 def test_every_transfer_syntax_is_exact(
-    tmp_path, syntax, signed, bits_stored, intercept):
+  tmp_path, syntax, signed, bits_stored, intercept
+):
   hu = odd_series.chest_hu()
-  odd_series.save(odd_series.series(
-      hu, signed=signed, bits_stored=bits_stored, intercept=intercept),
-                  tmp_path, syntax)
+  odd_series.save(
+    odd_series.series(hu, signed=signed, bits_stored=bits_stored, intercept=intercept),
+    tmp_path,
+    syntax,
+  )
   volume = readers.read_ct(tmp_path)
   np.testing.assert_array_equal(volume.hu, hu)
   assert volume.warnings == ()
 
 
-@pytest.mark.parametrize('orientation', (
+@pytest.mark.parametrize(
+  'orientation',
+  (
     (1, 0, 0, 0, 1, 0),  # Head first, supine.
     (-1, 0, 0, 0, -1, 0),  # Prone.
     (-1, 0, 0, 0, 1, 0),  # Feet first: the normal points to the feet.
@@ -51,7 +69,9 @@ def test_every_transfer_syntax_is_exact(
     (0, 1, 0, -1, 0, 0),  # On the side.
     (0.96, 0.28, 0, -0.28, 0.96, 0),  # Oblique in the plane.
     (1, 0, 0, 0, 0.96, 0.28),  # Tilted as a whole, 16 degrees; no shear.
-), ids=str)
+  ),
+  ids=str,
+)
 def test_orientations_equal_simpleitk(tmp_path, orientation):
   slices = odd_series.series(orientation=orientation)
   odd_series.save(slices[3:] + slices[:3], tmp_path)
@@ -79,33 +99,52 @@ def test_order_of_files_and_instance_numbers_do_not_count(tmp_path, order):
   for number, ds in enumerate(mixed):
     ds.InstanceNumber = number + 7
   odd_series.save(mixed, tmp_path)
-  np.testing.assert_array_equal(
-      readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())
 
 
-@pytest.mark.parametrize('keyword', (
-    'InstanceNumber', 'SliceThickness', 'FrameOfReferenceUID', 'PatientID',
-    'PatientName', 'StudyInstanceUID', 'SeriesInstanceUID', 'SOPInstanceUID',
-    'AcquisitionNumber', 'AcquisitionDate', 'ConvolutionKernel', 'ImageType',
-    'HighBit', 'SamplesPerPixel', 'PhotometricInterpretation', 'PatientBirthDate'))
+@pytest.mark.parametrize(
+  'keyword',
+  (
+    'InstanceNumber',
+    'SliceThickness',
+    'FrameOfReferenceUID',
+    'PatientID',
+    'PatientName',
+    'StudyInstanceUID',
+    'SeriesInstanceUID',
+    'SOPInstanceUID',
+    'AcquisitionNumber',
+    'AcquisitionDate',
+    'ConvolutionKernel',
+    'ImageType',
+    'HighBit',
+    'SamplesPerPixel',
+    'PhotometricInterpretation',
+    'PatientBirthDate',
+  ),
+)
 def test_what_is_not_needed_may_be_missing(tmp_path, keyword):
   slices = odd_series.series()
   for ds in slices:
     del ds[keyword]
   odd_series.save(slices, tmp_path)
-  np.testing.assert_array_equal(
-      readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())
 
 
 def test_each_slice_has_its_own_rescale(tmp_path):
   hu = odd_series.chest_hu()
   slices = []
   for index in range(len(hu)):
-    slices.append(odd_series.series(
-        hu, bits_stored=16, slope=1 + index % 3, intercept=-1024 - 10 * index)[index])
+    slices.append(
+      odd_series.series(
+        hu, bits_stored=16, slope=1 + index % 3, intercept=-1024 - 10 * index
+      )[index]
+    )
   odd_series.save(slices, tmp_path)
-  hu_read, expected = readers.read_ct(tmp_path).hu, reference_reader.read_series(
-      tmp_path)[0]
+  hu_read, expected = (
+    readers.read_ct(tmp_path).hu,
+    reference_reader.read_series(tmp_path)[0],
+  )
   np.testing.assert_array_equal(hu_read, np.maximum(expected, -1024))
   assert np.abs(hu_read - np.maximum(hu, -1024)).max() <= 1.5  # Slope 3 rounds.
 
@@ -115,8 +154,8 @@ def test_fractional_slope_rounds_to_the_nearest_hu(tmp_path):
   odd_series.save(slices, tmp_path)
   stored = np.stack([ds.pixel_array for ds in slices]).astype(np.float64)
   np.testing.assert_array_equal(
-      readers.read_ct(tmp_path).hu,
-      np.maximum(np.rint(stored * 0.7 - 1100.4), -1024))
+    readers.read_ct(tmp_path).hu, np.maximum(np.rint(stored * 0.7 - 1100.4), -1024)
+  )
 
 
 def test_non_square_pixels(tmp_path):
@@ -125,7 +164,8 @@ def test_non_square_pixels(tmp_path):
   np.testing.assert_allclose(volume.spacing_mm, (1.5, 0.5, 0.8))
   assert volume.voxel_volume_mm3 == pytest.approx(0.6)
   np.testing.assert_allclose(
-      volume.affine, reference_reader.read_series(tmp_path)[1], atol=1e-6)
+    volume.affine, reference_reader.read_series(tmp_path)[1], atol=1e-6
+  )
 
 
 def test_two_slices_are_enough(tmp_path):
@@ -135,25 +175,23 @@ def test_two_slices_are_enough(tmp_path):
   assert volume.spacing_mm[0] == pytest.approx(2.5)
 
 
-@pytest.mark.parametrize('implicit, big_endian', (
-    (True, False), (False, False), (False, True)))
+@pytest.mark.parametrize(
+  'implicit, big_endian', ((True, False), (False, False), (False, True))
+)
 def test_bare_data_sets_are_read(tmp_path, implicit, big_endian):
   slices = odd_series.series()
   for index, ds in enumerate(slices):
     if big_endian:
       ds.PixelData = np.frombuffer(ds.PixelData, '<u2').astype('>u2').tobytes()
-    (tmp_path / str(index)).write_bytes(
-        odd_series.bare_bytes(ds, implicit, big_endian))
-  np.testing.assert_array_equal(
-      readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+    (tmp_path / str(index)).write_bytes(odd_series.bare_bytes(ds, implicit, big_endian))
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())
 
 
 def test_meta_information_without_preamble_is_read(tmp_path):
   odd_series.save(odd_series.series(), tmp_path)
   for path in tmp_path.iterdir():
     path.write_bytes(path.read_bytes()[132:])
-  np.testing.assert_array_equal(
-      readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())
 
 
 def test_excess_pixel_bytes_are_ignored(tmp_path):
@@ -161,8 +199,7 @@ def test_excess_pixel_bytes_are_ignored(tmp_path):
   for ds in slices:
     ds.PixelData += bytes(100)
   odd_series.save(slices, tmp_path)
-  np.testing.assert_array_equal(
-      readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())
 
 
 def test_bits_above_bits_stored_are_no_part_of_the_value(tmp_path):
@@ -171,8 +208,7 @@ def test_bits_above_bits_stored_are_no_part_of_the_value(tmp_path):
     words = np.frombuffer(ds.PixelData, '<u2') | 0x8000
     ds.PixelData = words.astype('<u2').tobytes()
   odd_series.save(slices, tmp_path)
-  np.testing.assert_array_equal(
-      readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())
 
 
 def test_monochrome1_keeps_its_hu_with_a_warning(tmp_path):
@@ -217,10 +253,25 @@ def test_the_tag_of_a_gantry_tilt_alone_does_not_refuse(tmp_path):
   assert readers.read_ct(tmp_path).warnings == ()
 
 
-@pytest.mark.parametrize('text', (
-    'HU', 'Houndsfield Unit', 'Hounsfield units', '', 'Hounsfield', 'HOUNSFIELD UNITS',
-    'hounsfield', ' HU', 'hu', 'H.U.', 'Hounsfield Units (HU)', '[HU]', 'HU ',
-    'Hounsfield_Unit'))
+@pytest.mark.parametrize(
+  'text',
+  (
+    'HU',
+    'Houndsfield Unit',
+    'Hounsfield units',
+    '',
+    'Hounsfield',
+    'HOUNSFIELD UNITS',
+    'hounsfield',
+    ' HU',
+    'hu',
+    'H.U.',
+    'Hounsfield Units (HU)',
+    '[HU]',
+    'HU ',
+    'Hounsfield_Unit',
+  ),
+)
 def test_spellings_of_hounsfield_units(tmp_path, text):
   slices = odd_series.series()
   for ds in slices:
@@ -232,7 +283,8 @@ def test_spellings_of_hounsfield_units(tmp_path, text):
 @pytest.mark.parametrize('writer', ('GDCM 3.2.6', 'PYDICOM 3.0.2', None))
 @pytest.mark.parametrize('unit, is_reported', (('US', False), ('CT NUMBER', True)))
 def test_units_that_are_not_stated_are_those_of_the_voxels(
-    tmp_path, writer, unit, is_reported):
+  tmp_path, writer, unit, is_reported
+):
   slices = odd_series.series(odd_series.body_hu())
   for ds in slices:
     ds.RescaleType = unit
@@ -240,9 +292,14 @@ def test_units_that_are_not_stated_are_those_of_the_voxels(
       ds.file_meta.ImplementationVersionName = writer
   volume = readers.read_ct(odd_series.save(slices, tmp_path))
   np.testing.assert_array_equal(volume.hu, odd_series.body_hu())
-  assert volume.warnings == (
+  assert (
+    volume.warnings
+    == (
       "Rescale Type is 'CT NUMBER'; the voxels look like Hounsfield units and were "
-      'read as such',) * is_reported
+      'read as such',
+    )
+    * is_reported
+  )
 
 
 def test_split_acquisitions_and_exposures_are_one_volume(tmp_path):
@@ -251,8 +308,7 @@ def test_split_acquisitions_and_exposures_are_one_volume(tmp_path):
     ds.AcquisitionNumber = index // 3
     ds.XRayTubeCurrent = 100 + 20 * index
   odd_series.save(slices, tmp_path)
-  np.testing.assert_array_equal(
-      readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())
 
 
 def test_uids_and_date_are_those_of_the_headers(tmp_path):
@@ -278,15 +334,21 @@ def test_pydicoms_own_ct_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'thickness, is_reported', ((2.5, False), (2.0, False), (1.25, True)))
+  'thickness, is_reported', ((2.5, False), (2.0, False), (1.25, True))
+)
 def test_gaps_between_thin_slices_are_reported(tmp_path, thickness, is_reported):
   slices = odd_series.series()
   for ds in slices:
     ds.SliceThickness = thickness
   warnings = readers.read_ct(odd_series.save(slices, tmp_path)).warnings
-  assert warnings == (
+  assert (
+    warnings
+    == (
       'slices of 1.25 mm lie 2.5 mm apart: what is between them was not imaged, or is '
-      'missing',) * is_reported
+      'missing',
+    )
+    * is_reported
+  )
 
 
 def test_dicom_without_air_is_read_and_reported(tmp_path):
@@ -294,7 +356,8 @@ def test_dicom_without_air_is_read_and_reported(tmp_path):
   volume = readers.read_ct(odd_series.save(odd_series.series(hu), tmp_path))
   np.testing.assert_array_equal(volume.hu, hu)
   assert volume.warnings == (
-      'no voxel is air, below -850 HU; the lowest is -200: is this a chest?',)
+    'no voxel is air, below -850 HU; the lowest is -200: is this a chest?',
+  )
 
 
 def test_stored_values_that_lost_their_intercept_are_reported(tmp_path):

@@ -33,43 +33,43 @@ def _moved(index, offset, slices=None):
 
 # Every slice gets the value; None removes the element.
 _BAD_VALUES = (
-    ('PixelSpacing', None, 'Pixel Spacing .* missing'),
-    ('ImagePositionPatient', None, 'Image Position .* missing'),
-    ('ImageOrientationPatient', None, 'Image Orientation .* missing'),
-    ('RescaleSlope', None, 'Rescale Slope .* missing'),
-    ('RescaleIntercept', None, 'Rescale Intercept .* missing'),
-    ('RescaleSlope', '0', 'Rescale Slope must be above 0'),
-    ('RescaleSlope', '-1', 'Rescale Slope must be above 0'),
-    ('RescaleSlope', 'NaN', "found 'NaN'"),
-    ('RescaleIntercept', 'inf', "found 'inf'"),
-    ('RescaleIntercept', '1e300', 'gives no Hounsfield units'),
-    ('RescaleType', 'OD', "Rescale Type must be HU, found 'OD'"),
-    ('RescaleType', 'Z_EFF', "Rescale Type must be HU, found 'Z_EFF'"),
-    ('RescaleType', 'HU_MOD', "Rescale Type must be HU, found 'HU_MOD'"),
-    ('RescaleType', 'MGML', "Rescale Type must be HU, found 'MGML'"),
-    ('PixelSpacing', '0\\0', 'between 0.05 and 5 mm'),
-    ('PixelSpacing', '-0.7\\0.7', 'between 0.05 and 5 mm'),
-    ('PixelSpacing', 'nan\\nan', '2 finite numbers'),
-    ('PixelSpacing', '0,7\\0,7', '2 finite numbers'),
-    ('PixelSpacing', '0.7', '2 finite numbers'),
-    ('PixelSpacing', '70\\70', 'between 0.05 and 5 mm'),
-    ('ImageOrientationPatient', '0\\0\\0\\0\\0\\0', 'perpendicular unit vectors'),
-    ('ImageOrientationPatient', '1\\0\\0\\1\\0\\0', 'perpendicular unit vectors'),
-    ('ImagePositionPatient', '0\\0\\1e30', 'mm away'),
-    ('Modality', 'MR', 'Modality CT'),
-    ('SOPClassUID', uid.MRImageStorage, 'not CT|SOP class'),
-    ('PhotometricInterpretation', 'PALETTE COLOR', 'colour'),
-    ('SamplesPerPixel', 3, 'colour'),
-    ('BitsAllocated', 8, '16 bits'),
-    ('BitsStored', 8, '16 bits'),
-    ('HighBit', 15, 'High Bit'),
-    ('PixelRepresentation', 2, 'Pixel Representation'),
-    ('Rows', 0, 'rows and columns'),
-    ('Rows', 65535, 'rows and columns'),
-    ('Rows', 37, 'truncated'),
-    ('NumberOfFrames', 3, 'Number of Frames'),
-    ('ImageType', 'DERIVED\\SECONDARY\\AXIAL\\MIP', 'projection'),
-    ('ImageType', 'ORIGINAL\\PRIMARY\\LOCALIZER', 'localizers'),
+  ('PixelSpacing', None, 'Pixel Spacing .* missing'),
+  ('ImagePositionPatient', None, 'Image Position .* missing'),
+  ('ImageOrientationPatient', None, 'Image Orientation .* missing'),
+  ('RescaleSlope', None, 'Rescale Slope .* missing'),
+  ('RescaleIntercept', None, 'Rescale Intercept .* missing'),
+  ('RescaleSlope', '0', 'Rescale Slope must be above 0'),
+  ('RescaleSlope', '-1', 'Rescale Slope must be above 0'),
+  ('RescaleSlope', 'NaN', "found 'NaN'"),
+  ('RescaleIntercept', 'inf', "found 'inf'"),
+  ('RescaleIntercept', '1e300', 'gives no Hounsfield units'),
+  ('RescaleType', 'OD', "Rescale Type must be HU, found 'OD'"),
+  ('RescaleType', 'Z_EFF', "Rescale Type must be HU, found 'Z_EFF'"),
+  ('RescaleType', 'HU_MOD', "Rescale Type must be HU, found 'HU_MOD'"),
+  ('RescaleType', 'MGML', "Rescale Type must be HU, found 'MGML'"),
+  ('PixelSpacing', '0\\0', 'between 0.05 and 5 mm'),
+  ('PixelSpacing', '-0.7\\0.7', 'between 0.05 and 5 mm'),
+  ('PixelSpacing', 'nan\\nan', '2 finite numbers'),
+  ('PixelSpacing', '0,7\\0,7', '2 finite numbers'),
+  ('PixelSpacing', '0.7', '2 finite numbers'),
+  ('PixelSpacing', '70\\70', 'between 0.05 and 5 mm'),
+  ('ImageOrientationPatient', '0\\0\\0\\0\\0\\0', 'perpendicular unit vectors'),
+  ('ImageOrientationPatient', '1\\0\\0\\1\\0\\0', 'perpendicular unit vectors'),
+  ('ImagePositionPatient', '0\\0\\1e30', 'mm away'),
+  ('Modality', 'MR', 'Modality CT'),
+  ('SOPClassUID', uid.MRImageStorage, 'not CT|SOP class'),
+  ('PhotometricInterpretation', 'PALETTE COLOR', 'colour'),
+  ('SamplesPerPixel', 3, 'colour'),
+  ('BitsAllocated', 8, '16 bits'),
+  ('BitsStored', 8, '16 bits'),
+  ('HighBit', 15, 'High Bit'),
+  ('PixelRepresentation', 2, 'Pixel Representation'),
+  ('Rows', 0, 'rows and columns'),
+  ('Rows', 65535, 'rows and columns'),
+  ('Rows', 37, 'truncated'),
+  ('NumberOfFrames', 3, 'Number of Frames'),
+  ('ImageType', 'DERIVED\\SECONDARY\\AXIAL\\MIP', 'projection'),
+  ('ImageType', 'ORIGINAL\\PRIMARY\\LOCALIZER', 'localizers'),
 )
 
 
@@ -91,7 +91,8 @@ def test_unstated_units_of_voxels_that_are_no_chest(tmp_path, writer, unit):
     ds.file_meta.ImplementationVersionName = writer
   odd_series.save(slices, tmp_path)
   assert f"Rescale Type must be HU where .* found '{unit}': no voxel is air" in re.sub(
-      'the voxels do not look so,', '.*', _refusal(tmp_path))
+    'the voxels do not look so,', '.*', _refusal(tmp_path)
+  )
 
 
 def _set_raw(file, keyword, value):
@@ -100,19 +101,26 @@ def _set_raw(file, keyword, value):
   if value is None:
     del ds[keyword]
   elif isinstance(value, str):  # With the VR of a free text anything goes.
-    ds.add_new(odd_series.pydicom.datadict.tag_for_keyword(keyword), 'LO',
-               value.split('\\'))
+    ds.add_new(
+      odd_series.pydicom.datadict.tag_for_keyword(keyword), 'LO', value.split('\\')
+    )
   else:
     setattr(ds, keyword, value)
   ds.save_as(file, enforce_file_format=True)
 
 
-@pytest.mark.parametrize('lost, message', (
-    ((3,), r'1 slice\(s\) missing in 1 gap\(s\).*2\.50 mm apart, but 5\.00 mm '
-           r'between z = 105\.00 mm and z = 110\.00 mm'),
+@pytest.mark.parametrize(
+  'lost, message',
+  (
+    (
+      (3,),
+      r'1 slice\(s\) missing in 1 gap\(s\).*2\.50 mm apart, but 5\.00 mm '
+      r'between z = 105\.00 mm and z = 110\.00 mm',
+    ),
     ((2, 3), r'2 slice\(s\) missing in 1 gap\(s\).*7\.50 mm'),
     ((2, 5), r'2 slice\(s\) missing in 2 gap\(s\)'),
-))
+  ),
+)
 def test_missing_slices_are_named_with_place_and_count(tmp_path, lost, message):
   slices = [ds for index, ds in enumerate(odd_series.series()) if index not in lost]
   odd_series.save(slices, tmp_path)
@@ -127,8 +135,10 @@ def test_thick_slices_among_thin_ones(tmp_path):
   assert 'varying slice spacing' in _refusal(tmp_path)
 
 
-@pytest.mark.parametrize('share_of_step, expected', (
-    (0.009, 'accepted'), (0.0199, 'warned'), (0.03, 'refused')))
+@pytest.mark.parametrize(
+  'share_of_step, expected',
+  ((0.009, 'accepted'), (0.0199, 'warned'), (0.03, 'refused')),
+)
 @pytest.mark.parametrize('index', (3, 7))
 def test_rounding_of_positions(tmp_path, share_of_step, expected, index):
   slices = odd_series.series(spacing_mm=(5.0, 0.75, 0.75))
@@ -201,8 +211,11 @@ def test_gantry_tilt_is_straightened_when_asked(tmp_path):
   assert volume.spacing_mm[0] == pytest.approx(2.5 * 0.966, abs=1e-3)
   assert any('straightened' in text for text in volume.warnings)
   inside = np.argwhere(volume.hu > -1000)
-  inside = inside[(volume.hu[tuple((inside - [0, 1, 0]).T)] > -1000)
-                  & (inside[:, 1] > 0) & (inside[:, 1] < volume.shape[1] - 2)]
+  inside = inside[
+    (volume.hu[tuple((inside - [0, 1, 0]).T)] > -1000)
+    & (inside[:, 1] > 0)
+    & (inside[:, 1] < volume.shape[1] - 2)
+  ]
   y = volume.index_to_lps_mm(inside)[:, 1]
   error = volume.hu[tuple(inside.T)] - 20 * y
   assert np.median(np.abs(error)) < 1
@@ -247,13 +260,20 @@ def test_phases_in_one_series_are_listed(tmp_path):
       ds.SOPInstanceUID += f'.{number}'
       phases.append(ds)
   odd_series.save(phases, tmp_path)
-  assert re.search(r'8 of 8 slice positions hold different images.*acquisitions '
-                   r'1 \(8 slices\), 2 \(8 slices\)', _refusal(tmp_path))
+  assert re.search(
+    r'8 of 8 slice positions hold different images.*acquisitions '
+    r'1 \(8 slices\), 2 \(8 slices\)',
+    _refusal(tmp_path),
+  )
 
 
-@pytest.mark.parametrize('keyword, values, message', (
+@pytest.mark.parametrize(
+  'keyword, values, message',
+  (
     ('ConvolutionKernel', ('B30f', 'B70f'), r'B30f \(4 slices\), B70f \(4 slices\)'),
-    ('SliceThickness', (1.0, 5.0), r'1\.0 \(4 slices\), 5\.0 \(4 slices\)')))
+    ('SliceThickness', (1.0, 5.0), r'1\.0 \(4 slices\), 5\.0 \(4 slices\)'),
+  ),
+)
 def test_reconstructions_between_each_other(tmp_path, keyword, values, message):
   slices = odd_series.series()
   for index, ds in enumerate(slices):
@@ -270,16 +290,23 @@ def test_one_image_uid_for_different_images(tmp_path):
   assert 'SOP Instance UID' in _refusal(tmp_path)
 
 
-@pytest.mark.parametrize('keyword, value, message', (
-    ('ImageOrientationPatient', [0.995, 0.0998, 0, -0.0998, 0.995, 0],
-     'one orientation'),
+@pytest.mark.parametrize(
+  'keyword, value, message',
+  (
+    (
+      'ImageOrientationPatient',
+      [0.995, 0.0998, 0, -0.0998, 0.995, 0],
+      'one orientation',
+    ),
     ('FrameOfReferenceUID', '1.2.3', 'one frame of reference'),
     ('StudyInstanceUID', '1.2.3', '2 studies'),
     ('PatientID', 'OTHER', 'more than one patient'),
     ('PatientName', 'Other^Person', 'more than one patient'),
     ('PixelSpacing', [0.76, 0.76], 'one pixel spacing'),
     ('Modality', 'PT', 'Modality'),
-    ('RescaleSlope', 'x', 'Rescale Slope')))
+    ('RescaleSlope', 'x', 'Rescale Slope'),
+  ),
+)
 def test_one_slice_that_differs(tmp_path, keyword, value, message):
   slices = odd_series.series()
   odd_series.save(slices, tmp_path)
@@ -307,9 +334,14 @@ def test_one_slice_of_another_size(tmp_path):
   assert '36 x 40 (7 slices), 32 x 32 (1 slices)' in _refusal(tmp_path)
 
 
-@pytest.mark.parametrize('orientation, angle', (
-    ((1, 0, 0, 0, 0, -1), '90'), ((0, 1, 0, 0, 0, -1), '90'),
-    ((1, 0, 0, 0, 0.8, 0.6), '37')))
+@pytest.mark.parametrize(
+  'orientation, angle',
+  (
+    ((1, 0, 0, 0, 0, -1), '90'),
+    ((0, 1, 0, 0, 0, -1), '90'),
+    ((1, 0, 0, 0, 0.8, 0.6), '37'),
+  ),
+)
 def test_series_that_are_not_axial(tmp_path, orientation, angle):
   odd_series.save(odd_series.series(orientation=orientation), tmp_path)
   assert f'not axial: {angle} degrees' in _refusal(tmp_path)

@@ -17,7 +17,8 @@ OTHER_UID = '1.2.826.0.1.3680043.10.511.3.2'
 def _other(hu=None, **changes):
   """A second series of the same study."""
   slices = odd_series.series(
-      odd_series.chest_hu(seed=5) if hu is None else hu, series_uid=OTHER_UID)
+    odd_series.chest_hu(seed=5) if hu is None else hu, series_uid=OTHER_UID
+  )
   for ds in slices:
     for keyword, value in changes.items():
       setattr(ds, keyword, value)
@@ -39,8 +40,14 @@ def test_two_plausible_series_are_listed(tmp_path):
   _save(tmp_path, odd_series.series(), _other(ConvolutionKernel='B70f'))
   text = _refusal(tmp_path)
   assert '2 series could be meant' in text and '--series' in text
-  for part in (odd_series.SERIES_UID, OTHER_UID, '8 CT slices',
-               '2.5 x 0.75 x 0.75 mm', 'kernel B40f', 'kernel B70f'):
+  for part in (
+    odd_series.SERIES_UID,
+    OTHER_UID,
+    '8 CT slices',
+    '2.5 x 0.75 x 0.75 mm',
+    'kernel B40f',
+    'kernel B70f',
+  ):
     assert part in text
 
 
@@ -68,14 +75,20 @@ def _pet():
   return _other(Modality='PT', SOPClassUID=uid.PositronEmissionTomographyImageStorage)
 
 
-@pytest.mark.parametrize('other', (
-    _scout(), _pet(), _other()[:1],
+@pytest.mark.parametrize(
+  'other',
+  (
+    _scout(),
+    _pet(),
+    _other()[:1],
     odd_series.series(series_uid=OTHER_UID, orientation=(1, 0, 0, 0, 0, -1)),
     odd_series.series(series_uid=OTHER_UID, orientation=(0, 1, 0, 0, 0, -1)),
     _other(ImageType=['DERIVED', 'SECONDARY', 'AXIAL', 'MIP']),
     _other(ImagePositionPatient=[0, 0, 0]),
     _other(BitsAllocated=8),
-), ids=('scout', 'PET', 'single', 'coronal', 'sagittal', 'MIP', 'bolus', '8 bit'))
+  ),
+  ids=('scout', 'PET', 'single', 'coronal', 'sagittal', 'MIP', 'bolus', '8 bit'),
+)
 def test_one_clear_choice(tmp_path, other):
   _save(tmp_path, odd_series.series(), other)
   volume = readers.read_ct(tmp_path)
@@ -154,8 +167,9 @@ def test_illegal_uids_become_legal_ones(tmp_path):
     element = b'\x20\0\x0e\0UI' + struct.pack('<H', len(uid_bytes))
     data = path.read_bytes()
     assert element + uid_bytes in data
-    path.write_bytes(data.replace(
-        element + uid_bytes, element + hostile.ljust(len(uid_bytes))))
+    path.write_bytes(
+      data.replace(element + uid_bytes, element + hostile.ljust(len(uid_bytes)))
+    )
   volume = readers.read_ct(tmp_path)
   assert volume.series_uid.startswith('2.25.')
   assert volume.series_uid.replace('.', '').isdigit()

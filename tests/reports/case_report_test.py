@@ -18,7 +18,8 @@ def _page(volume=None, result=None, demo_models=False, **changes):
   result = synthetic_case.make_result(volume) if result is None else result
   result = dataclasses.replace(result, **changes)
   return report_page.Page(
-      case_report.report_html(result, volume, demo_models=demo_models)), result
+    case_report.report_html(result, volume, demo_models=demo_models)
+  ), result
 
 
 @pytest.fixture(scope='module', name='case')
@@ -33,7 +34,8 @@ def test_the_large_numbers_are_those_of_the_result(case):
   assert page.by_id('involved').words() == f'{percent:.1f} %'
   assert page.by_id('lung-volume').words() == f'{result.lung_volume_cm3:,.0f} cm³'
   assert page.by_id('positive-slices').words() == (
-      f'{len(result.positive_slices)} of {result.shape[0]}')
+    f'{len(result.positive_slices)} of {result.shape[0]}'
+  )
 
 
 def test_regions_are_those_of_the_result(case):
@@ -54,8 +56,9 @@ def test_most_affected_slices_come_in_the_order_of_their_score(case):
   for caption, index in zip(captions, best):
     z = result.affine[2, 3] + result.affine[2, 0] * index
     assert caption == (
-        f'{by_slice[index]:.1f} cm³probability {result.slice_probability[index]:.2f}'
-        f'{z:+.1f} mm, slice {index}'.replace('-', '\N{MINUS SIGN}'))
+      f'{by_slice[index]:.1f} cm³probability {result.slice_probability[index]:.2f}'
+      f'{z:+.1f} mm, slice {index}'.replace('-', '\N{MINUS SIGN}')
+    )
 
 
 def test_neighbours_in_thin_slices_are_shown_once():
@@ -76,14 +79,15 @@ def test_the_strip_shows_every_slice_and_its_side_of_the_threshold(case):
   np.testing.assert_allclose(widths, result.slice_probability, atol=1e-4)
   positive = tuple(i for i, bar in enumerate(bars) if 'class' in bar.attributes)
   assert positive == result.positive_slices
-  threshold, = page.all('path', 'threshold', inside='probability')
+  (threshold,) = page.all('path', 'threshold', inside='probability')
   assert threshold.attributes['d'].startswith('M0.5000 0v')
   tops = [float(bar.attributes['y']) for bar in bars]
   assert tops == sorted(tops, reverse=True)  # Slice 0 is the lowest: at the foot.
 
 
 @pytest.mark.parametrize(
-    'detected, words', [(True, 'Detected'), (False, 'Not detected')])
+  'detected, words', [(True, 'Detected'), (False, 'Not detected')]
+)
 def test_a_case_threshold_gives_a_verdict(detected, words):
   thresholds = results.Thresholds(case_corona_score_cm3=41.25)
   page, _ = _page(case_detected=detected, thresholds=thresholds)
@@ -107,7 +111,8 @@ def test_a_negative_case_has_no_heat_and_says_so():
 
 
 @pytest.mark.parametrize(
-    'reverse', [axes for n in range(4) for axes in itertools.combinations(range(3), n)])
+  'reverse', [axes for n in range(4) for axes in itertools.combinations(range(3), n)]
+)
 def test_the_patient_lies_the_same_way_whatever_the_affine(case, reverse):
   affine = synthetic_case.axial_affine(reverse=reverse)
   page, _ = _page(synthetic_case.make_volume(affine))
@@ -115,12 +120,13 @@ def test_the_patient_lies_the_same_way_whatever_the_affine(case, reverse):
   for id_, letters in (('axial', 'APRL'), ('coronal', 'HFRL')):
     sides = ('top', 'bottom', 'left', 'right')
     for side, letter in zip(sides, letters):
-      mark, = page.all('span', f'mark {side}', inside=id_)
+      (mark,) = page.all('span', f'mark {side}', inside=id_)
       assert mark.words() == letter
     for class_ in ('grey', 'map'):
       shown, expected = (
-          report_page.pixels(p.all('image', class_, id_)[0].attributes['href'])
-          for p in (page, reference))
+        report_page.pixels(p.all('image', class_, id_)[0].attributes['href'])
+        for p in (page, reference)
+      )
       assert shown.shape == expected.shape
       assert np.abs(shown - expected).mean() < 0.02
 
@@ -131,8 +137,9 @@ def test_rows_and_columns_may_be_exchanged(case):
   reference, _ = case
   for class_ in ('grey', 'map'):
     shown, expected = (
-        report_page.pixels(p.all('image', class_, 'axial')[0].attributes['href'])
-        for p in (page, reference))
+      report_page.pixels(p.all('image', class_, 'axial')[0].attributes['href'])
+      for p in (page, reference)
+    )
     assert np.abs(shown - expected).mean() < 0.02
 
 
@@ -157,7 +164,7 @@ def test_the_coronal_plane_shows_lungs_even_if_the_score_lies_in_front(y, holds_
   assert result.corona_score_cm3 > 0
   title = 'Coronal, through most of the ' + ('score' if holds_score else 'lungs')
   assert title in [e.words() for e in page.all('h2')]
-  counted, = page.all('path', 'counted', inside='coronal')
+  (counted,) = page.all('path', 'counted', inside='coronal')
   assert bool(counted.attributes['d']) == holds_score
 
 
@@ -166,14 +173,16 @@ def test_an_oblique_volume_names_two_ends():
   turn = np.eye(4)
   turn[1:3, 1:3] = ((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle)))
   page, _ = _page(synthetic_case.make_volume(turn @ synthetic_case.axial_affine()))
-  marks = {side: page.all('span', f'mark {side}', 'axial')[0].words()
-           for side in ('top', 'bottom', 'left', 'right')}
+  marks = {
+    side: page.all('span', f'mark {side}', 'axial')[0].words()
+    for side in ('top', 'bottom', 'left', 'right')
+  }
   assert marks == {'top': 'AF', 'bottom': 'PH', 'left': 'R', 'right': 'L'}
 
 
 def test_pictures_keep_the_proportions_of_the_patient(case):
   page, result = case
-  svg, = (e for e in page.all('svg') if e.parents[-1].attributes.get('id') == 'axial')
+  (svg,) = (e for e in page.all('svg') if e.parents[-1].attributes.get('id') == 'axial')
   width, height = map(float, svg.attributes['viewbox'].split()[2:])
   box = result.lung_box
   margin = 2 * 7 * 3.0  # 20 mm in whole voxels of 3 mm, on both sides.
@@ -181,7 +190,11 @@ def test_pictures_keep_the_proportions_of_the_patient(case):
   assert height == (box.row1 - box.row0) * 3.0 + margin
   heat = page.all('image', 'map', 'axial')[0].attributes
   assert [float(heat[name]) for name in ('x', 'y', 'width', 'height')] == [
-      21.0, 21.0, width - margin, height - margin]
+    21.0,
+    21.0,
+    width - margin,
+    height - margin,
+  ]
 
 
 def test_the_counted_outline_encloses_the_counted_voxels(case):
@@ -189,7 +202,8 @@ def test_the_counted_outline_encloses_the_counted_voxels(case):
   index = int(result.corona_score_by_slice_cm3.argmax())
   path = page.all('path', 'counted', 'axial')[0].attributes['d']
   area_mm2 = sum(
-      abs(_area(points)) for points in map(report_page.points_mm, path.split('z')[:-1]))
+    abs(_area(points)) for points in map(report_page.points_mm, path.split('z')[:-1])
+  )
   counted = result.localization.slice_map(index) > result.thresholds.map
   assert area_mm2 == pytest.approx(np.count_nonzero(counted) * 9.0, rel=0.1)
 
@@ -197,7 +211,8 @@ def test_the_counted_outline_encloses_the_counted_voxels(case):
 def test_text_from_the_study_is_escaped():
   evil = '</script><script>alert(1)</script><img src=x onerror="alert(2)">&amp;'
   volume = synthetic_case.make_volume(
-      study_uid=evil, series_uid=evil, acquisition_date=evil, warnings=(evil,))
+    study_uid=evil, series_uid=evil, acquisition_date=evil, warnings=(evil,)
+  )
   models = (results.ModelIdentity(evil, 1, evil, {'window_hu': (-1000, 0)}),)
   page, _ = _page(volume, models=models, software=evil)
   assert len(page.all('script')) == 2
@@ -213,11 +228,13 @@ def test_the_page_refers_to_nothing_outside(case):
       if name in element.attributes:
         assert element.attributes[name].startswith('data:image/')
     assert element.tag not in ('link', 'iframe', 'object', 'embed', 'form', 'base')
-  source = case_report.report_html(
-      case[1], synthetic_case.make_volume()).decode()
+  source = case_report.report_html(case[1], synthetic_case.make_volume()).decode()
   assert not re.search(r'https?:|url\(|@import|//\w+\.\w', source)
-  policy, = (e for e in page.all('meta') if e.attributes.get(
-      'http-equiv') == 'Content-Security-Policy')
+  (policy,) = (
+    e
+    for e in page.all('meta')
+    if e.attributes.get('http-equiv') == 'Content-Security-Policy'
+  )
   assert policy.attributes['content'].startswith("default-src 'none';")
 
 
@@ -225,7 +242,8 @@ def test_the_pseudonym_of_the_patient_is_not_on_the_page():
   key = 'f00dfeed' * 8
   volume = synthetic_case.make_volume(patient_key=key)
   assert key.encode() not in case_report.report_html(
-      synthetic_case.make_result(volume), volume)
+    synthetic_case.make_result(volume), volume
+  )
 
 
 def test_it_says_what_it_is_for_and_who_answered(case):
@@ -237,15 +255,23 @@ def test_it_says_what_it_is_for_and_who_answered(case):
   for model in result.models:
     assert f'{model.name} version {model.version}' in methods
     assert model.card_sha256 in provenance
-  for text in (result.study_uid, result.series_uid, result.software, '34 × 84 × 128',
-               '8.000 × 3.000 × 3.000 mm', '72.0000 mm³', 'probability > 0.5',
-               'map > 0.6', '-1350 to 150 HU'):
+  for text in (
+    result.study_uid,
+    result.series_uid,
+    result.software,
+    '34 × 84 × 128',
+    '8.000 × 3.000 × 3.000 mm',
+    '72.0000 mm³',
+    'probability > 0.5',
+    'map > 0.6',
+    '-1350 to 150 HU',
+  ):
     assert text in provenance
 
 
 def test_demo_models_are_called_so():
   page, _ = _page(demo_models=True)
-  banner, = page.all('p', 'demo')
+  (banner,) = page.all('p', 'demo')
   assert banner.words().startswith('Demo models trained on phantoms.')
   assert 'demonstration models trained on phantoms' in page.by_id('methods').words()
 
@@ -256,7 +282,8 @@ def test_many_noisy_slices_stay_below_three_megabytes():
   volume = synthetic_case.make_volume(affine, shape)
   noise = np.random.default_rng(1).integers(-600, 600, shape, np.int16)
   volume = dataclasses.replace(
-      volume, hu=np.clip(volume.hu + noise, -1024, 3071).astype(np.int16))
+    volume, hu=np.clip(volume.hu + noise, -1024, 3071).astype(np.int16)
+  )
   source = case_report.report_html(synthetic_case.make_result(volume), volume)
   assert len(source) < 3_000_000
   slices = json.loads(report_page.Page(source).by_id('slices').text)
@@ -293,7 +320,7 @@ def test_the_report_is_written_under_its_name(tmp_path):
 def test_heat_rises_in_lightness_for_any_colour_vision():
   srgb = pictures.heat_colours(np.linspace(0.15, 1, 40))[:, :3] / 255.0
   # IEC 61966-2-1: from sRGB to light, then to luminance.
-  light = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055)**2.4)
+  light = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
   assert (np.diff(light @ (0.2126, 0.7152, 0.0722)) > 0).all()
 
 

@@ -19,8 +19,10 @@ def _case():
 def _explanation():
   rng = np.random.default_rng(2)
   return results.SliceExplanation(
-      np.array((0.87,), np.float32), rng.random((1, 28, 28), np.float32),
-      rng.random((1, 14, 14), np.float32))
+    np.array((0.87,), np.float32),
+    rng.random((1, 28, 28), np.float32),
+    rng.random((1, 14, 14), np.float32),
+  )
 
 
 def _heat(axes):
@@ -34,17 +36,24 @@ def test_the_last_panel_is_the_product_of_the_other_two(case):
   figure = figures.scales_figure(volume, result, 8, explanation)
   plain, fine, coarse, product, bar = figure.axes
   assert [axes.get_title() for axes in figure.axes[:4]] == [
-      'CT and segmented lungs', '28 × 28', '14 × 14', 'Product']
+    'CT and segmented lungs',
+    '28 × 28',
+    '14 × 14',
+    'Product',
+  ]
   assert len(plain.get_images()) == 1
   fused = localization.fuse_scales(
-      explanation.cam_28[0], explanation.cam_14[0], result.lung_box.shape)
+    explanation.cam_28[0], explanation.cam_14[0], result.lung_box.shape
+  )
   np.testing.assert_array_equal(_heat(product), pictures.heat_colours(fused))
   for axes, cam in ((fine, explanation.cam_28), (coarse, explanation.cam_14)):
-    pair = (cam, np.ones((1, 14, 14), np.float32)) if cam.shape[1] == 28 else (
-        np.ones((1, 28, 28), np.float32), cam)
+    pair = (
+      (cam, np.ones((1, 14, 14), np.float32))
+      if cam.shape[1] == 28
+      else (np.ones((1, 28, 28), np.float32), cam)
+    )
     alone = localization.fuse_scales(pair[0][0], pair[1][0], result.lung_box.shape)
-    assert np.abs(_heat(axes).astype(int) - pictures.heat_colours(
-        alone)).max() <= 1
+    assert np.abs(_heat(axes).astype(int) - pictures.heat_colours(alone)).max() <= 1
   assert bar.get_xticks().tolist() == [0, 0.6, 1]
 
 
@@ -72,10 +81,14 @@ def test_captions_tell_the_numbers_of_the_result(case):
 def test_the_map_is_drawn_from_four_sides(case):
   _, result = case
   figure = figures.map_figure(
-      result.lung_mask, result.localization, result.affine, figures.map_caption(result))
+    result.lung_mask, result.localization, result.affine, figures.map_caption(result)
+  )
   assert [axes.get_title() for axes in figure.axes] == [
-      'From the front', "From the patient's right", "From the patient's left",
-      'From the right, above']
+    'From the front',
+    "From the patient's right",
+    "From the patient's left",
+    'From the right, above',
+  ]
   front = figure.axes[0].get_images()[0].get_array()
   warm = front[..., 0].astype(int) - front[..., 2]
   rows, columns = np.nonzero(warm > 40)
@@ -90,7 +103,11 @@ def test_both_figures_are_written_of_the_slice_asked_for(case, tmp_path, index):
   figures.write_figures(tmp_path, volume, result, models, index)
   assert models.crops == [(1, *result.lung_box.shape)]
   assert {path.name for path in tmp_path.iterdir()} == {
-      'scales.svg', 'scales.png', 'map.svg', 'map.png'}
+    'scales.svg',
+    'scales.png',
+    'map.svg',
+    'map.png',
+  }
   for name in ('scales', 'map'):
     assert (tmp_path / f'{name}.svg').read_text().startswith('<?xml')
     assert Image.open(tmp_path / f'{name}.png').width == 2100  # 7 inches at 300 dpi.

@@ -24,17 +24,21 @@ def _one_positive_slice(slice_mm, in_plane=(4.0, 4.0), peak=_PEAK, reverse=()):
   """A case with one positive slice, in which a disc of the left lung counts."""
   shape = (round(_HEIGHT_MM / slice_mm), *(round(340 / step) for step in in_plane))
   volume = synthetic_case.make_volume(
-      synthetic_case.axial_affine((slice_mm, *in_plane), shape, reverse), shape, ())
+    synthetic_case.axial_affine((slice_mm, *in_plane), shape, reverse), shape, ()
+  )
   result = synthetic_case.make_result(volume, ())
   index, box = shape[0] // 2, result.lung_box
   rows, columns = np.indices(box.shape)
   distance_mm = np.hypot(
-      (rows - box.shape[0] // 2) * in_plane[0],
-      (columns - box.shape[1] * 3 // 4) * in_plane[1])
+    (rows - box.shape[0] // 2) * in_plane[0],
+    (columns - box.shape[1] * 3 // 4) * in_plane[1],
+  )
   maps = (peak * np.clip(1.3 - distance_mm / 60, 0, 1)).astype(np.float32)
   return volume, dataclasses.replace(
-      result, positive_slices=(index,), localization=results.LocalizationMap(
-          volume.shape, box, (index,), maps[np.newaxis]))
+    result,
+    positive_slices=(index,),
+    localization=results.LocalizationMap(volume.shape, box, (index,), maps[np.newaxis]),
+  )
 
 
 def _points_mm(path):
@@ -92,7 +96,8 @@ def test_the_rendering_keeps_the_peak(slice_mm):
   _, result = _one_positive_slice(slice_mm)
   for voxel_mm in (1.5, 2.5):
     scene = rendering.lung_scene(
-        result.lung_mask, result.localization, result.affine, voxel_mm)
+      result.lung_mask, result.localization, result.affine, voxel_mm
+    )
     assert scene.heat.max() == pytest.approx(_PEAK, abs=1e-6)
     assert scene.heat.shape == scene.lungs.shape
 
@@ -100,24 +105,30 @@ def test_the_rendering_keeps_the_peak(slice_mm):
 def test_a_positive_slice_above_the_lungs_is_rendered():
   _, result = _one_positive_slice(8.0)
   mask, (index,) = result.lung_mask.copy(), result.positive_slices
-  mask[index - 1:] = 0
+  mask[index - 1 :] = 0
   scene = rendering.lung_scene(mask, result.localization, result.affine)
   assert scene.heat.max() == pytest.approx(_PEAK, abs=1e-6)
 
 
 @settings(max_examples=60)
 @given(
-    st.integers(0, 39), st.integers(0, 39), st.integers(1, 6), st.integers(1, 6),
-    st.sampled_from((0.5, 0.7, 1.0, 2.5, 5.0, 8.0)),
-    st.sampled_from((0.5, 0.7, 1.0, 2.5, 5.0, 8.0)))
+  st.integers(0, 39),
+  st.integers(0, 39),
+  st.integers(1, 6),
+  st.integers(1, 6),
+  st.sampled_from((0.5, 0.7, 1.0, 2.5, 5.0, 8.0)),
+  st.sampled_from((0.5, 0.7, 1.0, 2.5, 5.0, 8.0)),
+)
 def test_every_rectangle_is_outlined_where_it_lies(
-    row, column, rows, columns, down_mm, across_mm):
+  row, column, rows, columns, down_mm, across_mm
+):
   mask = np.zeros((40, 40), np.uint8)
-  mask[row:row + rows, column:column + columns] = 1
+  mask[row : row + rows, column : column + columns] = 1
   points = _points_mm(pictures.outline(mask, (down_mm, across_mm)))
   for axis, start, stop, step in (
-      (1, row, min(40, row + rows), down_mm),
-      (0, column, min(40, column + columns), across_mm)):
+    (1, row, min(40, row + rows), down_mm),
+    (0, column, min(40, column + columns), across_mm),
+  ):
     low, high = points[:, axis].min(), points[:, axis].max()
     assert low == pytest.approx(start * step, abs=max(2.5, 0.35 * step))
     assert high == pytest.approx(stop * step, abs=max(2.5, 0.35 * step))
@@ -134,8 +145,12 @@ def test_a_thin_end_of_a_thick_region_is_outlined_too():
 
 @settings(max_examples=60)
 @given(
-    st.integers(1, 30), st.integers(1, 30), st.floats(0.05, 6), st.floats(0.05, 6),
-    st.integers(0, 2**32 - 1))
+  st.integers(1, 30),
+  st.integers(1, 30),
+  st.floats(0.05, 6),
+  st.floats(0.05, 6),
+  st.integers(0, 2**32 - 1),
+)
 def test_another_grid_has_the_same_maxima(rows, columns, down, across, seed):
   block = np.random.default_rng(seed).random((rows, columns), np.float32)
   other = pictures.with_peaks(block, (down, across))

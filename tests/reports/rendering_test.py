@@ -15,7 +15,8 @@ def _scene(affine=None, voxel_mm=5.0):
   volume = synthetic_case.make_volume(affine, lesions=_LESION)
   result = synthetic_case.make_result(volume, _LESION)
   return rendering.lung_scene(
-      result.lung_mask, result.localization, result.affine, voxel_mm)
+    result.lung_mask, result.localization, result.affine, voxel_mm
+  )
 
 
 def _glow(picture):
@@ -23,13 +24,21 @@ def _glow(picture):
   red, _, blue, alpha = np.moveaxis(picture.astype(float), -1, 0)
   weight = np.clip(red - blue, 0, None) * alpha
   places = np.indices(weight.shape)
-  return [float((weight * place).sum() / weight.sum() / (length - 1))
-          for place, length in zip(places, weight.shape)]
+  return [
+    float((weight * place).sum() / weight.sum() / (length - 1))
+    for place, length in zip(places, weight.shape)
+  ]
 
 
-@pytest.mark.parametrize('turn, shown', [
-    (0, 'left'), (180, 'right'),  # From the front the right lung is on the left.
-    (90, 'left'), (-90, 'right')])  # From the right side the back is on the left.
+@pytest.mark.parametrize(
+  'turn, shown',
+  [
+    (0, 'left'),
+    (180, 'right'),  # From the front the right lung is on the left.
+    (90, 'left'),
+    (-90, 'right'),
+  ],
+)  # From the right side the back is on the left.
 def test_a_dorsal_right_basal_lesion_is_where_a_reader_expects_it(turn, shown):
   row, column = _glow(rendering.render(_scene(), turn))
   assert row > 0.6
@@ -37,10 +46,10 @@ def test_a_dorsal_right_basal_lesion_is_where_a_reader_expects_it(turn, shown):
 
 
 def test_what_is_far_is_dimmed_by_what_is_near():
-  near, far = (
-      rendering.render(_scene(), turn).astype(float) for turn in (90, -90))
-  warmth = [np.clip(picture[..., 0] - picture[..., 2], 0, None).sum()
-            for picture in (near, far)]
+  near, far = (rendering.render(_scene(), turn).astype(float) for turn in (90, -90))
+  warmth = [
+    np.clip(picture[..., 0] - picture[..., 2], 0, None).sum() for picture in (near, far)
+  ]
   assert warmth[0] > 1.5 * warmth[1]
 
 
@@ -49,7 +58,7 @@ def test_turning_by_interpolation_agrees_with_exact_quarter_turns(turn):
   scene = _scene()
   exact = rendering.render(scene, turn).astype(float)
   turned = rendering.render(scene, turn + 1e-6).astype(float)
-  trimmed = turned[:exact.shape[0], :exact.shape[1]]
+  trimmed = turned[: exact.shape[0], : exact.shape[1]]
   assert np.abs(trimmed - exact)[..., 3].mean() < 4
 
 
@@ -61,14 +70,15 @@ def test_from_above_the_near_end_of_the_lungs_sinks():
     volume = synthetic_case.make_volume(lesions=lesion)
     result = synthetic_case.make_result(volume, lesion)
     scene = rendering.lung_scene(
-        result.lung_mask, result.localization, result.affine, 5.0)
+      result.lung_mask, result.localization, result.affine, 5.0
+    )
     heights.append(_glow(rendering.render(scene, 0, 30))[0])
   assert heights[0] > heights[1] + 0.1
 
 
 @pytest.mark.parametrize(
-    'reverse',
-    [axes for n in (1, 2, 3) for axes in itertools.combinations(range(3), n)])
+  'reverse', [axes for n in (1, 2, 3) for axes in itertools.combinations(range(3), n)]
+)
 def test_the_scene_does_not_depend_on_the_order_of_storage(reverse):
   flipped = _scene(synthetic_case.axial_affine(reverse=reverse))
   reference = _scene()
@@ -80,7 +90,8 @@ def test_the_scene_keeps_lung_volume():
   volume = synthetic_case.make_volume()
   result = synthetic_case.make_result(volume)
   scene = rendering.lung_scene(
-      result.lung_mask, result.localization, result.affine, 3.0)
+    result.lung_mask, result.localization, result.affine, 3.0
+  )
   assert scene.lungs.sum() * 0.027 == pytest.approx(result.lung_volume_cm3, rel=0.03)
 
 
@@ -88,7 +99,8 @@ def test_a_map_of_no_slice_leaves_bare_lungs():
   volume = synthetic_case.make_volume()
   result = synthetic_case.make_result(volume)
   bare = results.LocalizationMap(
-      volume.shape, result.lung_box, (), np.zeros((0, *result.lung_box.shape)))
+    volume.shape, result.lung_box, (), np.zeros((0, *result.lung_box.shape))
+  )
   scene = rendering.lung_scene(result.lung_mask, bare, result.affine, 5.0)
   picture = rendering.render(scene, 0)
   assert not scene.heat.any() and picture[..., 3].max() > 100

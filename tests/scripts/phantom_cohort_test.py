@@ -9,8 +9,12 @@ import sys
 import fake_serving
 import pytest
 
-_SCRIPT = pathlib.Path(__file__).resolve().parents[2].joinpath(
-    'tools', 'benchmarks', 'phantom_cohort.py')
+_SCRIPT = (
+  pathlib.Path(__file__)
+  .resolve()
+  .parents[2]
+  .joinpath('tools', 'benchmarks', 'phantom_cohort.py')
+)
 _CASES = 4
 
 
@@ -24,11 +28,27 @@ def _server():
 
 def _start(root, server):
   return subprocess.Popen(
-      [sys.executable, _SCRIPT, '--output', root, '--cases', str(_CASES), '--matrix',
-       '96', '--slice-spacing', '20', '--findings', '--json', '--server',
-       server.address],
-      stdout=subprocess.PIPE, text=True, start_new_session=True,
-      env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
+    [
+      sys.executable,
+      _SCRIPT,
+      '--output',
+      root,
+      '--cases',
+      str(_CASES),
+      '--matrix',
+      '96',
+      '--slice-spacing',
+      '20',
+      '--findings',
+      '--json',
+      '--server',
+      server.address,
+    ],
+    stdout=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+    env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
+  )
 
 
 def _asked(server, signature):
@@ -57,9 +77,11 @@ def test_a_killed_run_goes_on_and_ends_with_findings(tmp_path, server):
   assert (figures['n_positive'], figures['n_negative']) == (2, 2)
   assert 'AUC of the score' in table and '0.948' in table
   assert set(figures['clusters']) == {
-      row['name'] for row in json.loads(
-          (tmp_path / 'manifestations' / 'manifestations.json').read_text()
-      )['clusters']}
+    row['name']
+    for row in json.loads(
+      (tmp_path / 'manifestations' / 'manifestations.json').read_text()
+    )['clusters']
+  }
   counted = sum(sum(kinds.values()) for kinds in figures['clusters'].values())
   assert counted == figures['positive_slices'] + figures['negative_slices'] > 0
   assert all(-1 <= value <= 1 for value in figures['rand_index'].values())

@@ -13,22 +13,28 @@ _TOOLS = pathlib.Path(__file__).resolve().parents[2] / 'tools'
 
 def _run(*flags, script='import_dataset', environment=None):
   return subprocess.run(
-      [sys.executable, _TOOLS / f'{script}.py', *flags], capture_output=True,
-      text=True, env=os.environ | {
-          'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
-      | (environment or {}))
+    [sys.executable, _TOOLS / f'{script}.py', *flags],
+    capture_output=True,
+    text=True,
+    env=os.environ
+    | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+    | (environment or {}),
+  )
 
 
-@pytest.mark.parametrize('flags, message', [
+@pytest.mark.parametrize(
+  'flags, message',
+  [
     (['--collection=own'], '--output must have a value'),
     (['--collection=mine', '--output=x'], 'value should be one of <own'),
-    (['--colection=own', '--output=x'], "Did you mean: collection"),
+    (['--colection=own', '--output=x'], 'Did you mean: collection'),
     (['--collection=own', '--output=x', 'more'], "found 'more'"),
     (['--collection=own', '--output=x', '--size=-1'], '--size=-1'),
     (['--collection=own', '--output=x', '--seed=-1'], '--seed=-1'),
     (['--collection=own', '--output=x'], '--folder is required for own'),
-    (['--collection=phantom', '--output=x', '--phantoms=few'], "--phantoms=few"),
-])
+    (['--collection=phantom', '--output=x', '--phantoms=few'], '--phantoms=few'),
+  ],
+)
 def test_wrong_use_is_one_line_and_status_2(flags, message):
   done = _run(*flags)
   (line,) = done.stderr.splitlines()
@@ -38,9 +44,10 @@ def test_wrong_use_is_one_line_and_status_2(flags, message):
 
 # What a script alone is; modules that several share are none.
 _SCRIPTS = sorted(
-    path.relative_to(_TOOLS).with_suffix('') for path in
-    (*_TOOLS.glob('*.py'), *_TOOLS.glob('benchmarks/*.py'))
-    if "\nif __name__ == '__main__'" in path.read_text('utf-8'))
+  path.relative_to(_TOOLS).with_suffix('')
+  for path in (*_TOOLS.glob('*.py'), *_TOOLS.glob('benchmarks/*.py'))
+  if "\nif __name__ == '__main__'" in path.read_text('utf-8')
+)
 
 
 @pytest.mark.parametrize('script', _SCRIPTS, ids=str)
@@ -53,8 +60,11 @@ def test_help_says_everything_and_ends_well(script):
   if 'training_flags' in source:
     asked += ['stage', 'batch', 'shards', 'devices']
   assert re.search('^usage:|^flags:', done.stdout, re.MULTILINE)
-  missing = [flag for flag in asked
-             if f'--{flag}' not in done.stdout and f'--[no]{flag}' not in done.stdout]
+  missing = [
+    flag
+    for flag in asked
+    if f'--{flag}' not in done.stdout and f'--[no]{flag}' not in done.stdout
+  ]
   assert not missing
 
 
@@ -63,7 +73,8 @@ def test_an_unknown_flag_is_status_2(script):
   done = _run('--no-such-flag', script=script)
   assert done.returncode == 2 and 'Traceback' not in done.stderr
   assert 'no-such-flag' in done.stderr.splitlines()[-1] or (
-      'required' in done.stderr.splitlines()[-1])
+    'required' in done.stderr.splitlines()[-1]
+  )
 
 
 def test_help_is_printed_in_every_encoding():

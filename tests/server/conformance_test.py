@@ -30,8 +30,10 @@ from covid_tf.predictors import protocol
 from covid_tf.predictors import tensors
 
 _ADDRESS, _MODELS, _MODELS_AT = (
-    'COVID_TF_SERVING_ADDRESS', 'COVID_TF_SERVING_MODELS',
-    'COVID_TF_SERVING_MODELS_AT')
+  'COVID_TF_SERVING_ADDRESS',
+  'COVID_TF_SERVING_MODELS',
+  'COVID_TF_SERVING_MODELS_AT',
+)
 _HU = np.random.default_rng(0).integers(-1000, 300, (3, 20, 30)).astype(np.int16)
 
 
@@ -53,7 +55,8 @@ class Asked:
     request = protocol.ReloadConfigRequest()
     for name in (*contract.SIGNATURES, *extra):
       config = request.config.model_config_list.config.add(
-          name=name, base_path=str(self.models_at / name), model_platform='tensorflow')
+        name=name, base_path=str(self.models_at / name), model_platform='tensorflow'
+      )
       if name in policies:
         config.MergeFrom(policies[name])
     self.stub.reload(request, timeout=60)
@@ -75,8 +78,11 @@ class Asked:
     """Adds a version as an operator does: copied beside, then renamed."""
     if bias not in self._exports:
       self._exports[bias] = tiny_models.export(
-          self.models / f'.{self.fresh_name()}', 'classifier', bias=bias,
-          signature_names=(contract.SERVING_DEFAULT,))
+        self.models / f'.{self.fresh_name()}',
+        'classifier',
+        bias=bias,
+        signature_names=(contract.SERVING_DEFAULT,),
+      )
     (self.models / name).mkdir(exist_ok=True)
     copy = self.models / name / f'.{version}.copied'
     shutil.copytree(self._exports[bias], copy)
@@ -84,8 +90,9 @@ class Asked:
 
   def bias(self, name: str, **spec) -> float:
     """Which version answers, found by its bias."""
-    probability = self.stub.outputs(
-        name, hu=np.zeros((1, 4, 4), np.int16), **spec)['covid_probability'][0]
+    probability = self.stub.outputs(name, hu=np.zeros((1, 4, 4), np.int16), **spec)[
+      'covid_probability'
+    ][0]
     return round(float(np.log(probability / (1 - probability))), 3)
 
 
@@ -100,8 +107,9 @@ def asked(tmp_path_factory):
   from covid_tf.server import serving
 
   models = tiny_models.export_both(tmp_path_factory.mktemp('models'))
-  server = serving.Server(configuration.ServerOptions(
-      models=str(models), port=0, poll_s=0.1, load_retries=0))
+  server = serving.Server(
+    configuration.ServerOptions(models=str(models), port=0, poll_s=0.1, load_retries=0)
+  )
   with serving_stub.connected(server.addresses[0]) as stub:
     yield Asked(stub, models, models)
   server.stop()
@@ -133,6 +141,7 @@ def _of_unknown_model(request):
 def _of_version(number):
   def change(request):
     request.model_spec.version.value = number
+
   return change
 
 
@@ -156,6 +165,7 @@ def _with_renamed_input(request):
 def _with_filter(*names):
   def change(request):
     request.output_filter.extend(names)
+
   return change
 
 
@@ -163,41 +173,69 @@ def _with_dtype(dtype):
   def change(request):
     request.inputs['hu'].Clear()
     tensors.fill(request.inputs['hu'], _HU.astype(dtype))
+
   return change
 
 
 _REFUSALS = [
-    (_without_spec, 'INVALID_ARGUMENT', 'Missing ModelSpec'),
-    (_without_name, 'INVALID_ARGUMENT', 'ModelSpec has no name specified.'),
-    (_with_label, 'INVALID_ARGUMENT', 'Unrecognized servable version label: nobody'),
-    (_of_unknown_model, 'NOT_FOUND',
-     'Servable not found for request: Latest(missing)'),
-    (_of_version(9), 'NOT_FOUND',
-     'Servable not found for request: Specific(classifier, 9)'),
-    (_of_version(0), 'NOT_FOUND',
-     'Servable not found for request: Specific(classifier, 0)'),
-    (_of_unknown_signature, 'FAILED_PRECONDITION',
-     'Serving signature key "s" not found.'),
-    (_with_extra_input, 'INVALID_ARGUMENT',
-     'input size does not match signature: 2!=1 len({hu,q}) != len({hu}). Sent '
-     'extra: {q}. Missing but required: {}.'),
-    (_with_no_input, 'INVALID_ARGUMENT',
-     'input size does not match signature: 0!=1 len({}) != len({hu}). Sent extra: '
-     '{}. Missing but required: {hu}.'),
-    (_with_filter('w'), 'INVALID_ARGUMENT',
-     'output tensor alias not found in signature: w Outputs expected to be in the '
-     'set {cam_14,cam_28,covid_probability}.'),
-    (_with_filter('cam_14', 'cam_14'), 'INVALID_ARGUMENT',
-     'duplicate output tensor alias: cam_14'),
-    (_with_dtype(np.float32), 'INVALID_ARGUMENT',
-     'Expects arg[0] to be int16 but float is provided'),
-    (_with_dtype(np.int32), 'INVALID_ARGUMENT',
-     'Expects arg[0] to be int16 but int32 is provided'),
+  (_without_spec, 'INVALID_ARGUMENT', 'Missing ModelSpec'),
+  (_without_name, 'INVALID_ARGUMENT', 'ModelSpec has no name specified.'),
+  (_with_label, 'INVALID_ARGUMENT', 'Unrecognized servable version label: nobody'),
+  (_of_unknown_model, 'NOT_FOUND', 'Servable not found for request: Latest(missing)'),
+  (
+    _of_version(9),
+    'NOT_FOUND',
+    'Servable not found for request: Specific(classifier, 9)',
+  ),
+  (
+    _of_version(0),
+    'NOT_FOUND',
+    'Servable not found for request: Specific(classifier, 0)',
+  ),
+  (
+    _of_unknown_signature,
+    'FAILED_PRECONDITION',
+    'Serving signature key "s" not found.',
+  ),
+  (
+    _with_extra_input,
+    'INVALID_ARGUMENT',
+    'input size does not match signature: 2!=1 len({hu,q}) != len({hu}). Sent '
+    'extra: {q}. Missing but required: {}.',
+  ),
+  (
+    _with_no_input,
+    'INVALID_ARGUMENT',
+    'input size does not match signature: 0!=1 len({}) != len({hu}). Sent extra: '
+    '{}. Missing but required: {hu}.',
+  ),
+  (
+    _with_filter('w'),
+    'INVALID_ARGUMENT',
+    'output tensor alias not found in signature: w Outputs expected to be in the '
+    'set {cam_14,cam_28,covid_probability}.',
+  ),
+  (
+    _with_filter('cam_14', 'cam_14'),
+    'INVALID_ARGUMENT',
+    'duplicate output tensor alias: cam_14',
+  ),
+  (
+    _with_dtype(np.float32),
+    'INVALID_ARGUMENT',
+    'Expects arg[0] to be int16 but float is provided',
+  ),
+  (
+    _with_dtype(np.int32),
+    'INVALID_ARGUMENT',
+    'Expects arg[0] to be int16 but int32 is provided',
+  ),
 ]
 
 
 @pytest.mark.parametrize(
-    'change, code, text', _REFUSALS, ids=[row[2][:40] for row in _REFUSALS])
+  'change, code, text', _REFUSALS, ids=[row[2][:40] for row in _REFUSALS]
+)
 def test_refusals(asked, change, code, text):
   request = _good()
   change(request)
@@ -214,16 +252,24 @@ def test_input_of_another_name_is_refused(asked):
 
 def test_checks_come_in_order(asked):
   request = _good()
-  for change in (_with_dtype(np.float32), _with_filter('w'), _with_extra_input,
-                 _of_unknown_signature, _of_version(9), _without_name):
+  for change in (
+    _with_dtype(np.float32),
+    _with_filter('w'),
+    _with_extra_input,
+    _of_unknown_signature,
+    _of_version(9),
+    _without_name,
+  ):
     change(request)
   texts = []
-  for repair in (lambda: setattr(request.model_spec, 'name', 'classifier'),
-                 lambda: request.model_spec.ClearField('version'),
-                 lambda: setattr(request.model_spec, 'signature_name', 'grad_cam'),
-                 lambda: request.inputs.pop('q'),
-                 lambda: request.ClearField('output_filter'),
-                 lambda: None):
+  for repair in (
+    lambda: setattr(request.model_spec, 'name', 'classifier'),
+    lambda: request.model_spec.ClearField('version'),
+    lambda: setattr(request.model_spec, 'signature_name', 'grad_cam'),
+    lambda: request.inputs.pop('q'),
+    lambda: request.ClearField('output_filter'),
+    lambda: None,
+  ):
     texts.append(serving_stub.refusal(asked.stub.predict, request)[1].split()[0])
     repair()
   assert texts == ['ModelSpec', 'Servable', 'Serving', 'input', 'output', 'Expects']
@@ -231,8 +277,10 @@ def test_checks_come_in_order(asked):
 
 @pytest.mark.parametrize('shape', [(), (1,), (2, 3), (1, 2, 3, 4)])
 def test_shape_errors_come_from_the_graph(asked, shape):
-  code, text = serving_stub.refusal(asked.stub.predict, serving_stub.predict_request(
-      'classifier', hu=np.zeros(shape, np.int16)))
+  code, text = serving_stub.refusal(
+    asked.stub.predict,
+    serving_stub.predict_request('classifier', hu=np.zeros(shape, np.int16)),
+  )
   assert code == 'INVALID_ARGUMENT'
   assert 'hu must be [slices, rows, columns]' in text
 
@@ -240,7 +288,8 @@ def test_shape_errors_come_from_the_graph(asked, shape):
 def test_long_texts_are_cut(asked):
   name = 'm' * 3000
   text = serving_stub.refusal(
-      asked.stub.predict, serving_stub.predict_request(name, hu=_HU))[1]
+    asked.stub.predict, serving_stub.predict_request(name, hu=_HU)
+  )[1]
   # TF Serving says that it has cut: "...TRUNCATED" after as many.
   assert text[:1024] == f'Servable not found for request: Latest({name}'[:1024]
   assert text[1024:] in ('', '...TRUNCATED')
@@ -251,14 +300,19 @@ def test_long_texts_are_cut(asked):
 
 def test_answers_and_echo(asked):
   response = asked.stub.predict(_good())
-  assert (response.model_spec.name, response.model_spec.signature_name,
-          response.model_spec.version.value) == ('classifier', 'grad_cam', 1)
-  assert {name: tensors.shape_of(proto)
-          for name, proto in response.outputs.items()} == {
-              'covid_probability': (3,), 'cam_28': (3, 28, 28), 'cam_14': (3, 14, 14)}
+  assert (
+    response.model_spec.name,
+    response.model_spec.signature_name,
+    response.model_spec.version.value,
+  ) == ('classifier', 'grad_cam', 1)
+  assert {
+    name: tensors.shape_of(proto) for name, proto in response.outputs.items()
+  } == {'covid_probability': (3,), 'cam_28': (3, 28, 28), 'cam_14': (3, 14, 14)}
   np.testing.assert_allclose(
-      tensors.read(response.outputs['covid_probability']),
-      tiny_answers.probability(_HU), atol=1e-6)
+    tensors.read(response.outputs['covid_probability']),
+    tiny_answers.probability(_HU),
+    atol=1e-6,
+  )
 
 
 def test_empty_signature_name_is_serving_default(asked):
@@ -268,9 +322,11 @@ def test_empty_signature_name_is_serving_default(asked):
 
 
 def test_output_filter(asked):
-  assert set(asked.stub.outputs(
-      'classifier', 'grad_cam', outputs=['cam_14', 'covid_probability'],
-      hu=_HU)) == {'cam_14', 'covid_probability'}
+  assert set(
+    asked.stub.outputs(
+      'classifier', 'grad_cam', outputs=['cam_14', 'covid_probability'], hu=_HU
+    )
+  ) == {'cam_14', 'covid_probability'}
 
 
 @pytest.mark.parametrize('model', contract.SIGNATURES)
@@ -310,8 +366,9 @@ def test_one_typed_value_fills_the_tensor(asked):
   tensors.set_shape(request.inputs['hu'], (2, 5, 5))
   request.inputs['hu'].int_val.append(-700)
   found = tensors.read(asked.stub.predict(request).outputs['covid_probability'])
-  np.testing.assert_allclose(found, tiny_answers.probability(
-      np.full((2, 5, 5), -700, np.int16)), atol=1e-6)
+  np.testing.assert_allclose(
+    found, tiny_answers.probability(np.full((2, 5, 5), -700, np.int16)), atol=1e-6
+  )
 
 
 def test_outputs_come_in_typed_fields(asked):
@@ -324,7 +381,9 @@ def test_cut_off_input_is_refused(asked):
   request = _good()
   request.inputs['hu'].tensor_content = request.inputs['hu'].tensor_content[:-2]
   assert serving_stub.refusal(asked.stub.predict, request) == (
-      'INVALID_ARGUMENT', 'tensor parsing error: hu')
+    'INVALID_ARGUMENT',
+    'tensor parsing error: hu',
+  )
 
 
 @pytest.mark.parametrize('count', [0, 1, 7])
@@ -346,10 +405,11 @@ def test_signature_without_inputs(asked):
 
 
 def test_deadline_is_kept(asked):
-  request = serving_stub.predict_request(
-      'lungs', hu=np.zeros((64, 512, 512), np.int16))
-  assert serving_stub.refusal(
-      asked.stub.predict, request, timeout_s=0.001)[0] == 'DEADLINE_EXCEEDED'
+  request = serving_stub.predict_request('lungs', hu=np.zeros((64, 512, 512), np.int16))
+  assert (
+    serving_stub.refusal(asked.stub.predict, request, timeout_s=0.001)[0]
+    == 'DEADLINE_EXCEEDED'
+  )
   assert asked.stub.outputs('lungs', hu=_HU)  # And the server is none the worse.
 
 
@@ -366,20 +426,27 @@ def _metadata_request(*fields, **spec):
 def test_metadata_lists_the_signatures(asked):
   response = asked.stub.metadata(_metadata_request('signature_def', name='classifier'))
   signatures = protocol.SignatureDefMap.FromString(
-      response.metadata['signature_def'].value).signature_def
+    response.metadata['signature_def'].value
+  ).signature_def
   assert set(contract.SIGNATURES['classifier']) <= set(signatures)
   assert response.model_spec.version.value == 1
   assert signatures['grad_cam'].outputs['cam_28'].dtype == 1
-  assert [dim.size for dim in signatures['grad_cam'].inputs[
-      'hu'].tensor_shape.dim] == [-1, -1, -1]
+  assert [dim.size for dim in signatures['grad_cam'].inputs['hu'].tensor_shape.dim] == [
+    -1,
+    -1,
+    -1,
+  ]
 
 
-@pytest.mark.parametrize('request_, code', [
+@pytest.mark.parametrize(
+  'request_, code',
+  [
     (_metadata_request('signature_def'), 'INVALID_ARGUMENT'),
     (_metadata_request(name='lungs'), 'INVALID_ARGUMENT'),
     (_metadata_request('other', name='lungs'), 'INVALID_ARGUMENT'),
     (_metadata_request('signature_def', name='missing'), 'NOT_FOUND'),
-])
+  ],
+)
 def test_metadata_refusals(asked, request_, code):
   assert serving_stub.refusal(asked.stub.metadata, request_)[0] == code
 
@@ -387,22 +454,31 @@ def test_metadata_refusals(asked, request_, code):
 def test_status_of_unknown_model_and_version(asked):
   request = protocol.GetModelStatusRequest()
   assert serving_stub.refusal(asked.stub.status, request) == (
-      'INVALID_ARGUMENT', 'Missing ModelSpec')
+    'INVALID_ARGUMENT',
+    'Missing ModelSpec',
+  )
   request.model_spec.name = 'missing'
   assert serving_stub.refusal(asked.stub.status, request) == (
-      'NOT_FOUND', 'Could not find any versions of model missing')
+    'NOT_FOUND',
+    'Could not find any versions of model missing',
+  )
   request.model_spec.name = 'lungs'
   request.model_spec.version.value = 9
   assert serving_stub.refusal(asked.stub.status, request) == (
-      'NOT_FOUND', 'Could not find version 9 of model lungs')
+    'NOT_FOUND',
+    'Could not find version 9 of model lungs',
+  )
 
 
 def test_health(asked):
   answer = asked.stub.health(protocol.HealthCheckRequest())
   assert answer.status == protocol.HealthCheckResponse.SERVING
-  assert serving_stub.refusal(
-      asked.stub.health, protocol.HealthCheckRequest(service='missing'))[
-          0] == 'NOT_FOUND'
+  assert (
+    serving_stub.refusal(
+      asked.stub.health, protocol.HealthCheckRequest(service='missing')
+    )[0]
+    == 'NOT_FOUND'
+  )
   watch = asked.stub.health_watch(protocol.HealthCheckRequest(), timeout=10)
   assert next(iter(watch)).status == protocol.HealthCheckResponse.SERVING
   watch.cancel()
@@ -415,13 +491,15 @@ def test_new_version_takes_over_and_its_removal_rolls_back(asked):
   with asked.model(0.0) as name:
     assert asked.bias(name) == 0.0
     asked.add(name, 2, 1.0)
-    serving_stub.wait_until(lambda: asked.stub.versions(name) == [
-        (2, 'AVAILABLE'), (1, 'END')])
+    serving_stub.wait_until(
+      lambda: asked.stub.versions(name) == [(2, 'AVAILABLE'), (1, 'END')]
+    )
     assert asked.bias(name) == 1.0
     assert serving_stub.refusal(asked.bias, name, version=1)[0] == 'NOT_FOUND'
     shutil.rmtree(asked.models / name / '2')
-    serving_stub.wait_until(lambda: asked.stub.versions(name) == [
-        (2, 'END'), (1, 'AVAILABLE')])
+    serving_stub.wait_until(
+      lambda: asked.stub.versions(name) == [(2, 'END'), (1, 'AVAILABLE')]
+    )
     assert asked.bias(name) == 0.0
 
 
@@ -445,7 +523,8 @@ def test_bad_new_version_leaves_the_old_one_serving(asked):
     bad.mkdir()
     (bad / 'saved_model.pb').write_bytes(b'no model')
     serving_stub.wait_until(
-        lambda: asked.stub.versions(name)[0] in ((2, 'END'), (2, 'LOADING')))
+      lambda: asked.stub.versions(name)[0] in ((2, 'END'), (2, 'LOADING'))
+    )
     assert (1, 'AVAILABLE') in asked.stub.versions(name)
     assert asked.bias(name) == 1.0
 
@@ -457,7 +536,8 @@ def test_version_that_is_copied_in_place_serves_in_the_end(asked):
     (whole / 'variables').rename(asked.models / name / '.variables')
     shutil.copytree(whole, partial)  # saved_model.pb is there, its variables are not.
     serving_stub.wait_until(
-        lambda: asked.stub.versions(name)[0] in ((2, 'END'), (2, 'LOADING')))
+      lambda: asked.stub.versions(name)[0] in ((2, 'END'), (2, 'LOADING'))
+    )
     assert asked.bias(name) == 0.0
     shutil.copytree(asked.models / name / '.variables', partial / 'variables')
     serving_stub.wait_until(lambda: asked.bias(name) == 1.0, timeout_s=90)
@@ -509,18 +589,22 @@ def _policy(versions=(), labels=None):
 
 def test_labels_name_available_versions_only(asked):
   with asked.model(0.0, 1.0, policy=_policy((1, 2))) as name:
-    serving_stub.wait_until(lambda: asked.stub.versions(name) == [
-        (2, 'AVAILABLE'), (1, 'AVAILABLE')])
+    serving_stub.wait_until(
+      lambda: asked.stub.versions(name) == [(2, 'AVAILABLE'), (1, 'AVAILABLE')]
+    )
     asked.reload(name, **{name: _policy((1, 2), {'stable': 1, 'canary': 2})})
     assert asked.bias(name, label='stable') == 0.0
     assert asked.bias(name, label='canary') == 1.0
     asked.reload(name, **{name: _policy((1, 2), {'stable': 2})})
     assert asked.bias(name, label='stable') == 1.0
     code, text = serving_stub.refusal(
-        asked.reload, name, **{name: _policy((1, 2), {'stable': 7})})
+      asked.reload, name, **{name: _policy((1, 2), {'stable': 7})}
+    )
     assert code == 'FAILED_PRECONDITION'
-    assert text == (f'Request to assign label to version 7 of model {name}, which is '
-                    'not currently available for inference')
+    assert text == (
+      f'Request to assign label to version 7 of model {name}, which is '
+      'not currently available for inference'
+    )
     assert asked.bias(name, label='stable') == 1.0  # As before the refusal.
 
 
@@ -529,12 +613,16 @@ def test_reload_replaces_the_whole_list(asked):
     asked.reload()
     serving_stub.wait_until(lambda: asked.stub.versions(name) == [(1, 'END')])
     assert serving_stub.refusal(asked.bias, name) == (
-        'NOT_FOUND', f'Servable not found for request: Latest({name})')
+      'NOT_FOUND',
+      f'Servable not found for request: Latest({name})',
+    )
 
 
 def test_reload_of_nothing_is_refused(asked):
-  assert serving_stub.refusal(
-      asked.stub.reload, protocol.ReloadConfigRequest())[0] == 'INVALID_ARGUMENT'
+  assert (
+    serving_stub.refusal(asked.stub.reload, protocol.ReloadConfigRequest())[0]
+    == 'INVALID_ARGUMENT'
+  )
   assert asked.stub.versions('lungs') == [(1, 'AVAILABLE')]
 
 
@@ -557,8 +645,11 @@ def main() -> int:
   args = parser.parse_args()
   if (args.address is None) != (args.models is None):
     parser.error('--address and --models go together')
-  for name, value in ((_ADDRESS, args.address), (_MODELS, args.models),
-                      (_MODELS_AT, args.models_at)):
+  for name, value in (
+    (_ADDRESS, args.address),
+    (_MODELS, args.models),
+    (_MODELS_AT, args.models_at),
+  ):
     if value:
       os.environ[name] = value
   return pytest.main([__file__, '-q'])

@@ -37,13 +37,16 @@ def fake():
 
 
 def _connect(address, **kwargs):
-  return predictors.connect(address, **(
-      {'connect_patience_s': 0.3, 'patience_s': 20, 'batch_bytes': _BATCH} | kwargs))
+  return predictors.connect(
+    address,
+    **({'connect_patience_s': 0.3, 'patience_s': 20, 'batch_bytes': _BATCH} | kwargs),
+  )
 
 
 def _assert_right(explanation, bias=0.0):
   np.testing.assert_allclose(
-      explanation.covid_probability, tiny_answers.probability(_HU, bias), atol=1e-6)
+    explanation.covid_probability, tiny_answers.probability(_HU, bias), atol=1e-6
+  )
   np.testing.assert_array_equal(explanation.cam_28, tiny_answers.cam(_HU, 28))
 
 
@@ -66,8 +69,10 @@ def test_absent():
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
     port = probe.getsockname()[1]
-  with pytest.raises(errors.ModelError, match=(
-      f'localhost:{port}: .*UNAVAILABLE.*required a running model server')):
+  with pytest.raises(
+    errors.ModelError,
+    match=(f'localhost:{port}: .*UNAVAILABLE.*required a running model server'),
+  ):
     _connect(f'localhost:{port}')
 
 
@@ -75,8 +80,10 @@ def test_slow(fake):
   release = threading.Event()
   fake.before = lambda *_: release.wait(30)
   with _connect(fake.address, timeout_s=0.5) as models:
-    with pytest.raises(errors.ModelError, match=(
-        'grad_cam, slices 0 to 3: DEADLINE_EXCEEDED .* raise timeout_s')):
+    with pytest.raises(
+      errors.ModelError,
+      match=('grad_cam, slices 0 to 3: DEADLINE_EXCEEDED .* raise timeout_s'),
+    ):
       models.grad_cam(_HU)
   release.set()
 
@@ -101,8 +108,10 @@ def test_killed_for_good_in_the_middle_of_a_study(fake):
 def test_out_of_memory_halves_the_batch(fake):
   def refuse(request, context):
     if request.inputs['hu'].tensor_shape.dim[0].size > 1:
-      context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    'OOM when allocating tensor with shape[4,64,512,512]')
+      context.abort(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        'OOM when allocating tensor with shape[4,64,512,512]',
+      )
 
   fake.before = refuse
   with _connect(fake.address) as models:
@@ -112,7 +121,8 @@ def test_out_of_memory_halves_the_batch(fake):
 
 def test_out_of_memory_for_one_slice_is_an_error(fake):
   fake.before = lambda request, context: context.abort(
-      grpc.StatusCode.RESOURCE_EXHAUSTED, 'OOM when allocating tensor')
+    grpc.StatusCode.RESOURCE_EXHAUSTED, 'OOM when allocating tensor'
+  )
   with _connect(fake.address, patience_s=0.02) as models:
     with pytest.raises(errors.ModelError, match='RESOURCE_EXHAUSTED .*more memory'):
       models.grad_cam(_HU)
@@ -151,7 +161,8 @@ class _CuttingProxy:
       limit = next(self._cut_after, None)
       for source, sink, most in ((client, server, None), (server, client, limit)):
         threading.Thread(
-            target=self._forward, args=(source, sink, most), daemon=True).start()
+          target=self._forward, args=(source, sink, most), daemon=True
+        ).start()
 
   def _forward(self, source, sink, most):
     passed = 0
@@ -197,8 +208,7 @@ def test_a_reload_in_the_middle_never_mixes_versions(fake):
   new = fake_serving.FakeModel('classifier', version=2, bias=1.0)
   _at_request(fake, 3, lambda *_: fake.models.update(classifier=new))
   with _connect(fake.address) as models:
-    with pytest.raises(
-        errors.ModelVersionChangedError, match='Specific.classifier, 1'):
+    with pytest.raises(errors.ModelVersionChangedError, match='Specific.classifier, 1'):
       with models.study() as study:
         study.grad_cam(_HU)
 
@@ -226,8 +236,12 @@ def test_unpinned_answers_of_another_version_are_refused(fake):
     return response
 
   fake.after = another
-  with _connect(fake.address) as models, pytest.raises(
-      errors.ModelVersionChangedError, match='version 1 was asked, version 5 answered'):
+  with (
+    _connect(fake.address) as models,
+    pytest.raises(
+      errors.ModelVersionChangedError, match='version 1 was asked, version 5 answered'
+    ),
+  ):
     with models.study() as study:
       study.grad_cam(_HU)
 
@@ -239,6 +253,7 @@ def _named(field, value):
   def after(request, response):
     setattr(response.model_spec, field, value)
     return response
+
   return after
 
 
@@ -255,9 +270,11 @@ def _without_output(request, response):
 def _replaced(name, array):
   def after(request, response):
     response.outputs[name].Clear()
-    tensors.fill_typed(response.outputs[name], array(
-        request.inputs['hu'].tensor_shape.dim[0].size))
+    tensors.fill_typed(
+      response.outputs[name], array(request.inputs['hu'].tensor_shape.dim[0].size)
+    )
     return response
+
   return after
 
 
@@ -288,31 +305,47 @@ def _cut_field(request, response):
 
 
 _UNSOUND = [
-    (_named('name', 'lungs'), "answered by 'lungs'"),
-    (_named('signature_name', 'features'), "signature 'features'"),
-    (_without_version, 'version not stated'),
-    (_without_output, 'output cam_14: required by the contract'),
-    (_replaced('cam_14', lambda n: np.zeros((n, 7, 7), np.float32)),
-     r'cam_14: required float32 \[4, 14, 14\], found float32 \[4, 7, 7\]'),
-    (_replaced('covid_probability', lambda n: np.zeros(n, np.float64)),
-     r'required float32 \[4\], found float64'),
-    (_replaced('covid_probability', lambda n: np.zeros(n - 1, np.float32)),
-     r'found float32 \[3\]'),
-    (_replaced('covid_probability', _nan_in_third),
-     r'covid_probability, slice 2: required a number in \[0, 1\], found nan'),
-    (_replaced('covid_probability', lambda n: np.full(n, 1.5, np.float32)),
-     'slice 0: .* found 1.5'),
-    (_replaced('cam_28', lambda n: np.full((n, 28, 28), -0.1, np.float32)),
-     'cam_28, slice 0: .* found -0.1'),
-    (_replaced('cam_28', lambda n: np.full((n, 28, 28), np.inf, np.float32)),
-     'found inf'),
-    (_cut_content, 'required a whole PredictResponse'),
-    (_cut_field, 'required a whole PredictResponse'),
-    (_too_many_axes, 'required a whole PredictResponse'),
-    (lambda request, response: response.SerializeToString()[:-20],
-     'required a whole PredictResponse'),
-    (lambda request, response: b'\xff\xff\xff', 'required a whole PredictResponse'),
-    (lambda request, response: b'', 'answered by'),
+  (_named('name', 'lungs'), "answered by 'lungs'"),
+  (_named('signature_name', 'features'), "signature 'features'"),
+  (_without_version, 'version not stated'),
+  (_without_output, 'output cam_14: required by the contract'),
+  (
+    _replaced('cam_14', lambda n: np.zeros((n, 7, 7), np.float32)),
+    r'cam_14: required float32 \[4, 14, 14\], found float32 \[4, 7, 7\]',
+  ),
+  (
+    _replaced('covid_probability', lambda n: np.zeros(n, np.float64)),
+    r'required float32 \[4\], found float64',
+  ),
+  (
+    _replaced('covid_probability', lambda n: np.zeros(n - 1, np.float32)),
+    r'found float32 \[3\]',
+  ),
+  (
+    _replaced('covid_probability', _nan_in_third),
+    r'covid_probability, slice 2: required a number in \[0, 1\], found nan',
+  ),
+  (
+    _replaced('covid_probability', lambda n: np.full(n, 1.5, np.float32)),
+    'slice 0: .* found 1.5',
+  ),
+  (
+    _replaced('cam_28', lambda n: np.full((n, 28, 28), -0.1, np.float32)),
+    'cam_28, slice 0: .* found -0.1',
+  ),
+  (
+    _replaced('cam_28', lambda n: np.full((n, 28, 28), np.inf, np.float32)),
+    'found inf',
+  ),
+  (_cut_content, 'required a whole PredictResponse'),
+  (_cut_field, 'required a whole PredictResponse'),
+  (_too_many_axes, 'required a whole PredictResponse'),
+  (
+    lambda request, response: response.SerializeToString()[:-20],
+    'required a whole PredictResponse',
+  ),
+  (lambda request, response: b'\xff\xff\xff', 'required a whole PredictResponse'),
+  (lambda request, response: b'', 'answered by'),
 ]
 
 
@@ -326,9 +359,12 @@ def test_unsound_answers(fake, after, match):
 
 def test_a_mask_that_is_no_mask(fake):
   fake.after = lambda request, response: _replaced(
-      'lung_mask', lambda n: np.full((n, 40, 30), 255, np.uint8))(request, response)
-  with _connect(fake.address) as models, pytest.raises(
-      errors.ModelError, match='lung_mask, slice 0: .* found 255'):
+    'lung_mask', lambda n: np.full((n, 40, 30), 255, np.uint8)
+  )(request, response)
+  with (
+    _connect(fake.address) as models,
+    pytest.raises(errors.ModelError, match='lung_mask, slice 0: .* found 255'),
+  ):
     models.segment_lungs(_HU)
 
 
@@ -349,9 +385,16 @@ def authority():
 
 def _tls_fake(authority, *names):
   certificate = authority.issue_cert(*names)
-  return fake_serving.FakeServing(credentials=grpc.ssl_server_credentials([(
-      certificate.private_key_pem.bytes(),
-      b''.join(blob.bytes() for blob in certificate.cert_chain_pems))]))
+  return fake_serving.FakeServing(
+    credentials=grpc.ssl_server_credentials(
+      [
+        (
+          certificate.private_key_pem.bytes(),
+          b''.join(blob.bytes() for blob in certificate.cert_chain_pems),
+        )
+      ]
+    )
+  )
 
 
 def _ca_file(tmp_path, authority):
@@ -377,8 +420,10 @@ def test_wrong_certificate_is_refused_at_once(tmp_path, authority, names, own):
 
 def test_a_certificate_for_another_name_can_be_expected(tmp_path, authority):
   fake = _tls_fake(authority, 'models.example')
-  _connect(fake.address, tls=predictors.TLS(
-      _ca_file(tmp_path, authority), server_name='models.example')).close()
+  _connect(
+    fake.address,
+    tls=predictors.TLS(_ca_file(tmp_path, authority), server_name='models.example'),
+  ).close()
   fake.stop()
 
 
@@ -387,8 +432,10 @@ def test_a_certificate_for_another_name_can_be_expected(tmp_path, authority):
 
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory):
-  return [tiny_models.export_both(tmp_path_factory.mktemp('models'), bias=bias)
-          for bias in (0.0, 1.5)]
+  return [
+    tiny_models.export_both(tmp_path_factory.mktemp('models'), bias=bias)
+    for bias in (0.0, 1.5)
+  ]
 
 
 @pytest.fixture
@@ -397,21 +444,27 @@ def server(exported, tmp_path):
   from covid_tf.server import serving
 
   shutil.copytree(exported[0], tmp_path / 'models')
-  started = serving.Server(configuration.ServerOptions(
-      models=str(tmp_path / 'models'), port=0, poll_s=0.05, load_retries=0))
+  started = serving.Server(
+    configuration.ServerOptions(
+      models=str(tmp_path / 'models'), port=0, poll_s=0.05, load_retries=0
+    )
+  )
   yield started
   started.stop()
 
 
 def test_server_and_process_answer_alike(server, exported):
-  with _connect(server.addresses[0]) as served, (
-      predictors.load_models(exported[0], batch_bytes=_BATCH)) as loaded:
+  with (
+    _connect(server.addresses[0]) as served,
+    predictors.load_models(exported[0], batch_bytes=_BATCH) as loaded,
+  ):
     assert served.identities() == loaded.identities()
-    np.testing.assert_array_equal(
-        served.segment_lungs(_HU), loaded.segment_lungs(_HU))
-    for ours, theirs in zip((*served.grad_cam(_HU), *served.features(_HU)),
-                            (*loaded.grad_cam(_HU), *loaded.features(_HU)),
-                            strict=True):
+    np.testing.assert_array_equal(served.segment_lungs(_HU), loaded.segment_lungs(_HU))
+    for ours, theirs in zip(
+      (*served.grad_cam(_HU), *served.features(_HU)),
+      (*loaded.grad_cam(_HU), *loaded.features(_HU)),
+      strict=True,
+    ):
       np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -427,7 +480,8 @@ def test_two_hundred_clients_at_once(server):
     answers = list(pool.map(ask, range(200)))
   for answer in answers:
     np.testing.assert_allclose(
-        answer.covid_probability, tiny_answers.probability(_HU[:8]), atol=1e-5)
+      answer.covid_probability, tiny_answers.probability(_HU[:8]), atol=1e-5
+    )
 
 
 @contextlib.contextmanager
@@ -450,7 +504,8 @@ def test_a_study_during_a_reload_is_of_one_version(server, exported, tmp_path):
     with serving_stub.connected(server.addresses[0]) as stub:
       for name in contract.SIGNATURES:
         serving_stub.wait_until(
-            lambda name=name: stub.versions(name) == [(2, 'AVAILABLE'), (1, 'END')])
+          lambda name=name: stub.versions(name) == [(2, 'AVAILABLE'), (1, 'END')]
+        )
 
   with _connect(server.addresses[0]) as models:
     begin = models.study
@@ -461,14 +516,18 @@ def test_a_study_during_a_reload_is_of_one_version(server, exported, tmp_path):
     undisturbed = pipeline.analyze(case, models)
   assert undisturbed.corona_score_cm3 > 0
   np.testing.assert_allclose(
-      result.slice_probability, undisturbed.slice_probability, atol=1e-5)
+    result.slice_probability, undisturbed.slice_probability, atol=1e-5
+  )
   assert result.corona_score_cm3 == pytest.approx(undisturbed.corona_score_cm3)
 
 
-@pytest.mark.parametrize('after', [
+@pytest.mark.parametrize(
+  'after',
+  [
     lambda request, response: response.SerializeToString()[:-9],
     _replaced('lung_mask', lambda n: np.full((n, 64, 64), 9, np.uint8)),
-])
+  ],
+)
 def test_command_fails_with_status_4_and_no_result(fake, tmp_path, after, capsys):
   fake.after = after
   output = tmp_path / 'result'

@@ -9,8 +9,11 @@ from covid_tf.statistics import operating_points
 
 _DIGESTS = results.card_digests(fake_models.IDENTITIES)
 _CONTENT = {
-    'schema_version': 1, 'case_corona_score_cm3': 12.5, 'rule': 'Youden',
-    'models': _DIGESTS}
+  'schema_version': 1,
+  'case_corona_score_cm3': 12.5,
+  'rule': 'Youden',
+  'models': _DIGESTS,
+}
 
 
 def _write(tmp_path, content):
@@ -34,13 +37,21 @@ def test_an_operating_point_holds_for_its_own_models(tmp_path):
   other = _CONTENT | {'models': _DIGESTS | {'lungs': 'f' * 64}}
   with pytest.raises(errors.UsageError, match='lungs model ffffffffffff'):
     operating_points.parse_case_threshold(_write(tmp_path, other)).require_same_models(
-        fake_models.IDENTITIES)
+      fake_models.IDENTITIES
+    )
 
 
-@pytest.mark.parametrize('change', [
-    {'schema_version': 2}, {'case_corona_score_cm3': None},
-    {'case_corona_score_cm3': -1}, {'case_corona_score_cm3': True},
-    {'models': ['lungs']}, {'models': {'lungs': 1}}])
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'schema_version': 2},
+    {'case_corona_score_cm3': None},
+    {'case_corona_score_cm3': -1},
+    {'case_corona_score_cm3': True},
+    {'models': ['lungs']},
+    {'models': {'lungs': 1}},
+  ],
+)
 def test_what_is_no_operating_point_is_refused(tmp_path, change):
   with pytest.raises(errors.UsageError, match='required, found') as caught:
     operating_points.parse_case_threshold(_write(tmp_path, _CONTENT | change))

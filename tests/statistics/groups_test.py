@@ -16,8 +16,14 @@ EARLIER = np.array([1.15, 0.88, 0.90, 0.74, 1.21])
 # The same book, example 6.2, p. 205: number of pieces processed with no, rough and
 # accurate information on one's output. J = 79; with ties variance 150.29, J* 2.04,
 # one-sided p .0207.
-PIECES = tuple(np.array(group, float) for group in (
-    (40, 35, 38, 43, 44, 41), (38, 40, 47, 44, 40, 42), (48, 40, 45, 43, 46, 44)))
+PIECES = tuple(
+  np.array(group, float)
+  for group in (
+    (40, 35, 38, 43, 44, 41),
+    (38, 40, 47, 44, 40, 42),
+    (48, 40, 45, 43, 46, 44),
+  )
+)
 
 
 def test_rank_sum_of_a_textbook():
@@ -35,9 +41,11 @@ def test_trend_of_a_textbook():
   assert found.trend.statistic == 79
   assert found.trend.p_value == pytest.approx(2 * 0.0207, abs=1e-4)
   assert found.trend.p_value == pytest.approx(
-      2 * scipy.stats.norm.sf((79 - 54) / np.sqrt(150.29)), abs=1e-4)
+    2 * scipy.stats.norm.sf((79 - 54) / np.sqrt(150.29)), abs=1e-4
+  )
   assert found.kruskal_wallis_p_value == pytest.approx(
-      scipy.stats.kruskal(*PIECES).pvalue)
+    scipy.stats.kruskal(*PIECES).pvalue
+  )
   assert groups.compare_many(PIECES, ordered=False).trend is None
 
 
@@ -49,9 +57,17 @@ def test_trend_falls_when_the_order_is_turned_round():
   assert up.statistic + down.statistic == 3 * 36
 
 
-@pytest.mark.parametrize('sizes, rounded, method', [
-    ((8, 40), False, 'exact'), ((40, 8), False, 'exact'), ((9, 9), False, 'normal'),
-    ((5, 6), True, 'normal'), ((13, 36), False, 'normal'), ((1, 4), False, 'exact')])
+@pytest.mark.parametrize(
+  'sizes, rounded, method',
+  [
+    ((8, 40), False, 'exact'),
+    ((40, 8), False, 'exact'),
+    ((9, 9), False, 'normal'),
+    ((5, 6), True, 'normal'),
+    ((13, 36), False, 'normal'),
+    ((1, 4), False, 'exact'),
+  ],
+)
 def test_rank_sum_is_scipys_auto(sizes, rounded, method):
   rng = np.random.default_rng(3)
   first, second = rng.gamma(1, 60, sizes[0]), rng.gamma(2, 100, sizes[1])

@@ -55,25 +55,29 @@ def test_counts_are_strict():
 
 def test_predictive_values_at_a_stated_prevalence():
   point = operating_points.operating_point(
-      'threshold', 'stated', 8, POSITIVE, NEGATIVE, prevalence=0.05)
+    'threshold', 'stated', 8, POSITIVE, NEGATIVE, prevalence=0.05
+  )
   # Of 1000 people 50 have the disease: 0.6 x 50 = 30 found; 950 / 8 wrongly called.
   assert point.ppv_at_prevalence.value == pytest.approx(30 / (30 + 950 / 8))
   assert point.npv_at_prevalence.value == pytest.approx(
-      950 * 7 / 8 / (950 * 7 / 8 + 20))
+    950 * 7 / 8 / (950 * 7 / 8 + 20)
+  )
   low, high = point.ppv_at_prevalence.interval
   assert 0 < low < point.ppv_at_prevalence.value < high < 1
 
 
 def test_at_the_cohorts_own_prevalence_bayes_agrees_with_counting():
   point = operating_points.operating_point(
-      'threshold', 'stated', 2.5, POSITIVE, NEGATIVE, prevalence=10 / 18)
+    'threshold', 'stated', 2.5, POSITIVE, NEGATIVE, prevalence=10 / 18
+  )
   assert point.ppv_at_prevalence.value == pytest.approx(point.ppv.value)
   assert point.npv_at_prevalence.value == pytest.approx(point.npv.value)
 
 
 def test_nobody_called_positive_has_no_ppv():
   point = operating_points.operating_point(
-      'threshold', 'stated', 100, POSITIVE, NEGATIVE, prevalence=0.1)
+    'threshold', 'stated', 100, POSITIVE, NEGATIVE, prevalence=0.1
+  )
   assert point.sensitivity.value == 0
   assert point.ppv.value is None and point.ppv.interval is None
   assert point.ppv_at_prevalence.value is None

@@ -85,9 +85,14 @@ def test_replacing_directory_refuses_a_file_in_the_way(tmp_path):
   assert (tmp_path / 'x').read_text() == 'a file'
 
 
-@pytest.mark.parametrize('number, words', [
-    (errno.ENOSPC, 'no space left'), (errno.EROFS, 'read-only'),
-    (errno.EACCES, 'permission denied')])
+@pytest.mark.parametrize(
+  'number, words',
+  [
+    (errno.ENOSPC, 'no space left'),
+    (errno.EROFS, 'read-only'),
+    (errno.EACCES, 'permission denied'),
+  ],
+)
 def test_what_the_disk_refuses_names_path_and_reason(tmp_path, number, words):
   path = tmp_path / 'result.json'
   with pytest.raises(errors.OutputError, match=words) as caught:

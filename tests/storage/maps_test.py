@@ -23,9 +23,9 @@ def _oblique():
 
 
 _AFFINES = {
-    'axial': synthetic_case.axial_affine(),
-    'rows and columns reversed': synthetic_case.axial_affine(reverse=(1, 2)),
-    'oblique': _oblique(),
+  'axial': synthetic_case.axial_affine(),
+  'rows and columns reversed': synthetic_case.axial_affine(reverse=(1, 2)),
+  'oblique': _oblique(),
 }
 
 
@@ -46,7 +46,8 @@ def test_each_voxel_lies_where_it_does_in_the_ct(case, tmp_path):
   for index in ((0, 0, 0), (20, 30, 50), (33, 83, 127)):
     x, y, z = volume.index_to_lps_mm(index)
     np.testing.assert_allclose(
-        image.affine @ (*index[::-1], 1), (-x, -y, z, 1), atol=1e-3)
+      image.affine @ (*index[::-1], 1), (-x, -y, z, 1), atol=1e-3
+    )
 
 
 def test_both_transforms_are_set_and_agree(case, tmp_path):
@@ -71,8 +72,10 @@ def test_another_library_finds_the_same_place(case, tmp_path):
   image = sitk.ReadImage(str(tmp_path / 'lung_mask.nii.gz'))
   np.testing.assert_array_equal(sitk.GetArrayFromImage(image), result.lung_mask)
   np.testing.assert_allclose(
-      image.TransformIndexToPhysicalPoint((100, 40, 20)),
-      volume.index_to_lps_mm((20, 40, 100)), atol=1e-3)
+    image.TransformIndexToPhysicalPoint((100, 40, 20)),
+    volume.index_to_lps_mm((20, 40, 100)),
+    atol=1e-3,
+  )
 
 
 def test_a_mask_lies_on_the_series_that_it_was_made_of(tmp_path):
@@ -83,9 +86,12 @@ def test_a_mask_lies_on_the_series_that_it_was_made_of(tmp_path):
   volume = readers.read_ct(folder)
   soft = (volume.hu > -200).astype(np.uint8)
   result = dataclasses.replace(
-      synthetic_case.make_result(synthetic_case.make_volume()),
-      lung_mask=soft, shape=volume.shape, affine=volume.affine,
-      spacing_mm=volume.spacing_mm)
+    synthetic_case.make_result(synthetic_case.make_volume()),
+    lung_mask=soft,
+    shape=volume.shape,
+    affine=volume.affine,
+    spacing_mm=volume.spacing_mm,
+  )
   maps.write_lung_mask(tmp_path / 'mask.nii.gz', result)
   image = sitk.ReadImage(str(tmp_path / 'mask.nii.gz'))
   assert image.GetSize() == series.GetSize()
@@ -107,7 +113,8 @@ def test_the_same_result_gives_the_same_bytes(tmp_path):
 def test_a_case_without_a_positive_slice_is_a_map_of_zeros(tmp_path):
   result = synthetic_case.make_result(synthetic_case.make_volume(), lesions=())
   assert result.localization == results.LocalizationMap(
-      result.shape, result.lung_box, (), result.localization.maps)
+    result.shape, result.lung_box, (), result.localization.maps
+  )
   maps.write_localization(tmp_path / 'a.nii.gz', result)
   assert not np.asarray(nib.load(tmp_path / 'a.nii.gz').dataobj).any()
 
@@ -133,9 +140,14 @@ def test_maps_are_read_on_the_ct_that_they_were_made_of(affine, tmp_path):
   assert mask.dtype == np.uint8 and map_.slices == stored.positive_slices
 
 
-@pytest.mark.parametrize('moved', [
+@pytest.mark.parametrize(
+  'moved',
+  [
     np.diag((1.0, 1.0, 1.0, 1.0)) + np.outer((1, 0, 0, 0), (0, 0, 0, 0.01)),
-    np.diag((1.0001, 1.0, 1.0, 1.0))], ids=['10 micrometres aside', 'wider'])
+    np.diag((1.0001, 1.0, 1.0, 1.0)),
+  ],
+  ids=['10 micrometres aside', 'wider'],
+)
 def test_a_ct_of_nifti_is_known_by_its_place(moved, tmp_path):
   volume, stored = _nifti_case(tmp_path)
   other = dataclasses.replace(volume, affine=moved @ volume.affine)

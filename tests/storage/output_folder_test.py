@@ -67,10 +67,13 @@ def test_nothing_changes_when_a_file_does_not_arrive(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('before', ['nothing', 'result'])
-@pytest.mark.parametrize('writer', [
-    lambda target: files.filling_folder(target, _NAMES), files.replacing_directory])
+@pytest.mark.parametrize(
+  'writer',
+  [lambda target: files.filling_folder(target, _NAMES), files.replacing_directory],
+)
 def test_what_has_arrived_is_written_though_the_disk_does_not_confirm_names(
-    tmp_path, monkeypatch, caplog, before, writer):
+  tmp_path, monkeypatch, caplog, before, writer
+):
   target = tmp_path / 'out'
   if before == 'result':
     target.mkdir()
@@ -119,7 +122,8 @@ def test_a_file_in_the_way_is_refused_before_any_work(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
-    tmp_path, monkeypatch):
+  tmp_path, monkeypatch
+):
   def denied(self, *_, **__):
     raise PermissionError(errno.EACCES, 'denied', str(self))
 

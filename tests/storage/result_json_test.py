@@ -34,15 +34,21 @@ def test_every_number_comes_back(result, tmp_path):
   stored = result_json.read_result(tmp_path)
   assert stored == result_json.read_result(tmp_path / 'result.json')
   for field in dataclasses.fields(stored):
-    if field.name in ('schema_version', 'slice_count', 'slice_probability',
-                      'corona_score_by_slice_cm3'):
+    if field.name in (
+      'schema_version',
+      'slice_count',
+      'slice_probability',
+      'corona_score_by_slice_cm3',
+    ):
       continue
     assert getattr(stored, field.name) == getattr(result, field.name), field.name
   assert (stored.schema_version, stored.slice_count) == (1, 24)
   np.testing.assert_array_equal(
-      np.array(stored.slice_probability, np.float32), result.slice_probability)
+    np.array(stored.slice_probability, np.float32), result.slice_probability
+  )
   np.testing.assert_array_equal(
-      stored.corona_score_by_slice_cm3, result.corona_score_by_slice_cm3)
+    stored.corona_score_by_slice_cm3, result.corona_score_by_slice_cm3
+  )
 
 
 def test_the_file_keeps_the_published_schema(content):
@@ -59,7 +65,11 @@ def test_probabilities_are_short_and_exact(result):
   values = np.array([0.1, 1 / 3, 0, 1], np.float32)
   changed = dataclasses.replace(result, slice_probability=values)
   assert result_json.to_dict(changed)['slice_probability'] == [
-      0.1, 0.33333334, 0.0, 1.0]
+    0.1,
+    0.33333334,
+    0.0,
+    1.0,
+  ]
 
 
 def test_nan_is_never_written(result):
@@ -67,15 +77,30 @@ def test_nan_is_never_written(result):
     result_json.to_text(dataclasses.replace(result, corona_score_cm3=float('nan')))
 
 
-@pytest.mark.parametrize('name, value', [
-    ('corona_score_cm3', -1), ('corona_score_cm3', '12'), ('corona_score_cm3', True),
-    ('involved_lung_fraction', 1.5), ('shape', [24, 42]), ('lung_box', [1, 2, 3]),
-    ('lung_box', [5, 5, 5, 9]), ('lung_box', [0, 0, 43, 64]), ('slice_count', 23),
-    ('positive_slices', [0]), ('slice_probability', [0.5]),
-    ('corona_score_by_slice_cm3', [1.0] * 24), ('case_detected', 'yes'),
-    ('warnings', 'none'), ('corona_score_by_region_cm3', {'left': 1}),
-    ('thresholds', {'map': 0.6}), ('models', [{'name': 'lungs'}]),
-    ('schema_version', 2), ('study_uid', None)])
+@pytest.mark.parametrize(
+  'name, value',
+  [
+    ('corona_score_cm3', -1),
+    ('corona_score_cm3', '12'),
+    ('corona_score_cm3', True),
+    ('involved_lung_fraction', 1.5),
+    ('shape', [24, 42]),
+    ('lung_box', [1, 2, 3]),
+    ('lung_box', [5, 5, 5, 9]),
+    ('lung_box', [0, 0, 43, 64]),
+    ('slice_count', 23),
+    ('positive_slices', [0]),
+    ('slice_probability', [0.5]),
+    ('corona_score_by_slice_cm3', [1.0] * 24),
+    ('case_detected', 'yes'),
+    ('warnings', 'none'),
+    ('corona_score_by_region_cm3', {'left': 1}),
+    ('thresholds', {'map': 0.6}),
+    ('models', [{'name': 'lungs'}]),
+    ('schema_version', 2),
+    ('study_uid', None),
+  ],
+)
 def test_a_wrong_field_is_named(content, tmp_path, name, value):
   path = tmp_path / 'result.json'
   path.write_text(json.dumps(content | {name: value}))
@@ -85,8 +110,9 @@ def test_a_wrong_field_is_named(content, tmp_path, name, value):
   assert '\n' not in str(caught.value)
 
 
-@pytest.mark.parametrize('name', [
-    'corona_score_cm3', 'thresholds', 'models', 'patient_key'])
+@pytest.mark.parametrize(
+  'name', ['corona_score_cm3', 'thresholds', 'models', 'patient_key']
+)
 def test_a_missing_field_is_named(content, name):
   del content[name]
   with pytest.raises(ValueError, match=f'{name} is required, found nothing'):
@@ -94,8 +120,7 @@ def test_a_missing_field_is_named(content, name):
 
 
 def test_a_field_of_the_future_is_ignored(content):
-  assert result_json.from_dict(content | {'new': 1}) == result_json.from_dict(
-      content)
+  assert result_json.from_dict(content | {'new': 1}) == result_json.from_dict(content)
 
 
 @pytest.mark.parametrize('text', ['', '{', '[]', '{"schema_version": NaN}', '\xff'])
@@ -116,9 +141,14 @@ def test_thresholds_of_few_digits_decide_alike_before_and_after(result):
   shape = (1, *result.shape[1:])
   probability = np.array([0.3], np.float32)
   changed = dataclasses.replace(
-      result, shape=shape, slice_probability=probability, positive_slices=(),
-      corona_score_by_slice_cm3=np.zeros(1), corona_score_cm3=0.0,
-      thresholds=results.Thresholds(slice_probability=0.3))
+    result,
+    shape=shape,
+    slice_probability=probability,
+    positive_slices=(),
+    corona_score_by_slice_cm3=np.zeros(1),
+    corona_score_cm3=0.0,
+    thresholds=results.Thresholds(slice_probability=0.3),
+  )
   stored = result_json.from_dict(json.loads(result_json.to_text(changed)))
   assert stored.positive_slices == ()
   assert stored.thresholds == changed.thresholds
@@ -128,8 +158,10 @@ def test_demo_models_are_a_field_and_once_were_a_sentence(content):
   assert content['demo_models'] is False
   assert result_json.from_dict(content | {'demo_models': True}).demo_models
   # The sentence is data to results of before: it stays as it is.
-  sentence = ('Scored by the demo models, which were trained on phantoms to show how '
-              'the package works: no measurement of a patient.')
+  sentence = (
+    'Scored by the demo models, which were trained on phantoms to show how '
+    'the package works: no measurement of a patient.'
+  )
   said = content | {'warnings': ['another', sentence]}
   assert not result_json.from_dict(said).demo_models  # The field counts.
   del said['demo_models'], content['demo_models']
@@ -139,10 +171,15 @@ def test_demo_models_are_a_field_and_once_were_a_sentence(content):
     result_json.from_dict(content | {'demo_models': 'no'})
 
 
-@pytest.mark.parametrize('card, demo', [
+@pytest.mark.parametrize(
+  'card, demo',
+  [
     ({'training': {'demo_weights': True}}, True),
-    ({'training': {'demo_weights': 'yes'}}, False), ({'training': None}, False),
-    ({}, False)])
+    ({'training': {'demo_weights': 'yes'}}, False),
+    ({'training': None}, False),
+    ({}, False),
+  ],
+)
 def test_a_card_says_whether_a_model_is_a_demo_model(card, demo):
   assert results.ModelIdentity('lungs', 1, '0' * 64, card).is_demo is demo
 
@@ -150,10 +187,15 @@ def test_a_card_says_whether_a_model_is_a_demo_model(card, demo):
 def test_a_model_with_a_demo_card_makes_a_demo_result():
   class Demo(fake_models.FakeModels):
     def identities(self):
-      return (results.ModelIdentity('lungs', 1, '0' * 64), results.ModelIdentity(
-          'classifier', 1, '1' * 64, {'training': {'demo_weights': True}}))
+      return (
+        results.ModelIdentity('lungs', 1, '0' * 64),
+        results.ModelIdentity(
+          'classifier', 1, '1' * 64, {'training': {'demo_weights': True}}
+        ),
+      )
 
   shape = (24, 42, 64)
   volume = synthetic_case.make_volume(
-      synthetic_case.axial_affine((12.0, 6.0, 6.0), shape), shape)
+    synthetic_case.axial_affine((12.0, 6.0, 6.0), shape), shape
+  )
   assert pipeline.analyze(volume, Demo()).demo_models

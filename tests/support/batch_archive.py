@@ -38,9 +38,15 @@ def write_study(folder: pathlib.Path, number: int) -> pathlib.Path:
   lesion = ((-80, 30, -30), (18 + 2 * number, 30, 45))
   volume = synthetic_case.make_volume(affine, _SHAPE, lesions=(lesion,))
   return odd_series.save(
-      odd_series.series(
-          volume.hu, _SPACING_MM, origin=affine[:3, 3], study_uid=study_uid(number),
-          series_uid=f'{UID_ROOT}.3.{number}'), folder)
+    odd_series.series(
+      volume.hu,
+      _SPACING_MM,
+      origin=affine[:3, 3],
+      study_uid=study_uid(number),
+      series_uid=f'{UID_ROOT}.3.{number}',
+    ),
+    folder,
+  )
 
 
 def write_archive(root: pathlib.Path, count: int) -> pathlib.Path:
@@ -66,7 +72,6 @@ class OpenFakeModels:
 
 
 class _SlowModels(fake_models.FakeModels):
-
   def __init__(self, delay_s: float):
     super().__init__()
     self._delay_s = delay_s
@@ -79,9 +84,14 @@ class _SlowModels(fake_models.FakeModels):
 def make_scorer(output, delay_s: float = 0.0, **cuts) -> scoring.Scorer:
   """A scorer by fake models."""
   return scoring.Scorer(
-      str(output), OpenFakeModels(delay_s), ('',), scoring.Configuration(
-          scoring.model_triples(fake_models.IDENTITIES),
-          results.Thresholds(**cuts)), with_reports=False)
+    str(output),
+    OpenFakeModels(delay_s),
+    ('',),
+    scoring.Configuration(
+      scoring.model_triples(fake_models.IDENTITIES), results.Thresholds(**cuts)
+    ),
+    with_reports=False,
+  )
 
 
 def score_in_process(
@@ -90,9 +100,12 @@ def score_in_process(
   """Scores an archive without any worker process."""
   with archive_run.exclusive(output):
     return archive_run.run(
-        archive.find_studies(source), make_scorer(output, **cuts),
-        lambda function, studies: ((study, function(study)) for study in studies),
-        stop or threading.Event(), redo=redo)
+      archive.find_studies(source),
+      make_scorer(output, **cuts),
+      lambda function, studies: ((study, function(study)) for study in studies),
+      stop or threading.Event(),
+      redo=redo,
+    )
 
 
 def main(source: str, output: str, delay_s: str) -> None:
@@ -104,8 +117,11 @@ def main(source: str, output: str, delay_s: str) -> None:
 
   with archive_run.exclusive(output) as folder:
     archive_run.run(
-        archive.find_studies(source, index_path=folder / 'index.jsonl'),
-        make_scorer(output, float(delay_s)), map_studies, stop)
+      archive.find_studies(source, index_path=folder / 'index.jsonl'),
+      make_scorer(output, float(delay_s)),
+      map_studies,
+      stop,
+    )
 
 
 if __name__ == '__main__':

@@ -4,29 +4,45 @@ import csv
 import json
 import pathlib
 
-MODELS = ({'name': 'lungs', 'version': 1, 'card_sha256': 'a' * 64},
-          {'name': 'classifier', 'version': 1, 'card_sha256': 'b' * 64})
+MODELS = (
+  {'name': 'lungs', 'version': 1, 'card_sha256': 'a' * 64},
+  {'name': 'classifier', 'version': 1, 'card_sha256': 'b' * 64},
+)
 
 
 def write_result(
-    root: pathlib.Path, study_uid: str, score: float, folder: str = '',
-    **changes) -> pathlib.Path:
+  root: pathlib.Path, study_uid: str, score: float, folder: str = '', **changes
+) -> pathlib.Path:
   """Writes one result.json below `root`; `changes` replace its fields."""
   path = root / (folder or study_uid) / 'result.json'
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps({
-      'schema_version': 1, 'study_uid': study_uid, 'series_uid': f'{study_uid}.1',
-      'patient_key': None, 'corona_score_cm3': score,
-      'involved_lung_fraction': min(1.0, score / 1000),
-      'slice_probability': [0.1, 0.9], 'positive_slices': [1],
-      'thresholds': {'slice_probability': 0.5, 'map': 0.6,
-                     'case_corona_score_cm3': None},
-      'models': list(MODELS)} | changes))
+  path.write_text(
+    json.dumps(
+      {
+        'schema_version': 1,
+        'study_uid': study_uid,
+        'series_uid': f'{study_uid}.1',
+        'patient_key': None,
+        'corona_score_cm3': score,
+        'involved_lung_fraction': min(1.0, score / 1000),
+        'slice_probability': [0.1, 0.9],
+        'positive_slices': [1],
+        'thresholds': {
+          'slice_probability': 0.5,
+          'map': 0.6,
+          'case_corona_score_cm3': None,
+        },
+        'models': list(MODELS),
+      }
+      | changes
+    )
+  )
   return path
 
 
-def write_labels(path: pathlib.Path, rows, header='study_uid,patient_id,covid') -> (
-    pathlib.Path):
+def write_labels(
+  path: pathlib.Path, rows, header='study_uid,patient_id,covid'
+) -> pathlib.Path:
   """Writes a label file from rows of cells."""
   with open(path, 'w', newline='', encoding='utf-8') as file:
     writer = csv.writer(file)
@@ -35,8 +51,9 @@ def write_labels(path: pathlib.Path, rows, header='study_uid,patient_id,covid') 
   return path
 
 
-def write_cohort(root: pathlib.Path, positive, negative, severity=()) -> tuple[
-    pathlib.Path, pathlib.Path]:
+def write_cohort(
+  root: pathlib.Path, positive, negative, severity=()
+) -> tuple[pathlib.Path, pathlib.Path]:
   """Writes results with the given scores and their labels.
 
   Args:
@@ -56,5 +73,6 @@ def write_cohort(root: pathlib.Path, positive, negative, severity=()) -> tuple[
       grade = severity[i] if covid and i < len(severity) else ''
       rows.append((uid, f'Patient-{covid}-{i}', covid, grade))
   labels = write_labels(
-      root / 'labels.csv', rows, 'study_uid,patient_id,covid,severity')
+    root / 'labels.csv', rows, 'study_uid,patient_id,covid,severity'
+  )
   return root / 'results', labels

@@ -61,8 +61,10 @@ def ask(run, batches: list, threads: int, count: int) -> int:
 
 
 def _read_again(block, shortcut):
-  return [tf.reduce_sum(block, (1, 2)),
-          tf.reduce_sum(shortcut * tf.cast(block > 0, tf.float32), (1, 2))]
+  return [
+    tf.reduce_sum(block, (1, 2)),
+    tf.reduce_sum(shortcut * tf.cast(block > 0, tf.float32), (1, 2)),
+  ]
 
 
 def _added(convolve, shortcut):
@@ -70,8 +72,7 @@ def _added(convolve, shortcut):
 
 
 def _added_n(convolve, shortcut):
-  return _read_again(
-      tf.nn.relu(tf.add_n([shortcut, convolve(shortcut)])), shortcut)
+  return _read_again(tf.nn.relu(tf.add_n([shortcut, convolve(shortcut)])), shortcut)
 
 
 def _no_activation(convolve, shortcut):
@@ -97,7 +98,8 @@ def _in_three_dimensions(convolve, shortcut):
   deep = tf.nn.relu(tf.reshape(shortcut, (-1, 4, 7, 28, 64)) - 0.1)
   kernel = tf.fill((3, 3, 3, 64, 64), 0.01)
   block = tf.nn.relu(
-      tf.nn.bias_add(tf.nn.conv3d(deep, kernel, [1] * 5, 'SAME'), tf.ones(64)) + deep)
+    tf.nn.bias_add(tf.nn.conv3d(deep, kernel, [1] * 5, 'SAME'), tf.ones(64)) + deep
+  )
   return [tf.reduce_sum(block * deep, (1, 2))]
 
 
@@ -112,18 +114,28 @@ def _apart(convolve, shortcut):
 
 def _bias_on_the_other_side(convolve, shortcut):
   kernel = tf.fill((3, 3, 64, 64), 0.01)
-  return _read_again(tf.nn.relu(
-      tf.nn.conv2d(shortcut, kernel, 1, 'SAME')
-      + tf.nn.bias_add(shortcut, tf.ones(64))), shortcut)
+  return _read_again(
+    tf.nn.relu(
+      tf.nn.conv2d(shortcut, kernel, 1, 'SAME') + tf.nn.bias_add(shortcut, tf.ones(64))
+    ),
+    shortcut,
+  )
 
 
 UNSAFE = {
-    'added': _added, 'added_n': _added_n, 'no_activation': _no_activation,
-    'convolved_itself': _convolved_itself, 'fetched': _fetched, 'reshaped': _reshaped,
-    'in_three_dimensions': _in_three_dimensions}
+  'added': _added,
+  'added_n': _added_n,
+  'no_activation': _no_activation,
+  'convolved_itself': _convolved_itself,
+  'fetched': _fetched,
+  'reshaped': _reshaped,
+  'in_three_dimensions': _in_three_dimensions,
+}
 SAFE = {
-    'read_before': _read_before, 'apart': _apart,
-    'bias_on_the_other_side': _bias_on_the_other_side}
+  'read_before': _read_before,
+  'apart': _apart,
+  'bias_on_the_other_side': _bias_on_the_other_side,
+}
 KINDS = UNSAFE | SAFE
 
 
@@ -132,8 +144,14 @@ def main(kind: str, count: str) -> None:
   random = np.random.default_rng(1)
   batches = [random.normal(0, 1, _SHAPE).astype(np.float32) for _ in range(4)]
   with v1.Session(graph=small.graph) as session:
-    print(ask(lambda batch: session.run(small.fetches, {small.images: batch}),
-              batches, 2, int(count)))
+    print(
+      ask(
+        lambda batch: session.run(small.fetches, {small.images: batch}),
+        batches,
+        2,
+        int(count),
+      )
+    )
 
 
 if __name__ == '__main__':

@@ -94,8 +94,9 @@ def covidx(folder: pathlib.Path) -> pathlib.Path:
   images = folder / '3A_images'
   images.mkdir(parents=True)
   rows = {
-      'train': [('NCP_96_1328', 2), ('137covid_patient1_SR_3', 2), ('CP_5_7', 1)],
-      'test': [('Normal_2_3', 0)]}
+    'train': [('NCP_96_1328', 2), ('137covid_patient1_SR_3', 2), ('CP_5_7', 1)],
+    'test': [('Normal_2_3', 0)],
+  }
   for name, scans in rows.items():
     lines = []
     for scan, kind in scans:
@@ -104,12 +105,14 @@ def covidx(folder: pathlib.Path) -> pathlib.Path:
         file = f'{scan}_{suffix}{number:04d}.png'
         grey = np.clip((hu + 1350.0) * 255.0 / 1500.0, 0, 255).astype(np.uint8)
         matplotlib.image.imsave(
-            images / file, np.repeat(grey[..., np.newaxis], 3, axis=2))
+          images / file, np.repeat(grey[..., np.newaxis], 3, axis=2)
+        )
         lines.append(f'{file} {kind} 4 6 36 42')
     (folder / f'{name}_COVIDx_CT-3A.txt').write_text('\n'.join(lines) + '\n')
   (folder / 'metadata.csv').write_text(
-      'patient id,source,slice selection\nNCP_96,CNCB,Expert\nCP_5,CNCB,Expert\n'
-      '137covid_patient1,COVID-CTSet,Automatic\nNormal_2,CNCB,Expert\n')
+    'patient id,source,slice selection\nNCP_96,CNCB,Expert\nCP_5,CNCB,Expert\n'
+    '137covid_patient1,COVID-CTSet,Automatic\nNormal_2,CNCB,Expert\n'
+  )
   return folder
 
 
@@ -119,9 +122,14 @@ def covid_ct_md(folder: pathlib.Path) -> dict[str, int]:
   P001 is labelled in its most superior three slices.
   """
   counts = {}
-  for seed, (group, name) in enumerate((
-      ('COVID-19 subjects', 'P001'), ('COVID-19 subjects', 'P002'),
-      ('CAP subjects', 'cap001'), ('Normal subjects', 'normal001'))):
+  for seed, (group, name) in enumerate(
+    (
+      ('COVID-19 subjects', 'P001'),
+      ('COVID-19 subjects', 'P002'),
+      ('CAP subjects', 'cap001'),
+      ('Normal subjects', 'normal001'),
+    )
+  ):
     case = phantom.draw_case(seed, 'none', matrix=96, slice_spacing_mm=20.0)
     drawn = phantom.generate(case)
     target = folder / group / name
@@ -139,6 +147,7 @@ def covid_ct_md(folder: pathlib.Path) -> dict[str, int]:
   np.save(folder / 'Slice-level-labels.npy', 1 - labels)
   np.save(folder / 'Slice-level-labels-updated-1.npy', labels.astype(np.int32))
   (folder / 'Index.csv').write_text(
-      'Label Index,Diagnosis,Relative Path,Folder/ID\n'
-      '42,COVID-19,./COVID-19/,P001\n44,CAP,./CAP/,cap001\n')
+    'Label Index,Diagnosis,Relative Path,Folder/ID\n'
+    '42,COVID-19,./COVID-19/,P001\n44,CAP,./CAP/,cap001\n'
+  )
   return counts

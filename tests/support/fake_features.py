@@ -15,8 +15,11 @@ from covid_tf import volume
 
 FOCAL = (((-85, 30, -40), (24, 22, 30)),)
 DIFFUSE = tuple(
-    ((x, y, z), (30, 24, 30))
-    for x in (-90, 82) for y in (-30, 45) for z in (-80, -20, 40))
+  ((x, y, z), (30, 24, 30))
+  for x in (-90, 82)
+  for y in (-30, 45)
+  for z in (-80, -20, 40)
+)
 
 
 class LinearModels(fake_models.FakeModels):
@@ -39,8 +42,8 @@ class LinearModels(fake_models.FakeModels):
     tissue = _block_means(hu > -200, 4)
     pooled = (opacity @ self._disease + 2 * tissue @ self._anatomy).astype(np.float32)
     return results.SliceFeatures(
-        self.grad_cam(hu).covid_probability, pooled,
-        np.tile(self.gradient, (len(hu), 1)))
+      self.grad_cam(hu).covid_probability, pooled, np.tile(self.gradient, (len(hu), 1))
+    )
 
 
 def make_study(kind: str, seed: int) -> volume.CTVolume:
@@ -48,17 +51,20 @@ def make_study(kind: str, seed: int) -> volume.CTVolume:
   rng = np.random.default_rng(seed)
   lesions = {'none': (), 'focal': FOCAL, 'diffuse': DIFFUSE}[kind]
   moved = tuple(
-      (tuple(np.add(centre, rng.normal(0, 4, 3))), half_axes)
-      for centre, half_axes in lesions)
+    (tuple(np.add(centre, rng.normal(0, 4, 3))), half_axes)
+    for centre, half_axes in lesions
+  )
   shape = (20, 56, 84)
   affine = synthetic_case.axial_affine((13.0, 4.5, 4.5), shape)
   return synthetic_case.make_volume(
-      affine, shape, moved, study_uid=f'1.2.3.{seed}', series_uid=f'1.2.3.{seed}.1')
+    affine, shape, moved, study_uid=f'1.2.3.{seed}', series_uid=f'1.2.3.{seed}.1'
+  )
 
 
 def _block_means(mask: np.ndarray, side: int) -> np.ndarray:
   """float32 [N, side * side]: share of each block of the crop."""
   rows = np.array_split(np.arange(mask.shape[1]), side)
   columns = np.array_split(np.arange(mask.shape[2]), side)
-  return np.stack([mask[:, r][:, :, c].mean(axis=(1, 2))
-                   for r in rows for c in columns], axis=1).astype(np.float32)
+  return np.stack(
+    [mask[:, r][:, :, c].mean(axis=(1, 2)) for r in rows for c in columns], axis=1
+  ).astype(np.float32)

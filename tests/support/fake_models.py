@@ -6,8 +6,9 @@ from covid_tf import contract
 from covid_tf import results
 
 IDENTITIES = (
-    results.ModelIdentity('lungs', 1, 'a' * 64),
-    results.ModelIdentity('classifier', 2, 'b' * 64))
+  results.ModelIdentity('lungs', 1, 'a' * 64),
+  results.ModelIdentity('classifier', 2, 'b' * 64),
+)
 
 
 class FakeModels:
@@ -40,9 +41,10 @@ class FakeModels:
     dense = ((hu > -700) & (hu < -300)).astype(np.float32)
     share = dense.mean(axis=(1, 2))
     return results.SliceExplanation(
-        (1 - np.exp(-60 * share)).astype(np.float32),
-        _normalized_blocks(dense, contract.FINE_CAM_SIZE),
-        _normalized_blocks(dense, contract.COARSE_CAM_SIZE))
+      (1 - np.exp(-60 * share)).astype(np.float32),
+      _normalized_blocks(dense, contract.FINE_CAM_SIZE),
+      _normalized_blocks(dense, contract.COARSE_CAM_SIZE),
+    )
 
 
 def _normalized_blocks(images: np.ndarray, side: int) -> np.ndarray:
@@ -52,8 +54,11 @@ def _normalized_blocks(images: np.ndarray, side: int) -> np.ndarray:
   columns = np.linspace(0, images.shape[2], side + 1).astype(int)
   for i in range(side):
     for j in range(side):
-      block = images[:, rows[i]:max(rows[i + 1], rows[i] + 1),
-                     columns[j]:max(columns[j + 1], columns[j] + 1)]
+      block = images[
+        :,
+        rows[i] : max(rows[i + 1], rows[i] + 1),
+        columns[j] : max(columns[j + 1], columns[j] + 1),
+      ]
       maps[:, i, j] = block.mean(axis=(1, 2))
   highest = maps.max(axis=(1, 2), keepdims=True)
   return np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)

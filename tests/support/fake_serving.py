@@ -38,8 +38,7 @@ class FakeModel:
     if self.card is None:
       self.card = {'name': self.name, 'bias': self.bias}
     if self.signatures is None:
-      self.signatures = contract_signatures(
-          self.name, self.self_check is not None)
+      self.signatures = contract_signatures(self.name, self.self_check is not None)
 
 
 class FakeServing:
@@ -79,17 +78,26 @@ class FakeServing:
 
   def _start(self, port: int) -> int:
     self._server = grpc.server(
-        futures.ThreadPoolExecutor(16),
-        options=[('grpc.max_receive_message_length', -1),
-                 ('grpc.max_send_message_length', -1), ('grpc.so_reuseport', 0)])
+      futures.ThreadPoolExecutor(16),
+      options=[
+        ('grpc.max_receive_message_length', -1),
+        ('grpc.max_send_message_length', -1),
+        ('grpc.so_reuseport', 0),
+      ],
+    )
     prediction = {
-        'Predict': _handler(self._predict, protocol.PredictRequest),
-        'GetModelMetadata': _handler(self._metadata, protocol.GetModelMetadataRequest)}
-    self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(
-        protocol.PREDICTION_SERVICE, prediction),))
+      'Predict': _handler(self._predict, protocol.PredictRequest),
+      'GetModelMetadata': _handler(self._metadata, protocol.GetModelMetadataRequest),
+    }
+    self._server.add_generic_rpc_handlers(
+      (grpc.method_handlers_generic_handler(protocol.PREDICTION_SERVICE, prediction),)
+    )
     address = f'{self._host}:{port}'
-    port = (self._server.add_insecure_port(address) if self._credentials is None
-            else self._server.add_secure_port(address, self._credentials))
+    port = (
+      self._server.add_insecure_port(address)
+      if self._credentials is None
+      else self._server.add_secure_port(address, self._credentials)
+    )
     self._server.start()
     return port
 
@@ -101,10 +109,14 @@ class FakeServing:
       return model
     if model and spec.version.value == model.version:
       return model
-    wanted = f'Specific({spec.name}, {spec.version.value})' if model else (
-        f'Latest({spec.name})')
+    wanted = (
+      f'Specific({spec.name}, {spec.version.value})'
+      if model
+      else (f'Latest({spec.name})')
+    )
     context.abort(
-        grpc.StatusCode.NOT_FOUND, f'Servable not found for request: {wanted}')
+      grpc.StatusCode.NOT_FOUND, f'Servable not found for request: {wanted}'
+    )
 
   def _metadata(self, request, context):
     model = self._find(request, context)
@@ -120,8 +132,11 @@ class FakeServing:
     response.model_spec.version.value = model.version
     response.model_spec.signature_name = name
     if name == contract.CARD:
-      text = model.card if isinstance(model.card, bytes) else (
-          json.dumps(model.card).encode())
+      text = (
+        model.card
+        if isinstance(model.card, bytes)
+        else (json.dumps(model.card).encode())
+      )
       tensors.fill(response.outputs['card'], np.array([text], object))
       return response
     if name == contract.SELF_CHECK:
@@ -144,8 +159,10 @@ def contract_signatures(name: str, self_check: bool = False):
   if self_check:
     named[contract.SELF_CHECK] = contract.SELF_CHECKS[name]
   for key, signature in named.items():
-    for specs, infos in ((signature.inputs, signatures.signature_def[key].inputs),
-                         (signature.outputs, signatures.signature_def[key].outputs)):
+    for specs, infos in (
+      (signature.inputs, signatures.signature_def[key].inputs),
+      (signature.outputs, signatures.signature_def[key].outputs),
+    ):
       for spec in specs:
         infos[spec.name].dtype = tensors.DTYPE_NUMBERS[np.dtype(spec.dtype)]
         for size in spec.shape:
@@ -155,6 +172,9 @@ def contract_signatures(name: str, self_check: bool = False):
 
 def _handler(method, request_type):
   return grpc.unary_unary_rpc_method_handler(
-      method, request_type.FromString,
-      lambda response: response if isinstance(response, bytes) else (
-          response.SerializeToString()))
+    method,
+    request_type.FromString,
+    lambda response: (
+      response if isinstance(response, bytes) else (response.SerializeToString())
+    ),
+  )

@@ -57,9 +57,17 @@ def body_hu(seed: int = 0) -> np.ndarray:
 
 
 def series(
-    hu=None, spacing_mm=SPACING_MM, orientation=AXIAL, origin=(-8.5, -7.25, 100.0),
-    signed=False, bits_stored=12, slope=1, intercept=-1024, series_uid=SERIES_UID,
-    study_uid=STUDY_UID) -> list[pydicom.Dataset]:
+  hu=None,
+  spacing_mm=SPACING_MM,
+  orientation=AXIAL,
+  origin=(-8.5, -7.25, 100.0),
+  signed=False,
+  bits_stored=12,
+  slope=1,
+  intercept=-1024,
+  series_uid=SERIES_UID,
+  study_uid=STUDY_UID,
+) -> list[pydicom.Dataset]:
   """A good series, from the lowest slice along the normal upwards."""
   hu = chest_hu() if hu is None else hu
   normal = np.cross(orientation[:3], orientation[3:])
@@ -77,8 +85,11 @@ def series(
     ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, bits_stored, bits_stored - 1
     ds.PixelRepresentation = int(signed)
     mask = (1 << bits_stored) - 1
-    ds.PixelData = (stored & mask if not signed else stored).astype(
-        '<i2' if signed else '<u2').tobytes()
+    ds.PixelData = (
+      (stored & mask if not signed else stored)
+      .astype('<i2' if signed else '<u2')
+      .tobytes()
+    )
     ds['PixelData'].VR = 'OW'
     slices.append(ds)
   return slices
@@ -142,8 +153,9 @@ def _save_jpeg_lossless(ds, path, syntax):
   reader.SetFileName(str(plain))
   assert reader.Read()
   change = gdcm.ImageChangeTransferSyntax()
-  change.SetTransferSyntax(gdcm.TransferSyntax(
-      gdcm.TransferSyntax.GetTSType(str(syntax))))
+  change.SetTransferSyntax(
+    gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(syntax)))
+  )
   change.SetInput(reader.GetImage())
   assert change.Change()
   writer = gdcm.ImageWriter()
@@ -170,8 +182,14 @@ def enhanced(slices, rescale_in_frames: bool = True) -> pydicom.Dataset:
   first = slices[0]
   ds = copy.deepcopy(first)
   ds.SOPClassUID = uid.EnhancedCTImageStorage
-  for keyword in ('ImagePositionPatient', 'ImageOrientationPatient', 'PixelSpacing',
-                  'RescaleSlope', 'RescaleIntercept', 'SliceThickness'):
+  for keyword in (
+    'ImagePositionPatient',
+    'ImageOrientationPatient',
+    'PixelSpacing',
+    'RescaleSlope',
+    'RescaleIntercept',
+    'SliceThickness',
+  ):
     delattr(ds, keyword)
   ds.NumberOfFrames = len(slices)
   ds.PixelData = b''.join(piece.PixelData for piece in slices)

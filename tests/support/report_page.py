@@ -54,15 +54,17 @@ class Page(parser.HTMLParser):
       element.text += data
 
   def by_id(self, id_: str) -> Element:
-    found, = (e for e in self.elements if e.attributes.get('id') == id_)
+    (found,) = (e for e in self.elements if e.attributes.get('id') == id_)
     return found
 
   def all(self, tag: str, class_: str = '', inside: str = '') -> list[Element]:
     return [
-        e for e in self.elements
-        if e.tag == tag and set(class_.split()) <= set(
-            (e.attributes.get('class') or '').split())
-        and (not inside or e.inside(inside))]
+      e
+      for e in self.elements
+      if e.tag == tag
+      and set(class_.split()) <= set((e.attributes.get('class') or '').split())
+      and (not inside or e.inside(inside))
+    ]
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -76,5 +78,6 @@ def points_mm(part: str) -> np.ndarray:
   """float [N, 2]: (x, y) of one closed line of a path in tenths of millimetres."""
   start, _, steps = part.lstrip('M').partition('l')
   steps = np.array(steps.split(), float).reshape(-1, 2)
-  return (np.array(start.split(), float) + np.cumsum(
-      np.vstack(((0, 0), steps)), axis=0)) / 10
+  return (
+    np.array(start.split(), float) + np.cumsum(np.vstack(((0, 0), steps)), axis=0)
+  ) / 10

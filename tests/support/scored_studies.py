@@ -13,8 +13,14 @@ SPACING_MM = (16.0, 6.0, 6.0)
 
 
 def write_study(
-    folder: pathlib.Path, *, maps: bool = True, lesions=synthetic_case.LESIONS,
-    reverse=(), changes: dict | None = None, **fields) -> pathlib.Path:
+  folder: pathlib.Path,
+  *,
+  maps: bool = True,
+  lesions=synthetic_case.LESIONS,
+  reverse=(),
+  changes: dict | None = None,
+  **fields,
+) -> pathlib.Path:
   """Scores the patient of synthetic_case and writes the result.
 
   Args:
@@ -31,7 +37,8 @@ def write_study(
   result = synthetic_case.make_result(volume, lesions, **(changes or {}))
   # As the slices were decided: result.json is checked when it is read back.
   assert result.positive_slices == tuple(
-      np.flatnonzero(result.slice_probability > 0.5).tolist())
+    np.flatnonzero(result.slice_probability > 0.5).tolist()
+  )
   folder.mkdir(parents=True)
   if maps:
     maps_lib.write_lung_mask(folder / 'lung_mask.nii.gz', result)

@@ -18,23 +18,41 @@ class Stub:
 
     def method(service, name, request, response):
       return channel.unary_unary(
-          f'/{service}/{name}', request.SerializeToString, response.FromString)
+        f'/{service}/{name}', request.SerializeToString, response.FromString
+      )
 
     self.predict_raw = method(
-        prediction, 'Predict', protocol.PredictRequest, protocol.PredictResponse)
-    self.metadata = method(prediction, 'GetModelMetadata',
-                           protocol.GetModelMetadataRequest,
-                           protocol.GetModelMetadataResponse)
-    self.status = method(model, 'GetModelStatus', protocol.GetModelStatusRequest,
-                         protocol.GetModelStatusResponse)
-    self.reload = method(model, 'HandleReloadConfigRequest',
-                         protocol.ReloadConfigRequest, protocol.ReloadConfigResponse)
-    self.health = method(protocol.HEALTH_SERVICE, 'Check',
-                         protocol.HealthCheckRequest, protocol.HealthCheckResponse)
+      prediction, 'Predict', protocol.PredictRequest, protocol.PredictResponse
+    )
+    self.metadata = method(
+      prediction,
+      'GetModelMetadata',
+      protocol.GetModelMetadataRequest,
+      protocol.GetModelMetadataResponse,
+    )
+    self.status = method(
+      model,
+      'GetModelStatus',
+      protocol.GetModelStatusRequest,
+      protocol.GetModelStatusResponse,
+    )
+    self.reload = method(
+      model,
+      'HandleReloadConfigRequest',
+      protocol.ReloadConfigRequest,
+      protocol.ReloadConfigResponse,
+    )
+    self.health = method(
+      protocol.HEALTH_SERVICE,
+      'Check',
+      protocol.HealthCheckRequest,
+      protocol.HealthCheckResponse,
+    )
     self.health_watch = channel.unary_stream(
-        f'/{protocol.HEALTH_SERVICE}/Watch',
-        protocol.HealthCheckRequest.SerializeToString,
-        protocol.HealthCheckResponse.FromString)
+      f'/{protocol.HEALTH_SERVICE}/Watch',
+      protocol.HealthCheckRequest.SerializeToString,
+      protocol.HealthCheckResponse.FromString,
+    )
 
   def predict(self, request, timeout_s: float = 60.0):
     """PredictResponse of `request`."""
@@ -49,12 +67,20 @@ class Stub:
     """(version, state) as GetModelStatus lists them."""
     request = protocol.GetModelStatusRequest()
     request.model_spec.name = model
-    return [(status.version, protocol.ModelVersionStatus.State.Name(status.state))
-            for status in self.status(request, timeout=60).model_version_status]
+    return [
+      (status.version, protocol.ModelVersionStatus.State.Name(status.state))
+      for status in self.status(request, timeout=60).model_version_status
+    ]
 
 
-def predict_request(model: str, signature: str = '', version: int | None = None,
-                    label: str | None = None, outputs=(), **inputs):
+def predict_request(
+  model: str,
+  signature: str = '',
+  version: int | None = None,
+  label: str | None = None,
+  outputs=(),
+  **inputs,
+):
   """A PredictRequest; inputs are arrays, sent as tensor_content."""
   request = protocol.PredictRequest()
   request.model_spec.name = model
@@ -72,11 +98,16 @@ def predict_request(model: str, signature: str = '', version: int | None = None,
 @contextlib.contextmanager
 def connected(address: str, credentials=None):
   """A Stub on a channel of its own, without a limit on messages."""
-  options = [('grpc.max_receive_message_length', -1),
-             ('grpc.max_send_message_length', -1),
-             ('grpc.use_local_subchannel_pool', 1)]
-  channel = (grpc.insecure_channel(address, options) if credentials is None
-             else grpc.secure_channel(address, credentials, options))
+  options = [
+    ('grpc.max_receive_message_length', -1),
+    ('grpc.max_send_message_length', -1),
+    ('grpc.use_local_subchannel_pool', 1),
+  ]
+  channel = (
+    grpc.insecure_channel(address, options)
+    if credentials is None
+    else grpc.secure_channel(address, credentials, options)
+  )
   with channel:
     yield Stub(channel)
 

@@ -41,8 +41,12 @@ def lungs(seed: int = 0) -> keras.Model:
 
 
 def residual(
-    size: int = 12, units: int = 1, activation: str | None = None, readers: str = '1x1',
-    seed: int = 0) -> keras.Model:
+  size: int = 12,
+  units: int = 1,
+  activation: str | None = None,
+  readers: str = '1x1',
+  seed: int = 0,
+) -> keras.Model:
   """A classifier with a fine and a coarse layer to explain.
 
   Args:
@@ -59,8 +63,11 @@ def residual(
   fine = layers.ReLU(name='fine')(x)
   kernel = 3 if readers == '3x3' else 1
   strides = 1 if readers == 'skipped' else 2
-  shortcut = fine if readers == 'skipped' else layers.Conv2D(
-      16, 1, strides=2, name='shortcut')(fine)
+  shortcut = (
+    fine
+    if readers == 'skipped'
+    else layers.Conv2D(16, 1, strides=2, name='shortcut')(fine)
+  )
   x = layers.Conv2D(16, kernel, strides=strides, padding='same', name='reader')(fine)
   x = _normalized(layers.Conv2D(16, 3, padding='same'), layers.ReLU()(x))
   x = layers.ReLU(name='coarse')(layers.Add()([x, shortcut]))
@@ -94,7 +101,10 @@ def _with_random_statistics(model: keras.Model, seed: int) -> keras.Model:
   """What training would leave: biases, scales and statistics that are not 0 and 1."""
   random = np.random.default_rng(seed)
   for layer in model.layers:
-    layer.set_weights([
+    layer.set_weights(
+      [
         weight + random.uniform(0.05, 0.3, weight.shape) if weight.ndim == 1 else weight
-        for weight in layer.get_weights()])
+        for weight in layer.get_weights()
+      ]
+    )
   return model

@@ -26,7 +26,8 @@ LESIONS = (((-85, 45, -70), (30, 28, 30)), ((92, 30, 10), (18, 18, 16)))
 
 
 def axial_affine(
-    spacing_mm=(8.0, 3.0, 3.0), shape=(34, 84, 128), reverse=()) -> np.ndarray:
+  spacing_mm=(8.0, 3.0, 3.0), shape=(34, 84, 128), reverse=()
+) -> np.ndarray:
   """Affine of a grid centred on the patient; `reverse` lists axes stored backwards."""
   affine = np.eye(4)
   # Slice steps go to the head (z), rows to the back (y), columns to the left (x).
@@ -39,8 +40,8 @@ def axial_affine(
 
 
 def make_volume(
-    affine: np.ndarray | None = None, shape=(34, 84, 128), lesions=LESIONS,
-    **fields) -> volume_lib.CTVolume:
+  affine: np.ndarray | None = None, shape=(34, 84, 128), lesions=LESIONS, **fields
+) -> volume_lib.CTVolume:
   """The patient's CT on the grid of `affine`; `fields` go to CTVolume."""
   affine = axial_affine(shape=shape) if affine is None else affine
   points = _points_mm(affine, shape)
@@ -52,9 +53,11 @@ def make_volume(
   hu[lungs] = rng.normal(-850, 25, int(lungs.sum()))
   for lesion in lesions:
     hu[lungs & _inside(points, lesion)] = -350
-  fields = {'study_uid': '1.2.826.0.1.3680043.8.498.1',
-            'series_uid': '1.2.826.0.1.3680043.8.498.2',
-            'acquisition_date': '2020-03-14'} | fields
+  fields = {
+    'study_uid': '1.2.826.0.1.3680043.8.498.1',
+    'series_uid': '1.2.826.0.1.3680043.8.498.2',
+    'acquisition_date': '2020-03-14',
+  } | fields
   return volume_lib.CTVolume(hu=hu, affine=affine, **fields)
 
 
@@ -67,7 +70,7 @@ def write_nifti(path: pathlib.Path, volume: volume_lib.CTVolume) -> pathlib.Path
 
 
 def make_result(
-    volume: volume_lib.CTVolume, lesions=LESIONS, map_threshold=0.6, **changes
+  volume: volume_lib.CTVolume, lesions=LESIONS, map_threshold=0.6, **changes
 ) -> results.CaseResult:
   """What a scorer that sees the lesions would say; `changes` replace fields."""
   points = _points_mm(volume.affine, volume.shape)
@@ -81,8 +84,7 @@ def make_result(
   box = _box(lung_mask)
   maps = heat[positive][:, box.rows, box.columns]
   result = _numbers(volume, lung_mask, box, positive, maps, map_threshold)
-  return dataclasses.replace(
-      result, slice_probability=probability, **changes)
+  return dataclasses.replace(result, slice_probability=probability, **changes)
 
 
 def _numbers(volume, lung_mask, box, positive, maps, map_threshold):
@@ -93,56 +95,65 @@ def _numbers(volume, lung_mask, box, positive, maps, map_threshold):
   by_slice[positive] = counted.sum(axis=(1, 2))
   lung_voxels = int(lung_mask.sum())
   return results.CaseResult(
-      corona_score_cm3=float(by_slice.sum()),
-      corona_score_in_lung_cm3=float(inside.sum()),
-      corona_score_by_slice_cm3=by_slice,
-      corona_score_by_region_cm3=_regions(volume, lung_mask, box, positive, inside),
-      case_detected=None,
-      lung_volume_cm3=lung_voxels * voxel_cm3,
-      involved_lung_fraction=float(np.count_nonzero(inside)) / lung_voxels,
-      lung_outside_box_fraction=0.0,
-      slice_probability=np.zeros(volume.shape[0], np.float32),
-      positive_slices=tuple(int(i) for i in positive),
-      lung_box=box,
-      lung_mask=lung_mask,
-      localization=results.LocalizationMap(
-          volume.shape, box, tuple(int(i) for i in positive), maps),
-      thresholds=results.Thresholds(map=map_threshold),
-      models=(_identity('lungs', 3), _identity('classifier', 7)),
-      warnings=volume.warnings,
-      shape=volume.shape,
-      spacing_mm=volume.spacing_mm,
-      voxel_volume_mm3=volume.voxel_volume_mm3,
-      affine=volume.affine,
-      study_uid=volume.study_uid,
-      series_uid=volume.series_uid,
-      acquisition_date=volume.acquisition_date,
-      patient_key=volume.patient_key,
-      software='covid_tf 0.1.0')
+    corona_score_cm3=float(by_slice.sum()),
+    corona_score_in_lung_cm3=float(inside.sum()),
+    corona_score_by_slice_cm3=by_slice,
+    corona_score_by_region_cm3=_regions(volume, lung_mask, box, positive, inside),
+    case_detected=None,
+    lung_volume_cm3=lung_voxels * voxel_cm3,
+    involved_lung_fraction=float(np.count_nonzero(inside)) / lung_voxels,
+    lung_outside_box_fraction=0.0,
+    slice_probability=np.zeros(volume.shape[0], np.float32),
+    positive_slices=tuple(int(i) for i in positive),
+    lung_box=box,
+    lung_mask=lung_mask,
+    localization=results.LocalizationMap(
+      volume.shape, box, tuple(int(i) for i in positive), maps
+    ),
+    thresholds=results.Thresholds(map=map_threshold),
+    models=(_identity('lungs', 3), _identity('classifier', 7)),
+    warnings=volume.warnings,
+    shape=volume.shape,
+    spacing_mm=volume.spacing_mm,
+    voxel_volume_mm3=volume.voxel_volume_mm3,
+    affine=volume.affine,
+    study_uid=volume.study_uid,
+    series_uid=volume.series_uid,
+    acquisition_date=volume.acquisition_date,
+    patient_key=volume.patient_key,
+    software='covid_tf 0.1.0',
+  )
 
 
 def _regions(volume, lung_mask, box, positive, inside):
   """In-lung score by side (x < 0 is the patient's right) and by third of height."""
-  index = np.stack(np.meshgrid(
-      positive, np.arange(box.row0, box.row1), np.arange(box.column0, box.column1),
-      indexing='ij'), axis=-1)
+  index = np.stack(
+    np.meshgrid(
+      positive,
+      np.arange(box.row0, box.row1),
+      np.arange(box.column0, box.column1),
+      indexing='ij',
+    ),
+    axis=-1,
+  )
   x, _, z = np.moveaxis(volume.index_to_lps_mm(index), -1, 0)
   lung_z = volume.index_to_lps_mm(np.argwhere(lung_mask))[:, 2]
   low, high = lung_z.min(), lung_z.max()
   third = np.clip(((z - low) / (high - low) * 3).astype(int), 0, 2)
   return {
-      'left': float(inside[x > 0].sum()),
-      'right': float(inside[x <= 0].sum()),
-      'apical': float(inside[third == 2].sum()),
-      'middle': float(inside[third == 1].sum()),
-      'basal': float(inside[third == 0].sum()),
+    'left': float(inside[x > 0].sum()),
+    'right': float(inside[x <= 0].sum()),
+    'apical': float(inside[third == 2].sum()),
+    'middle': float(inside[third == 1].sum()),
+    'basal': float(inside[third == 0].sum()),
   }
 
 
 def _identity(name, version):
   window = (-1000.0, 0.0) if name == 'lungs' else (-1350.0, 150.0)
   return results.ModelIdentity(
-      name, version, (name[0] * 4 + '0123456789ab') * 4, {'window_hu': window})
+    name, version, (name[0] * 4 + '0123456789ab') * 4, {'window_hu': window}
+  )
 
 
 def _points_mm(affine, shape):
@@ -160,7 +171,7 @@ def _radius(points, ellipsoid):
 
 
 def _bump(points, ellipsoid):
-  return np.exp(-0.7 * _radius(points, ellipsoid)**2).astype(np.float32)
+  return np.exp(-0.7 * _radius(points, ellipsoid) ** 2).astype(np.float32)
 
 
 def _lungs(points):
@@ -172,4 +183,5 @@ def _box(lung_mask):
   rows = np.flatnonzero(lung_mask.any(axis=(0, 2)))
   columns = np.flatnonzero(lung_mask.any(axis=(0, 1)))
   return results.LungBox(
-      int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+  )

@@ -31,8 +31,10 @@ def reference(model: str) -> dict:
   """The outputs of `self_check` of a tiny model without bias."""
   hu = np.random.default_rng(7).integers(-1000, 300, (4, 32, 40)).astype(np.int16)
   outputs = {'hu': hu}
-  for signature in (contract.SERVING_DEFAULT, (
-      contract.PROBABILITY if model == contract.LUNGS_MODEL else contract.GRAD_CAM)):
+  for signature in (
+    contract.SERVING_DEFAULT,
+    (contract.PROBABILITY if model == contract.LUNGS_MODEL else contract.GRAD_CAM),
+  ):
     outputs |= answer(model, signature, hu, 0.0)
   return outputs
 
@@ -40,13 +42,18 @@ def reference(model: str) -> dict:
 def answer(model: str, signature: str, hu: np.ndarray, bias: float) -> dict:
   """All outputs of a signature of the contract, for the fake server."""
   if model == contract.LUNGS_MODEL:
-    return {'lung_mask': mask(hu)} if signature == contract.SERVING_DEFAULT else {
-        'lung_probability': cam(hu, contract.LUNG_NETWORK_SIZE)}
+    return (
+      {'lung_mask': mask(hu)}
+      if signature == contract.SERVING_DEFAULT
+      else {'lung_probability': cam(hu, contract.LUNG_NETWORK_SIZE)}
+    )
   outputs = {'covid_probability': probability(hu, bias)}
   if signature == contract.GRAD_CAM:
-    outputs |= {'cam_28': cam(hu, contract.FINE_CAM_SIZE),
-                'cam_14': cam(hu, contract.COARSE_CAM_SIZE)}
+    outputs |= {
+      'cam_28': cam(hu, contract.FINE_CAM_SIZE),
+      'cam_14': cam(hu, contract.COARSE_CAM_SIZE),
+    }
   elif signature == contract.FEATURES:
-    features = cam(hu, 64).reshape(-1, 4096)[:, :contract.FEATURE_COUNT]
+    features = cam(hu, 64).reshape(-1, 4096)[:, : contract.FEATURE_COUNT]
     outputs |= {'features': features, 'gradients': 2 * features}
   return outputs

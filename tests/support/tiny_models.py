@@ -20,19 +20,24 @@ from covid_tf.predictors import tensors
 
 
 class _Model(tf.Module):
-
   def __init__(self, bias: float):
     super().__init__()
     # A variable, so that an export has a variables folder that can be missing.
     self.bias = tf.Variable(tf.constant(bias, tf.float32))
 
 
-def export(directory, name: str, version: int = 1, *, bias: float = 0.0,
-           card: dict | None = None,
-           signature_names: tuple[str, ...] | None = None,
-           signatures: dict | None = None,
-           self_check: dict | None = None,
-           with_references: bool = False) -> pathlib.Path:
+def export(
+  directory,
+  name: str,
+  version: int = 1,
+  *,
+  bias: float = 0.0,
+  card: dict | None = None,
+  signature_names: tuple[str, ...] | None = None,
+  signatures: dict | None = None,
+  self_check: dict | None = None,
+  with_references: bool = False,
+) -> pathlib.Path:
   """Writes DIRECTORY/NAME/VERSION.
 
   Args:
@@ -51,25 +56,31 @@ def export(directory, name: str, version: int = 1, *, bias: float = 0.0,
   """
   model = _Model(bias)
   card = {'name': name, 'bias': bias} if card is None else card
-  functions = {
-      contract.LUNGS_MODEL: _lungs, contract.CLASSIFIER_MODEL: _classifier}[name](model)
+  functions = {contract.LUNGS_MODEL: _lungs, contract.CLASSIFIER_MODEL: _classifier}[
+    name
+  ](model)
   functions[contract.CARD] = lambda: {'card': tf.constant([json.dumps(card)])}
   functions.update(signatures or {})
   if with_references:
     hu = tf.constant(tiny_answers.reference(name)['hu'])
-    self_check = {'hu': hu} | functions[contract.SERVING_DEFAULT](hu) | functions[
-        contract.PROBABILITY if name == contract.LUNGS_MODEL else contract.GRAD_CAM](hu)
+    self_check = (
+      {'hu': hu}
+      | functions[contract.SERVING_DEFAULT](hu)
+      | functions[
+        contract.PROBABILITY if name == contract.LUNGS_MODEL else contract.GRAD_CAM
+      ](hu)
+    )
   if self_check is not None:
     functions[contract.SELF_CHECK] = lambda: {
-        key: tf.constant(np.asarray(value)) for key, value in self_check.items()}
+      key: tf.constant(np.asarray(value)) for key, value in self_check.items()
+    }
   concrete = {}
   for key, function in functions.items():
     if signature_names is not None and key not in signature_names:
       continue
     inputs = () if key == contract.SELF_CHECK else contract.SIGNATURES[name][key].inputs
     specs = [tf.TensorSpec(spec.shape, spec.dtype, spec.name) for spec in inputs]
-    concrete[key] = tf.function(
-        function, input_signature=specs).get_concrete_function()
+    concrete[key] = tf.function(function, input_signature=specs).get_concrete_function()
   folder = pathlib.Path(directory) / name / str(version)
   tf.saved_model.save(model, str(folder), signatures=concrete)
   return folder
@@ -97,8 +108,9 @@ def write_warm_up(folder: pathlib.Path, name: str, count: int = 1) -> None:
 def _checked(hu):
   shape = tf.raw_ops.Shape(input=hu)
   has_axes = tf.raw_ops.Assert(
-      condition=tf.raw_ops.Equal(x=tf.raw_ops.Rank(input=hu), y=3),
-      data=['hu must be [slices, rows, columns]; found shape', shape])
+    condition=tf.raw_ops.Equal(x=tf.raw_ops.Rank(input=hu), y=3),
+    data=['hu must be [slices, rows, columns]; found shape', shape],
+  )
   with tf.control_dependencies([has_axes]):
     return tf.cast(hu, tf.float32)
 
@@ -110,11 +122,16 @@ def _lungs(model):
     return tf.cast((hu > low) & (hu < high), tf.uint8)
 
   def probability(hu):
-    return {'lung_probability': _resize(
-        tf.cast(mask(hu), tf.float32), contract.LUNG_NETWORK_SIZE)}
+    return {
+      'lung_probability': _resize(
+        tf.cast(mask(hu), tf.float32), contract.LUNG_NETWORK_SIZE
+      )
+    }
 
-  return {contract.SERVING_DEFAULT: lambda hu: {'lung_mask': mask(hu)},
-          contract.PROBABILITY: probability}
+  return {
+    contract.SERVING_DEFAULT: lambda hu: {'lung_mask': mask(hu)},
+    contract.PROBABILITY: probability,
+  }
 
 
 def _classifier(model):
@@ -128,17 +145,20 @@ def _classifier(model):
 
   def features(hu):
     values = tf.reshape(_resize(_checked(hu) / 1000.0, 64), (-1, 4096))
-    return values[:, :contract.FEATURE_COUNT]
+    return values[:, : contract.FEATURE_COUNT]
 
   return {
-      contract.SERVING_DEFAULT: lambda hu: {'covid_probability': probability(hu)},
-      contract.GRAD_CAM: lambda hu: {
-          'covid_probability': probability(hu),
-          'cam_28': cam(hu, contract.FINE_CAM_SIZE),
-          'cam_14': cam(hu, contract.COARSE_CAM_SIZE)},
-      contract.FEATURES: lambda hu: {
-          'covid_probability': probability(hu), 'features': features(hu),
-          'gradients': features(hu) * 2.0},
+    contract.SERVING_DEFAULT: lambda hu: {'covid_probability': probability(hu)},
+    contract.GRAD_CAM: lambda hu: {
+      'covid_probability': probability(hu),
+      'cam_28': cam(hu, contract.FINE_CAM_SIZE),
+      'cam_14': cam(hu, contract.COARSE_CAM_SIZE),
+    },
+    contract.FEATURES: lambda hu: {
+      'covid_probability': probability(hu),
+      'features': features(hu),
+      'gradients': features(hu) * 2.0,
+    },
   }
 
 
@@ -146,8 +166,7 @@ def _resize(images, size):
   # A row of gathers: unlike tf.image.resize it takes an empty batch too.
   shape = tf.shape(images)
   rows = tf.cast(tf.linspace(0.0, tf.cast(shape[1] - 1, tf.float32), size), tf.int32)
-  columns = tf.cast(
-      tf.linspace(0.0, tf.cast(shape[2] - 1, tf.float32), size), tf.int32)
+  columns = tf.cast(tf.linspace(0.0, tf.cast(shape[2] - 1, tf.float32), size), tf.int32)
   picked = tf.gather(tf.gather(images, rows, axis=1), columns, axis=2)
   return tf.ensure_shape(picked, (None, size, size))
 

@@ -33,14 +33,22 @@ def record(index: int, label: int) -> shards.SliceRecord:
   mask = np.zeros((48, 60), np.uint8)
   mask[8:40, 10:50] = 1
   return shards.SliceRecord(
-      hu, mask, (hu > -500).astype(np.uint8) if index % 3 else None, (8, 10, 40, 50),
-      label, 1.5, f'p{index // 4}', 's', index, 'test')
+    hu,
+    mask,
+    (hu > -500).astype(np.uint8) if index % 3 else None,
+    (8, 10, 40, 50),
+    label,
+    1.5,
+    f'p{index // 4}',
+    's',
+    index,
+    'test',
+  )
 
 
 def write_shard(path: pathlib.Path, count: int = 24, first: int = 0) -> str:
   """Writes slices of both classes; returns the path as a pattern."""
-  shards.write_shard(
-      path, [record(i, i % 2) for i in range(first, first + count)])
+  shards.write_shard(path, [record(i, i % 2) for i in range(first, first + count)])
   return str(path)
 
 
@@ -54,9 +62,11 @@ class TinyTask(tasks.Task):
     keras.utils.set_random_seed(2)
     images = keras.Input((size, size, 3))
     x = keras.layers.Conv2D(4, 3, strides=4, activation='relu', name='body')(
-        images / 128.0)
-    return keras.Model(images, keras.layers.Dense(1, name='head')(
-        keras.layers.GlobalMaxPooling2D()(x)))
+      images / 128.0
+    )
+    return keras.Model(
+      images, keras.layers.Dense(1, name='head')(keras.layers.GlobalMaxPooling2D()(x))
+    )
 
   def freeze(self, model):
     model.get_layer('body').trainable = False
@@ -64,11 +74,13 @@ class TinyTask(tasks.Task):
   def objective(self, model, stage):
     loss = tf.nn.sigmoid_cross_entropy_with_logits
     return lambda images, labels: tf.reduce_mean(
-        loss(labels['covid'], model(images, training=True)))
+      loss(labels['covid'], model(images, training=True))
+    )
 
   def example(self, record, seed, how, size):
     return pipelines.located_example(
-        record, seed, how, dataclasses.replace(_CONSTANTS, size=size))
+      record, seed, how, dataclasses.replace(_CONSTANTS, size=size)
+    )
 
   def measure(self, network, batches):
     return classifier_task.slice_figures(network, batches)
@@ -94,10 +106,15 @@ class KilledTask(TinyTask):
 
 def options(folder: pathlib.Path, *plan: str, **changes) -> tasks.Options:
   """Checkpoints every 5 steps of 8 slices."""
-  given = {'batch': 8, 'shuffle_buffer': 12, 'checkpoint_every': 5,
-           'tensorboard': False} | changes
+  given = {
+    'batch': 8,
+    'shuffle_buffer': 12,
+    'checkpoint_every': 5,
+    'tensorboard': False,
+  } | changes
   return tasks.Options(
-      pathlib.Path(folder), tuple(map(tasks.Stage.parse, plan)), **given)
+    pathlib.Path(folder), tuple(map(tasks.Stage.parse, plan)), **given
+  )
 
 
 def train(options_: tasks.Options, pattern: str, task_: tasks.Task, **given):
@@ -111,7 +128,8 @@ def main(folder: str, pattern: str, choice: str, plan: str, killed_at: str) -> N
   if choice == loop.MIRRORED:
     (cpu,) = tf.config.list_physical_devices('CPU')
     tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+      cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
   strategy = loop.strategy(choice)
   train(options(folder, plan), pattern, KilledTask(int(killed_at)), strategy=strategy)
 

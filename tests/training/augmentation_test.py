@@ -47,8 +47,8 @@ def test_augmentation_moves_slice_mask_and_box_together():
   box = tf.constant([30, 20, 50, 45])
   for seed in range(8):
     moved_hu, moved_mask, moved_box = augmentation.augment_slice(
-        hu, mask, box, tf.constant([seed, 1]),
-        augmentation.Augmentation(10.0, 0.5, 0.0))
+      hu, mask, box, tf.constant([seed, 1]), augmentation.Augmentation(10.0, 0.5, 0.0)
+    )
     row0, column0, row1, column1 = moved_box.numpy()
     inside = moved_hu.numpy()[moved_mask.numpy() > 0]
     assert inside.mean() > -100  # The mask still lies on what it marked.
@@ -59,9 +59,11 @@ def test_augmentation_moves_slice_mask_and_box_together():
 def test_coarsening_blurs_and_keeps_the_mean():
   record = tiny_training.record(2, 1)
   how = augmentation.Augmentation(
-      0.0, 0.0, 0.0, coarsening=4.0, coarsening_probability=1.0)
+    0.0, 0.0, 0.0, coarsening=4.0, coarsening_probability=1.0
+  )
   hu, _, _ = augmentation.augment_slice(
-      record.hu, record.lung_mask, tf.constant(record.box), tf.constant([3, 2]), how)
+    record.hu, record.lung_mask, tf.constant(record.box), tf.constant([3, 2]), how
+  )
   steps = np.abs(np.diff(hu.numpy())).mean()
   assert steps < 0.5 * np.abs(np.diff(record.hu.astype(float))).mean()
   assert float(hu.numpy().mean()) == pytest.approx(record.hu.mean(), abs=5)
@@ -73,7 +75,7 @@ def test_softening_is_what_it_says(sigma, coarsening):
   factor = tf.constant(1.0 + 3.0 * coarsening)
   matrix = augmentation._softening_matrix(pixels, factor, tf.constant(sigma)).numpy()
   np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=1e-5)
-  spread = matrix[20] @ (np.arange(40) - matrix[20] @ np.arange(40))**2
+  spread = matrix[20] @ (np.arange(40) - matrix[20] @ np.arange(40)) ** 2
   if coarsening:
     assert spread > sigma**2 + 1
   else:
@@ -94,8 +96,12 @@ def test_density_moves_lung_and_neither_room_air_nor_tissue():
 def test_without_augmentation_nothing_changes():
   record = tiny_training.record(3, 1)
   hu, mask, box = augmentation.augment_slice(
-      record.hu, record.lung_mask, tf.constant(record.box), tf.constant([1, 2]),
-      augmentation.NONE)
+    record.hu,
+    record.lung_mask,
+    tf.constant(record.box),
+    tf.constant([1, 2]),
+    augmentation.NONE,
+  )
   np.testing.assert_array_equal(hu, record.hu)
   np.testing.assert_array_equal(mask, record.lung_mask)
   assert tuple(box.numpy()) == record.box
@@ -106,8 +112,10 @@ def test_the_same_seed_gives_the_same_batches(shard):
 
   def first_batch(seed):
     dataset = pipelines.batches(
-        pipelines.shuffled_records([shard], seed, 8).map(pipelines.parsed),
-        lambda r, s: pipelines.classifier_example(r, s, how, _CONSTANTS), 6)
+      pipelines.shuffled_records([shard], seed, 8).map(pipelines.parsed),
+      lambda r, s: pipelines.classifier_example(r, s, how, _CONSTANTS),
+      6,
+    )
     return next(iter(dataset))
 
   (one, labels_one), (two, labels_two) = first_batch(4), first_batch(4)
@@ -121,14 +129,15 @@ def test_training_crops_are_preprocessed_as_served_ones_are(shard):
   image, _ = pipelines.classifier_example(record, seed, augmentation.NONE, _CONSTANTS)
   crop = record['hu'][8:40, 10:50]
   np.testing.assert_array_equal(
-      image, preprocessing.network_input(crop[tf.newaxis], _CONSTANTS)[0])
+    image, preprocessing.network_input(crop[tf.newaxis], _CONSTANTS)[0]
+  )
 
 
 def test_no_training_crop_leaves_lung_out(shard):
   record, _ = next(iter(pipelines.records_in_order([shard])))
   row0, column0, row1, column1 = (int(side) for side in record['box'])
   thin = np.zeros(record['hu'].shape, np.uint8)
-  thin[row1 - 6:row1, column1 - 2:column1] = 1  # Along the pleura, in a corner.
+  thin[row1 - 6 : row1, column1 - 2 : column1] = 1  # Along the pleura, in a corner.
   drawn = {'lung_mask': tf.constant(thin), 'lesion_mask': tf.constant(thin)}
   how = augmentation.Augmentation(12.0, 0.5, 0.2)
   for draw in range(30):
@@ -138,8 +147,11 @@ def test_no_training_crop_leaves_lung_out(shard):
     whole = 12 * _SIZE**2 / (1.4**2 * (row1 - row0) * (column1 - column0))
     assert tf.reduce_sum(labels['lesion']) > 0.7 * whole  # Turning rounds pixels.
     healthy, _ = pipelines.located_example(
-        record | drawn | {'lesion_mask': tf.zeros_like(thin), 'label': 0}, seed, how,
-        _CONSTANTS)
+      record | drawn | {'lesion_mask': tf.zeros_like(thin), 'label': 0},
+      seed,
+      how,
+      _CONSTANTS,
+    )
     np.testing.assert_array_equal(image, healthy)  # The crop gives no hint.
 
 
@@ -149,8 +161,19 @@ def test_the_learning_rate_falls_as_a_cosine():
   np.testing.assert_allclose(rates, [1e-3, 5.5e-4, 1e-4, 1e-4], rtol=1e-3)
 
 
-@pytest.mark.parametrize('text', ['', '112:10', 'a:1:1:1', '112:10:1e-3:1e-4:9',
-    '112:10:1e-4:1e-3', '112:0:1e-3:1e-4', '112:10:nan:1e-4', '112:10:1e-3:-1'])
+@pytest.mark.parametrize(
+  'text',
+  [
+    '',
+    '112:10',
+    'a:1:1:1',
+    '112:10:1e-3:1e-4:9',
+    '112:10:1e-4:1e-3',
+    '112:0:1e-3:1e-4',
+    '112:10:nan:1e-4',
+    '112:10:1e-3:-1',
+  ],
+)
 def test_a_malformed_stage_is_wrong_use(text):
   with pytest.raises(errors.UsageError, match='size:steps:rate:final_rate'):
     tasks.Stage.parse(text)

@@ -12,8 +12,11 @@ from covid_tf.training import first_weights
 @pytest.fixture(name='runs')
 def _runs(tmp_path, monkeypatch):
   """Three runs of a small classifier; their networks."""
-  monkeypatch.setattr(weights_lib, '_BUILD', {
-      'classifier': small_networks.classifier, 'lungs': small_networks.lungs})
+  monkeypatch.setattr(
+    weights_lib,
+    '_BUILD',
+    {'classifier': small_networks.classifier, 'lungs': small_networks.lungs},
+  )
   models = [small_networks.classifier(seed) for seed in range(3)]
   folders = [tmp_path / f'run{seed}' for seed in range(3)]
   for model, folder in zip(models, folders, strict=True):
@@ -35,8 +38,8 @@ def test_a_run_counts_as_often_as_it_is_named(runs):
   models, folders = runs
   mean = first_weights.mean_weights('classifier', [folders[0], folders[0], folders[1]])
   for found, first, second in zip(
-      mean.get_weights(), models[0].get_weights(), models[1].get_weights(),
-      strict=True):
+    mean.get_weights(), models[0].get_weights(), models[1].get_weights(), strict=True
+  ):
     np.testing.assert_allclose(found, (2 * first + second) / 3, rtol=1e-6, atol=1e-7)
 
 

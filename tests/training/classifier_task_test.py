@@ -27,7 +27,8 @@ def _batch(task, tmp_path_factory):
   path = tmp_path_factory.mktemp('shards') / 'a.tfrecord'
   tiny_training.write_shard(path, 6)
   examples = pipelines.records_in_order([str(path)]).map(
-      lambda record, seed: task.example(record, seed, augmentation.NONE, _SIZE))
+    lambda record, seed: task.example(record, seed, augmentation.NONE, _SIZE)
+  )
   return next(iter(examples.batch(6)))
 
 
@@ -61,7 +62,10 @@ def test_figures_of_slices(task, batch):
   logits = iter([tf.constant([-2.0, 3, -2, -1, -2, 3])[:, tf.newaxis]])
   figures = task.measure(lambda images, training: next(logits), [batch])
   assert figures == {
-      'AUC': 1.0, 'sensitivity': pytest.approx(2 / 3), 'specificity': 1.0}
+    'AUC': 1.0,
+    'sensitivity': pytest.approx(2 / 3),
+    'specificity': 1.0,
+  }
 
 
 def test_pictures_are_slices_beside_their_maps(task, model, batch):

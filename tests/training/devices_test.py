@@ -26,12 +26,13 @@ def _losses(folder):
 def _start(folder, pattern, choice, **environment):
   paths = os.pathsep.join(filter(None, sys.path))
   return subprocess.Popen(
-      [sys.executable, tiny_training.__file__, str(folder), pattern, choice, _PLAN,
-       '0'],
-      env=os.environ | environment | {
-          'PYTHONPATH': paths, 'CUDA_VISIBLE_DEVICES': '-1',
-          'TF_CPP_MIN_LOG_LEVEL': '3'},
-      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    [sys.executable, tiny_training.__file__, str(folder), pattern, choice, _PLAN, '0'],
+    env=os.environ
+    | environment
+    | {'PYTHONPATH': paths, 'CUDA_VISIBLE_DEVICES': '-1', 'TF_CPP_MIN_LOG_LEVEL': '3'},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+  )
 
 
 def _cluster():
@@ -42,21 +43,27 @@ def _cluster():
   workers = [f'127.0.0.1:{opened.getsockname()[1]}' for opened in sockets]
   for opened in sockets:
     opened.close()
-  return [json.dumps({'cluster': {'worker': workers},
-                      'task': {'type': 'worker', 'index': index}})
-          for index in range(2)]
+  return [
+    json.dumps(
+      {'cluster': {'worker': workers}, 'task': {'type': 'worker', 'index': index}}
+    )
+    for index in range(2)
+  ]
 
 
 def test_two_devices_and_two_processes_train_as_one(tmp_path):
   pattern = tiny_training.write_shard(tmp_path / 'a.tfrecord')
   started = [
-      _start(tmp_path / 'mirrored', pattern, 'mirrored'),
-      *(_start(tmp_path / 'several', pattern, 'multi_worker', TF_CONFIG=cluster)
-        for cluster in _cluster())]
+    _start(tmp_path / 'mirrored', pattern, 'mirrored'),
+    *(
+      _start(tmp_path / 'several', pattern, 'multi_worker', TF_CONFIG=cluster)
+      for cluster in _cluster()
+    ),
+  ]
   try:
     tiny_training.train(
-        tiny_training.options(tmp_path / 'one', _PLAN), pattern,
-        tiny_training.TinyTask())
+      tiny_training.options(tmp_path / 'one', _PLAN), pattern, tiny_training.TinyTask()
+    )
     for process in started:
       output, _ = process.communicate(timeout=400)
       assert process.returncode == 0, output.decode()[-3000:]
@@ -84,5 +91,8 @@ def test_a_batch_that_devices_cannot_share_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(type(strategy), 'num_replicas_in_sync', 3)
   with pytest.raises(errors.UsageError, match='multiple of the 3 devices, found 8'):
     tiny_training.train(
-        tiny_training.options(tmp_path, _PLAN), pattern, tiny_training.TinyTask(),
-        strategy=strategy)
+      tiny_training.options(tmp_path, _PLAN),
+      pattern,
+      tiny_training.TinyTask(),
+      strategy=strategy,
+    )

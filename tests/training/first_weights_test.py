@@ -37,8 +37,10 @@ def _backbones(tmp_path_factory):
   """{name: (model, path of its published file)}."""
   folder = tmp_path_factory.mktemp('published')
   built = {}
-  for name, make in (('resnet50', keras.applications.ResNet50),
-                     ('vgg16', keras.applications.VGG16)):
+  for name, make in (
+    ('resnet50', keras.applications.ResNet50),
+    ('vgg16', keras.applications.VGG16),
+  ):
     model = make(include_top=False, weights=None, input_shape=(_SIZE, _SIZE, 3))
     built[name] = model, _write_published(model, folder / f'{name}_notop.h5')
   return built
@@ -48,8 +50,9 @@ def _require_same(model, backbone):
   layers = [layer for layer in backbone.layers if layer.weights]
   assert layers
   for layer in layers:
-    for one, two in zip(model.get_layer(layer.name).get_weights(),
-                        layer.get_weights(), strict=True):
+    for one, two in zip(
+      model.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True
+    ):
       np.testing.assert_array_equal(one, two)
 
 
@@ -65,16 +68,17 @@ def test_lungs_begin_with_a_published_file(backbones):
   _require_same(model, backbone)
 
 
-@pytest.mark.parametrize('name, task', [
-    ('vgg16', classifier_task.ClassifierTask), ('resnet50', lung_task.LungTask)])
+@pytest.mark.parametrize(
+  'name, task',
+  [('vgg16', classifier_task.ClassifierTask), ('resnet50', lung_task.LungTask)],
+)
 def test_a_file_of_the_other_network_is_refused(backbones, name, task):
   _, path = backbones[name]
   with pytest.raises(errors.UsageError, match='without its top are required'):
     task(encoder_weights=path).build(_SIZE)
 
 
-@pytest.mark.parametrize(
-    'task', [classifier_task.ClassifierTask, lung_task.LungTask])
+@pytest.mark.parametrize('task', [classifier_task.ClassifierTask, lung_task.LungTask])
 def test_a_file_that_is_none_is_refused(tmp_path, task):
   (tmp_path / 'a.h5').write_text('no HDF5')
   for name in ('a.h5', 'none.h5'):
@@ -92,16 +96,18 @@ def test_downloaded_files_reach_both_networks(backbones, monkeypatch):
   monkeypatch.setattr(keras.utils, 'get_file', get_file)
   monkeypatch.setattr('keras.src.utils.file_utils.get_file', get_file)
   _require_same(
-      classifier_task.ClassifierTask(encoder_weights='imagenet').build(_SIZE),
-      backbones['resnet50'][0])
+    classifier_task.ClassifierTask(encoder_weights='imagenet').build(_SIZE),
+    backbones['resnet50'][0],
+  )
   _require_same(
-      lung_task.LungTask(encoder_weights='imagenet').build(_SIZE),
-      backbones['vgg16'][0])
+    lung_task.LungTask(encoder_weights='imagenet').build(_SIZE), backbones['vgg16'][0]
+  )
   assert len(asked) == 2 and all('notop' in name for name in asked)
 
 
-@pytest.mark.parametrize('error', [
-    Exception('URL fetch failure on ...'), OSError('no route to host')])
+@pytest.mark.parametrize(
+  'error', [Exception('URL fetch failure on ...'), OSError('no route to host')]
+)
 def test_a_failed_download_is_said_in_words(error):
   def build():
     raise error

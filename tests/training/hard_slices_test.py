@@ -18,9 +18,13 @@ def _shards(tmp_path):
   """Twelve slices in two files; every other is positive; one is unlabelled."""
   paths = [tmp_path / 'a.tfrecord', tmp_path / 'b.tfrecord']
   shards_lib.write_shard(paths[0], [tiny_training.record(i, i % 2) for i in range(7)])
-  shards_lib.write_shard(paths[1], [
+  shards_lib.write_shard(
+    paths[1],
+    [
       tiny_training.record(i, i % 2 if i != 9 else study_lib.UNLABELLED)
-      for i in range(7, 12)])
+      for i in range(7, 12)
+    ],
+  )
   return list(map(str, paths))
 
 
@@ -55,7 +59,8 @@ def test_too_few_of_a_class_are_refused():
 
 
 def test_slices_are_copied_byte_by_byte_with_lists_that_training_reads(
-    shards, tmp_path):
+  shards, tmp_path
+):
   places = np.array([1, 6, 8])
   output = tmp_path / 'hard'
   hard_slices.write(shards, places, output)
@@ -72,8 +77,9 @@ def test_a_patient_of_the_hard_slices_may_not_be_held_out(shards, tmp_path):
   hard_slices.write(shards, np.array([1, 6]), tmp_path / 'hard')
   hard_slices.write(shards, np.array([0, 11]), tmp_path / 'held_out')
   with pytest.raises(errors.UsageError, match='no patient in both'):
-    splits.require_apart({
-        name: [tmp_path / name / hard_slices.SHARD] for name in ('hard', 'held_out')})
+    splits.require_apart(
+      {name: [tmp_path / name / hard_slices.SHARD] for name in ('hard', 'held_out')}
+    )
 
 
 def test_a_folder_in_use_is_refused(shards, tmp_path):

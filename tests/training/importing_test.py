@@ -65,7 +65,8 @@ def test_a_patient_lies_in_one_set_with_all_studies(shards):
     sets.setdefault(row['patient'], set()).add(row['set'])
   assert all(len(names) == 1 for names in sets.values())
   assert splits.require_apart(
-      {'a': _paths(shards, 'train'), 'b': _paths(shards, 'test')}) == {'a': 4, 'b': 3}
+    {'a': _paths(shards, 'train'), 'b': _paths(shards, 'test')}
+  ) == {'a': 4, 'b': 3}
   stored = json.loads((shards / splits.JSON_NAME).read_text())
   assert stored['slices']['train']['positive'] > 0
 
@@ -125,7 +126,8 @@ def test_a_contradiction_leaves_nothing_behind(tmp_path):
   fakes.save(tmp_path / 'own' / 'lesion_masks' / 's7.nii.gz', fakes.lesion()[:, :-1])
   entries = own_layout.list_studies(tmp_path / 'own')
   split = splits.by_fractions(
-      splits.strata((e.patient, e.stratum) for e in entries), _SHARES, 1)
+    splits.strata((e.patient, e.stratum) for e in entries), _SHARES, 1
+  )
   with pytest.raises(errors.UsageError, match='shape of its CT'):
     importing.write_shards(entries, split, tmp_path / 'data', 24)
   assert [path.name for path in tmp_path.iterdir()] == ['own']
@@ -137,7 +139,8 @@ def test_a_study_that_cannot_be_read_is_listed_and_left_out(tmp_path):
   fakes.save(path, fakes.chest() + 2000)  # No air: no HU of a chest.
   entries = own_layout.list_studies(tmp_path / 'own')
   split = splits.by_fractions(
-      splits.strata((e.patient, e.stratum) for e in entries), _SHARES, 1)
+    splits.strata((e.patient, e.stratum) for e in entries), _SHARES, 1
+  )
   imported = importing.write_shards(entries, split, tmp_path / 'data', 24)
   assert [series for series, _ in imported.left_out] == ['s2']
   (row,) = csv.DictReader((tmp_path / 'data' / importing.LEFT_OUT_NAME).open())
@@ -147,20 +150,32 @@ def test_a_study_that_cannot_be_read_is_listed_and_left_out(tmp_path):
 def test_a_set_without_positives_is_refused_unless_accepted(tmp_path):
   entries = own_layout.list_studies(fakes.own(tmp_path / 'own', 5))
   # Study s1 and s3 are positive: patients p1 and p3.
-  names = {entry.patient: 'train' if entry.patient in ('own/p1', 'own/p3') else 'test'
-           for entry in entries}
+  names = {
+    entry.patient: 'train' if entry.patient in ('own/p1', 'own/p3') else 'test'
+    for entry in entries
+  }
   split = splits.given((e.patient, e.stratum, names[e.patient]) for e in entries)
   with pytest.raises(errors.UsageError, match='positive slices .* none in test'):
     importing.write_shards(entries, split, tmp_path / 'data', 24)
   imported = importing.write_shards(
-      entries, split, tmp_path / 'data', 24, allow_empty_class=True)
+    entries, split, tmp_path / 'data', 24, allow_empty_class=True
+  )
   assert imported.slices['test']['positive'] == 0
 
 
 def test_records_written_before_the_new_fields_are_still_read(tmp_path):
   record = shards_lib.SliceRecord(
-      np.zeros((8, 8), np.int16), np.ones((8, 8), np.uint8), None, (0, 0, 8, 8), 1,
-      1.5, 'p', 's', 3, 'test')
+    np.zeros((8, 8), np.int16),
+    np.ones((8, 8), np.uint8),
+    None,
+    (0, 0, 8, 8),
+    1,
+    1.5,
+    'p',
+    's',
+    3,
+    'test',
+  )
   example = tf.train.Example.FromString(shards_lib.serialize_record(record))
   for name in ('lung_mask_kind', 'case_label', 'slice_mm', 'window_hu'):
     del example.features.feature[name]

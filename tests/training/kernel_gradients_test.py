@@ -13,8 +13,9 @@ layers = keras.layers
 
 def _model(channels: int, of: int = 16, kernel: int = 1, strides: int = 2):
   inputs = layers.Input((24, 24, of))
-  nested = keras.Sequential([
-      layers.Conv2D(channels, kernel, strides=strides, name='doubtful')])
+  nested = keras.Sequential(
+    [layers.Conv2D(channels, kernel, strides=strides, name='doubtful')]
+  )
   return keras.Model(inputs, nested(inputs))
 
 
@@ -34,11 +35,18 @@ def _answers(monkeypatch):
   return ends_with
 
 
-@pytest.mark.parametrize('status, printed, found', [
-    (-11, '', 'ended by signal 11'), (1, '', 'ended with status 1'),
-    (0, '145.0\n', 'off by 1.4e+02'), (0, 'nan\n', 'off by nan')])
+@pytest.mark.parametrize(
+  'status, printed, found',
+  [
+    (-11, '', 'ended by signal 11'),
+    (1, '', 'ended with status 1'),
+    (0, '145.0\n', 'off by 1.4e+02'),
+    (0, 'nan\n', 'off by nan'),
+  ],
+)
 def test_a_wrong_gradient_is_refused_with_the_layer_and_a_remedy(
-    answers, status, printed, found):
+  answers, status, printed, found
+):
   answers(status, printed)
   with pytest.raises(errors.UsageError) as caught:
     kernel_gradients.check(_model(8))
@@ -50,13 +58,18 @@ def test_a_wrong_gradient_is_refused_with_the_layer_and_a_remedy(
 def test_each_kind_of_convolution_is_tried_once(answers):
   trials = answers(0, '1e-7\n')
   inputs = layers.Input((24, 24, 16))
-  kernel_gradients.check(keras.Model(inputs, layers.Add()([
-      layers.Conv2D(8, 1, strides=2)(inputs) for _ in range(3)])))
+  kernel_gradients.check(
+    keras.Model(
+      inputs, layers.Add()([layers.Conv2D(8, 1, strides=2)(inputs) for _ in range(3)])
+    )
+  )
   assert len(trials) == 1 and '(16, 8)' in trials[0] and '(24, 24)' in trials[0]
 
 
-@pytest.mark.parametrize('other', [
-    {'channels': 32}, {'channels': 8, 'kernel': 3}, {'channels': 8, 'strides': 1}])
+@pytest.mark.parametrize(
+  'other',
+  [{'channels': 32}, {'channels': 8, 'kernel': 3}, {'channels': 8, 'strides': 1}],
+)
 def test_other_convolutions_need_no_trial(answers, other):
   trials = answers(-11)
   kernel_gradients.check(_model(**other))

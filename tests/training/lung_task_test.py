@@ -28,7 +28,8 @@ def _batch(task, tmp_path_factory):
   path = tmp_path_factory.mktemp('shards') / 'a.tfrecord'
   tiny_training.write_shard(path, 6)
   examples = pipelines.records_in_order([str(path)]).map(
-      lambda record, seed: task.example(record, seed, augmentation.NONE, _SIZE))
+    lambda record, seed: task.example(record, seed, augmentation.NONE, _SIZE)
+  )
   return next(iter(examples.batch(6)))
 
 
@@ -60,12 +61,14 @@ def test_the_figure_is_the_dice_of_all_voxels(task, batch):
   figures = task.measure(network, [batch, batch])
   assert figures == {'Dice': pytest.approx(2 * share / (1 + share))}
   assert task.measure(lambda *_, **__: tf.where(truth, 1.0, -1.0), [batch]) == {
-      'Dice': 1.0}
+    'Dice': 1.0
+  }
 
 
 def test_pictures_show_the_truth_in_green(task, batch):
   pictures = task.picture(
-      lambda images, training: tf.fill(images.shape[:-1] + (1,), -30.0), *batch).numpy()
+    lambda images, training: tf.fill(images.shape[:-1] + (1,), -30.0), *batch
+  ).numpy()
   assert pictures.shape == (4, _SIZE, _SIZE, 3)
   assert pictures.min() >= 0 and pictures.max() <= 1
   truth = batch[1].numpy()[:4, ..., 0]

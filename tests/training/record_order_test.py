@@ -17,20 +17,22 @@ def _sets(tmp_path):
   for number in range(2):
     tiny_training.write_shard(tmp_path / f'a{number}.tfrecord', 4, 10 * number)
   shards.write_shard(
-      tmp_path / 'a2.tfrecord', [tiny_training.record(i, -1) for i in (30, 31)])
+    tmp_path / 'a2.tfrecord', [tiny_training.record(i, -1) for i in (30, 31)]
+  )
   tiny_training.write_shard(tmp_path / 'b.tfrecord', 7, 100)
   return [shards.look_through(str(tmp_path / name)) for name in ('a*', 'b*')]
 
 
 def _taken(dataset, count):
   """(slice index, augmentation seed) of the first slices."""
-  return [(int(shards.parse_record(example)['slice_index']), tuple(seed.numpy()))
-          for example, seed in dataset.take(count)]
+  return [
+    (int(shards.parse_record(example)['slice_index']), tuple(seed.numpy()))
+    for example, seed in dataset.take(count)
+  ]
 
 
 def _mixed(sets, first=0, seed=3):
-  return pipelines.mixed_records(
-      sets, seed, 6, labelled_only=True, first=first)
+  return pipelines.mixed_records(sets, seed, 6, labelled_only=True, first=first)
 
 
 @pytest.mark.parametrize('first', [1, 8, 15, 16, 41])
@@ -56,11 +58,12 @@ def test_another_seed_gives_another_order(sets):
 
 def test_workers_share_every_batch(sets):
   whole = _taken(_mixed(sets), 24)
-  parts = [_taken(pipelines.for_worker(_mixed(sets), 6, worker, 2), 12)
-           for worker in range(2)]
+  parts = [
+    _taken(pipelines.for_worker(_mixed(sets), 6, worker, 2), 12) for worker in range(2)
+  ]
   for batch in range(4):
-    together = parts[0][3 * batch:3 * batch + 3] + parts[1][3 * batch:3 * batch + 3]
-    assert together == whole[6 * batch:6 * batch + 6]
+    together = parts[0][3 * batch : 3 * batch + 3] + parts[1][3 * batch : 3 * batch + 3]
+    assert together == whole[6 * batch : 6 * batch + 6]
 
 
 def test_shards_are_counted(sets):
@@ -99,7 +102,8 @@ def test_a_damaged_shard_is_refused_by_name(tmp_path, damage):
 
 def test_a_class_without_slices_is_refused(tmp_path):
   shards.write_shard(
-      tmp_path / 'a.tfrecord', [tiny_training.record(i, 0) for i in range(3)])
+    tmp_path / 'a.tfrecord', [tiny_training.record(i, 0) for i in range(3)]
+  )
   found = shards.look_through(str(tmp_path / 'a*'))
   with pytest.raises(errors.UsageError, match='found 3 negative and 0 positive'):
     shards.require_both_classes('--shards', [found])

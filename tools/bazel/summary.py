@@ -17,8 +17,9 @@ def count(log: pathlib.Path) -> tuple[int, int, int]:
   except (OSError, ElementTree.ParseError):
     return 0, 1, 0
   total, failed, skipped = (
-      sum(int(suite.get(name, 0)) for suite in suites)
-      for name in ('tests', 'failures', 'skipped'))
+    sum(int(suite.get(name, 0)) for suite in suites)
+    for name in ('tests', 'failures', 'skipped')
+  )
   failed += sum(int(suite.get('errors', 0)) for suite in suites)
   if not total:
     return 0, 1, 0

@@ -33,10 +33,11 @@ from covid_tf.datasets import phantom
 _SEED = phantom.TRAINING_SEED_LIMIT + 7  # Held out, with disease.
 # Function of the pipeline -> its row in the table.
 _STAGES = (
-    (lungs, 'find_lungs', 'lungs: components, box'),
-    (lungs, 'find_regions', 'regions'),
-    (localization, 'localize', 'localization'),
-    (corona_score, 'corona_score', 'fusion and score'))
+  (lungs, 'find_lungs', 'lungs: components, box'),
+  (lungs, 'find_regions', 'regions'),
+  (localization, 'localize', 'localization'),
+  (corona_score, 'corona_score', 'fusion and score'),
+)
 
 
 class TimedModels:
@@ -97,21 +98,27 @@ def measure(volume: volume_lib.CTVolume, models) -> dict:
   stages = {}
   with contextlib.ExitStack() as stack:
     for module, name, row in _STAGES:
-      stack.enter_context(mock.patch.object(
-          module, name, _timed(getattr(module, name), row, stages)))
+      stack.enter_context(
+        mock.patch.object(module, name, _timed(getattr(module, name), row, stages))
+      )
     begin = time.perf_counter()
     result = pipeline.analyze(volume, timed)
     total = time.perf_counter() - begin - timed.alone_s
   inside = sum(timed.inside_s.values())
   seconds = {
-      'lungs network': timed.inside_s['segment_lungs'],
-      'classifier, Grad-CAM': timed.inside_s['grad_cam']} | stages
+    'lungs network': timed.inside_s['segment_lungs'],
+    'classifier, Grad-CAM': timed.inside_s['grad_cam'],
+  } | stages
   seconds['slices to and fro, checks'] = total - sum(seconds.values())
   return {
-      'slices': volume.shape[0], 'positive': len(result.positive_slices),
-      'total_s': total, 'networks_alone_s': timed.alone_s,
-      'network_ratio': total / timed.alone_s,
-      'outside_share': 1 - inside / total, 'seconds': seconds}
+    'slices': volume.shape[0],
+    'positive': len(result.positive_slices),
+    'total_s': total,
+    'networks_alone_s': timed.alone_s,
+    'network_ratio': total / timed.alone_s,
+    'outside_share': 1 - inside / total,
+    'seconds': seconds,
+  }
 
 
 def _timed(function, row, stages):
@@ -121,6 +128,7 @@ def _timed(function, row, stages):
       return function(*args, **options)
     finally:
       stages[row] = time.perf_counter() - begin
+
   return run
 
 
@@ -130,16 +138,20 @@ def print_table(found: dict) -> None:
   for row, seconds in found['seconds'].items():
     print(f'  {row:28} {seconds:8.2f} s  {seconds / found["total_s"]:6.1%}')
   print(f'  {"analyze":28} {found["total_s"]:8.2f} s')
-  print(f'  {"the networks alone":28} {found["networks_alone_s"]:8.2f} s   '
-        f'ratio {found["network_ratio"]:.3f}')
+  print(
+    f'  {"the networks alone":28} {found["networks_alone_s"]:8.2f} s   '
+    f'ratio {found["network_ratio"]:.3f}'
+  )
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   shared_flags.add_model_arguments(parser)
   parser.add_argument(
-      '--slices', default='300,600', help='sizes, ascending (default 300,600)')
+    '--slices', default='300,600', help='sizes, ascending (default 300,600)'
+  )
   parser.add_argument('--json', action='store_true', help='one JSON object at the end')
   arguments = parser.parse_args()
   with shared_flags.open_models(arguments) as models:
@@ -150,14 +162,18 @@ def main() -> None:
       print_table(found[-1])
       sys.stdout.flush()
   figures = {
-      'network_ratio': found[0]['network_ratio'],
-      'outside_share': found[0]['outside_share'],
-      'seconds': {str(one['slices']): one['seconds'] | {'analyze': one['total_s']}
-                  for one in found}}
+    'network_ratio': found[0]['network_ratio'],
+    'outside_share': found[0]['outside_share'],
+    'seconds': {
+      str(one['slices']): one['seconds'] | {'analyze': one['total_s']} for one in found
+    },
+  }
   if len(found) > 1:
     figures['growth_ratio'] = found[-1]['total_s'] / found[-2]['total_s']
-    print(f'{found[-1]["slices"]} / {found[-2]["slices"]} slices: '
-          f'{figures["growth_ratio"]:.3f} times the seconds')
+    print(
+      f'{found[-1]["slices"]} / {found[-2]["slices"]} slices: '
+      f'{figures["growth_ratio"]:.3f} times the seconds'
+    )
   if arguments.json:
     print(json.dumps(figures))
 

@@ -45,18 +45,21 @@ def speedup(root: pathlib.Path, flags) -> dict[str, float]:
     output = root / f'out{processes}'
     start = time.perf_counter()
     outcome = batch_stub.score(
-        source, output, processes, flags.lungs_ms, flags.grad_cam_ms)
+      source, output, processes, flags.lungs_ms, flags.grad_cam_ms
+    )
     wall[processes] = time.perf_counter() - start
     if outcome.count(records.SCORED) != flags.studies:
       raise SystemExit(f'not all studies were scored: {outcome.progress.reasons}')
   seconds = [record.seconds for record in records.read_records(root / 'out1')]
   return {
-      'one_process_s': wall[1], 'two_process_s': wall[2],
-      'two_process_speedup': wall[1] / wall[2],
-      'study_s': statistics.mean(seconds),
-      'engine_overhead': handing_out_s() / statistics.mean(seconds),
-      # With one worker the models' time is the floor: the rest is not hidden by it.
-      'hidden_share': statistics.mean(seconds) * flags.studies / wall[1]}
+    'one_process_s': wall[1],
+    'two_process_s': wall[2],
+    'two_process_speedup': wall[1] / wall[2],
+    'study_s': statistics.mean(seconds),
+    'engine_overhead': handing_out_s() / statistics.mean(seconds),
+    # With one worker the models' time is the floor: the rest is not hidden by it.
+    'hidden_share': statistics.mean(seconds) * flags.studies / wall[1],
+  }
 
 
 def handing_out_s(count: int = 2000) -> float:
@@ -80,10 +83,11 @@ def main() -> None:
   parser.add_argument('--json', action='store_true')
   flags = parser.parse_args()
   parts = {
-      'speedup': lambda root: speedup(root, flags),
-      'kills': lambda root: batch_kills.run(root, flags.kills),
-      'large': lambda root: batch_large.run(root, flags.large),
-      'memory': lambda root: batch_memory.run(root, flags.memory_studies)}
+    'speedup': lambda root: speedup(root, flags),
+    'kills': lambda root: batch_kills.run(root, flags.kills),
+    'large': lambda root: batch_large.run(root, flags.large),
+    'memory': lambda root: batch_memory.run(root, flags.memory_studies),
+  }
   figures = {}
   for name in flags.parts.split(','):
     root = pathlib.Path(tempfile.mkdtemp(prefix='covid-tf-batch-'))

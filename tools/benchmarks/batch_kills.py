@@ -49,9 +49,12 @@ def run(root: pathlib.Path, kills: int) -> dict[str, float]:
   with open(output / records.MANIFEST_FILE, newline='', encoding='utf-8') as file:
     keys = [row['key'] for row in csv.DictReader(file)]
   return {
-      'kills': done, 'torn': torn + broken, 'missing': len(set(calm) - set(found)),
-      'duplicated': len(keys) - len(set(keys)) + len(set(keys) ^ set(calm)),
-      'different': sum(found.get(key) != value for key, value in calm.items())}
+    'kills': done,
+    'torn': torn + broken,
+    'missing': len(set(calm) - set(found)),
+    'duplicated': len(keys) - len(set(keys)) + len(set(keys) ^ set(calm)),
+    'different': sum(found.get(key) != value for key, value in calm.items()),
+  }
 
 
 def _start(source, output) -> subprocess.Popen:
@@ -64,8 +67,11 @@ def _disturbed(process, chance) -> int:
     workers = []
     while process.poll() is None and not workers:
       time.sleep(0.01)
-      workers = [child for child in psutil.Process(process.pid).children()
-                 if 'spawn_main' in ' '.join(child.cmdline())]
+      workers = [
+        child
+        for child in psutil.Process(process.pid).children()
+        if 'spawn_main' in ' '.join(child.cmdline())
+      ]
     time.sleep(chance.uniform(0, 4))
     if process.poll() is not None:
       return 0

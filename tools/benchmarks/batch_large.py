@@ -29,11 +29,13 @@ def run(root: pathlib.Path, count: int) -> dict[str, float]:
   figures = {}
   for step in ('listing', 'manifest_rebuild'):
     done = subprocess.run(
-        [sys.executable, __file__, step, str(root), str(count)], check=True,
-        capture_output=True, text=True)
+      [sys.executable, __file__, step, str(root), str(count)],
+      check=True,
+      capture_output=True,
+      text=True,
+    )
     seconds, cpu, megabytes = map(float, done.stdout.split())
-    figures |= {
-        f'{step}_s': seconds, f'{step}_cpu_s': cpu, f'{step}_mb': megabytes}
+    figures |= {f'{step}_s': seconds, f'{step}_cpu_s': cpu, f'{step}_mb': megabytes}
   return figures
 
 
@@ -41,8 +43,23 @@ def made_up_record(number: int) -> records.Record:
   """The record of a study that was never scored."""
   uid = f'{_ROOT_UID}.{number}'
   return records.Record(
-      uid, records.SCORED, '', uid, f'{uid}.1', 61.5, 0.05, 4200.0, None, 40, 0, 4.25,
-      'host', '2020-03-01T00:00:00Z', '0' * 16, '0' * 64)
+    uid,
+    records.SCORED,
+    '',
+    uid,
+    f'{uid}.1',
+    61.5,
+    0.05,
+    4200.0,
+    None,
+    40,
+    0,
+    4.25,
+    'host',
+    '2020-03-01T00:00:00Z',
+    '0' * 16,
+    '0' * 64,
+  )
 
 
 def _write_records(output: pathlib.Path, count: int) -> None:
@@ -58,16 +75,22 @@ def _fake_identity(path: str) -> header.FileIdentity:
   *_, study, file = path.split('/')
   uid = f'{_ROOT_UID}.{int(study)}'
   return header.FileIdentity(
-      uid, f'{uid}.1', f'{uid}.1.{file[:-4]}', 'CT', True, 527_000)
+    uid, f'{uid}.1', f'{uid}.1.{file[:-4]}', 'CT', True, 527_000
+  )
 
 
 def _listing(root: pathlib.Path, count: int) -> None:
   """All that comes before the first study of a fresh archive."""
   found = archive.find_studies(
-      root / 'in', index_path=root / 'index.jsonl', identify=_fake_identity)
+    root / 'in', index_path=root / 'index.jsonl', identify=_fake_identity
+  )
   plan = archive_run.plan_run(
-      found.studies, {}, scoring.Configuration((), results.Thresholds()),
-      root / 'fresh', redo=False)
+    found.studies,
+    {},
+    scoring.Configuration((), results.Thresholds()),
+    root / 'fresh',
+    redo=False,
+  )
   if len(plan.open) != count:
     raise SystemExit(f'{len(plan.open)} studies found')
 
@@ -86,5 +109,8 @@ if __name__ == '__main__':
   arguments = parser.parse_args()
   start, cpu_start = time.perf_counter(), time.process_time()
   tasks[arguments.task](arguments.folder, arguments.studies)
-  print(time.perf_counter() - start, time.process_time() - cpu_start,
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+  print(
+    time.perf_counter() - start,
+    time.process_time() - cpu_start,
+    resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+  )

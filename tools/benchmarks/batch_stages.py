@@ -57,13 +57,23 @@ def measure(root: pathlib.Path, spacing_mm: float) -> dict[str, float]:
     result = timed('analyze', lambda: pipeline.analyze(volume, stub))
   output = root / 'out'
   output.mkdir()
-  timed('write', lambda: scored_study.write_all(
-      output, result, volume, demo_models=False, with_report=False))
-  timed('report', lambda: case_report.write_report(
-      output / 'report.html', result, volume, demo_models=False))
+  timed(
+    'write',
+    lambda: scored_study.write_all(
+      output, result, volume, demo_models=False, with_report=False
+    ),
+  )
+  timed(
+    'report',
+    lambda: case_report.write_report(
+      output / 'report.html', result, volume, demo_models=False
+    ),
+  )
   return found | {
-      'slices': volume.shape[0], 'read_bytes': _bytes(study),
-      'written_bytes': sum(path.stat().st_size for path in output.iterdir())}
+    'slices': volume.shape[0],
+    'read_bytes': _bytes(study),
+    'written_bytes': sum(path.stat().st_size for path in output.iterdir()),
+  }
 
 
 def networks(slices: int = 16) -> dict[str, float]:
@@ -79,14 +89,18 @@ def networks(slices: int = 16) -> dict[str, float]:
       end = time.perf_counter()
       cpu = time.process_time() - cpu
   return {
-      'networks_per_slice': cpu / slices,
-      'lungs_wall_per_slice': (between - start) / slices,
-      'grad_cam_wall_per_slice': (end - between) / slices}
+    'networks_per_slice': cpu / slices,
+    'lungs_wall_per_slice': (between - start) / slices,
+    'grad_cam_wall_per_slice': (end - between) / slices,
+  }
 
 
 def _bytes(study: listing.Study) -> int:
-  return sum(pathlib.Path(path).stat().st_size
-             for place in study.places for path in place.files())
+  return sum(
+    pathlib.Path(path).stat().st_size
+    for place in study.places
+    for path in place.files()
+  )
 
 
 def main() -> None:
@@ -104,14 +118,20 @@ def main() -> None:
   for name in (*_STAGES, 'read_bytes', 'written_bytes'):
     slope, fixed = np.polyfit(slices, [row[name] for row in rows], 1)
     figures |= {f'{name}_per_slice': float(slope), f'{name}_fixed': float(fixed)}
-    print(f'{name:14}' + ''.join(f'{row[name]:14.4g}' for row in rows)
-          + f'   {fixed:.4g} + {slope:.4g} a slice', file=sys.stderr)
+    print(
+      f'{name:14}'
+      + ''.join(f'{row[name]:14.4g}' for row in rows)
+      + f'   {fixed:.4g} + {slope:.4g} a slice',
+      file=sys.stderr,
+    )
   print('slices        ' + ''.join(f'{count:14}' for count in slices), file=sys.stderr)
   if flags.networks:
     found = networks()
     figures |= found
-    print('\n'.join(f'{name:24} {seconds:.4g} s' for name, seconds in found.items()),
-          file=sys.stderr)
+    print(
+      '\n'.join(f'{name:24} {seconds:.4g} s' for name, seconds in found.items()),
+      file=sys.stderr,
+    )
   if flags.json:
     print(json.dumps(figures))
 

@@ -19,14 +19,16 @@ from covid_tf.datasets import phantom
 from covid_tf.datasets.phantom import written
 
 _IDENTITIES = (
-    results.ModelIdentity(contract.LUNGS_MODEL, 1, '0' * 64),
-    results.ModelIdentity(contract.CLASSIFIER_MODEL, 1, '1' * 64))
+  results.ModelIdentity(contract.LUNGS_MODEL, 1, '0' * 64),
+  results.ModelIdentity(contract.CLASSIFIER_MODEL, 1, '1' * 64),
+)
 _MASK_NAME = 'lung_mask.npy'
 _SEED = phantom.TRAINING_SEED_LIMIT + 5
 
 
 def write_archive(
-    root: pathlib.Path, count: int, spacing_mm: float, matrix: int) -> pathlib.Path:
+  root: pathlib.Path, count: int, spacing_mm: float, matrix: int
+) -> pathlib.Path:
   """One phantom as `count` DICOM studies, equal but for their UIDs.
 
   Args:
@@ -39,14 +41,19 @@ def write_archive(
     The root.
   """
   case = phantom.draw_case(
-      _SEED, 'diffuse', slice_spacing_mm=spacing_mm, slice_thickness_mm=spacing_mm,
-      matrix=matrix)
+    _SEED,
+    'diffuse',
+    slice_spacing_mm=spacing_mm,
+    slice_thickness_mm=spacing_mm,
+    matrix=matrix,
+  )
   drawn = phantom.generate(case)
   root.mkdir(parents=True)
   np.save(root / _MASK_NAME, drawn.lung_mask)
   for number in range(count):
     study = dataclasses.replace(
-        drawn, case=dataclasses.replace(case, seed=case.seed + number))
+      drawn, case=dataclasses.replace(case, seed=case.seed + number)
+    )
     written.write_study(study, root / f'study{number:03d}')
   return root
 
@@ -82,7 +89,7 @@ class StubModels:
 
   def segment_lungs(self, hu: np.ndarray) -> np.ndarray:
     time.sleep(len(hu) * self._settings.lungs_ms / 1000)
-    part = self._mask[self._next:self._next + len(hu)]
+    part = self._mask[self._next : self._next + len(hu)]
     self._next = (self._next + len(hu)) % len(self._mask)
     return part
 
@@ -90,24 +97,27 @@ class StubModels:
     time.sleep(len(hu) * self._settings.grad_cam_ms / 1000)
     probability = np.where(np.arange(len(hu)) % 2, 0.9, 0.1).astype(np.float32)
     return results.SliceExplanation(
-        probability, _spot(len(hu), contract.FINE_CAM_SIZE),
-        _spot(len(hu), contract.COARSE_CAM_SIZE))
+      probability,
+      _spot(len(hu), contract.FINE_CAM_SIZE),
+      _spot(len(hu), contract.COARSE_CAM_SIZE),
+    )
 
 
 def _spot(count: int, size: int) -> np.ndarray:
   axis = np.linspace(-1, 1, size)
-  spot = np.exp(-6 * (axis[:, np.newaxis]**2 + axis**2)).astype(np.float32)
+  spot = np.exp(-6 * (axis[:, np.newaxis] ** 2 + axis**2)).astype(np.float32)
   return np.broadcast_to(spot / spot.max(), (count, size, size)).copy()
 
 
 def make_scorer(source, output, lungs_ms, grad_cam_ms) -> scoring.Scorer:
   """A scorer by the stub, without reports, which are no part of the engine."""
   return scoring.Scorer(
-      str(output), OpenStub(
-          str(pathlib.Path(source) / _MASK_NAME), lungs_ms, grad_cam_ms), ('',),
-      scoring.Configuration(
-          scoring.model_triples(_IDENTITIES), results.Thresholds()),
-      with_reports=False)
+    str(output),
+    OpenStub(str(pathlib.Path(source) / _MASK_NAME), lungs_ms, grad_cam_ms),
+    ('',),
+    scoring.Configuration(scoring.model_triples(_IDENTITIES), results.Thresholds()),
+    with_reports=False,
+  )
 
 
 def score(source, output, processes: int, lungs_ms: float, grad_cam_ms: float):
@@ -115,6 +125,8 @@ def score(source, output, processes: int, lungs_ms: float, grad_cam_ms: float):
   stop = threading.Event()
   with archive_run.exclusive(output) as folder:
     return archive_run.run(
-        archive.find_studies(source, index_path=folder / 'index.jsonl'),
-        make_scorer(source, output, lungs_ms, grad_cam_ms),
-        functools.partial(engines.map_studies, processes=processes, stop=stop), stop)
+      archive.find_studies(source, index_path=folder / 'index.jsonl'),
+      make_scorer(source, output, lungs_ms, grad_cam_ms),
+      functools.partial(engines.map_studies, processes=processes, stop=stop),
+      stop,
+    )

@@ -43,52 +43,72 @@ def draw_patients(rng: np.random.Generator) -> list[labels.Patient]:
     covid = i % 2 == 0
     score = float(rng.gamma(1.2, 120)) if covid else float(rng.gamma(0.5, 20))
     grade = ('severe' if score > rng.gamma(2, 90) else 'non-severe') if covid else None
-    patients.append(labels.Patient(
-        f'1.2.{i}', covid, grade, {results.CORONA_SCORE: score}))
+    patients.append(
+      labels.Patient(f'1.2.{i}', covid, grade, {results.CORONA_SCORE: score})
+    )
   return patients
 
 
 def time_statistics(rng: np.random.Generator) -> dict[str, float]:
   """Times detection and severity, and the bootstrap two ways."""
   patients = draw_patients(rng)
-  second = {patient.study_uid: patient.scores[results.CORONA_SCORE]
-            * rng.uniform(0.5, 2) for patient in patients}
+  second = {
+    patient.study_uid: patient.scores[results.CORONA_SCORE] * rng.uniform(0.5, 2)
+    for patient in patients
+  }
   start, cpu_start = time.perf_counter(), time.process_time()
   experiments.detect(
-      patients, experiments.DetectionOptions(bootstrap_draws=_DRAWS), second, 'second')
+    patients, experiments.DetectionOptions(bootstrap_draws=_DRAWS), second, 'second'
+  )
   experiments.grade_severity(patients)
   statistics = time.perf_counter() - start
   statistics_cpu = time.process_time() - cpu_start
   positive, negative = (
-      np.array([patient.scores[results.CORONA_SCORE] for patient in patients
-                if patient.covid == covid]) for covid in (True, False))
+    np.array(
+      [
+        patient.scores[results.CORONA_SCORE]
+        for patient in patients
+        if patient.covid == covid
+      ]
+    )
+    for covid in (True, False)
+  )
   start = time.perf_counter()
   roc.bootstrap_interval(positive, negative, _DRAWS)
   bootstrap = time.perf_counter() - start
   truth = np.repeat([1, 0], [len(positive), len(negative)])
   start = time.perf_counter()
   for _ in range(_LOOPED_DRAWS):
-    sklearn.metrics.roc_auc_score(truth, np.concatenate([
-        rng.choice(positive, len(positive)), rng.choice(negative, len(negative))]))
+    sklearn.metrics.roc_auc_score(
+      truth,
+      np.concatenate(
+        [rng.choice(positive, len(positive)), rng.choice(negative, len(negative))]
+      ),
+    )
   looped = (time.perf_counter() - start) / _LOOPED_DRAWS * _DRAWS
-  return {'statistics_seconds': statistics, 'statistics_cpu_seconds': statistics_cpu,
-          'bootstrap_seconds': bootstrap,
-          'bootstrap_slow_ratio': looped / bootstrap}
+  return {
+    'statistics_seconds': statistics,
+    'statistics_cpu_seconds': statistics_cpu,
+    'bootstrap_seconds': bootstrap,
+    'bootstrap_slow_ratio': looped / bootstrap,
+  }
 
 
 def time_clustering(rng: np.random.Generator) -> dict[str, float]:
   """Times the scan over k, the restarts and the PCA."""
   features = rng.gamma(1, 1, (_SLICES, _FEATURES)).astype(np.float32)
   features[:800] += rng.normal(0, 0.5, _FEATURES)
-  features[800:paper.POSITIVE_SLICES] += rng.normal(0, 0.5, _FEATURES)
+  features[800 : paper.POSITIVE_SLICES] += rng.normal(0, 0.5, _FEATURES)
   start, cpu_start = time.perf_counter(), time.process_time()
   points = clusters.fit_scaler(features, per_feature=True).apply(features)
   scan = clusters.scan(points)
   clusters.cluster(points, scan.elbow_k)
   clusters.fit_plane(points, seed=0)
-  return {'clustering_seconds': time.perf_counter() - start,
-          'clustering_cpu_seconds': time.process_time() - cpu_start,
-          'clustering_elbow_k': scan.elbow_k}
+  return {
+    'clustering_seconds': time.perf_counter() - start,
+    'clustering_cpu_seconds': time.process_time() - cpu_start,
+    'clustering_elbow_k': scan.elbow_k,
+  }
 
 
 def main() -> None:

@@ -51,8 +51,13 @@ _LUNG_BATCH = 4
 
 
 def measure_time(
-    network: keras.Model, unet: keras.Model, batch: int, turns: int,
-    peer_turns: int, baseline: str | None = None) -> dict:
+  network: keras.Model,
+  unet: keras.Model,
+  batch: int,
+  turns: int,
+  peer_turns: int,
+  baseline: str | None = None,
+) -> dict:
   """Named ratios, and milliseconds a slice; what the slices show costs nothing."""
   random = np.random.default_rng(0)
   hu = random.integers(-1024, 400, (batch, 300, 400)).astype(np.int16)
@@ -63,54 +68,79 @@ def measure_time(
   bare_unet = _bare(unet)
   peer = grad_cam_cases.Peer(network)
   wide, narrow = (
-      _graph(grad_cam.grad_cam(export.for_serving(network, dtype),
-                               grad_cam_cases.LAYERS), network)
-      for dtype in ('float32', 'bfloat16'))
+    _graph(
+      grad_cam.grad_cam(export.for_serving(network, dtype), grad_cam_cases.LAYERS),
+      network,
+    )
+    for dtype in ('float32', 'bfloat16')
+  )
   with tempfile.TemporaryDirectory() as folder:
     grad_cam_cases.export_both(network, unet, folder)
     with grad_cam_cases.served(folder) as answer:
       both_maps = lambda: answer('classifier', 'grad_cam', hu)
-      ours = _in_turns({
+      ours = _in_turns(
+        {
           'keras.applications forward': lambda: plain(images).numpy(),
           'prediction': lambda: answer('classifier', 'serving_default', hu),
-          'probability, both maps': both_maps}, turns)
-      lungs = _in_turns({
+          'probability, both maps': both_maps,
+        },
+        turns,
+      )
+      lungs = _in_turns(
+        {
           'U-Net forward': lambda: bare_unet(lung_images).numpy(),
-          'lung masks': lambda: answer('lungs', 'serving_default', whole)}, turns)
-      peers = _in_turns({
+          'lung masks': lambda: answer('lungs', 'serving_default', whole),
+        },
+        turns,
+      )
+      peers = _in_turns(
+        {
           'tf-keras-vis, two layers': lambda: [
-              peer.evidence(images, name) for name in grad_cam_cases.LAYERS],
-          'probability, both maps': both_maps}, peer_turns)
+            peer.evidence(images, name) for name in grad_cam_cases.LAYERS
+          ],
+          'probability, both maps': both_maps,
+        },
+        peer_turns,
+      )
       before = _baseline(baseline, hu, both_maps, turns) if baseline else {}
-  types = _in_turns({'both maps, bfloat16': lambda: narrow(images)[0].numpy(),
-                     'both maps, float32': lambda: wide(images)[0].numpy()}, turns)
+  types = _in_turns(
+    {
+      'both maps, bfloat16': lambda: narrow(images)[0].numpy(),
+      'both maps, float32': lambda: wide(images)[0].numpy(),
+    },
+    turns,
+  )
   milliseconds = {
-      name: round(1000 * float(np.median(values)) / size, 1)
-      for size, group in (
-          (len(hu), peers | ours | types | before), (_LUNG_BATCH, lungs))
-      for name, values in group.items()}
+    name: round(1000 * float(np.median(values)) / size, 1)
+    for size, group in ((len(hu), peers | ours | types | before), (_LUNG_BATCH, lungs))
+    for name, values in group.items()
+  }
   plain_s, prediction_s, maps_s = ours.values()
   return {
-      'forward_ratio': _ratio(maps_s, plain_s),
-      'prediction_ratio': _ratio(maps_s, prediction_s),
-      'fold_ratio': _ratio(prediction_s, plain_s),
-      'tf_keras_vis_ratio': _ratio(*peers.values()),
-      'bfloat16_ratio': _ratio(*types.values()),
-      'lungs_ratio': _ratio(lungs['lung masks'], lungs['U-Net forward']),
-      **({'baseline_ratio': _ratio(*before.values())} if before else {}),
-      'ms_per_slice': milliseconds}
+    'forward_ratio': _ratio(maps_s, plain_s),
+    'prediction_ratio': _ratio(maps_s, prediction_s),
+    'fold_ratio': _ratio(prediction_s, plain_s),
+    'tf_keras_vis_ratio': _ratio(*peers.values()),
+    'bfloat16_ratio': _ratio(*types.values()),
+    'lungs_ratio': _ratio(lungs['lung masks'], lungs['U-Net forward']),
+    **({'baseline_ratio': _ratio(*before.values())} if before else {}),
+    'ms_per_slice': milliseconds,
+  }
 
 
 def _baseline(
-    revision: str, hu: np.ndarray, both_maps: Callable, turns: int
+  revision: str, hu: np.ndarray, both_maps: Callable, turns: int
 ) -> dict[str, np.ndarray]:
   """Seconds of both maps now, and of another revision's export, in turns."""
   with grad_cam_cases.exported_by(revision) as folder:
     with grad_cam_cases.served(folder) as answer:
-      return _in_turns({
+      return _in_turns(
+        {
           'both maps, now': both_maps,
-          f'both maps, {revision}': lambda: answer('classifier', 'grad_cam', hu)},
-          turns)
+          f'both maps, {revision}': lambda: answer('classifier', 'grad_cam', hu),
+        },
+        turns,
+      )
 
 
 def _bare(network: keras.Model) -> Callable:
@@ -150,7 +180,8 @@ def print_table(figures: dict) -> None:
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--part', choices=('time', 'exactness', 'both'), default='both')
   parser.add_argument('--batch', type=int, default=16, help='slices timed at once')
   parser.add_argument('--turns', type=int, default=15, help='turns of each call')
@@ -168,8 +199,12 @@ def main() -> None:
   figures = {}
   if arguments.part != 'exactness':
     figures |= measure_time(
-        *networks, arguments.batch, arguments.turns, arguments.peer_turns,
-        arguments.baseline)
+      *networks,
+      arguments.batch,
+      arguments.turns,
+      arguments.peer_turns,
+      arguments.baseline,
+    )
   if arguments.part != 'time':
     hu = grad_cam_cases.slices_with_lesions(arguments.slices)
     figures |= grad_cam_exactness.measure(*networks, hu)

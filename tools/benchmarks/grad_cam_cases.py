@@ -29,11 +29,12 @@ _CROP = (150, 210)  # Rows and columns: what a phantom's lungs take, about.
 
 
 def networks(
-    classifier_source: str | None, lungs_source: str | None
+  classifier_source: str | None, lungs_source: str | None
 ) -> tuple[keras.Model, keras.Model]:
   """(classifier, U-Net) from runs or weights files; the demo weights for None."""
   slices, _ = weights.load_network(
-      contract.CLASSIFIER_MODEL, classifier_source or weights.DEMO)
+    contract.CLASSIFIER_MODEL, classifier_source or weights.DEMO
+  )
   unet, _ = weights.load_network(contract.LUNGS_MODEL, lungs_source or weights.DEMO)
   return slices, unet
 
@@ -45,8 +46,9 @@ def slices_with_lesions(count: int) -> np.ndarray:
   while len(found) < count:
     drawn = phantom.generate(phantom.draw_case(seed, ('diffuse', 'focal')[seed % 2]))
     seed += 1
-    rows, columns = (np.flatnonzero(drawn.lung_mask.any(axis=axes))
-                     for axes in ((0, 2), (0, 1)))
+    rows, columns = (
+      np.flatnonzero(drawn.lung_mask.any(axis=axes)) for axes in ((0, 2), (0, 1))
+    )
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     for index in np.flatnonzero(drawn.lesion_mask.any(axis=(1, 2))):
       crop = tf.cast(drawn.volume.hu[index][box][np.newaxis], tf.float32)
@@ -62,15 +64,24 @@ class Peer:
 
   def evidence(self, images, layer: str) -> np.ndarray:
     """After ReLU, before any normalization: float32 [N, rows, columns]."""
-    return np.asarray(self._gradcam(
-        lambda logit: logit[:, 0], images, penultimate_layer=layer,
-        seek_penultimate_conv_layer=False, expand_cam=False, normalize_cam=False))
+    return np.asarray(
+      self._gradcam(
+        lambda logit: logit[:, 0],
+        images,
+        penultimate_layer=layer,
+        seek_penultimate_conv_layer=False,
+        expand_cam=False,
+        normalize_cam=False,
+      )
+    )
 
 
 def export_both(network: keras.Model, unet: keras.Model, folder: str) -> None:
   """Exports both networks as a server takes them."""
-  for name, model in ((contract.CLASSIFIER_MODEL, network),
-                      (contract.LUNGS_MODEL, unet)):
+  for name, model in (
+    (contract.CLASSIFIER_MODEL, network),
+    (contract.LUNGS_MODEL, unet),
+  ):
     export.export(name, model, folder, {'data': 'of a benchmark'}, version=1)
 
 
@@ -84,10 +95,19 @@ def exported_by(revision: str) -> Iterator[str]:
     subprocess.run([*git, 'add', '--quiet', '--detach', source, revision], check=True)
     try:
       subprocess.run(
-          [sys.executable, '-c', 'import sys; from covid_tf.models import demo; '
-           'demo.export_demo_models(sys.argv[1])', models],
-          cwd=source, env=os.environ | {'PYTHONPATH': str(source)}, check=True,
-          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        [
+          sys.executable,
+          '-c',
+          'import sys; from covid_tf.models import demo; '
+          'demo.export_demo_models(sys.argv[1])',
+          models,
+        ],
+        cwd=source,
+        env=os.environ | {'PYTHONPATH': str(source)},
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+      )
       yield str(models)
     finally:
       subprocess.run([*git, 'remove', '--force', source], check=True)
@@ -98,11 +118,14 @@ def served(folder: str) -> Iterator[Callable]:
   """Loads both exports; yields (model, signature, hu) -> outputs by name."""
   with contextlib.ExitStack() as stack:
     loaded = {
-        name: stack.enter_context(contextlib.closing(
-            servable.Servable(pathlib.Path(folder, name, '1'))))
-        for name in contract.SIGNATURES}
+      name: stack.enter_context(
+        contextlib.closing(servable.Servable(pathlib.Path(folder, name, '1')))
+      )
+      for name in contract.SIGNATURES
+    }
     yield lambda name, signature, hu: export_check.answer(
-        loaded[name], signature, {'hu': hu})
+      loaded[name], signature, {'hu': hu}
+    )
 
 
 def silence() -> None:

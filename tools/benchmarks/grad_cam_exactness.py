@@ -27,8 +27,9 @@ def measure(network: keras.Model, unet: keras.Model, hu: np.ndarray) -> dict:
   """Named differences over the slices whose maps are not rounding."""
   peer = grad_cam_cases.Peer(network)
   images = preprocessing.classifier_input(hu).numpy()
-  theirs = _in_chunks(lambda part: [peer.evidence(part, name)
-                                    for name in grad_cam_cases.LAYERS], images)
+  theirs = _in_chunks(
+    lambda part: [peer.evidence(part, name) for name in grad_cam_cases.LAYERS], images
+  )
   clear = np.all([scale.max(axis=(1, 2)) > _LEAST_EVIDENCE for scale in theirs], axis=0)
   theirs = [grad_cam.normalize(tf.constant(scale[clear])).numpy() for scale in theirs]
   images, hu = images[clear], hu[clear]
@@ -36,7 +37,8 @@ def measure(network: keras.Model, unet: keras.Model, hu: np.ndarray) -> dict:
   maps = _in_chunks(_explainer(folded), images)
   own, same = _references(network, folded, images)
   by_slice = np.max([_by_slice(*pair) for pair in zip(maps, own)], axis=0)
-  return {
+  return (
+    {
       'slices': int(clear.sum()),
       'mean_cam_28': float(maps[0].mean()),
       'mean_cam_14': float(maps[1].mean()),
@@ -44,7 +46,10 @@ def measure(network: keras.Model, unet: keras.Model, hu: np.ndarray) -> dict:
       'reference_difference': _largest(maps, same),
       'reference_own_piece': float(by_slice.max()),
       'reference_share': float(np.mean(by_slice <= _TOLERANCE)),
-  } | _narrow(network, folded, images) | _served(network, unet, folded, hu)
+    }
+    | _narrow(network, folded, images)
+    | _served(network, unet, folded, hu)
+  )
 
 
 def _narrow(network: keras.Model, folded: keras.Model, images: np.ndarray) -> dict:
@@ -52,11 +57,16 @@ def _narrow(network: keras.Model, folded: keras.Model, images: np.ndarray) -> di
   answers = []
   for model in (folded, export.for_serving(network, 'bfloat16')):
     explain = grad_cam.grad_cam(model, grad_cam_cases.LAYERS)
-    answers.append(_in_chunks(
-        lambda part, explain=explain: _probability_and_maps(explain, part), images))
+    answers.append(
+      _in_chunks(
+        lambda part, explain=explain: _probability_and_maps(explain, part), images
+      )
+    )
   probability, *maps = (np.abs(one - other) for one, other in zip(*answers))
-  return {'bfloat16_probability': float(probability.max()),
-          'bfloat16_map_mean': float(max(scale.mean() for scale in maps))}
+  return {
+    'bfloat16_probability': float(probability.max()),
+    'bfloat16_map_mean': float(max(scale.mean() for scale in maps)),
+  }
 
 
 def _probability_and_maps(explain: Callable, images) -> list[tf.Tensor]:
@@ -72,51 +82,64 @@ def _explainer(network: keras.Model) -> Callable:
 def _references(network, folded, images):
   """float64 maps: where each ReLU decides by itself, and where it follows ours."""
   weights = {layer.name: layer.get_weights() for layer in network.layers}
-  rectified = [layer for layer in folded.layers
-               if isinstance(layer, keras.layers.Activation)]
+  rectified = [
+    layer for layer in folded.layers if isinstance(layer, keras.layers.Activation)
+  ]
   activations = keras.Model(folded.input, [layer.output for layer in rectified])
 
   def sides(part):
-    return {layer.name: values.numpy() > 0
-            for layer, values in zip(rectified, activations(part))}
+    return {
+      layer.name: values.numpy() > 0
+      for layer, values in zip(rectified, activations(part))
+    }
 
   return (
-      _in_chunks(lambda part: resnet_reference.grad_cam(weights, part)[1:], images),
-      _in_chunks(lambda part: resnet_reference.grad_cam(
-          weights, part, sides(part))[1:], images))
+    _in_chunks(lambda part: resnet_reference.grad_cam(weights, part)[1:], images),
+    _in_chunks(
+      lambda part: resnet_reference.grad_cam(weights, part, sides(part))[1:], images
+    ),
+  )
 
 
 def _served(network, unet, folded, hu) -> dict:
   """Differences of the export, in a TF1 session and over gRPC, from Keras."""
   explain = tf.function(
-      signatures.classify(folded, '')[contract.GRAD_CAM],
-      input_signature=signatures.input_signature(
-          contract.CLASSIFIER_MODEL, contract.GRAD_CAM))
-  parts = [hu[start:start + _CHUNK] for start in range(0, len(hu), _CHUNK)]
+    signatures.classify(folded, '')[contract.GRAD_CAM],
+    input_signature=signatures.input_signature(
+      contract.CLASSIFIER_MODEL, contract.GRAD_CAM
+    ),
+  )
+  parts = [hu[start : start + _CHUNK] for start in range(0, len(hu), _CHUNK)]
   expected = [explain(part) for part in parts]
   with tempfile.TemporaryDirectory() as folder:
     grad_cam_cases.export_both(network, unet, folder)
     with grad_cam_cases.served(folder) as answer:
-      session = [answer(contract.CLASSIFIER_MODEL, contract.GRAD_CAM, part)
-                 for part in parts]
+      session = [
+        answer(contract.CLASSIFIER_MODEL, contract.GRAD_CAM, part) for part in parts
+      ]
     server = serving.Server(configuration.ServerOptions(models=folder, port=0))
     try:
       with covid_tf.connect(server.addresses[0]) as client:
         remote = [client.grad_cam(part)._asdict() for part in parts]
     finally:
       server.stop()
-  return {name: max(_largest(one.values(), [other[key] for key in one])
-                    for one, other in zip(answers, expected))
-          for name, answers in (('served_difference', session),
-                                ('grpc_difference', remote))}
+  return {
+    name: max(
+      _largest(one.values(), [other[key] for key in one])
+      for one, other in zip(answers, expected)
+    )
+    for name, answers in (('served_difference', session), ('grpc_difference', remote))
+  }
 
 
 def _in_chunks(function: Callable, images: np.ndarray) -> list[np.ndarray]:
   """The arrays that `function` gives for all images, a few images at a time."""
-  chunks = [function(images[start:start + _CHUNK])
-            for start in range(0, len(images), _CHUNK)]
-  return [np.concatenate([np.asarray(maps) for maps in scale])
-          for scale in zip(*chunks)]
+  chunks = [
+    function(images[start : start + _CHUNK]) for start in range(0, len(images), _CHUNK)
+  ]
+  return [
+    np.concatenate([np.asarray(maps) for maps in scale]) for scale in zip(*chunks)
+  ]
 
 
 def _by_slice(one, other) -> np.ndarray:
@@ -124,5 +147,6 @@ def _by_slice(one, other) -> np.ndarray:
 
 
 def _largest(one, other) -> float:
-  return max(float(np.max(np.abs(np.asarray(a) - np.asarray(b))))
-             for a, b in zip(one, other))
+  return max(
+    float(np.max(np.abs(np.asarray(a) - np.asarray(b)))) for a, b in zip(one, other)
+  )

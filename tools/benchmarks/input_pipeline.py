@@ -33,12 +33,12 @@ from covid_tf.training import tasks
 
 _AHEAD = 16  # Batches; more than all its buffers hold.
 _SIZE = 256  # Rows and columns stored, as tools/import_dataset.py does.
-_TASKS = {
-    'classifier': classifier_task.ClassifierTask, 'lungs': lung_task.LungTask}
+_TASKS = {'classifier': classifier_task.ClassifierTask, 'lungs': lung_task.LungTask}
 
 
 def measure(
-    network: str, size: int, batch: int, steps: int, turns: int, patients: int) -> dict:
+  network: str, size: int, batch: int, steps: int, turns: int, patients: int
+) -> dict:
   """Named figures of one network's training step and pipeline."""
   with tempfile.TemporaryDirectory() as folder:
     pattern = _write_phantoms(pathlib.Path(folder), patients)
@@ -54,12 +54,17 @@ def measure(
     rounds = [_turn(step, batches, cached, steps) for _ in range(turns)]
     real, once, alone = (statistics.median(column) for column in zip(*rounds))
     return {
-        'network': network, 'size': size, 'batch': batch, 'steps': steps,
-        'epoch_ratio': statistics.median(r / o for r, o, _ in rounds),
-        'feed_ratio': statistics.median(o / a for _, o, a in rounds),
-        'step_slices_per_second': batch * steps / once,
-        'pipeline_slices_per_second': batch * steps / alone,
-        'real_seconds': real, 'memory_mb': _memory_mb() - before}
+      'network': network,
+      'size': size,
+      'batch': batch,
+      'steps': steps,
+      'epoch_ratio': statistics.median(r / o for r, o, _ in rounds),
+      'feed_ratio': statistics.median(o / a for _, o, a in rounds),
+      'step_slices_per_second': batch * steps / once,
+      'pipeline_slices_per_second': batch * steps / alone,
+      'real_seconds': real,
+      'memory_mb': _memory_mb() - before,
+    }
 
 
 def _turn(step, batches, cached, steps):
@@ -94,12 +99,24 @@ def _training_step(task, size, batch, folder):
 def _write_phantoms(folder, patients):
   for seed in range(patients):
     drawn = phantom.generate(phantom.draw_case(seed, matrix=_SIZE))
-    shards.write_shard(folder / f'{seed}.tfrecord', [
+    shards.write_shard(
+      folder / f'{seed}.tfrecord',
+      [
         shards.SliceRecord(
-            hu, drawn.lung_mask[i], drawn.lesion_mask[i], (40, 30, 210, 226),
-            int(drawn.lesion_mask[i].any()), drawn.volume.spacing_mm[1], f'p{seed}',
-            f's{seed}', i, 'phantom')
-        for i, hu in enumerate(drawn.volume.hu)])
+          hu,
+          drawn.lung_mask[i],
+          drawn.lesion_mask[i],
+          (40, 30, 210, 226),
+          int(drawn.lesion_mask[i].any()),
+          drawn.volume.spacing_mm[1],
+          f'p{seed}',
+          f's{seed}',
+          i,
+          'phantom',
+        )
+        for i, hu in enumerate(drawn.volume.hu)
+      ],
+    )
   return str(folder / '*.tfrecord')
 
 
@@ -110,7 +127,8 @@ def _memory_mb():
 def main() -> None:
   """Prints the figures."""
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--network', choices=sorted(_TASKS), default='classifier')
   parser.add_argument('--size', type=int, default=224)
   parser.add_argument('--batch', type=int, default=16)
@@ -125,8 +143,9 @@ def main() -> None:
     print(json.dumps(figures))
     return
   for name, value in figures.items():
-    print(f'{name:28} {value:.3f}' if isinstance(value, float) else
-          f'{name:28} {value}')
+    print(
+      f'{name:28} {value:.3f}' if isinstance(value, float) else f'{name:28} {value}'
+    )
 
 
 if __name__ == '__main__':

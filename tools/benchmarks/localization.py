@@ -55,9 +55,12 @@ def _smooth_maps(rng) -> results.SliceExplanation:
   """Maps as smooth as Grad-CAM's, each divided by its maximum."""
   scales = []
   for side in (28, 14):
-    maps = np.stack([
+    maps = np.stack(
+      [
         scipy.ndimage.zoom(rng.random((4, 4)), side / 4, order=1)
-        for _ in range(_SLICES)]).astype(np.float32)
+        for _ in range(_SLICES)
+      ]
+    ).astype(np.float32)
     maps -= maps.min(axis=(1, 2), keepdims=True)
     scales.append(maps / maps.max(axis=(1, 2), keepdims=True))
   return results.SliceExplanation(np.ones(_SLICES, np.float32), *scales)
@@ -70,7 +73,8 @@ def _zoomed_score(explanation) -> float:
     fused = np.ones((), np.float32)
     for cam in (fine, coarse):
       fused = fused * scipy.ndimage.zoom(
-          cam, _SIDE / len(cam), order=1, mode='nearest', grid_mode=True)
+        cam, _SIDE / len(cam), order=1, mode='nearest', grid_mode=True
+      )
     total += fused[fused > 0.6].sum(dtype=np.float64)
   return total / 1000
 
@@ -81,27 +85,34 @@ def quality(models, cases: int, box: str) -> dict:
   for index in range(cases):
     kind = ('focal', 'diffuse')[index % 2]
     drawn = phantom.generate(
-        phantom.draw_case(phantom.TRAINING_SEED_LIMIT + 500 + index, kind))
+      phantom.draw_case(phantom.TRAINING_SEED_LIMIT + 500 + index, kind)
+    )
     localization_quality.add_case(tally, drawn, models, box)
   return tally.figures()
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   shared_flags.add_model_arguments(parser)
   parser.add_argument(
-      '--cases', type=int, default=12,
-      help='phantoms for quality (default 12; 0: none)')
+    '--cases', type=int, default=12, help='phantoms for quality (default 12; 0: none)'
+  )
   parser.add_argument(
-      '--box', choices=localization_quality.BOXES, default='largest',
-      help='lung box of the case (default: largest, the paper\'s)')
+    '--box',
+    choices=localization_quality.BOXES,
+    default='largest',
+    help="lung box of the case (default: largest, the paper's)",
+  )
   parser.add_argument('--json', action='store_true', help='one JSON object at the end')
   arguments = parser.parse_args()
   figures = speed()
-  print(f'fuse + score {_SLICES} slices into {_SIDE} x {_SIDE}: '
-        f'{figures["fuse_score_s"]:.2f} s; scipy.ndimage.zoom '
-        f'{figures["zoom_s"]:.2f} s, {figures["zoom_ratio"]:.1f} times as long')
+  print(
+    f'fuse + score {_SLICES} slices into {_SIDE} x {_SIDE}: '
+    f'{figures["fuse_score_s"]:.2f} s; scipy.ndimage.zoom '
+    f'{figures["zoom_s"]:.2f} s, {figures["zoom_ratio"]:.1f} times as long'
+  )
   if arguments.cases:
     with shared_flags.open_models(arguments) as models:
       figures |= quality(models, arguments.cases, arguments.box)

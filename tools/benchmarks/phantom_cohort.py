@@ -50,11 +50,18 @@ def main() -> int:
     with predictors.connect(address) as models:
       identities = models.identities()
     print(summary.HEADER, flush=True)
-    todo = [case for case in cases
-            if not running.is_scored(folder, case, identities)
-            or keep_studies and not _is_drawn(folder, case)]
-    found = [summary.compare_case(folder, drawing.case_name(case))
-             for case in cases if case not in todo]
+    todo = [
+      case
+      for case in cases
+      if not running.is_scored(folder, case, identities)
+      or keep_studies
+      and not _is_drawn(folder, case)
+    ]
+    found = [
+      summary.compare_case(folder, drawing.case_name(case))
+      for case in cases
+      if case not in todo
+    ]
     for name in _drawn(pool, folder, todo):
       running.score_case(folder, name, address)
       found.append(summary.compare_case(folder, name))
@@ -64,11 +71,15 @@ def main() -> int:
       summary.write_summary(folder, found, ungraded)
     summary.write_summary(folder, found, ungraded)
     named = summary.cohort_metrics(found)
-    print(f'\n{len(found)} phantoms, {named["slices"]} slices\n'
-          f'{summary.metrics_text(named)}', flush=True)
+    print(
+      f'\n{len(found)} phantoms, {named["slices"]} slices\n'
+      f'{summary.metrics_text(named)}',
+      flush=True,
+    )
     if findings:
       of_paper = phantom_findings.find(
-          folder, address, [drawing.case_name(case) for case in cases])
+        folder, address, [drawing.case_name(case) for case in cases]
+      )
       print(f'\n{phantom_findings.text(of_paper)}')
       named |= of_paper
   if arguments.json:
@@ -78,27 +89,41 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--output', type=pathlib.Path, required=True)
   size = parser.add_mutually_exclusive_group()
   size.add_argument('--cases', type=int, default=36, help='default %(default)s')
   size.add_argument('--paper-size', action='store_true', help='199 patients')
   parser.add_argument(
-      '--first-seed', type=int, default=_FIRST_SEED, metavar='N',
-      help='of the phantoms (default %(default)s)')
+    '--first-seed',
+    type=int,
+    default=_FIRST_SEED,
+    metavar='N',
+    help='of the phantoms (default %(default)s)',
+  )
   parser.add_argument(
-      '--matrix', type=int, default=256, help='rows and columns (default %(default)s)')
+    '--matrix', type=int, default=256, help='rows and columns (default %(default)s)'
+  )
   parser.add_argument(
-      '--slice-spacing', type=float, metavar='MM',
-      help='distance of slices (default: drawn for each phantom, 7 to 10)')
+    '--slice-spacing',
+    type=float,
+    metavar='MM',
+    help='distance of slices (default: drawn for each phantom, 7 to 10)',
+  )
   source = parser.add_mutually_exclusive_group()
   source.add_argument('--server', metavar='HOST:PORT', help='a running server')
   source.add_argument(
-      '--models', type=pathlib.Path, metavar='DIR',
-      help='models to serve (default: the shipped demo models)')
+    '--models',
+    type=pathlib.Path,
+    metavar='DIR',
+    help='models to serve (default: the shipped demo models)',
+  )
   parser.add_argument(
-      '--findings', action='store_true',
-      help="end with the paper's experiments; keeps the studies, 5 MB each")
+    '--findings',
+    action='store_true',
+    help="end with the paper's experiments; keeps the studies, 5 MB each",
+  )
   parser.add_argument('--keep-studies', action='store_true')
   parser.add_argument('--json', action='store_true')
   return parser.parse_args()
@@ -110,8 +135,7 @@ def _cases(arguments):
   if arguments.slice_spacing is not None:
     grid['slice_spacing_mm'] = arguments.slice_spacing
   if not arguments.paper_size:
-    return phantom.cohort(
-        arguments.cases, arguments.first_seed, **grid), frozenset()
+    return phantom.cohort(arguments.cases, arguments.first_seed, **grid), frozenset()
   cases, seed = [], arguments.first_seed
   for kind, severe, count in _GRADED:
     cases += phantom.cohort({kind: count}, seed, severe=severe, **grid)
@@ -143,8 +167,7 @@ def _is_drawn(folder, case) -> bool:
     truth = written.read_truth(folder.truth(name))
   except errors.UsageError:
     return False
-  return (truth.series_uid == written.series_uid(case)
-          and folder.study(name).is_dir())
+  return truth.series_uid == written.series_uid(case) and folder.study(name).is_dir()
 
 
 def _drawn(pool, folder, cases):
@@ -152,8 +175,10 @@ def _drawn(pool, folder, cases):
   waiting = collections.deque()
   for case in cases:
     waiting.append(
-        pool.submit(drawing.case_name, case) if _is_drawn(folder, case) else
-        pool.submit(drawing.draw, folder, case))
+      pool.submit(drawing.case_name, case)
+      if _is_drawn(folder, case)
+      else pool.submit(drawing.draw, folder, case)
+    )
     if len(waiting) > _AHEAD:
       yield waiting.popleft().result()
   while waiting:

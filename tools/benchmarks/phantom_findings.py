@@ -49,12 +49,27 @@ def find(folder: drawing.DemoFolder, address: str, names: list[str]) -> dict:
     errors.CovidTFError: see the commands.
   """
   kinds = write_kinds(folder, names)
-  _run(cohort, folder.root / 'results', folder.labels,
-       '--output', folder.root / 'cohort')
-  _run(manifestations, folder.root / 'studies',
-       '--output', folder.root / 'manifestations', '--server', address,
-       '--results', folder.root / 'results', '--labels', folder.labels,
-       '--kinds', kinds, '--clusters', paper.CLUSTERS, '--timeout', 600)
+  _run(
+    cohort, folder.root / 'results', folder.labels, '--output', folder.root / 'cohort'
+  )
+  _run(
+    manifestations,
+    folder.root / 'studies',
+    '--output',
+    folder.root / 'manifestations',
+    '--server',
+    address,
+    '--results',
+    folder.root / 'results',
+    '--labels',
+    folder.labels,
+    '--kinds',
+    kinds,
+    '--clusters',
+    paper.CLUSTERS,
+    '--timeout',
+    600,
+  )
   found = _read(folder.root / 'cohort' / 'cohort.json')
   clusters = _read(folder.root / 'manifestations' / 'manifestations.json')
   return _cohort_figures(found) | _cluster_figures(clusters)
@@ -64,23 +79,40 @@ def text(named: dict) -> str:
   """The figures as a table, the paper's beside them."""
   medians = ' and '.join(map(str, paper.MEDIANS_CM3_AS_LISTED))
   rows = [
-      ('AUC of the score', _number(named['auc'], 3), f'{paper.AUC}'),
-      ('  95 % interval, DeLong', paper.interval(named['auc_ci95_delong']),
-       paper.interval(paper.AUC_CI95)),
-      ('  95 % interval, bootstrap', paper.interval(named['auc_ci95_bootstrap']), ''),
-      ('  95 % interval, Newcombe', paper.interval(named['auc_ci95_newcombe']), ''),
-      ('Median, severe, cm³', _number(named['median_severe_cm3'], 1),
-       f'{medians}, see docs/cohort.md'),
-      ('Median, not severe, cm³', _number(named['median_non_severe_cm3'], 1), ''),
-      ('Severe above not severe', {True: 'yes', False: 'NO'}.get(
-          named['severity_order_right'], '–'), ''),
-      ('Rank-sum p value', '–' if named['rank_sum_p_value'] is None else
-       f'{named["rank_sum_p_value"]:.2g}', f'{paper.RANK_SUM_P_VALUE}'),
-      ('Clusters by the elbow', str(named['elbow_k']), str(paper.CLUSTERS))]
-  rows += [(f'Adjusted Rand index, {name}', _number(value, 2), '')
-           for name, value in named['rand_index'].items()]
-  return '\n'.join(f'{name:40} {ours:>14}   {theirs}' for name, ours, theirs in (
-      ('', 'phantoms', 'paper, patients'), *rows))
+    ('AUC of the score', _number(named['auc'], 3), f'{paper.AUC}'),
+    (
+      '  95 % interval, DeLong',
+      paper.interval(named['auc_ci95_delong']),
+      paper.interval(paper.AUC_CI95),
+    ),
+    ('  95 % interval, bootstrap', paper.interval(named['auc_ci95_bootstrap']), ''),
+    ('  95 % interval, Newcombe', paper.interval(named['auc_ci95_newcombe']), ''),
+    (
+      'Median, severe, cm³',
+      _number(named['median_severe_cm3'], 1),
+      f'{medians}, see docs/cohort.md',
+    ),
+    ('Median, not severe, cm³', _number(named['median_non_severe_cm3'], 1), ''),
+    (
+      'Severe above not severe',
+      {True: 'yes', False: 'NO'}.get(named['severity_order_right'], '–'),
+      '',
+    ),
+    (
+      'Rank-sum p value',
+      '–' if named['rank_sum_p_value'] is None else f'{named["rank_sum_p_value"]:.2g}',
+      f'{paper.RANK_SUM_P_VALUE}',
+    ),
+    ('Clusters by the elbow', str(named['elbow_k']), str(paper.CLUSTERS)),
+  ]
+  rows += [
+    (f'Adjusted Rand index, {name}', _number(value, 2), '')
+    for name, value in named['rand_index'].items()
+  ]
+  return '\n'.join(
+    f'{name:40} {ours:>14}   {theirs}'
+    for name, ours, theirs in (('', 'phantoms', 'paper, patients'), *rows)
+  )
 
 
 def _run(command, *words) -> None:
@@ -93,25 +125,37 @@ def _cohort_figures(found: dict) -> dict:
   detection, severity = found['detection'], found['severity']
   medians = severity['medians_cm3']
   severe, others = medians.get('severe'), medians.get('non-severe')
-  return {name: detection[name] for name in (
-      'n_positive', 'n_negative', 'auc', 'auc_ci95_delong', 'auc_ci95_bootstrap',
-      'auc_ci95_newcombe')} | {
-          'median_severe_cm3': severe, 'median_non_severe_cm3': others,
-          'severity_order_right': (
-              None if None in (severe, others) else severe > others),
-          'rank_sum_p_value': severity['rank_sum_p_value']}
+  return {
+    name: detection[name]
+    for name in (
+      'n_positive',
+      'n_negative',
+      'auc',
+      'auc_ci95_delong',
+      'auc_ci95_bootstrap',
+      'auc_ci95_newcombe',
+    )
+  } | {
+    'median_severe_cm3': severe,
+    'median_non_severe_cm3': others,
+    'severity_order_right': (None if None in (severe, others) else severe > others),
+    'rank_sum_p_value': severity['rank_sum_p_value'],
+  }
 
 
 def _cluster_figures(found: dict) -> dict:
   kept = found['weightings'][0]
   return {
-      'positive_slices': found['slices']['positive'],
-      'negative_slices': found['slices']['negative'],
-      'weighting': kept['weighting'], 'elbow_k': kept['elbow_k'],
-      'restart_rand_index': kept['restart_agreement'],
-      'rand_index': {
-          row['weighting']: row['truth_agreement'] for row in found['weightings']},
-      'clusters': {row['name']: row['known_kinds'] for row in found['clusters']}}
+    'positive_slices': found['slices']['positive'],
+    'negative_slices': found['slices']['negative'],
+    'weighting': kept['weighting'],
+    'elbow_k': kept['elbow_k'],
+    'restart_rand_index': kept['restart_agreement'],
+    'rand_index': {
+      row['weighting']: row['truth_agreement'] for row in found['weightings']
+    },
+    'clusters': {row['name']: row['known_kinds'] for row in found['clusters']},
+  }
 
 
 def _number(value: float | None, digits: int) -> str:

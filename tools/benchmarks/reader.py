@@ -37,15 +37,19 @@ _PRIVATE_GROUPS = (0x0019, 0x0021, 0x0027, 0x0029, 0x0043, 0x0045)
 def main():
   """Writes the series, times the readers, prints the table."""
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--slices', type=int, default=300)
   parser.add_argument('--files', type=int, default=5000, help='files to list')
   parser.add_argument('--rounds', type=int, default=3)
   parser.add_argument(
-      '--data', type=pathlib.Path, help='keep the series there, or use them again')
+    '--data', type=pathlib.Path, help='keep the series there, or use them again'
+  )
   parser.add_argument(
-      '--cpu', action='store_true',
-      help='CPU seconds instead of those on the wall, for a busy machine')
+    '--cpu',
+    action='store_true',
+    help='CPU seconds instead of those on the wall, for a busy machine',
+  )
   parser.add_argument('--json', action='store_true')
   args = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
@@ -59,12 +63,12 @@ def measure(folder: pathlib.Path, args) -> dict:
   half = write_series(folder / 'half', args.slices // 2)
   jpeg = compress(plain, folder / 'jpeg')
   readers = {
-      'read_ct': lambda: _read_ct(plain),
-      'SimpleITK': lambda: _simpleitk(plain),
-      'dicom2nifti': lambda: _dicom2nifti(plain, folder / 'out.nii'),
-      'read_ct, half the slices': lambda: _read_ct(half),
-      'read_ct, JPEG lossless': lambda: _read_ct(jpeg),
-      'SimpleITK, JPEG lossless': lambda: _simpleitk(jpeg),
+    'read_ct': lambda: _read_ct(plain),
+    'SimpleITK': lambda: _simpleitk(plain),
+    'dicom2nifti': lambda: _dicom2nifti(plain, folder / 'out.nii'),
+    'read_ct, half the slices': lambda: _read_ct(half),
+    'read_ct, JPEG lossless': lambda: _read_ct(jpeg),
+    'SimpleITK, JPEG lossless': lambda: _simpleitk(jpeg),
   }
   _read_ct(plain), _read_ct(half), _read_ct(jpeg)
   clock = time.process_time if args.cpu else time.perf_counter
@@ -77,26 +81,28 @@ def measure(folder: pathlib.Path, args) -> dict:
   best = {name: min(times) for name, times in seconds.items()}
   listing = write_listing(folder / 'many', args.files)
   return {
-      'simpleitk_ratio': best['read_ct'] / best['SimpleITK'],
-      'simpleitk_ratio_jpeg': (
-          best['read_ct, JPEG lossless'] / best['SimpleITK, JPEG lossless']),
-      'dicom2nifti_ratio': best['read_ct'] / best['dicom2nifti'],
-      'memory_ratio': max(memory_ratio(plain), memory_ratio(jpeg)),
-      'growth_ratio': (best['read_ct'] / args.slices) / (
-          best['read_ct, half the slices'] / (args.slices // 2)),
-      'listing_seconds': _seconds_of_listing(listing, clock),
-      'seconds': best,
+    'simpleitk_ratio': best['read_ct'] / best['SimpleITK'],
+    'simpleitk_ratio_jpeg': (
+      best['read_ct, JPEG lossless'] / best['SimpleITK, JPEG lossless']
+    ),
+    'dicom2nifti_ratio': best['read_ct'] / best['dicom2nifti'],
+    'memory_ratio': max(memory_ratio(plain), memory_ratio(jpeg)),
+    'growth_ratio': (best['read_ct'] / args.slices)
+    / (best['read_ct, half the slices'] / (args.slices // 2)),
+    'listing_seconds': _seconds_of_listing(listing, clock),
+    'seconds': best,
   }
 
 
-def write_series(folder: pathlib.Path, count: int, size: int = _SIZE,
-                 series: int = 1) -> pathlib.Path:
+def write_series(
+  folder: pathlib.Path, count: int, size: int = _SIZE, series: int = 1
+) -> pathlib.Path:
   """A CT series whose headers are as long as a scanner's, some 15 kB."""
   if (folder / f'{series}-{count - 1:05d}.dcm').exists():
     return folder
   folder.mkdir(parents=True, exist_ok=True)
   rng = np.random.default_rng(series)
-  y, x = np.mgrid[-1:1:size * 1j, -1:1:size * 1j]
+  y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
   body = np.where(x * x + 1.8 * y * y < 0.8, 40, -1000)
   body[(np.abs(x) - 0.4) ** 2 + y * y < 0.08] = -850
   ds = _header(series, size)
@@ -169,11 +175,13 @@ def write_listing(folder: pathlib.Path, count: int) -> pathlib.Path:
 
 def _read_ct(folder):
   from covid_tf import readers
+
   return readers.read_ct(folder)
 
 
 def _simpleitk(folder):
   import SimpleITK as sitk
+
   reader = sitk.ImageSeriesReader()
   reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
   return sitk.GetArrayFromImage(reader.Execute())
@@ -181,11 +189,13 @@ def _simpleitk(folder):
 
 def _dicom2nifti(folder, target):
   from dicom2nifti import convert_dicom
+
   return convert_dicom.dicom_series_to_nifti(folder, target, reorient_nifti=False)
 
 
 def _seconds_of_listing(folder, clock) -> float:
   from covid_tf import readers
+
   start = clock()
   listed = readers.list_series(folder)
   assert len(listed) == _SERIES_IN_LISTING
@@ -200,6 +210,7 @@ def memory_ratio(folder) -> float:
 
 def _memory_ratio(folder) -> float:
   from covid_tf import readers
+
   readers.list_series(folder)  # Imports and caches are there before.
   pathlib.Path('/proc/self/clear_refs').write_text('5')  # Forget the peak so far.
   before = _status_kib('VmRSS')
@@ -216,8 +227,9 @@ def _status_kib(field: str) -> int:
 
 def _table(figures: dict) -> str:
   lines = [f'{name:28}{seconds:9.3f} s' for name, seconds in figures['seconds'].items()]
-  lines += [f'{name:28}{value:9.3f}' for name, value in figures.items()
-            if name != 'seconds']
+  lines += [
+    f'{name:28}{value:9.3f}' for name, value in figures.items() if name != 'seconds'
+  ]
   return '\n'.join(lines)
 
 

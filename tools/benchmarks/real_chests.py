@@ -26,8 +26,10 @@ from covid_tf.analysis import lungs
 from covid_tf.datasets import implantation
 
 # COVID_TF_REAL_CT names the folder of real CT; shared/data beside the checkout else.
-_DATA = pathlib.Path(os.environ.get('COVID_TF_REAL_CT') or (
-    pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data'))
+_DATA = pathlib.Path(
+  os.environ.get('COVID_TF_REAL_CT')
+  or (pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data')
+)
 _ENLARGE = 4  # cip-ct64 has pixels of 4.2 mm: resampled to the usual millimetre.
 _SMALLEST_LESION_MM2 = 60.0
 _SMALLEST_LUNG_MM2 = 1500.0
@@ -69,15 +71,21 @@ def _held_out_chest(models):
     if lesion.lesion_mask.sum() * pixel_mm**2 >= _SMALLEST_LESION_MM2:
       lesions.append(lesion.hu)
   untouched, implanted = (
-      models.grad_cam(np.ascontiguousarray(slices[:, box.rows, box.columns]))
-      .covid_probability for slices in (hu, np.stack(lesions)))
+    models.grad_cam(
+      np.ascontiguousarray(slices[:, box.rows, box.columns])
+    ).covid_probability
+    for slices in (hu, np.stack(lesions))
+  )
   auc = metrics.roc_auc_score(
-      [0] * large.sum() + [1] * len(implanted), [*untouched[large], *implanted])
+    [0] * large.sum() + [1] * len(implanted), [*untouched[large], *implanted]
+  )
   threshold = results.Thresholds().slice_probability
-  return {'held_out_lung_dice': round(float(dice), 4),
-          'held_out_implant_auc': round(float(auc), 4),
-          'held_out_positive_slices': int((untouched > threshold).sum()),
-          'held_out_slices': len(hu)}
+  return {
+    'held_out_lung_dice': round(float(dice), 4),
+    'held_out_implant_auc': round(float(auc), 4),
+    'held_out_positive_slices': int((untouched > threshold).sum()),
+    'held_out_slices': len(hu),
+  }
 
 
 def _chest_without_covid(models):
@@ -85,10 +93,12 @@ def _chest_without_covid(models):
   result = covid_tf.analyze(
     covid_tf.read_ct(_DATA / 'lung-pet-ct-dx-a0002-b40f'), models
   )
-  return {'no_covid_positive_slices': len(result.positive_slices),
-          'no_covid_slices': result.shape[0],
-          'no_covid_corona_score_cm3': round(result.corona_score_cm3, 1),
-          'no_covid_lung_volume_cm3': round(result.lung_volume_cm3, 0)}
+  return {
+    'no_covid_positive_slices': len(result.positive_slices),
+    'no_covid_slices': result.shape[0],
+    'no_covid_corona_score_cm3': round(result.corona_score_cm3, 1),
+    'no_covid_lung_volume_cm3': round(result.lung_volume_cm3, 0),
+  }
 
 
 def _single_slices(models, picture):
@@ -112,6 +122,7 @@ def _single_slices(models, picture):
 
 def _draw(rows, probabilities, path):
   import matplotlib.pyplot as plt  # Here: the figures need no picture.
+
   figure, axes = plt.subplots(1, len(rows), figsize=(5 * len(rows), 5), squeeze=False)
   for axis, (name, hu, mask, box, fused) in zip(axes[0], rows):
     axis.imshow(hu, cmap='gray', vmin=-1350, vmax=150)

@@ -19,6 +19,7 @@ Then processes of their own score one phantom, with the settings that users have
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -46,22 +47,34 @@ _SEED = phantom.TRAINING_SEED_LIMIT + 7  # Held out, with disease.
 
 def ask(onednn: str, share: float) -> list[dict]:
   """One row a setting, from a process that computes with or without oneDNN."""
-  settings = [(model, signature, busy, at_once)
-              for model, signature in _BATCHES for busy in (False, True)
-              for at_once in _AT_ONCE]
+  settings = [
+    (model, signature, busy, at_once)
+    for model, signature in _BATCHES
+    for busy in (False, True)
+    for at_once in _AT_ONCE
+  ]
   done = _child('--settings', str(share), onednn=onednn)
   rows = [json.loads(line) for line in done.stdout.splitlines() if line[:1] == '{']
-  for model, signature, busy, at_once in settings[len(rows):]:
+  for model, signature, busy, at_once in settings[len(rows) :]:
     count = _count(model, signature, share)
-    rows.append({'onednn': onednn, 'model': model, 'signature': signature,
-                 'busy': busy, 'at_once': at_once, 'batches': count, 'wrong': count,
-                 'seconds': 0.0, 'ended': done.returncode})
+    rows.append(
+      {
+        'onednn': onednn,
+        'model': model,
+        'signature': signature,
+        'busy': busy,
+        'at_once': at_once,
+        'batches': count,
+        'wrong': count,
+        'seconds': 0.0,
+        'ended': done.returncode,
+      }
+    )
   return rows
 
 
 def ask_here(share: float) -> None:
   """Prints a JSON object for each setting, in this process's arithmetic."""
-  from covid_tf.models import export_check
   from covid_tf.sessions import servable
 
   folder = in_process.demo_models()
@@ -70,17 +83,32 @@ def ask_here(share: float) -> None:
     with contextlib.closing(servable.Servable(folder / model / '1')) as served:
       for busy in (False, True):
         for at_once in _AT_ONCE:
-          run = lambda hu: list(export_check.answer(
-              served, signature, {'hu': hu}).values())  # noqa: B023  Used below only.
+          run = functools.partial(_answers, served, signature)
           count = _count(model, signature, share)
           begin = time.perf_counter()
           with _busy_cores() if busy else contextlib.nullcontext():
             wrong = _differing(run, crops, count, at_once)
-          print(json.dumps({
-              'onednn': os.environ['TF_ENABLE_ONEDNN_OPTS'], 'model': model,
-              'signature': signature, 'busy': busy, 'at_once': at_once,
-              'batches': count, 'wrong': wrong,
-              'seconds': round(time.perf_counter() - begin, 1)}), flush=True)
+          print(
+            json.dumps(
+              {
+                'onednn': os.environ['TF_ENABLE_ONEDNN_OPTS'],
+                'model': model,
+                'signature': signature,
+                'busy': busy,
+                'at_once': at_once,
+                'batches': count,
+                'wrong': wrong,
+                'seconds': round(time.perf_counter() - begin, 1),
+              }
+            ),
+            flush=True,
+          )
+
+
+def _answers(served, signature: str, hu: np.ndarray) -> list[np.ndarray]:
+  from covid_tf.models import export_check
+
+  return list(export_check.answer(served, signature, {'hu': hu}).values())
 
 
 def _count(model: str, signature: str, share: float) -> int:
@@ -114,9 +142,10 @@ def _differing(run, batches: list[np.ndarray], count: int, at_once: int) -> int:
 def _crops() -> list[np.ndarray]:
   """Batches int16 [4, rows, columns] of a held-out phantom, different slices each."""
   drawn = phantom.generate(phantom.draw_case(_SEED, 'diffuse'))
-  rows, columns = (np.flatnonzero(drawn.lung_mask.any(axis=axes))
-                   for axes in ((0, 2), (0, 1)))
-  hu = drawn.volume.hu[:, rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+  rows, columns = (
+    np.flatnonzero(drawn.lung_mask.any(axis=axes)) for axes in ((0, 2), (0, 1))
+  )
+  hu = drawn.volume.hu[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
   which = np.linspace(0, len(hu) - 1, _SLICES * _DIFFERENT).round().astype(int)
   return np.split(hu[which], _DIFFERENT)
 
@@ -124,8 +153,10 @@ def _crops() -> list[np.ndarray]:
 @contextlib.contextmanager
 def _busy_cores():
   """One process a core that only computes."""
-  busy = [subprocess.Popen([sys.executable, '-c', 'while True: pass'])
-          for _ in os.sched_getaffinity(0)]
+  busy = [
+    subprocess.Popen([sys.executable, '-c', 'while True: pass'])
+    for _ in os.sched_getaffinity(0)
+  ]
   try:
     yield
   finally:
@@ -143,8 +174,9 @@ def score_here() -> None:
   parts = (result.slice_probability, result.lung_mask, *result.localization.maps)
   for values in parts:
     digest.update(np.ascontiguousarray(values).tobytes())
-  print(json.dumps(
-      {'digest': digest.hexdigest(), 'score_cm3': result.corona_score_cm3}))
+  print(
+    json.dumps({'digest': digest.hexdigest(), 'score_cm3': result.corona_score_cm3})
+  )
 
 
 def runs_that_differ(count: int) -> tuple[int, list[str]]:
@@ -153,36 +185,48 @@ def runs_that_differ(count: int) -> tuple[int, list[str]]:
   for _ in range(count):
     done = _child('--study')
     lines = done.stdout.splitlines()
-    printed.append(lines[-1] if done.returncode == 0 and lines
-                   else f'ended with {done.returncode}: {len(printed)}')
+    printed.append(
+      lines[-1]
+      if done.returncode == 0 and lines
+      else f'ended with {done.returncode}: {len(printed)}'
+    )
   return sum(line != printed[0] for line in printed) + (
-      printed[0].startswith('ended')), printed
+    printed[0].startswith('ended')
+  ), printed
 
 
 def _child(*flags: str, onednn: str | None = None) -> subprocess.CompletedProcess:
   changed = {} if onednn is None else {'TF_ENABLE_ONEDNN_OPTS': onednn}
   return subprocess.run(
-      [sys.executable, __file__, *flags], stdout=subprocess.PIPE, text=True,
-      env=os.environ | changed)
+    [sys.executable, __file__, *flags],
+    stdout=subprocess.PIPE,
+    text=True,
+    env=os.environ | changed,
+  )
 
 
 def print_table(rows: list[dict], printed: list[str]) -> None:
   """Settings, then runs."""
-  print(f'{"oneDNN":8}{"signature":28}{"machine":9}{"at once":>8}{"batches":>9}'
-        f'{"wrong":>7}{"seconds":>9}')
+  print(
+    f'{"oneDNN":8}{"signature":28}{"machine":9}{"at once":>8}{"batches":>9}'
+    f'{"wrong":>7}{"seconds":>9}'
+  )
   for row in rows:
     name = f'{row["model"]} {row["signature"]}'
-    print(f'{"on" if row["onednn"] == "1" else "off":8}{name:28}'
-          f'{"busy" if row["busy"] else "idle":9}{row["at_once"]:8}{row["batches"]:9}'
-          f'{row["wrong"]:7}{row["seconds"]:9.1f}'
-          + (f'  the process ended with {row["ended"]}' if 'ended' in row else ''))
+    print(
+      f'{"on" if row["onednn"] == "1" else "off":8}{name:28}'
+      f'{"busy" if row["busy"] else "idle":9}{row["at_once"]:8}{row["batches"]:9}'
+      f'{row["wrong"]:7}{row["seconds"]:9.1f}'
+      + (f'  the process ended with {row["ended"]}' if 'ended' in row else '')
+    )
   for number, line in enumerate(printed, 1):
     print(f'run {number}: {line}')
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--share', type=float, default=1.0, help='of the batches')
   parser.add_argument('--runs', type=int, default=_RUNS, help='processes that score')
   parser.add_argument('--json', action='store_true', help='one JSON object, last line')
@@ -197,8 +241,11 @@ def main() -> None:
     return
   rows = [row for onednn in _ONEDNN for row in ask(onednn, arguments.share)]
   differ, printed = runs_that_differ(arguments.runs)
-  figures = {'batches': sum(row['batches'] for row in rows),
-             'wrong': sum(row['wrong'] for row in rows), 'runs_differ': differ}
+  figures = {
+    'batches': sum(row['batches'] for row in rows),
+    'wrong': sum(row['wrong'] for row in rows),
+    'runs_differ': differ,
+  }
   if arguments.json:
     print(json.dumps(figures))
   else:

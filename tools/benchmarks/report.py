@@ -38,20 +38,23 @@ class TrueAnswers:
 
   def segment_lungs(self, hu):
     start, self._segmented = self._segmented, self._segmented + len(hu)
-    return self._lungs[start:self._segmented]
+    return self._lungs[start : self._segmented]
 
   def grad_cam(self, hu):
     start, self._explained = self._explained, self._explained + len(hu)
-    crops = self._lesions[start:self._explained, self._box.rows, self._box.columns]
+    crops = self._lesions[start : self._explained, self._box.rows, self._box.columns]
     return results.SliceExplanation(
-        np.where(crops.any(axis=(1, 2)), 0.97, 0.03).astype(np.float32),
-        _shares(crops, 28), _shares(crops, 14))
+      np.where(crops.any(axis=(1, 2)), 0.97, 0.03).astype(np.float32),
+      _shares(crops, 28),
+      _shares(crops, 14),
+    )
 
 
 def _shares(crops, size):
   """float32 [N, size, size]: share of lesion in each cell, over its maximum."""
-  rows, columns = (np.linspace(0, length, size + 1)[:-1].astype(int)
-                   for length in crops.shape[1:])
+  rows, columns = (
+    np.linspace(0, length, size + 1)[:-1].astype(int) for length in crops.shape[1:]
+  )
   sums = np.add.reduceat(crops.astype(np.float32), rows, axis=1)
   sums = np.add.reduceat(sums, columns, axis=2)
   return sums / np.maximum(sums.max(axis=(1, 2), keepdims=True), 1)
@@ -61,8 +64,9 @@ def scored_study(drawn: phantom.Phantom, slices: int):
   """The phantom, its slices repeated and its pixels doubled, with its true score."""
   nearest = np.linspace(0, drawn.volume.shape[0] - 1, slices).round().astype(int)
   hu, lung_mask, lesion_mask = (
-      block[nearest].repeat(2, axis=1).repeat(2, axis=2)
-      for block in (drawn.volume.hu, drawn.lung_mask, drawn.lesion_mask))
+    block[nearest].repeat(2, axis=1).repeat(2, axis=2)
+    for block in (drawn.volume.hu, drawn.lung_mask, drawn.lesion_mask)
+  )
   rng = np.random.default_rng(0)
   for plane in hu:
     plane += rng.normal(0, _GRAIN_HU, plane.shape).astype(np.int16)
@@ -89,7 +93,8 @@ def measure(volume, result) -> tuple[float, float, float]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--slices', default='30,300', help='sizes, with commas')
   parser.add_argument('--json', action='store_true', help='figures on the last line')
   arguments = parser.parse_args()
@@ -100,9 +105,11 @@ def main() -> None:
     volume, result = scored_study(drawn, slices)
     seconds, processor, megabytes = measure(volume, result)
     print(f'{slices:6} {seconds:8.2f} {processor:10.2f} {megabytes:7.2f}', flush=True)
-    figures |= {f'seconds_{slices}': seconds,
-                f'processor_seconds_{slices}': processor,
-                f'megabytes_{slices}': megabytes}
+    figures |= {
+      f'seconds_{slices}': seconds,
+      f'processor_seconds_{slices}': processor,
+      f'megabytes_{slices}': megabytes,
+    }
   if arguments.json:
     print(json.dumps(figures))
 

@@ -14,8 +14,9 @@ _EPSILON = 1.001e-5  # As keras.applications trains it.
 
 
 def grad_cam(
-    weights: Mapping[str, list[np.ndarray]], images: np.ndarray,
-    sides: Mapping[str, np.ndarray] | None = None
+  weights: Mapping[str, list[np.ndarray]],
+  images: np.ndarray,
+  sides: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Grad-CAM at the ends of stages conv3 and conv4.
 
@@ -30,10 +31,15 @@ def grad_cam(
   Returns:
     (logit float64 [N], maps float64 [N, 28, 28] and [N, 14, 14]).
   """
-  wide = {name: [tf.constant(array, tf.float64) for array in arrays]
-          for name, arrays in weights.items()}
-  sides = None if sides is None else {
-      name: tf.constant(side, tf.float64) for name, side in sides.items()}
+  wide = {
+    name: [tf.constant(array, tf.float64) for array in arrays]
+    for name, arrays in weights.items()
+  }
+  sides = (
+    None
+    if sides is None
+    else {name: tf.constant(side, tf.float64) for name, side in sides.items()}
+  )
   logit, *pairs = _run(wide, tf.constant(images, tf.float64), sides)
   return (logit.numpy(), *(_map(*(array.numpy() for array in pair)) for pair in pairs))
 

@@ -70,8 +70,8 @@ def draw_slices(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def simulate(
-    slices: np.ndarray, workers: int, servers: int, costs: Costs,
-    rng: np.random.Generator) -> Simulated:
+  slices: np.ndarray, workers: int, servers: int, costs: Costs, rng: np.random.Generator
+) -> Simulated:
   """Plays one run through.
 
   Args:
@@ -80,6 +80,7 @@ def simulate(
     costs: of a study.
     rng: for refusals, deaths and the choice of servers.
   """
+
   def linear(cost):
     return cost[0] + cost[1] * slices
 
@@ -92,18 +93,24 @@ def simulate(
   models = np.where(refused, 0, linear(costs.models_s) * again)
   storage = linear(costs.read_bytes) * again / costs.storage_bytes_s
   server = rng.integers(servers, size=len(slices))
-  end = _played(workers, servers, costs.dispatch_s, *(
-      values.tolist() for values in (read, score, models, storage, server)))
+  end = _played(
+    workers,
+    servers,
+    costs.dispatch_s,
+    *(values.tolist() for values in (read, score, models, storage, server)),
+  )
   busy = {
-      'scheduler': len(slices) * costs.dispatch_s / end,
-      'storage': float(storage.sum()) / end,
-      'workers': float((read + score).sum()) / end / workers,
-      'servers': float(models.sum()) / end / servers}
+    'scheduler': len(slices) * costs.dispatch_s / end,
+    'storage': float(storage.sum()) / end,
+    'workers': float((read + score).sum()) / end / workers,
+    'servers': float(models.sum()) / end / servers,
+  }
   return Simulated(end / 3600, max(busy, key=busy.get), busy)
 
 
 def _played(
-    workers, servers, dispatch_s, read, score, models, storage, server) -> float:
+  workers, servers, dispatch_s, read, score, models, storage, server
+) -> float:
   """Seconds until the last study has ended."""
   slots = [(0.0, number % workers) for number in range(2 * workers)]
   heapq.heapify(slots)
@@ -143,14 +150,25 @@ def main() -> None:
   parser.add_argument('--json', action='store_true')
   flags = parser.parse_args()
   costs = Costs(
-      tuple(flags.read_s), tuple(flags.score_s), tuple(flags.models_s),
-      (0.0, flags.slice_bytes), flags.storage_bytes_s, flags.dispatch_s,
-      flags.refused_share, flags.killed_share)
+    tuple(flags.read_s),
+    tuple(flags.score_s),
+    tuple(flags.models_s),
+    (0.0, flags.slice_bytes),
+    flags.storage_bytes_s,
+    flags.dispatch_s,
+    flags.refused_share,
+    flags.killed_share,
+  )
   slices = draw_slices(flags.studies, np.random.default_rng(1))
-  print(f'SIMULATED: hours for {flags.studies} studies of {slices.mean():.0f} slices '
-        'on average; in brackets what is busy most', file=sys.stderr)
-  print('workers ' + ''.join(f'{count:>9} server(s)   ' for count in _SERVERS),
-        file=sys.stderr)
+  print(
+    f'SIMULATED: hours for {flags.studies} studies of {slices.mean():.0f} slices '
+    'on average; in brackets what is busy most',
+    file=sys.stderr,
+  )
+  print(
+    'workers ' + ''.join(f'{count:>9} server(s)   ' for count in _SERVERS),
+    file=sys.stderr,
+  )
   figures = {}
   for workers in _WORKERS:
     row = []

@@ -22,24 +22,30 @@ def run(models_dir, clients: int, seconds: float, swap_s: float) -> dict[str, fl
     expected = store.expected()
     alone = [_alone_slices_a_second(store.served)]
     with serving_processes.local_server(
-        store.served, '--file_system_poll_wait_seconds=0.5') as server:
+      store.served, '--file_system_poll_wait_seconds=0.5'
+    ) as server:
       counts, memory, duration = _load(
-          server, store, expected, clients, seconds, swap_s)
+        server, store, expected, clients, seconds, swap_s
+      )
     alone.append(_alone_slices_a_second(store.served))
   throughput = counts['slices'] / duration
   return {
-      'requests': counts['requests'], 'failed': counts['failed'],
-      'wrong': counts['wrong'], 'restarted': counts['restarted'],
-      'swaps': counts['swaps'],
-      'slices_a_second': throughput, 'slices_a_second_in_process': np.mean(alone),
-      'throughput_ratio': throughput / np.mean(alone),
-      'memory_mb': np.median(_third(memory, 2)), 'memory_highest_mb': max(memory),
-      'memory_growth_mb': np.median(_third(memory, 2)) - np.median(_third(memory, 1)),
+    'requests': counts['requests'],
+    'failed': counts['failed'],
+    'wrong': counts['wrong'],
+    'restarted': counts['restarted'],
+    'swaps': counts['swaps'],
+    'slices_a_second': throughput,
+    'slices_a_second_in_process': np.mean(alone),
+    'throughput_ratio': throughput / np.mean(alone),
+    'memory_mb': np.median(_third(memory, 2)),
+    'memory_highest_mb': max(memory),
+    'memory_growth_mb': np.median(_third(memory, 2)) - np.median(_third(memory, 1)),
   }
 
 
 def _third(memory: list[float], index: int) -> list[float]:
-  return memory[index * len(memory) // 3:(index + 1) * len(memory) // 3]
+  return memory[index * len(memory) // 3 : (index + 1) * len(memory) // 3]
 
 
 class _Store:
@@ -64,8 +70,9 @@ class _Store:
     shutil.copytree(source, hidden)
     (self.served / 'classifier').mkdir(exist_ok=True)
     hidden.rename(self.served / 'classifier' / str(self._version))
-    shutil.rmtree(self.served / 'classifier' / str(self._version - 2),
-                  ignore_errors=True)
+    shutil.rmtree(
+      self.served / 'classifier' / str(self._version - 2), ignore_errors=True
+    )
 
   def expected(self) -> list:
     """What even and odd versions answer to `_images()`."""
@@ -79,8 +86,10 @@ class _Store:
 
 
 def _newest(folder: pathlib.Path) -> pathlib.Path:
-  return max((path for path in folder.iterdir() if path.name.isdecimal()),
-             key=lambda path: int(path.name))
+  return max(
+    (path for path in folder.iterdir() if path.name.isdecimal()),
+    key=lambda path: int(path.name),
+  )
 
 
 def _export_shifted(source, target, shift: float) -> None:
@@ -89,16 +98,20 @@ def _export_shifted(source, target, shift: float) -> None:
 
   loaded = tf.saved_model.load(str(source))
   copy = tf.Module()
-  copy.kept = [variable for function in loaded.signatures.values()
-               for variable in function.variables]
+  copy.kept = [
+    variable
+    for function in loaded.signatures.values()
+    for variable in function.variables
+  ]
   bias = next(variable for variable in copy.kept if variable.shape == (1,))
   bias.assign_add([shift])
   tf.saved_model.save(copy, str(target), signatures=dict(loaded.signatures))
 
 
 def _images() -> np.ndarray:
-  return np.random.default_rng(0).integers(
-      -1000, 300, (_SLICES, *_SHAPE)).astype(np.int16)
+  return (
+    np.random.default_rng(0).integers(-1000, 300, (_SLICES, *_SHAPE)).astype(np.int16)
+  )
 
 
 def _alone_slices_a_second(models_dir) -> float:
@@ -117,10 +130,15 @@ def _alone_slices_a_second(models_dir) -> float:
 
 def _load(server, store, expected, clients, seconds, swap_s):
   counts = dict.fromkeys(
-      ('requests', 'failed', 'wrong', 'restarted', 'swaps', 'slices'), 0)
+    ('requests', 'failed', 'wrong', 'restarted', 'swaps', 'slices'), 0
+  )
   lock, stop, memory = threading.Lock(), threading.Event(), []
-  threads = [threading.Thread(target=_client, args=(
-      server.address, expected, counts, lock, stop)) for _ in range(clients)]
+  threads = [
+    threading.Thread(
+      target=_client, args=(server.address, expected, counts, lock, stop)
+    )
+    for _ in range(clients)
+  ]
   for thread in threads:
     thread.start()
   start, swapped = time.perf_counter(), 0.0
@@ -149,8 +167,10 @@ def _client(address, expected, counts, lock, stop) -> None:
         with models.study() as study:
           answer = study.grad_cam(hu)
         version = study.identities()[1].version
-        if not all(np.allclose(ours, theirs, rtol=0, atol=_TOLERANCE)
-                   for ours, theirs in zip(answer, expected[version % 2], strict=True)):
+        if not all(
+          np.allclose(ours, theirs, rtol=0, atol=_TOLERANCE)
+          for ours, theirs in zip(answer, expected[version % 2], strict=True)
+        ):
           outcome['wrong'] = 1
         outcome['slices'] = len(hu)
       except errors.ModelVersionChangedError:

@@ -37,15 +37,19 @@ class Server:
 @contextlib.contextmanager
 def _running(*command: str) -> Iterator[Server]:
   process = subprocess.Popen(
-      command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-      stderr=subprocess.DEVNULL)
+    command,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+    stderr=subprocess.DEVNULL,
+  )
   try:
     found = re.search(r'ready on ([\w.]+:\d+)', process.stdout.readline())
     if not found:
       process.terminate()
       raise RuntimeError(
-          f'{" ".join(command[1:])} did not start: it '
-          f'{process_end.how(process.wait())}')
+        f'{" ".join(command[1:])} did not start: it {process_end.how(process.wait())}'
+      )
     yield Server(process, found.group(1))
   finally:
     process.stdin.close()
@@ -63,8 +67,17 @@ def canned_server() -> Iterator[str]:
 
 def local_server(models_dir, *flags: str) -> contextlib.AbstractContextManager[Server]:
   """`covid-tf serve` on a folder of models."""
-  return _running(sys.executable, '-m', 'covid_tf.cli', 'serve', '--models',
-                  os.fspath(models_dir), '--port', '0', *flags)
+  return _running(
+    sys.executable,
+    '-m',
+    'covid_tf.cli',
+    'serve',
+    '--models',
+    os.fspath(models_dir),
+    '--port',
+    '0',
+    *flags,
+  )
 
 
 def demo_models() -> pathlib.Path:

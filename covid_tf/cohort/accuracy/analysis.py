@@ -38,8 +38,10 @@ class CohortOptions:
 
 
 def analyze_cohort(
-    results_root: pathlib.Path | str, labels_path: pathlib.Path | str,
-    options: CohortOptions = CohortOptions()) -> report_lib.CohortReport:
+  results_root: pathlib.Path | str,
+  labels_path: pathlib.Path | str,
+  options: CohortOptions = CohortOptions(),
+) -> report_lib.CohortReport:
   """Analyzes stored results against labels.
 
   Args:
@@ -65,18 +67,28 @@ def analyze_cohort(
   mixed = results_lib.require_comparable(made, options.allow_mixed)
   second, second_name = _second(options, used)
   return report_lib.CohortReport(
-      root, used, failed, cohort,
-      experiments.detect(cohort.patients, options.detection, second, second_name),
-      experiments.grade_severity(cohort.patients, options.severity_order),
-      warnings=(
-          *_demo(used), *mixed, *_no_point(mixed),
-          *results_lib.software_warnings(made), *_left_out(cohort, failed)),
-      mixed=bool(mixed))
+    root,
+    used,
+    failed,
+    cohort,
+    experiments.detect(cohort.patients, options.detection, second, second_name),
+    experiments.grade_severity(cohort.patients, options.severity_order),
+    warnings=(
+      *_demo(used),
+      *mixed,
+      *_no_point(mixed),
+      *results_lib.software_warnings(made),
+      *_left_out(cohort, failed),
+    ),
+    mixed=bool(mixed),
+  )
 
 
 def write_report(
-    report: report_lib.CohortReport, output: pathlib.Path | str,
-    point_name: str = 'youden') -> None:
+  report: report_lib.CohortReport,
+  output: pathlib.Path | str,
+  point_name: str = 'youden',
+) -> None:
   """Writes cohort.json, cohort.html, operating_point.json and the figures.
 
   Files that an earlier run left and this one does not make are removed: a
@@ -90,35 +102,44 @@ def write_report(
   output = pathlib.Path(output)
   _clear(output)
   if report.detection.curve:
-    figures.save(
-        report_lib.roc_figure(report.detection), output / 'figures' / _ROC)
+    figures.save(report_lib.roc_figure(report.detection), output / 'figures' / _ROC)
   if report.severity.grades:
     figures.save(
-        report_lib.severity_figure(report.severity), output / 'figures' / _BOXES)
+      report_lib.severity_figure(report.severity), output / 'figures' / _BOXES
+    )
   for point in report.detection.points:
     if point.name == point_name and not report.mixed:
       report_lib.write_operating_point(
-          report, point, output / operating_points.FILE_NAME)
+        report, point, output / operating_points.FILE_NAME
+      )
   report_lib.write_page(report, output / 'cohort.html')
   report_lib.write_json(report, output / results_lib.OWN_OUTPUT)
 
 
 def _clear(output: pathlib.Path) -> None:
-  pictures = (f'figures/{stem}{suffix}' for stem in (_ROC, _BOXES)
-              for suffix in ('.svg', '.png'))
+  pictures = (
+    f'figures/{stem}{suffix}' for stem in (_ROC, _BOXES) for suffix in ('.svg', '.png')
+  )
   try:
     for name in (operating_points.FILE_NAME, *pictures):
       (output / name).unlink(missing_ok=True)
   except OSError as error:
     raise errors.OutputError(
-        f'{output}: a folder that can be written is required: {error.strerror}; choose '
-        'another one.') from error
+      f'{output}: a folder that can be written is required: {error.strerror}; choose '
+      'another one.'
+    ) from error
 
 
 def _demo(results: Sequence[results_lib.StudyResult]) -> tuple[str, ...]:
   count = sum(result.demo_models for result in results)
-  return (f'Results by the demo models, trained on phantoms: {count}. They show how '
-          'this works and measure no patient.',) if count else ()
+  return (
+    (
+      f'Results by the demo models, trained on phantoms: {count}. They show how '
+      'this works and measure no patient.',
+    )
+    if count
+    else ()
+  )
 
 
 def _no_point(mixed: Sequence[str]) -> tuple[str, ...]:
@@ -126,48 +147,60 @@ def _no_point(mixed: Sequence[str]) -> tuple[str, ...]:
 
 
 def _second(
-    options: CohortOptions, used: Sequence[results_lib.StudyResult]
+  options: CohortOptions, used: Sequence[results_lib.StudyResult]
 ) -> tuple[dict[str, float] | None, str]:
   """(study UID to the second score, its name); None where there is none."""
   if options.second_results is None:
     name = options.second_score
-    values = {result.study_uid: result.scores[name]
-              for result in used if name in result.scores}
+    values = {
+      result.study_uid: result.scores[name] for result in used if name in result.scores
+    }
     return values or None, name.replace('_', ' ')
   others, _ = results_lib.load_results(options.second_results)
   wanted = {result.study_uid for result in used}
   others = [other for other in others if other.study_uid in wanted]
   if not others:
     raise errors.UsageError(
-        f'{options.second_results}: results of the same studies are required, found '
-        'no study_uid in common.')
+      f'{options.second_results}: results of the same studies are required, found '
+      'no study_uid in common.'
+    )
   results_lib.require_comparable([other.provenance for other in others])
-  return ({other.study_uid: other.scores[results_lib.CORONA_SCORE]
-           for other in others}, f'Corona score in {options.second_results.name}')
+  return (
+    {other.study_uid: other.scores[results_lib.CORONA_SCORE] for other in others},
+    f'Corona score in {options.second_results.name}',
+  )
 
 
 def _left_out(
-    cohort: labels_lib.Cohort,
-    failed: Sequence[results_lib.FailedStudy]) -> tuple[str, ...]:
+  cohort: labels_lib.Cohort, failed: Sequence[results_lib.FailedStudy]
+) -> tuple[str, ...]:
   counts = (
-      (len(failed), 'failed: no score, and if failure goes with disease every figure '
-                    'here is off'),
-      (len(cohort.labels_without_result), 'labelled, but without a result'),
-      (len(cohort.results_without_label), 'scored, but without a label'),
-      (len(cohort.first_not_scored), 'replaced by a later study of the same patient, '
-                                     'having no result'))
-  return tuple(f'Studies {text}: {count}, listed at the end.'
-               for count, text in counts if count)
+    (
+      len(failed),
+      'failed: no score, and if failure goes with disease every figure here is off',
+    ),
+    (len(cohort.labels_without_result), 'labelled, but without a result'),
+    (len(cohort.results_without_label), 'scored, but without a label'),
+    (
+      len(cohort.first_not_scored),
+      'replaced by a later study of the same patient, having no result',
+    ),
+  )
+  return tuple(
+    f'Studies {text}: {count}, listed at the end.' for count, text in counts if count
+  )
 
 
 def _require_all(
-    cohort: labels_lib.Cohort,
-    failed: Sequence[results_lib.FailedStudy]) -> None:
+  cohort: labels_lib.Cohort, failed: Sequence[results_lib.FailedStudy]
+) -> None:
   left_out = (
-      [f'{study.path} ({study.reason})' for study in failed]
-      + [f'{uid} (labelled, no result)' for uid in cohort.labels_without_result]
-      + [f'{path} (no label)' for path in cohort.results_without_label])
+    [f'{study.path} ({study.reason})' for study in failed]
+    + [f'{uid} (labelled, no result)' for uid in cohort.labels_without_result]
+    + [f'{path} (no label)' for path in cohort.results_without_label]
+  )
   if left_out:
     raise errors.UsageError(
-        f'every study must be labelled and scored, found {len(left_out)} that are '
-        f'not: {"; ".join(left_out[:10])}; correct them or drop --require-all.')
+      f'every study must be labelled and scored, found {len(left_out)} that are '
+      f'not: {"; ".join(left_out[:10])}; correct them or drop --require-all.'
+    )

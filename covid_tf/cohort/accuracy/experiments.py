@@ -86,9 +86,11 @@ class Detection:
 
 
 def detect(
-    patients: Sequence[labels.Patient],
-    options: DetectionOptions = DetectionOptions(),
-    second: Mapping[str, float] | None = None, second_name: str = '') -> Detection:
+  patients: Sequence[labels.Patient],
+  options: DetectionOptions = DetectionOptions(),
+  second: Mapping[str, float] | None = None,
+  second_name: str = '',
+) -> Detection:
   """Analyzes detection.
 
   Args:
@@ -104,9 +106,14 @@ def detect(
   counts = (len(positive), len(negative))
   if not len(positive) or not len(negative):
     missing = 'covid 1' if not len(positive) else 'covid 0'
-    return Detection(*counts, options, messages=(
+    return Detection(
+      *counts,
+      options,
+      messages=(
         f'Detection needs patients with and without disease; none has {missing}, so '
-        'there is no ROC curve.',))
+        'there is no ROC curve.',
+      ),
+    )
   area = roc.estimate_area(positive, negative)
   auc = float(area.auc[0])
   curve = roc.curve(positive, negative)
@@ -115,10 +122,12 @@ def detect(
   intervals = {'auc_ci95_newcombe': roc.newcombe_interval(auc, *counts)}
   if min(counts) >= roc.SMALLEST_GROUP:
     intervals |= {
-        'auc_standard_error': float(area.standard_error()[0]),
-        'auc_ci95_delong': tuple(float(limit) for limit in area.interval()[0]),
-        'auc_ci95_bootstrap': roc.bootstrap_interval(
-            positive, negative, options.bootstrap_draws, options.seed)}
+      'auc_standard_error': float(area.standard_error()[0]),
+      'auc_ci95_delong': tuple(float(limit) for limit in area.interval()[0]),
+      'auc_ci95_bootstrap': roc.bootstrap_interval(
+        positive, negative, options.bootstrap_draws, options.seed
+      ),
+    }
   return Detection(
     *counts,
     options,
@@ -141,43 +150,63 @@ def _groups(patients, name: str) -> tuple[np.ndarray, np.ndarray]:
 def _points(curve, positive, negative, options: DetectionOptions):
   """(operating points, messages)."""
   messages = []
-  wanted = [('youden', 'highest sensitivity + specificity - 1 (Youden) in this cohort',
-             operating_points.youden_threshold(curve))]
+  wanted = [
+    (
+      'youden',
+      'highest sensitivity + specificity - 1 (Youden) in this cohort',
+      operating_points.youden_threshold(curve),
+    )
+  ]
   reached = operating_points.sensitivity_threshold(curve, options.sensitivity)
   if reached is None:
     messages.append(
-        f'No threshold reaches a sensitivity of {options.sensitivity:g}: too many '
-        'patients with disease score 0 cm³.')
+      f'No threshold reaches a sensitivity of {options.sensitivity:g}: too many '
+      'patients with disease score 0 cm³.'
+    )
   else:
-    wanted.append((
+    wanted.append(
+      (
         'sensitivity',
         f'highest threshold with sensitivity of at least {options.sensitivity:g} in '
-        'this cohort', reached))
+        'this cohort',
+        reached,
+      )
+    )
   if options.threshold_cm3 is not None:
     wanted.append(('threshold', 'stated beforehand', options.threshold_cm3))
   messages.append(
-      'Thresholds read off this cohort look better here than they will elsewhere; '
-      'confirm one on other patients before use.')
+    'Thresholds read off this cohort look better here than they will elsewhere; '
+    'confirm one on other patients before use.'
+  )
   return tuple(
-      operating_points.operating_point(
-          name, rule, threshold, positive, negative, options.prevalence)
-      for name, rule, threshold in wanted), tuple(messages)
+    operating_points.operating_point(
+      name, rule, threshold, positive, negative, options.prevalence
+    )
+    for name, rule, threshold in wanted
+  ), tuple(messages)
 
 
 def _compare(
-    patients, second: Mapping[str, float], name: str) -> ScoreComparison | None:
-  both = [dataclasses.replace(patient, scores=patient.scores | {
-      'second': second[patient.study_uid]})
-          for patient in patients if patient.study_uid in second]
+  patients, second: Mapping[str, float], name: str
+) -> ScoreComparison | None:
+  both = [
+    dataclasses.replace(
+      patient, scores=patient.scores | {'second': second[patient.study_uid]}
+    )
+    for patient in patients
+    if patient.study_uid in second
+  ]
   positive, negative = _groups(both, results.CORONA_SCORE)
   second_positive, second_negative = _groups(both, 'second')
   if not len(positive) or not len(negative):
     return None
   areas = roc.estimate_area(
-      np.stack([positive, second_positive]), np.stack([negative, second_negative]))
+    np.stack([positive, second_positive]), np.stack([negative, second_negative])
+  )
   paired = None if areas.covariance is None else roc.compare_paired(areas)
-  return ScoreComparison(name, len(positive), len(negative), float(areas.auc[0]),
-                         float(areas.auc[1]), paired)
+  return ScoreComparison(
+    name, len(positive), len(negative), float(areas.auc[0]), float(areas.auc[1]), paired
+  )
 
 
 def _detection_messages(auc: float, positive, negative) -> tuple[str, ...]:
@@ -185,23 +214,27 @@ def _detection_messages(auc: float, positive, negative) -> tuple[str, ...]:
   smaller = min(len(positive), len(negative))
   if smaller < roc.SMALLEST_GROUP:
     messages.append(
-        'One patient in a group has no spread: no DeLong and no bootstrap interval; '
-        "Newcombe's interval alone is given.")
+      'One patient in a group has no spread: no DeLong and no bootstrap interval; '
+      "Newcombe's interval alone is given."
+    )
   elif smaller < _FEW_PATIENTS:
     messages.append(
-        f'The smaller group has {smaller} patients: intervals are rough and tend to '
-        'be too narrow.')
+      f'The smaller group has {smaller} patients: intervals are rough and tend to '
+      'be too narrow.'
+    )
   if len(np.unique(np.concatenate([positive, negative]))) == 1:
     messages.append('All scores are equal: they hold no information on disease.')
   elif auc in (0.0, 1.0) and smaller >= roc.SMALLEST_GROUP:
     messages.append(
-        'The groups separate wholly, so the DeLong and bootstrap intervals have no '
-        "width; that is no certainty. Newcombe's interval still depends on the "
-        'number of patients: quote it.')
+      'The groups separate wholly, so the DeLong and bootstrap intervals have no '
+      "width; that is no certainty. Newcombe's interval still depends on the "
+      'number of patients: quote it.'
+    )
   if auc < 0.5:
     messages.append(
-        'Patients with disease score lower than those without: look for swapped '
-        'labels before anything else.')
+      'Patients with disease score lower than those without: look for swapped '
+      'labels before anything else.'
+    )
   return tuple(messages)
 
 
@@ -236,8 +269,8 @@ class SeverityAnalysis:
 
 
 def grade_severity(
-    patients: Sequence[labels.Patient],
-    order: Sequence[str] = ()) -> SeverityAnalysis:
+  patients: Sequence[labels.Patient], order: Sequence[str] = ()
+) -> SeverityAnalysis:
   """Analyzes the graded patients.
 
   Args:
@@ -251,16 +284,20 @@ def grade_severity(
   for patient in patients:
     if patient.severity is not None:
       scores.setdefault(patient.severity, []).append(
-          patient.scores[results.CORONA_SCORE])
+        patient.scores[results.CORONA_SCORE]
+      )
   grades = tuple(grade for grade in (order or sorted(scores)) if grade in scores)
   scores = {grade: np.array(sorted(scores[grade])) for grade in grades}
   groups = [scores[grade] for grade in grades]
   return SeverityAnalysis(
-      grades, bool(order), scores,
-      {grade: groups_lib.summarize(scores[grade]) for grade in grades},
-      two=groups_lib.compare_two(*groups) if len(groups) == 2 else None,
-      many=groups_lib.compare_many(groups, bool(order)) if len(groups) > 2 else None,
-      messages=tuple(_severity_messages(scores, order)))
+    grades,
+    bool(order),
+    scores,
+    {grade: groups_lib.summarize(scores[grade]) for grade in grades},
+    two=groups_lib.compare_two(*groups) if len(groups) == 2 else None,
+    many=groups_lib.compare_many(groups, bool(order)) if len(groups) > 2 else None,
+    messages=tuple(_severity_messages(scores, order)),
+  )
 
 
 def _severity_messages(scores: dict[str, np.ndarray], order: Sequence[str]):
@@ -268,19 +305,28 @@ def _severity_messages(scores: dict[str, np.ndarray], order: Sequence[str]):
     yield 'No patient is graded: there is no comparison of severity.'
     return
   if len(scores) == 1:
-    yield (f'All graded patients are {next(iter(scores))!r}: at least two grades are '
-           'needed for a comparison.')
+    yield (
+      f'All graded patients are {next(iter(scores))!r}: at least two grades are '
+      'needed for a comparison.'
+    )
     return
   absent = [grade for grade in order if grade not in scores]
   if absent:
     yield f'No patient is graded {", ".join(absent)}.'
-  small = [f'{grade} ({len(values)})' for grade, values in scores.items()
-           if len(values) < _FEW_SEVERITY_PATIENTS]
+  small = [
+    f'{grade} ({len(values)})'
+    for grade, values in scores.items()
+    if len(values) < _FEW_SEVERITY_PATIENTS
+  ]
   if small:
-    yield (f'Very few patients: {", ".join(small)}. A large p-value says little here, '
-           'and medians will move with the next patient.')
+    yield (
+      f'Very few patients: {", ".join(small)}. A large p-value says little here, '
+      'and medians will move with the next patient.'
+    )
   if len(np.unique(np.concatenate(list(scores.values())))) == 1:
     yield 'All scores are equal: they hold no information on severity.'
   if len(scores) > 2 and not order:
-    yield ('More than two grades and no order of them: no test for trend '
-           '(state the order from mild to severe).')
+    yield (
+      'More than two grades and no order of them: no test for trend '
+      '(state the order from mild to severe).'
+    )

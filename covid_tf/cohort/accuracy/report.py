@@ -67,92 +67,108 @@ def write_json(report: CohortReport, path: pathlib.Path) -> None:
 def as_dict(report: CohortReport) -> dict:
   """The report as cohort.json holds it."""
   return {
-      'schema_version': SCHEMA_VERSION,
-      'software': f'covid_tf {version.__version__}',
-      'warnings': list(report.warnings),
-      'models': report.models(),
-      'demo_models': report.demo_models,
-      'studies': _studies(report),
-      'detection': _detection(report.detection),
-      'severity': _severity(report.severity),
-      'paper': paper.as_dict(),
-      'patients': [
-          {'study_uid': patient.study_uid, 'covid': int(patient.covid),
-           'severity': patient.severity,
-           results_lib.CORONA_SCORE: patient.scores[results_lib.CORONA_SCORE]}
-          for patient in report.cohort.patients],
+    'schema_version': SCHEMA_VERSION,
+    'software': f'covid_tf {version.__version__}',
+    'warnings': list(report.warnings),
+    'models': report.models(),
+    'demo_models': report.demo_models,
+    'studies': _studies(report),
+    'detection': _detection(report.detection),
+    'severity': _severity(report.severity),
+    'paper': paper.as_dict(),
+    'patients': [
+      {
+        'study_uid': patient.study_uid,
+        'covid': int(patient.covid),
+        'severity': patient.severity,
+        results_lib.CORONA_SCORE: patient.scores[results_lib.CORONA_SCORE],
+      }
+      for patient in report.cohort.patients
+    ],
   }
 
 
 def _studies(report: CohortReport) -> dict:
   cohort = report.cohort
   return {
-      'results': len(report.results),
-      'failed': len(report.failed),
-      'patients_analyzed': len(cohort.patients),
-      'failed_studies': [
-          {'path': relative(study.path, report.root), 'reason': study.reason}
-          for study in report.failed],
-      'later_time_points': list(cohort.later_studies),
-      'first_time_points_not_scored': list(cohort.first_not_scored),
-      'labels_without_result': list(cohort.labels_without_result),
-      'results_without_label': [
-          relative(path, report.root) for path in cohort.results_without_label],
+    'results': len(report.results),
+    'failed': len(report.failed),
+    'patients_analyzed': len(cohort.patients),
+    'failed_studies': [
+      {'path': relative(study.path, report.root), 'reason': study.reason}
+      for study in report.failed
+    ],
+    'later_time_points': list(cohort.later_studies),
+    'first_time_points_not_scored': list(cohort.first_not_scored),
+    'labels_without_result': list(cohort.labels_without_result),
+    'results_without_label': [
+      relative(path, report.root) for path in cohort.results_without_label
+    ],
   }
 
 
 def _detection(detection: experiments.Detection) -> dict:
   curve = detection.curve
   return {
-      'n_positive': detection.n_positive,
-      'n_negative': detection.n_negative,
-      'auc': detection.auc,
-      'auc_standard_error': detection.auc_standard_error,
-      'auc_ci95_delong': detection.auc_ci95_delong,
-      'auc_ci95_bootstrap': detection.auc_ci95_bootstrap,
-      'auc_ci95_newcombe': detection.auc_ci95_newcombe,
-      'bootstrap': {'draws': detection.options.bootstrap_draws,
-                    'seed': detection.options.seed,
-                    'unit': 'patient, within each group', 'method': 'percentile'},
-      'roc': None if curve is None else {
-          'threshold_cm3': curve.thresholds.tolist(),
-          'sensitivity': curve.sensitivity.tolist(),
-          'specificity': curve.specificity.tolist()},
-      'operating_points': [dataclasses.asdict(point) for point in detection.points],
-      'comparison': (None if detection.comparison is None else
-                     dataclasses.asdict(detection.comparison)),
-      'messages': list(detection.messages),
+    'n_positive': detection.n_positive,
+    'n_negative': detection.n_negative,
+    'auc': detection.auc,
+    'auc_standard_error': detection.auc_standard_error,
+    'auc_ci95_delong': detection.auc_ci95_delong,
+    'auc_ci95_bootstrap': detection.auc_ci95_bootstrap,
+    'auc_ci95_newcombe': detection.auc_ci95_newcombe,
+    'bootstrap': {
+      'draws': detection.options.bootstrap_draws,
+      'seed': detection.options.seed,
+      'unit': 'patient, within each group',
+      'method': 'percentile',
+    },
+    'roc': None
+    if curve is None
+    else {
+      'threshold_cm3': curve.thresholds.tolist(),
+      'sensitivity': curve.sensitivity.tolist(),
+      'specificity': curve.specificity.tolist(),
+    },
+    'operating_points': [dataclasses.asdict(point) for point in detection.points],
+    'comparison': (
+      None if detection.comparison is None else dataclasses.asdict(detection.comparison)
+    ),
+    'messages': list(detection.messages),
   }
 
 
 def _severity(analysis: experiments.SeverityAnalysis) -> dict:
   two, many = analysis.two, analysis.many
   return {
-      'grades': list(analysis.grades),
-      'order': 'mild to severe' if analysis.order_given else 'alphabetical',
-      'n': {grade: summary.n for grade, summary in analysis.summaries.items()},
-      'medians_cm3': {
-          grade: summary.median_cm3 for grade, summary in analysis.summaries.items()},
-      'quartiles_cm3': {
-          grade: summary.quartiles_cm3
-          for grade, summary in analysis.summaries.items()},
-      'rank_sum_p_value': two.rank_sum.p_value if two else None,
-      'rank_sum_method': two.rank_sum.method if two else None,
-      'rank_sum_u': two.rank_sum.statistic if two else None,
-      'shift': None if two is None else dataclasses.asdict(two.shift) | {
-          'of': analysis.grades[1], 'against': analysis.grades[0]},
-      'auc': two.auc if two else None,
-      'auc_ci95_delong': two.auc_interval if two else None,
-      'kruskal_wallis_h': many.kruskal_wallis_h if many else None,
-      'kruskal_wallis_p_value': many.kruskal_wallis_p_value if many else None,
-      'trend': (dataclasses.asdict(many.trend) if many and many.trend else None),
-      'messages': list(analysis.messages),
+    'grades': list(analysis.grades),
+    'order': 'mild to severe' if analysis.order_given else 'alphabetical',
+    'n': {grade: summary.n for grade, summary in analysis.summaries.items()},
+    'medians_cm3': {
+      grade: summary.median_cm3 for grade, summary in analysis.summaries.items()
+    },
+    'quartiles_cm3': {
+      grade: summary.quartiles_cm3 for grade, summary in analysis.summaries.items()
+    },
+    'rank_sum_p_value': two.rank_sum.p_value if two else None,
+    'rank_sum_method': two.rank_sum.method if two else None,
+    'rank_sum_u': two.rank_sum.statistic if two else None,
+    'shift': None
+    if two is None
+    else dataclasses.asdict(two.shift)
+    | {'of': analysis.grades[1], 'against': analysis.grades[0]},
+    'auc': two.auc if two else None,
+    'auc_ci95_delong': two.auc_interval if two else None,
+    'kruskal_wallis_h': many.kruskal_wallis_h if many else None,
+    'kruskal_wallis_p_value': many.kruskal_wallis_p_value if many else None,
+    'trend': (dataclasses.asdict(many.trend) if many and many.trend else None),
+    'messages': list(analysis.messages),
   }
 
 
 def write_operating_point(
-    report: CohortReport, point: operating_points.OperatingPoint,
-    path: pathlib.Path) -> None:
+  report: CohortReport, point: operating_points.OperatingPoint, path: pathlib.Path
+) -> None:
   """Writes a threshold as `covid-tf score --case-threshold FILE` reads it.
 
   Args:
@@ -161,13 +177,18 @@ def write_operating_point(
     path: the file.
   """
   models = {name: digests[0] for name, digests in report.models().items()}
-  files.write_json(path, {
+  files.write_json(
+    path,
+    {
       'schema_version': operating_points.SCHEMA_VERSION,
       'case_corona_score_cm3': point.threshold_cm3,
-      'rule': (f'{point.rule}; {report.detection.n_positive} patients with and '
-               f'{report.detection.n_negative} without disease'),
+      'rule': (
+        f'{point.rule}; {report.detection.n_positive} patients with and '
+        f'{report.detection.n_negative} without disease'
+      ),
       'models': models,
-  })
+    },
+  )
 
 
 def relative(path: pathlib.Path | str, root: pathlib.Path) -> str:
@@ -180,8 +201,11 @@ def relative(path: pathlib.Path | str, root: pathlib.Path) -> str:
 
 # Hollow and of falling size: several points may be one place of the curve.
 _POINT_MARKS = {'youden': ('o', 11), 'sensitivity': ('s', 7.5), 'threshold': ('D', 4)}
-_POINT_NAMES = {'youden': 'Youden', 'sensitivity': 'Fixed sensitivity',
-                'threshold': 'Stated threshold'}
+_POINT_NAMES = {
+  'youden': 'Youden',
+  'sensitivity': 'Fixed sensitivity',
+  'threshold': 'Stated threshold',
+}
 
 
 def roc_figure(detection: experiments.Detection) -> matplotlib.figure.Figure:
@@ -189,13 +213,23 @@ def roc_figure(detection: experiments.Detection) -> matplotlib.figure.Figure:
   with figures.styled():
     figure = figures.new_figure(height_inch=4.15)
     axes = figures.roc_axes(
-        figure, detection.curve, f'Corona score, AUC {detection.auc:.3f}')
+      figure, detection.curve, f'Corona score, AUC {detection.auc:.3f}'
+    )
     for point, colour in zip(detection.points, figures.CATEGORIES[1:]):
       mark, size = _POINT_MARKS[point.name]
       axes.plot(
-          1 - point.specificity.value, point.sensitivity.value, mark, mec=colour,
-          mfc='none', ms=size, mew=1.4, ls='', clip_on=False, zorder=4,
-          label=f'{_POINT_NAMES[point.name]}, > {point.threshold_cm3:.1f} cm³')
+        1 - point.specificity.value,
+        point.sensitivity.value,
+        mark,
+        mec=colour,
+        mfc='none',
+        ms=size,
+        mew=1.4,
+        ls='',
+        clip_on=False,
+        zorder=4,
+        label=f'{_POINT_NAMES[point.name]}, > {point.threshold_cm3:.1f} cm³',
+      )
     axes.legend(loc='lower right', fontsize=7, handlelength=1.4)
     figures.put_caption(figure, roc_caption(detection))
     return figure
@@ -204,34 +238,49 @@ def roc_figure(detection: experiments.Detection) -> matplotlib.figure.Figure:
 def roc_caption(detection: experiments.Detection) -> str:
   """What the ROC figure shows, with n and interval."""
   return (
-      f'ROC curve of the Corona score: {detection.n_positive} patients with and '
-      f'{detection.n_negative} without COVID-19, one study each. AUC '
-      f'{detection.auc:.3f}; 95 % CI {paper.interval(detection.auc_ci95_delong)} '
-      f'(DeLong), {paper.interval(detection.auc_ci95_bootstrap)} (bootstrap over '
-      f'patients, {detection.options.bootstrap_draws} draws), '
-      f'{paper.interval(detection.auc_ci95_newcombe)} (Newcombe). Dotted: chance.')
+    f'ROC curve of the Corona score: {detection.n_positive} patients with and '
+    f'{detection.n_negative} without COVID-19, one study each. AUC '
+    f'{detection.auc:.3f}; 95 % CI {paper.interval(detection.auc_ci95_delong)} '
+    f'(DeLong), {paper.interval(detection.auc_ci95_bootstrap)} (bootstrap over '
+    f'patients, {detection.options.bootstrap_draws} draws), '
+    f'{paper.interval(detection.auc_ci95_newcombe)} (Newcombe). Dotted: chance.'
+  )
 
 
-def severity_figure(
-    analysis: experiments.SeverityAnalysis) -> matplotlib.figure.Figure:
+def severity_figure(analysis: experiments.SeverityAnalysis) -> matplotlib.figure.Figure:
   """Draws the box plot with every patient; needs at least one grade."""
   with figures.styled():
     figure = figures.new_figure(height_inch=4.1)
     axes = figure.add_subplot()
     groups = [analysis.scores_cm3[grade] for grade in analysis.grades]
     boxes = axes.boxplot(
-        groups, widths=0.5, showfliers=False, patch_artist=True,
-        medianprops={'color': 'black', 'lw': 1.4}, boxprops={'lw': 0.8},
-        whiskerprops={'lw': 0.8}, capprops={'lw': 0.8})
+      groups,
+      widths=0.5,
+      showfliers=False,
+      patch_artist=True,
+      medianprops={'color': 'black', 'lw': 1.4},
+      boxprops={'lw': 0.8},
+      whiskerprops={'lw': 0.8},
+      capprops={'lw': 0.8},
+    )
     colours = _colours(len(groups))
     for position, (scores, colour) in enumerate(zip(groups, colours), start=1):
       boxes['boxes'][position - 1].set_facecolor(colour + '33')
       axes.scatter(
-          position + _beside_each_other(scores), scores, s=9, color=colour,
-          edgecolors='white', linewidths=0.3, zorder=3)
+        position + _beside_each_other(scores),
+        scores,
+        s=9,
+        color=colour,
+        edgecolors='white',
+        linewidths=0.3,
+        zorder=3,
+      )
     axes.set_xticklabels(
-        [f'{grade}\n(n = {len(scores)})'
-         for grade, scores in zip(analysis.grades, groups)])
+      [
+        f'{grade}\n(n = {len(scores)})'
+        for grade, scores in zip(analysis.grades, groups)
+      ]
+    )
     axes.set_ylabel('Corona score (cm³)')
     axes.set_ylim(bottom=min(0.0, -0.02 * max(map(max, groups))))
     figures.put_caption(figure, severity_caption(analysis))
@@ -241,20 +290,21 @@ def severity_figure(
 def severity_caption(analysis: experiments.SeverityAnalysis) -> str:
   """What the box plot shows, with n, medians, interval and test."""
   medians = '; '.join(
-      f'{grade} {paper.cubic_centimetres(summary.median_cm3)} '
-      f'({paper.interval(summary.quartiles_cm3, 1)}, n = {summary.n})'
-      for grade, summary in analysis.summaries.items())
+    f'{grade} {paper.cubic_centimetres(summary.median_cm3)} '
+    f'({paper.interval(summary.quartiles_cm3, 1)}, n = {summary.n})'
+    for grade, summary in analysis.summaries.items()
+  )
   text = (
-      'Corona score by severity, first time point of each patient. Median '
-      f'(quartiles): {medians}. Boxes: quartiles; whiskers: furthest point within 1.5 '
-      'interquartile ranges; points: patients. ')
+    'Corona score by severity, first time point of each patient. Median '
+    f'(quartiles): {medians}. Boxes: quartiles; whiskers: furthest point within 1.5 '
+    'interquartile ranges; points: patients. '
+  )
   if analysis.two:
     text += _two_group_words(analysis)
   elif analysis.many:
     text += f'Kruskal-Wallis {paper.p_value(analysis.many.kruskal_wallis_p_value)}. '
     if analysis.many.trend:
-      text += ('Jonckheere-Terpstra trend '
-               f'{paper.p_value(analysis.many.trend.p_value)}.')
+      text += f'Jonckheere-Terpstra trend {paper.p_value(analysis.many.trend.p_value)}.'
   return text.strip()
 
 
@@ -262,11 +312,12 @@ def _two_group_words(analysis: experiments.SeverityAnalysis) -> str:
   two = analysis.two
   first, second = analysis.grades
   return (
-      'Wilcoxon rank-sum, two-sided, '
-      f'{paper.p_value(two.rank_sum.p_value)} ({two.rank_sum.method}). Shift '
-      f'{second} − {first}: {paper.cubic_centimetres(two.shift.estimate_cm3)}, 95 % '
-      f'CI {paper.interval(two.shift.interval_cm3, 1)} (Hodges-Lehmann). AUC '
-      f'{two.auc:.2f}, 95 % CI {paper.interval(two.auc_interval, 2)} (DeLong).')
+    'Wilcoxon rank-sum, two-sided, '
+    f'{paper.p_value(two.rank_sum.p_value)} ({two.rank_sum.method}). Shift '
+    f'{second} − {first}: {paper.cubic_centimetres(two.shift.estimate_cm3)}, 95 % '
+    f'CI {paper.interval(two.shift.interval_cm3, 1)} (Hodges-Lehmann). AUC '
+    f'{two.auc:.2f}, 95 % CI {paper.interval(two.auc_interval, 2)} (DeLong).'
+  )
 
 
 def _colours(count: int) -> list[str]:
@@ -297,29 +348,42 @@ def write_page(report: CohortReport, path: pathlib.Path) -> None:
     path: the HTML file.
   """
   detection, severity = report.detection, report.severity
-  files.write_atomically(path, pages.render(
-      'cohort.html', report=report, detection=detection, severity=severity,
-      paper=paper, words=paper, point_names=_POINT_NAMES, most=_MOST_LISTED,
-      left_out=_left_out(report), demo_models=report.demo_models,
-      roc_svg=(figures.svg_text(roc_figure(detection))
-               if detection.curve else None),
-      severity_svg=(figures.svg_text(severity_figure(severity))
-                    if severity.grades else None)))
+  files.write_atomically(
+    path,
+    pages.render(
+      'cohort.html',
+      report=report,
+      detection=detection,
+      severity=severity,
+      paper=paper,
+      words=paper,
+      point_names=_POINT_NAMES,
+      most=_MOST_LISTED,
+      left_out=_left_out(report),
+      demo_models=report.demo_models,
+      roc_svg=(figures.svg_text(roc_figure(detection)) if detection.curve else None),
+      severity_svg=(
+        figures.svg_text(severity_figure(severity)) if severity.grades else None
+      ),
+    ),
+  )
 
 
 def _left_out(report: CohortReport) -> list[tuple[str, list[str]]]:
   """(title, entries) of every study that is not in the numbers."""
   cohort = report.cohort
-  failed = [f'{relative(study.path, report.root)}: {study.reason}'
-            for study in report.failed]
-  unlabelled = [relative(path, report.root)
-                for path in cohort.results_without_label]
+  failed = [
+    f'{relative(study.path, report.root)}: {study.reason}' for study in report.failed
+  ]
+  unlabelled = [relative(path, report.root) for path in cohort.results_without_label]
   groups = [
-      ('failed studies', failed),
-      ('labelled, but without a result', list(cohort.labels_without_result)),
-      ('scored, but without a label', unlabelled),
-      ('later time points of the same patient', list(cohort.later_studies)),
-      ('first time points without a result (a later study stands in)',
-       list(cohort.first_not_scored)),
+    ('failed studies', failed),
+    ('labelled, but without a result', list(cohort.labels_without_result)),
+    ('scored, but without a label', unlabelled),
+    ('later time points of the same patient', list(cohort.later_studies)),
+    (
+      'first time points without a result (a later study stands in)',
+      list(cohort.first_not_scored),
+    ),
   ]
   return [(title, entries) for title, entries in groups if entries]

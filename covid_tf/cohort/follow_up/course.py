@@ -39,11 +39,13 @@ SCORE = Measure('corona_score_cm3', 'Corona score', 'cm³')
 INVOLVED = Measure('involved_lung_fraction', 'Involved lung', '%')
 LUNG_VOLUME = Measure('lung_volume_cm3', 'Lung volume', 'cm³')
 THIRDS = tuple(
-    Measure(f'{region}_cm3', f'{region.title()} third', 'cm³', region)
-    for region in ('apical', 'middle', 'basal'))
+  Measure(f'{region}_cm3', f'{region.title()} third', 'cm³', region)
+  for region in ('apical', 'middle', 'basal')
+)
 SIDES = tuple(
-    Measure(f'{region}_cm3', f'{region.title()} lung', 'cm³', region)
-    for region in ('right', 'left'))
+  Measure(f'{region}_cm3', f'{region.title()} lung', 'cm³', region)
+  for region in ('right', 'left')
+)
 MEASURES = (SCORE, INVOLVED, LUNG_VOLUME, *THIRDS, *SIDES)
 
 
@@ -118,8 +120,11 @@ def change(earlier: float, later: float) -> Change:
 
 
 def follow_up(
-    paths: Sequence[pathlib.Path], *, same_patient: bool = False,
-    allow_mixed: bool = False) -> FollowUp:
+  paths: Sequence[pathlib.Path],
+  *,
+  same_patient: bool = False,
+  allow_mixed: bool = False,
+) -> FollowUp:
   """Reads results of one patient and puts them in time.
 
   Args:
@@ -132,50 +137,60 @@ def follow_up(
     errors.UsageError: fewer than two studies, a study twice, different patients,
       or results that do not compare.
   """
-  read = [(path if path.is_dir() else path.parent, result_json.read_result(path))
-          for path in paths]
+  read = [
+    (path if path.is_dir() else path.parent, result_json.read_result(path))
+    for path in paths
+  ]
   _require_two_studies(read)
   identity = _identity(read, same_patient)
   made = [results_lib.provenance_of(folder, result) for folder, result in read]
-  warnings = [*results_lib.require_comparable(made, allow_mixed),
-              *results_lib.software_warnings(made)]
+  warnings = [
+    *results_lib.require_comparable(made, allow_mixed),
+    *results_lib.software_warnings(made),
+  ]
   points, by_date = _in_time(read)
   if identity == 'stated':
     warnings.append(
-        'No patient key shows that these are studies of one patient: the user '
-        'stated it.')
+      'No patient key shows that these are studies of one patient: the user stated it.'
+    )
   return FollowUp(
-      points, by_date, identity, (*warnings, *_comparability_warnings(points, by_date)))
+    points, by_date, identity, (*warnings, *_comparability_warnings(points, by_date))
+  )
 
 
 def _require_two_studies(read) -> None:
   if len(read) < 2:
     raise errors.UsageError(
-        f'two or more results of one patient are required, found {len(read)}.')
+      f'two or more results of one patient are required, found {len(read)}.'
+    )
   for (folder, one), (other_folder, other) in itertools.combinations(read, 2):
     same_series = one.series_uid and one.series_uid == other.series_uid
     if same_series or folder.resolve() == other_folder.resolve():
       raise errors.UsageError(
-          f'{other_folder}: another study is required, found the series of {folder} '
-          'again; leave one of them out.')
+        f'{other_folder}: another study is required, found the series of {folder} '
+        'again; leave one of them out.'
+      )
 
 
 def _identity(read, same_patient) -> str:
-  keyed = [(folder, result.patient_key) for folder, result in read
-           if result.patient_key]
+  keyed = [
+    (folder, result.patient_key) for folder, result in read if result.patient_key
+  ]
   for folder, key in keyed[1:]:
     if key != keyed[0][1]:
       raise errors.UsageError(
-          f'{folder}: a study of the patient of {keyed[0][0]} is required, found '
-          'another patient_key; compare one patient at a time, scored with one '
-          '--patient-key-file.')
+        f'{folder}: a study of the patient of {keyed[0][0]} is required, found '
+        'another patient_key; compare one patient at a time, scored with one '
+        '--patient-key-file.'
+      )
   if len(keyed) == len(read):
     return 'patient_key'
   if not same_patient:
     without = next(folder for folder, result in read if not result.patient_key)
     raise errors.UsageError(
-        f'{without}: a patient_key is required to identify the patient, found none; '
-        'score with --patient-key-file, or state it with --same-patient.')
+      f'{without}: a patient_key is required to identify the patient, found none; '
+      'score with --patient-key-file, or state it with --same-patient.'
+    )
   return 'stated'
 
 
@@ -187,8 +202,9 @@ def _in_time(read) -> tuple[tuple[TimePoint, ...], bool]:
     order = sorted(range(len(read)), key=dates.__getitem__)
     read, dates = [read[i] for i in order], [dates[i] for i in order]
   return tuple(
-      TimePoint(result, folder, (date - dates[0]).days if by_date else None)
-      for (folder, result), date in zip(read, dates)), by_date
+    TimePoint(result, folder, (date - dates[0]).days if by_date else None)
+    for (folder, result), date in zip(read, dates)
+  ), by_date
 
 
 def _date(text) -> datetime.date | None:
@@ -205,10 +221,14 @@ def _comparability_warnings(points, by_date):
     yield 'Studies of one day are shown in the order given.'
   volumes = [point.result.lung_volume_cm3 for point in points]
   if max(volumes) > (1 + _BREATH) * min(volumes):
-    yield (f'Lung volume differs by up to {max(volumes) / min(volumes) - 1:.0%}: a '
-           'different depth of breath alone moves density, volume and involved '
-           'fraction.')
+    yield (
+      f'Lung volume differs by up to {max(volumes) / min(volumes) - 1:.0%}: a '
+      'different depth of breath alone moves density, volume and involved '
+      'fraction.'
+    )
   spacings = [point.result.spacing_mm[0] for point in points]
   if max(spacings) > _SPACING_RATIO * min(spacings):
-    yield (f'Slice spacing differs, from {min(spacings):.1f} to {max(spacings):.1f} '
-           'mm: small opacities may be seen in one study and missed in another.')
+    yield (
+      f'Slice spacing differs, from {min(spacings):.1f} to {max(spacings):.1f} '
+      'mm: small opacities may be seen in one study and missed in another.'
+    )

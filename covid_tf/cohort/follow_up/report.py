@@ -30,15 +30,17 @@ def trend_figure(follow_up: course.FollowUp) -> matplotlib.figure.Figure:
     figure = figures.new_figure(4.2, _WIDTH_INCH)
     (score, thirds), (involved, volume) = figure.subplots(2, 2)
     _line(score, follow_up, course.SCORE, figures.ORANGE, 'o')
-    for measure, colour, mark in zip(
-        course.THIRDS, figures.CATEGORIES, _MARKS):
+    for measure, colour, mark in zip(course.THIRDS, figures.CATEGORIES, _MARKS):
       _line(thirds, follow_up, measure, colour, mark)
     thirds.legend(fontsize=7, handlelength=2)
     _line(involved, follow_up, course.INVOLVED, figures.PURPLE, 'o')
     _line(volume, follow_up, course.LUNG_VOLUME, figures.BLUE, 'o')
     for axes, title in (
-        (score, 'Corona score (cm³)'), (thirds, 'Score by third of the lungs (cm³)'),
-        (involved, 'Involved lung (%)'), (volume, 'Lung volume (cm³)')):
+      (score, 'Corona score (cm³)'),
+      (thirds, 'Score by third of the lungs (cm³)'),
+      (involved, 'Involved lung (%)'),
+      (volume, 'Lung volume (cm³)'),
+    ):
       axes.set_title(title, fontsize=8, loc='left')
       axes.set_ylim(0, max(axes.get_ylim()[1] * 1.08, 1e-3))
       _name_studies(axes, follow_up)
@@ -48,20 +50,28 @@ def trend_figure(follow_up: course.FollowUp) -> matplotlib.figure.Figure:
 
 def trend_caption(follow_up: course.FollowUp) -> str:
   """What the figure shows."""
-  place = 'against days since the first' if _over_days(follow_up) else (
-      'in the order given')
+  place = (
+    'against days since the first' if _over_days(follow_up) else ('in the order given')
+  )
   return (
-      f'{len(follow_up.points)} studies of one patient, {place}; one measurement '
-      'each, so no interval. Thirds are of the lungs\' height, their score is inside '
-      'the segmented lungs. Research use only.')
+    f'{len(follow_up.points)} studies of one patient, {place}; one measurement '
+    "each, so no interval. Thirds are of the lungs' height, their score is inside "
+    'the segmented lungs. Research use only.'
+  )
 
 
 def _line(axes, follow_up, measure, colour, mark):
   scale = 100 if measure.unit == '%' else 1
   axes.plot(
-      _places(follow_up), [scale * measure.of(point.result)
-                           for point in follow_up.points],
-      marker=mark, ms=4.5, lw=1.3, color=colour, label=measure.title, clip_on=False)
+    _places(follow_up),
+    [scale * measure.of(point.result) for point in follow_up.points],
+    marker=mark,
+    ms=4.5,
+    lw=1.3,
+    color=colour,
+    label=measure.title,
+    clip_on=False,
+  )
 
 
 def _over_days(follow_up) -> bool:
@@ -144,9 +154,14 @@ def study_maps(point: course.TimePoint) -> StudyMaps | None:
   mask, map_, affine = maps_lib.read_maps(point.folder, point.result)
   view = pictures.plane_view(affine, mask.shape, 'axial', _shown(map_, point.result))
   return StudyMaps(
-      _front(mask, map_, affine), view, (0.0, 0.0, *view.size_mm[::-1]),
-      tuple(_level(height, index, mask, map_, view, point.result)
-            for height, index in zip(LEVELS, level_slices(mask, affine))))
+    _front(mask, map_, affine),
+    view,
+    (0.0, 0.0, *view.size_mm[::-1]),
+    tuple(
+      _level(height, index, mask, map_, view, point.result)
+      for height, index in zip(LEVELS, level_slices(mask, affine))
+    ),
+  )
 
 
 def level_slices(mask: np.ndarray, affine: np.ndarray) -> tuple[int, ...]:
@@ -161,51 +176,65 @@ def level_slices(mask: np.ndarray, affine: np.ndarray) -> tuple[int, ...]:
   if affine[2, 0] < 0:  # Slices run to the feet.
     base, apex = apex, base
   return tuple(
-      int(np.clip(round(base + height * (apex - base)), covered[0], covered[-1]))
-      for height in LEVELS)
+    int(np.clip(round(base + height * (apex - base)), covered[0], covered[-1]))
+    for height in LEVELS
+  )
 
 
 def _shown(map_, result):
   margins = (int(np.ceil(_MARGIN_MM / step)) for step in result.spacing_mm[1:])
   ends = ((map_.box.row0, map_.box.row1), (map_.box.column0, map_.box.column1))
-  return (slice(None), *(
+  return (
+    slice(None),
+    *(
       slice(max(0, start - margin), min(length, stop + margin))
-      for (start, stop), margin, length in zip(ends, margins, result.shape[1:])))
+      for (start, stop), margin, length in zip(ends, margins, result.shape[1:])
+    ),
+  )
 
 
 def _front(mask, map_, affine) -> case_pictures.Rendering:
   picture = rendering.render(rendering.lung_scene(mask, map_, affine), 0)
   return case_pictures.Rendering(
-      'From the front', pictures.rgba_uri(picture), *picture.shape[:2], 'R', 'L')
+    'From the front', pictures.rgba_uri(picture), *picture.shape[:2], 'R', 'L'
+  )
 
 
 def _level(
-    height: float, index: int, mask: np.ndarray, map_: results.LocalizationMap, view,
-    result) -> Level:
+  height: float,
+  index: int,
+  mask: np.ndarray,
+  map_: results.LocalizationMap,
+  view,
+  result,
+) -> Level:
   lungs, heat = view.picture(mask[index]), view.picture(map_.slice_map(index))
   grey = np.where(lungs, _LUNG, _BACKGROUND).astype(np.uint8)
   rows = round(_COLUMNS * view.size_mm[0] / view.size_mm[1])
   return Level(
-      height, index, case_pictures.Picture(
-          pictures.grey_uri(grey, (rows, _COLUMNS), _QUALITY),
-          pictures.heat_uri(heat, view.step_mm, _HEAT_COLUMNS) if heat.any() else '',
-          pictures.outline(lungs, view.step_mm),
-          pictures.outline(heat > result.thresholds.map, view.step_mm)),
-      result.corona_score_by_slice_cm3[index])
+    height,
+    index,
+    case_pictures.Picture(
+      pictures.grey_uri(grey, (rows, _COLUMNS), _QUALITY),
+      pictures.heat_uri(heat, view.step_mm, _HEAT_COLUMNS) if heat.any() else '',
+      pictures.outline(lungs, view.step_mm),
+      pictures.outline(heat > result.thresholds.map, view.step_mm),
+    ),
+    result.corona_score_by_slice_cm3[index],
+  )
 
 
 SCHEMA_VERSION = 1  # Of compare.json.
 _PAGE = 'compare.html'
 FILE_NAMES = ('trend.svg', 'trend.png', _PAGE, 'compare.json')
-ARROWS = {
-    course.RISING: '↑', course.FALLING: '↓', course.UNCHANGED: '→'}
+ARROWS = {course.RISING: '↑', course.FALLING: '↓', course.UNCHANGED: '→'}
 _NO_MAPS = (
-    'Not every study has its map and lung mask beside result.json: no maps are shown '
-    'for those that have none.')
+  'Not every study has its map and lung mask beside result.json: no maps are shown '
+  'for those that have none.'
+)
 
 
-def write_all(
-    folder: pathlib.Path, follow_up: course.FollowUp) -> course.FollowUp:
+def write_all(folder: pathlib.Path, follow_up: course.FollowUp) -> course.FollowUp:
   """Writes FILE_NAMES into a folder.
 
   Args:
@@ -221,36 +250,36 @@ def write_all(
   """
   maps = [study_maps(point) for point in follow_up.points]
   if None in maps:
-    follow_up = dataclasses.replace(
-        follow_up, warnings=(*follow_up.warnings, _NO_MAPS))
+    follow_up = dataclasses.replace(follow_up, warnings=(*follow_up.warnings, _NO_MAPS))
   figure = trend_figure(follow_up)
   figures.save(figure, folder / 'trend')
   files.write_atomically(
-      folder / _PAGE, page(follow_up, maps, figures.svg_text(figure)))
+    folder / _PAGE, page(follow_up, maps, figures.svg_text(figure))
+  )
   files.write_json(folder / 'compare.json', to_dict(follow_up))
   return follow_up
 
 
 def to_dict(follow_up: course.FollowUp) -> dict:
   """The content of compare.json; docs/compare.md explains it."""
-  steps = {measure.name: follow_up.steps(measure)
-           for measure in course.MEASURES}
+  steps = {measure.name: follow_up.steps(measure) for measure in course.MEASURES}
   return {
-      'schema_version': SCHEMA_VERSION,
-      'patient_identity': follow_up.identity,
-      'order': 'acquisition_date' if follow_up.by_date else 'as given',
-      'studies': [_study(point) for point in follow_up.points],
-      'changes': [
-          {'from_study': number, 'to_study': number + 1} | {
-              name: dataclasses.asdict(changes[number])
-              for name, changes in steps.items()}
-          for number in range(len(follow_up.points) - 1)],
-      'first_to_last': {
-          measure.name: dataclasses.asdict(follow_up.overall(measure))
-          for measure in course.MEASURES},
-      'warnings': list(follow_up.warnings),
-      'demo_models': is_demo(follow_up),
-      'software': version.SOFTWARE,
+    'schema_version': SCHEMA_VERSION,
+    'patient_identity': follow_up.identity,
+    'order': 'acquisition_date' if follow_up.by_date else 'as given',
+    'studies': [_study(point) for point in follow_up.points],
+    'changes': [
+      {'from_study': number, 'to_study': number + 1}
+      | {name: dataclasses.asdict(changes[number]) for name, changes in steps.items()}
+      for number in range(len(follow_up.points) - 1)
+    ],
+    'first_to_last': {
+      measure.name: dataclasses.asdict(follow_up.overall(measure))
+      for measure in course.MEASURES
+    },
+    'warnings': list(follow_up.warnings),
+    'demo_models': is_demo(follow_up),
+    'software': version.SOFTWARE,
   }
 
 
@@ -260,28 +289,42 @@ def is_demo(follow_up: course.FollowUp) -> bool:
 
 
 def page(
-    follow_up: course.FollowUp,
-    maps: list[StudyMaps | None], trend_svg: str) -> bytes:
+  follow_up: course.FollowUp, maps: list[StudyMaps | None], trend_svg: str
+) -> bytes:
   """compare.html, as UTF-8."""
   return pages.render(
-      _PAGE, follow_up=follow_up, maps=maps, trend_svg=trend_svg,
-      measures=course.MEASURES, headline=course.MEASURES[:3],
-      arrows=ARROWS, value=pages.measured, change_words=pages.change,
-      levels=LEVELS, gradient=pictures.css_gradient(),
-      thresholds=follow_up.points[0].result.thresholds,
-      demo_models=is_demo(follow_up))
+    _PAGE,
+    follow_up=follow_up,
+    maps=maps,
+    trend_svg=trend_svg,
+    measures=course.MEASURES,
+    headline=course.MEASURES[:3],
+    arrows=ARROWS,
+    value=pages.measured,
+    change_words=pages.change,
+    levels=LEVELS,
+    gradient=pictures.css_gradient(),
+    thresholds=follow_up.points[0].result.thresholds,
+    demo_models=is_demo(follow_up),
+  )
 
 
 def _study(point: course.TimePoint) -> dict:
   result = point.result
-  return {
+  return (
+    {
       'study_uid': result.study_uid,
       'series_uid': result.series_uid,
       'acquisition_date': result.acquisition_date,
       'days_since_first': point.days,
-  } | {measure.name: measure.of(result) for measure in course.MEASURES} | {
-      'models': [{'name': model.name, 'version': model.version,
-                  'card_sha256': model.card_sha256} for model in result.models],
+    }
+    | {measure.name: measure.of(result) for measure in course.MEASURES}
+    | {
+      'models': [
+        {'name': model.name, 'version': model.version, 'card_sha256': model.card_sha256}
+        for model in result.models
+      ],
       'thresholds': dataclasses.asdict(result.thresholds),
       'warnings': list(result.warnings),
-  }
+    }
+  )

@@ -59,8 +59,10 @@ class Clustering:
   def renumbered(self, order: Sequence[int]) -> 'Clustering':
     """The same clusters, `order[i]` called i."""
     return dataclasses.replace(
-        self, labels=np.argsort(order).astype(np.int32)[self.labels],
-        centres=self.centres[np.asarray(order)])
+      self,
+      labels=np.argsort(order).astype(np.int32)[self.labels],
+      centres=self.centres[np.asarray(order)],
+    )
 
 
 def scan(points: np.ndarray, most_clusters: int = 10, seed: int = 0) -> KScan:
@@ -123,11 +125,16 @@ def cluster(points: np.ndarray, k: int, seed: int = 0) -> Clustering:
     fits = [_fit(points, k, seed + i, starts=1) for i in range(_RESTARTS)]
   best = min(fits, key=lambda fit: fit.inertia_)
   agreement = [
-      sklearn.metrics.adjusted_rand_score(one.labels_, other.labels_)
-      for i, one in enumerate(fits) for other in fits[i + 1:]]
+    sklearn.metrics.adjusted_rand_score(one.labels_, other.labels_)
+    for i, one in enumerate(fits)
+    for other in fits[i + 1 :]
+  ]
   return Clustering(
-      best.labels_.astype(np.int32), best.cluster_centers_.astype(np.float32),
-      float(np.mean(agreement)), float(np.min(agreement)))
+    best.labels_.astype(np.int32),
+    best.cluster_centers_.astype(np.float32),
+    float(np.mean(agreement)),
+    float(np.min(agreement)),
+  )
 
 
 def _fit(points: np.ndarray, k: int, seed: int, starts: int) -> sklearn.cluster.KMeans:
@@ -137,8 +144,9 @@ def _fit(points: np.ndarray, k: int, seed: int, starts: int) -> sklearn.cluster.
 def _silhouette(distances: np.ndarray, labels: np.ndarray) -> float | None:
   if not 1 < len(np.unique(labels)) < len(labels):
     return None
-  return float(sklearn.metrics.silhouette_score(
-      distances, labels, metric='precomputed'))
+  return float(
+    sklearn.metrics.silhouette_score(distances, labels, metric='precomputed')
+  )
 
 
 def _one_thread():
@@ -210,8 +218,9 @@ class ManifestationModel:
 
   def distances(self, points: np.ndarray) -> np.ndarray:
     """float64 [N, k]: Euclidean distance to every centre."""
-    return np.stack([
-        np.linalg.norm(points - centre, axis=1) for centre in self.centres], axis=1)
+    return np.stack(
+      [np.linalg.norm(points - centre, axis=1) for centre in self.centres], axis=1
+    )
 
   def plane(self, points: np.ndarray) -> np.ndarray:
     """float32 [N, 2]: places in the drawn plane."""
@@ -226,9 +235,10 @@ class ManifestationModel:
     for name, digest in self.models.items():
       if models.get(name) != digest:
         raise errors.UsageError(
-            f'a fitted model belongs to the networks that it was fitted with: {name} '
-            f'{digest[:12]} is required, found {models.get(name, "none")[:12]}; fit '
-            'again with the network in use.')
+          f'a fitted model belongs to the networks that it was fitted with: {name} '
+          f'{digest[:12]} is required, found {models.get(name, "none")[:12]}; fit '
+          'again with the network in use.'
+        )
 
 
 def fit_scaler(weighted: np.ndarray, per_feature: bool) -> Scaler:
@@ -245,11 +255,12 @@ def fit_scaler(weighted: np.ndarray, per_feature: bool) -> Scaler:
   mean = weighted.mean(axis=0, dtype=np.float64)
   deviation = weighted.std(axis=0, dtype=np.float64)
   if not per_feature:
-    deviation = np.full_like(deviation, np.sqrt(np.mean(deviation ** 2)))
+    deviation = np.full_like(deviation, np.sqrt(np.mean(deviation**2)))
   # Below what float32 sums leave of a constant, a deviation is rounding.
   negligible = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-30)
-  return Scaler(mean.astype(np.float32),
-                np.where(negligible, 1, deviation).astype(np.float32))
+  return Scaler(
+    mean.astype(np.float32), np.where(negligible, 1, deviation).astype(np.float32)
+  )
 
 
 def fit_plane(points: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -265,14 +276,26 @@ def save_model(model: ManifestationModel, path: pathlib.Path) -> None:
   Raises:
     errors.OutputError: it cannot be written.
   """
-  words = json.dumps({
-      'schema_version': SCHEMA_VERSION, 'weighting': model.weighting,
-      'names': model.names, 'models': model.models, 'cuts': model.thresholds,
-      'seed': model.seed})
+  words = json.dumps(
+    {
+      'schema_version': SCHEMA_VERSION,
+      'weighting': model.weighting,
+      'names': model.names,
+      'models': model.models,
+      'cuts': model.thresholds,
+      'seed': model.seed,
+    }
+  )
   with files.replacing(path) as temporary, open(temporary, 'wb') as file:
-    np.savez(file, words=np.array(words), mean=model.scaler.mean,
-             scale=model.scaler.scale, centres=model.centres, axes=model.axes,
-             explained=model.explained)
+    np.savez(
+      file,
+      words=np.array(words),
+      mean=model.scaler.mean,
+      scale=model.scaler.scale,
+      centres=model.centres,
+      axes=model.axes,
+      explained=model.explained,
+    )
 
 
 def load_model(path: pathlib.Path) -> ManifestationModel:
@@ -291,9 +314,16 @@ def load_model(path: pathlib.Path) -> ManifestationModel:
       raise ValueError(f'weighting {words["weighting"]}')
     scaler = Scaler(arrays.pop('mean'), arrays.pop('scale'))
     return ManifestationModel(
-        words['weighting'], scaler, **arrays, names=tuple(words['names']),
-        models=words['models'], thresholds=words['cuts'], seed=words['seed'])
+      words['weighting'],
+      scaler,
+      **arrays,
+      names=tuple(words['names']),
+      models=words['models'],
+      thresholds=words['cuts'],
+      seed=words['seed'],
+    )
   except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
     raise errors.UsageError(
-        f'{path}: a model fitted by covid-tf manifestations, schema version '
-        f'{SCHEMA_VERSION}, is required, found: {error}.') from error
+      f'{path}: a model fitted by covid-tf manifestations, schema version '
+      f'{SCHEMA_VERSION}, is required, found: {error}.'
+    ) from error

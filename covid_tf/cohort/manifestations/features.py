@@ -71,9 +71,14 @@ class FeatureStore:
     """
     with files.replacing(self.path(source)) as temporary:
       with open(temporary, 'wb') as file:
-        np.savez(file, **{_CONFIGURATION: np.array(self.configuration)}, **{
+        np.savez(
+          file,
+          **{_CONFIGURATION: np.array(self.configuration)},
+          **{
             field.name: np.asarray(getattr(study, field.name))
-            for field in dataclasses.fields(study)})
+            for field in dataclasses.fields(study)
+          },
+        )
 
   def get(self, source: str) -> slices_lib.StudySlices:
     """Reads a study.
@@ -86,14 +91,21 @@ class FeatureStore:
       with np.load(path, allow_pickle=False) as stored:
         if str(stored[_CONFIGURATION]) != self.configuration:
           raise ValueError('another configuration')
-        return slices_lib.StudySlices(**{
-            field.name: (str(stored[field.name]) if field.name == _STUDY_UID
-                         else stored[field.name])
-            for field in dataclasses.fields(slices_lib.StudySlices)})
+        return slices_lib.StudySlices(
+          **{
+            field.name: (
+              str(stored[field.name])
+              if field.name == _STUDY_UID
+              else stored[field.name]
+            )
+            for field in dataclasses.fields(slices_lib.StudySlices)
+          }
+        )
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
       raise errors.UsageError(
-          f'{path}: described slices of this run are required, found {error}; remove '
-          'the file and run the command again.') from error
+        f'{path}: described slices of this run are required, found {error}; remove '
+        'the file and run the command again.'
+      ) from error
 
   def studies(self, sources: list[str]) -> Iterator[slices_lib.StudySlices]:
     """Reads the studies one after the other."""
@@ -157,16 +169,23 @@ def name_studies(root: pathlib.Path) -> dict[str, pathlib.Path]:
     raise errors.UsageError(f'{root}: a folder of studies is required, found nothing.')
   if root.is_file():
     return {root.name: root}
-  inner = {path.name: path for path in sorted(root.iterdir())
-           if not path.name.startswith('.') and (
-               path.is_dir() or path.name.lower().endswith(_FILE_SUFFIXES))}
+  inner = {
+    path.name: path
+    for path in sorted(root.iterdir())
+    if not path.name.startswith('.')
+    and (path.is_dir() or path.name.lower().endswith(_FILE_SUFFIXES))
+  }
   return inner or {root.name: root}
 
 
 def describe_studies(
-    studies: Mapping[str, pathlib.Path], folder: pathlib.Path, models: interface.Models,
-    options: DescribeOptions = DescribeOptions(), *,
-    progress: pipeline.Progress = True) -> Described:
+  studies: Mapping[str, pathlib.Path],
+  folder: pathlib.Path,
+  models: interface.Models,
+  options: DescribeOptions = DescribeOptions(),
+  *,
+  progress: pipeline.Progress = True,
+) -> Described:
   """Describes the slices of every study that the store does not hold yet.
 
   Args:
@@ -185,14 +204,20 @@ def describe_studies(
   """
   models = interface.versioned(models)
   digests = results.card_digests(models.identities())
-  store = FeatureStore(folder, {
-      'models': digests, 'negative_slices': options.negative_slices,
+  store = FeatureStore(
+    folder,
+    {
+      'models': digests,
+      'negative_slices': options.negative_slices,
       'thresholds': dataclasses.asdict(options.thresholds),
       'software': version.__version__,
-      'covid': _digest(options.covid)})
+      'covid': _digest(options.covid),
+    },
+  )
   sources, refused = [], {}
   with pipeline.progress_bar(
-      progress, total=len(studies), desc='studies', unit='study') as bar:
+    progress, total=len(studies), desc='studies', unit='study'
+  ) as bar:
     for name, path in studies.items():
       source = _identity(path)
       try:
@@ -207,22 +232,29 @@ def describe_studies(
 
 
 def _describe(
-    name: str, path: pathlib.Path, models: interface.Models, digests: Mapping[str, str],
-    options: DescribeOptions) -> slices_lib.StudySlices:
+  name: str,
+  path: pathlib.Path,
+  models: interface.Models,
+  digests: Mapping[str, str],
+  options: DescribeOptions,
+) -> slices_lib.StudySlices:
   volume = readers.read_ct(path)
   uid = volume.study_uid or name
   if uid in options.result_paths:
     study = slices_lib.read_study(options.result_paths[uid], volume)
     if digests and study.models != digests:
       raise errors.UsageError(
-          f'{options.result_paths[uid]}: a result of the models in use is required, '
-          'found one of others; score the study again, or name the models that did.')
+        f'{options.result_paths[uid]}: a result of the models in use is required, '
+        'found one of others; score the study again, or name the models that did.'
+      )
   else:
-    study = slices_lib.from_case(pipeline.analyze(
-        volume, models, thresholds=options.thresholds, progress=False))
+    study = slices_lib.from_case(
+      pipeline.analyze(volume, models, thresholds=options.thresholds, progress=False)
+    )
   study = dataclasses.replace(study, study_uid=uid)
   slices = slices_lib.choose_slices(
-      study, options.negative_slices, options.covid.get(uid))
+    study, options.negative_slices, options.covid.get(uid)
+  )
   return slices_lib.describe(volume, study, slices, models)
 
 
@@ -232,18 +264,24 @@ def _one_version(models: interface.VersionedModels, digests: Mapping[str, str]):
   with models.study() as pinned:
     if results.card_digests(pinned.identities()) != digests:
       raise errors.ModelError(
-          'the models changed while studies were described; run the command again, '
-          'all studies are then described by the new ones.')
+        'the models changed while studies were described; run the command again, '
+        'all studies are then described by the new ones.'
+      )
     yield pinned
 
 
 def _identity(path: pathlib.Path) -> str:
   """The study's place and its files' sizes and times: a changed one is another."""
   inner = sorted(path.rglob('*')) if path.is_dir() else [path]
-  stats = [(str(file.relative_to(path)), file.stat()) for file in inner
-           if file.is_file()]
-  return json.dumps([str(path.resolve()), [
-      (name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]])
+  stats = [
+    (str(file.relative_to(path)), file.stat()) for file in inner if file.is_file()
+  ]
+  return json.dumps(
+    [
+      str(path.resolve()),
+      [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
+    ]
+  )
 
 
 def _digest(covid: Mapping[str, bool]) -> str:
@@ -258,6 +296,7 @@ def _digest(covid: Mapping[str, bool]) -> str:
 # standardizing gives sign(g_j) times what standardizing f_j alone gives. Distances,
 # and so clusters, are those of the plain features: the weighting is void. The others
 # here are not, and stand beside it.
+
 
 @dataclasses.dataclass(frozen=True)
 class Weighting:
@@ -296,27 +335,51 @@ def _focus(slices: slices_lib.StudySlices) -> np.ndarray:
   return (slices.features - slices.erased_features) * slices.gradients
 
 
-WEIGHTINGS = {weighting.name: weighting for weighting in (
+WEIGHTINGS = {
+  weighting.name: weighting
+  for weighting in (
     Weighting(
-        'paper', 'features × gradients of the logit, each standardized (the paper)',
-        _paper, per_feature=True),
+      'paper',
+      'features × gradients of the logit, each standardized (the paper)',
+      _paper,
+      per_feature=True,
+    ),
     Weighting(
-        'features', 'features alone, each standardized: what the former amounts to '
-        'when the gradient is the same for all slices',
-        lambda slices: slices.features, per_feature=True),
+      'features',
+      'features alone, each standardized: what the former amounts to '
+      'when the gradient is the same for all slices',
+      lambda slices: slices.features,
+      per_feature=True,
+    ),
     Weighting(
-        'probability', 'features × gradients of the probability, each standardized: '
-        'confident slices shrink by p(1 − p)', _probability, per_feature=True),
+      'probability',
+      'features × gradients of the probability, each standardized: '
+      'confident slices shrink by p(1 − p)',
+      _probability,
+      per_feature=True,
+    ),
     Weighting(
-        'relevance', 'features × gradients of the logit, one scale for all: features '
-        'count by what they mean for the answer', _paper, per_feature=False),
+      'relevance',
+      'features × gradients of the logit, one scale for all: features '
+      'count by what they mean for the answer',
+      _paper,
+      per_feature=False,
+    ),
     Weighting(
-        'profile', 'features × gradients of the logit, every slice scaled to length '
-        'one, one scale for all: what the evidence consists of, not how much there is',
-        _profile, per_feature=False),
+      'profile',
+      'features × gradients of the logit, every slice scaled to length '
+      'one, one scale for all: what the evidence consists of, not how much there is',
+      _profile,
+      per_feature=False,
+    ),
     Weighting(
-        'focus', 'features that go when the opacities under the fused map are erased, '
-        '× gradients, one scale for all', _focus, per_feature=False),
-)}
+      'focus',
+      'features that go when the opacities under the fused map are erased, '
+      '× gradients, one scale for all',
+      _focus,
+      per_feature=False,
+    ),
+  )
+}
 
 DEFAULT = 'profile'  # docs/adr/0063.

@@ -25,8 +25,8 @@ _KINDS = (NORMAL, MIXED, ILL)
 
 
 def reading_order(
-    labels: np.ndarray, count: int, positive: np.ndarray,
-    involved_fraction: np.ndarray) -> list[int]:
+  labels: np.ndarray, count: int, positive: np.ndarray, involved_fraction: np.ndarray
+) -> list[int]:
   """Clusters from the clear to the most involved, as tables and legends list them.
 
   Args:
@@ -39,13 +39,18 @@ def reading_order(
     The clusters: the normal ones first, then the mixed, then the ill, and within each
     kind by the mean involved fraction of their slices.
   """
-  return sorted(range(count), key=lambda i: (
+  return sorted(
+    range(count),
+    key=lambda i: (
       _KINDS.index(_kind(labels == i, positive)),
-      _mean(involved_fraction, labels == i)))
+      _mean(involved_fraction, labels == i),
+    ),
+  )
 
 
 def name_clusters(
-    labels: np.ndarray, count: int, positive: np.ndarray) -> tuple[str, ...]:
+  labels: np.ndarray, count: int, positive: np.ndarray
+) -> tuple[str, ...]:
   """Names clusters by what their slices show, not by eye.
 
   The paper reads its three as normal, focal and diffuse (section 3.3). Here: a
@@ -87,7 +92,7 @@ def _mean(values: np.ndarray, own: np.ndarray) -> float:
 
 
 def key_slices(
-    distances: np.ndarray, labels: np.ndarray, study: Sequence[int], count: int
+  distances: np.ndarray, labels: np.ndarray, study: Sequence[int], count: int
 ) -> list[np.ndarray]:
   """The slices nearest to each centre (paper: four, in L2).
 
@@ -165,12 +170,18 @@ class Fitted:
 
 
 def fit(
-    store: features.FeatureStore, sources: Sequence[str], *,
-    models: Mapping[str, str], thresholds: Mapping[str, float],
-    weighting: str = features.DEFAULT,
-    compared: Sequence[str] = tuple(features.WEIGHTINGS),
-    k: int | None = None, most_clusters: int = 10, seed: int = 0,
-    kinds: table_lib.KnownKinds = table_lib.NOTHING) -> Fitted:
+  store: features.FeatureStore,
+  sources: Sequence[str],
+  *,
+  models: Mapping[str, str],
+  thresholds: Mapping[str, float],
+  weighting: str = features.DEFAULT,
+  compared: Sequence[str] = tuple(features.WEIGHTINGS),
+  k: int | None = None,
+  most_clusters: int = 10,
+  seed: int = 0,
+  kinds: table_lib.KnownKinds = table_lib.NOTHING,
+) -> Fitted:
   """Fits clusters on the described slices of a cohort.
 
   Args:
@@ -194,28 +205,38 @@ def fit(
   table = table_lib.read_table(store, sources)
   outcomes = {}
   for name in dict.fromkeys((weighting, *compared)):
-    weighted = table_lib.read_weighted(
-        store, sources, features.WEIGHTINGS[name])
-    scaler = clusters.fit_scaler(
-        weighted, features.WEIGHTINGS[name].per_feature)
+    weighted = table_lib.read_weighted(store, sources, features.WEIGHTINGS[name])
+    scaler = clusters.fit_scaler(weighted, features.WEIGHTINGS[name].per_feature)
     points = scaler.apply(weighted)
     del weighted
     outcomes[name] = _outcome(name, points, table, k, most_clusters, seed, kinds)
     if name == weighting:
       axes, explained = clusters.fit_plane(points, seed)
       model = clusters.ManifestationModel(
-          name, scaler, outcomes[name].clustering.centres, axes, explained,
-          outcomes[name].names, dict(models), dict(thresholds), seed)
+        name,
+        scaler,
+        outcomes[name].clustering.centres,
+        axes,
+        explained,
+        outcomes[name].names,
+        dict(models),
+        dict(thresholds),
+        seed,
+      )
       plane = model.plane(points)
       keys = key_slices(
-          model.distances(points), outcomes[name].clustering.labels, table.study,
-          paper.KEY_SLICES_PER_CLUSTER)
-  return Fitted(table, model, outcomes.pop(weighting), tuple(outcomes.values()), plane,
-                keys)
+        model.distances(points),
+        outcomes[name].clustering.labels,
+        table.study,
+        paper.KEY_SLICES_PER_CLUSTER,
+      )
+  return Fitted(
+    table, model, outcomes.pop(weighting), tuple(outcomes.values()), plane, keys
+  )
 
 
 def shares(
-    names: Sequence[str], labels: np.ndarray, positive: np.ndarray
+  names: Sequence[str], labels: np.ndarray, positive: np.ndarray
 ) -> dict[str, float] | None:
   """What share of a patient's positive slices is of each kind.
 
@@ -234,8 +255,8 @@ def shares(
 
 
 def apply(
-    model: clusters.ManifestationModel,
-    store: features.FeatureStore, source: str) -> dict[str, float] | None:
+  model: clusters.ManifestationModel, store: features.FeatureStore, source: str
+) -> dict[str, float] | None:
   """Shares of one described study under a fitted model."""
   slices = store.get(source)
   weigh = features.WEIGHTINGS[model.weighting].weigh
@@ -244,19 +265,31 @@ def apply(
 
 
 def _outcome(
-    name: str, points: np.ndarray, table: table_lib.SliceTable,
-    k: int | None, most_clusters: int, seed: int,
-    kinds: table_lib.KnownKinds) -> Outcome:
+  name: str,
+  points: np.ndarray,
+  table: table_lib.SliceTable,
+  k: int | None,
+  most_clusters: int,
+  seed: int,
+  kinds: table_lib.KnownKinds,
+) -> Outcome:
   scan = clusters.scan(points, most_clusters, seed)
   if k is not None and k > len(np.unique(points, axis=0)):
     raise errors.UsageError(
-        f'{k} clusters need as many slices that differ, found fewer under the '
-        f'weighting {name!r}; ask for fewer clusters or add studies.')
+      f'{k} clusters need as many slices that differ, found fewer under the '
+      f'weighting {name!r}; ask for fewer clusters or add studies.'
+    )
   taken = scan.elbow_k if k is None else k
   found = clusters.cluster(points, taken, seed)
-  found = found.renumbered(reading_order(
-      found.labels, taken, table.positive, table.involved_fraction))
+  found = found.renumbered(
+    reading_order(found.labels, taken, table.positive, table.involved_fraction)
+  )
   names = name_clusters(found.labels, taken, table.positive)
   return Outcome(
-      name, scan, taken, found, names,
-      table_lib.agreement(kinds, table, found.labels, taken))
+    name,
+    scan,
+    taken,
+    found,
+    names,
+    table_lib.agreement(kinds, table, found.labels, taken),
+  )

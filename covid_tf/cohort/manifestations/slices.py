@@ -28,8 +28,8 @@ SIDE = 128  # Pixels of the longer side: key slices are shown at two centimetres
 
 
 def small_pictures(
-    volume: volume_lib.CTVolume, box: results.LungBox, crops: np.ndarray,
-    maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  volume: volume_lib.CTVolume, box: results.LungBox, crops: np.ndarray, maps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
   """Lung crops and their maps as small pictures, the patient's right on the left.
 
   Args:
@@ -42,7 +42,8 @@ def small_pictures(
     (uint8 [N, height, width] in the lung window, the same of the maps, 255 for 1).
   """
   view = pictures_lib.plane_view(
-      volume.affine, volume.shape, 'axial', (slice(None), box.rows, box.columns))
+    volume.affine, volume.shape, 'axial', (slice(None), box.rows, box.columns)
+  )
   if view.fixed_axis != 0:  # Slices that are not axial are shown as they are stored.
     view = None
 
@@ -58,8 +59,11 @@ def small_pictures(
 
   def small(crop: np.ndarray) -> np.ndarray:
     shown, size = placed(pictures_lib.lung_window(crop))
-    return np.asarray(Image.fromarray(np.ascontiguousarray(shown)).resize(
-        size[::-1], Image.Resampling.BILINEAR))
+    return np.asarray(
+      Image.fromarray(np.ascontiguousarray(shown)).resize(
+        size[::-1], Image.Resampling.BILINEAR
+      )
+    )
 
   def small_map(map_: np.ndarray) -> np.ndarray:
     shown, size = placed(np.rint(255 * map_).astype(np.uint8))
@@ -133,13 +137,20 @@ class StudySlices:
 def from_case(case: results.CaseResult) -> ScoredStudy:
   """The study as `analyze` left it."""
   return ScoredStudy(
-      case.study_uid, case.lung_box, case.lung_mask, case.slice_probability,
-      case.positive_slices, case.localization.maps, case.thresholds,
-      results.card_digests(case.models))
+    case.study_uid,
+    case.lung_box,
+    case.lung_mask,
+    case.slice_probability,
+    case.positive_slices,
+    case.localization.maps,
+    case.thresholds,
+    results.card_digests(case.models),
+  )
 
 
 def choose_slices(
-    study: ScoredStudy, negative_count: int, covid: bool | None) -> tuple[int, ...]:
+  study: ScoredStudy, negative_count: int, covid: bool | None
+) -> tuple[int, ...]:
   """Which slices enter, as in the paper: positive slices of positive patients.
 
   Args:
@@ -162,8 +173,11 @@ def choose_slices(
 
 
 def describe(
-    volume: volume_lib.CTVolume, study: ScoredStudy, slices: Sequence[int],
-    models: interface.Models) -> StudySlices:
+  volume: volume_lib.CTVolume,
+  study: ScoredStudy,
+  slices: Sequence[int],
+  models: interface.Models,
+) -> StudySlices:
   """Asks the classifier for the features of some slices.
 
   Args:
@@ -189,18 +203,34 @@ def describe(
   if positive.any():
     healthy = _healthy_hu(volume.hu, study)
     erased[positive] = _features(
-        erase(crops[positive], maps[positive], lungs[positive],
-              study.thresholds.map, healthy), slices[positive], turn, models).features
+      erase(
+        crops[positive], maps[positive], lungs[positive], study.thresholds.map, healthy
+      ),
+      slices[positive],
+      turn,
+      models,
+    ).features
   involved = (maps > study.thresholds.map) & lungs
   return StudySlices(
-      study.study_uid, slices, study.slice_probability[slices].astype(np.float32),
-      positive, _share(involved, lungs), asked.features, asked.gradients, erased,
-      *small_pictures(volume, study.box, crops, maps))
+    study.study_uid,
+    slices,
+    study.slice_probability[slices].astype(np.float32),
+    positive,
+    _share(involved, lungs),
+    asked.features,
+    asked.gradients,
+    erased,
+    *small_pictures(volume, study.box, crops, maps),
+  )
 
 
 def erase(
-    crops: np.ndarray, maps: np.ndarray, lungs: np.ndarray, map_threshold: float,
-    healthy_hu: float) -> np.ndarray:
+  crops: np.ndarray,
+  maps: np.ndarray,
+  lungs: np.ndarray,
+  map_threshold: float,
+  healthy_hu: float,
+) -> np.ndarray:
   """Fills what the map points at with aerated lung.
 
   Wholly where the map reaches its threshold, fading below it: a sharp edge in the
@@ -231,14 +261,20 @@ def _maps(study: ScoredStudy, slices: np.ndarray) -> np.ndarray:
 
 
 def _features(
-    crops: np.ndarray, slices: np.ndarray, turn: orientation.PlaneTurn,
-    models: interface.Models) -> results.SliceFeatures:
+  crops: np.ndarray,
+  slices: np.ndarray,
+  turn: orientation.PlaneTurn,
+  models: interface.Models,
+) -> results.SliceFeatures:
   parts = []
   # A study may give no slice: then one call with none, for the shapes.
   for start in range(0, max(len(crops), 1), interface.CALL_SLICES):
     part = slice(start, start + interface.CALL_SLICES)
-    parts.append(answers.checked_features(
-        models.features(turn.to_usual(crops[part])), slices[part]))
+    parts.append(
+      answers.checked_features(
+        models.features(turn.to_usual(crops[part])), slices[part]
+      )
+    )
   return results.SliceFeatures(*map(np.concatenate, zip(*parts)))
 
 
@@ -256,9 +292,8 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 # A study as `covid-tf score` left it on disk, so that it is not scored twice.
 
-def read_study(
-    result_path: pathlib.Path, volume: volume_lib.CTVolume
-) -> ScoredStudy:
+
+def read_study(result_path: pathlib.Path, volume: volume_lib.CTVolume) -> ScoredStudy:
   """Reads result.json, map and mask of a study.
 
   Args:
@@ -274,7 +309,12 @@ def read_study(
   result = result_json.read_result(result_path)
   mask, localization, _ = maps_lib.read_maps(result_path.parent, result, volume)
   return ScoredStudy(
-      result.study_uid, result.lung_box, mask,
-      np.array(result.slice_probability, np.float32), result.positive_slices,
-      localization.maps, result.thresholds,
-      results.card_digests(result.models))
+    result.study_uid,
+    result.lung_box,
+    mask,
+    np.array(result.slice_probability, np.float32),
+    result.positive_slices,
+    localization.maps,
+    result.thresholds,
+    results.card_digests(result.models),
+  )

@@ -45,8 +45,7 @@ class SliceTable:
     return self.gradient_spread < _SAME_GRADIENT
 
 
-def read_table(
-    store: features.FeatureStore, sources: Sequence[str]) -> SliceTable:
+def read_table(store: features.FeatureStore, sources: Sequence[str]) -> SliceTable:
   """Reads what is small of every study.
 
   Raises:
@@ -64,24 +63,27 @@ def read_table(
     count += len(slices.gradients)
   if count < FEWEST_SLICES:
     raise errors.UsageError(
-        f'at least {FEWEST_SLICES} slices are required to look for kinds of disease, '
-        f'found {count} in {len(sources)} studies; add studies.')
+      f'at least {FEWEST_SLICES} slices are required to look for kinds of disease, '
+      f'found {count} in {len(sources)} studies; add studies.'
+    )
   mean = total / count
   for slices in store.studies(sources):
     norms.append(np.linalg.norm(slices.gradients - mean, axis=1).max(initial=0))
   length = float(np.linalg.norm(mean))
   return SliceTable(
-      tuple(uids), *map(np.concatenate, (study, index, positive, involved)),
-      gradient_spread=float(max(norms)) / length if length > 0 else float('inf'))
+    tuple(uids),
+    *map(np.concatenate, (study, index, positive, involved)),
+    gradient_spread=float(max(norms)) / length if length > 0 else float('inf'),
+  )
 
 
 def read_weighted(
-    store: features.FeatureStore, sources: Sequence[str],
-    weighting: features.Weighting) -> np.ndarray:
+  store: features.FeatureStore, sources: Sequence[str], weighting: features.Weighting
+) -> np.ndarray:
   """float32 [N, D]: weighted features of every slice; one block, filled by study."""
-  return np.concatenate([
-      weighting.weigh(slices).astype(np.float32)
-      for slices in store.studies(sources)])
+  return np.concatenate(
+    [weighting.weigh(slices).astype(np.float32) for slices in store.studies(sources)]
+  )
 
 
 # Kinds of disease that are known beforehand, to compare clusters with.
@@ -104,8 +106,7 @@ class KnownKinds:
 
   def of(self, study_uid: str, slice_index: int) -> str | None:
     """The kind of a slice, or None where nobody knows it."""
-    return self.of_slices.get(
-        (study_uid, slice_index), self.of_studies.get(study_uid))
+    return self.of_slices.get((study_uid, slice_index), self.of_studies.get(study_uid))
 
 
 NOTHING = KnownKinds()
@@ -140,13 +141,15 @@ def read_known_kinds(path: pathlib.Path | str) -> KnownKinds:
   of_studies, of_slices = {}, {}
   for row in tables.read_table(path, _REQUIRED, (_SLICE,)):
     uid, kind, index = (row.cells[name] for name in (*_REQUIRED, _SLICE))
-    known, key = (of_slices, (uid, _index(path, row, index))) if index else (
-        of_studies, uid)
+    known, key = (
+      (of_slices, (uid, _index(path, row, index))) if index else (of_studies, uid)
+    )
     if not uid or not kind or key in known:
       found = 'a blank' if not uid or not kind else 'it a second time'
       raise errors.UsageError(
-          f'{path}, row {row.number}: each study or slice needs one study_uid and one '
-          f'kind, found {found}.')
+        f'{path}, row {row.number}: each study or slice needs one study_uid and one '
+        f'kind, found {found}.'
+      )
     if problem := tables.uid_problem('study_uid', uid):
       raise errors.UsageError(f'{path}, row {row.number}: {problem}.')
     known[key] = kind
@@ -154,8 +157,8 @@ def read_known_kinds(path: pathlib.Path | str) -> KnownKinds:
 
 
 def agreement(
-    kinds: KnownKinds, table: SliceTable, labels: np.ndarray,
-    clusters: int) -> Agreement | None:
+  kinds: KnownKinds, table: SliceTable, labels: np.ndarray, clusters: int
+) -> Agreement | None:
   """Compares clusters with known kinds.
 
   Args:
@@ -167,23 +170,29 @@ def agreement(
   Returns:
     How far they agree; None where no slice's kind is known.
   """
-  found = [kinds.of(table.study_uids[study], index) for study, index in zip(
-      table.study.tolist(), table.slice_index.tolist())]
+  found = [
+    kinds.of(table.study_uids[study], index)
+    for study, index in zip(table.study.tolist(), table.slice_index.tolist())
+  ]
   known = np.array([kind is not None for kind in found])
   if not known.any():
     return None
-  names, truth = np.unique([kind for kind in found if kind is not None],
-                           return_inverse=True)
+  names, truth = np.unique(
+    [kind for kind in found if kind is not None], return_inverse=True
+  )
   counts = np.zeros((clusters, len(names)), int)
   np.add.at(counts, (labels[known], truth), 1)
   return Agreement(
-      float(sklearn.metrics.adjusted_rand_score(truth, labels[known])),
-      tuple(names.tolist()), counts)
+    float(sklearn.metrics.adjusted_rand_score(truth, labels[known])),
+    tuple(names.tolist()),
+    counts,
+  )
 
 
 def _index(path: pathlib.Path | str, row: tables.TableRow, text: str) -> int:
   if not text.isdecimal():
     raise errors.UsageError(
-        f'{path}, row {row.number}: slice must be an index from 0 or blank, found '
-        f'{text!r}.')
+      f'{path}, row {row.number}: slice must be an index from 0 or blank, found '
+      f'{text!r}.'
+    )
   return int(text)

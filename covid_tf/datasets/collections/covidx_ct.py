@@ -41,8 +41,10 @@ class _Line:
 
 
 def list_studies(
-    folder: str | os.PathLike, window_hu: tuple[float, float],
-    pneumonia_is_negative: bool = False, people_only: bool = True
+  folder: str | os.PathLike,
+  window_hu: tuple[float, float],
+  pneumonia_is_negative: bool = False,
+  people_only: bool = True,
 ) -> list[study.StudyEntry]:
   """Lists the scans.
 
@@ -60,13 +62,19 @@ def list_studies(
   """
   folder = pathlib.Path(folder)
   label_files = sorted(
-      path for path in folder.iterdir() if _LABEL_FILE.fullmatch(path.name))
-  images = {name: pathlib.Path(root, name) for root, _, names in os.walk(folder)
-            for name in names if name.endswith('.png')}
+    path for path in folder.iterdir() if _LABEL_FILE.fullmatch(path.name)
+  )
+  images = {
+    name: pathlib.Path(root, name)
+    for root, _, names in os.walk(folder)
+    for name in names
+    if name.endswith('.png')
+  }
   if not label_files or not images:
     raise errors.UsageError(
-        f'{folder}: train/val/test_COVIDx_CT*.txt and PNG slices are required, found '
-        f'{len(label_files)} and {len(images)} of them.')
+      f'{folder}: train/val/test_COVIDx_CT*.txt and PNG slices are required, found '
+      f'{len(label_files)} and {len(images)} of them.'
+    )
   selection = _read_metadata(folder / 'metadata.csv')
   scans, seen = {}, set()
   for path in label_files:
@@ -79,21 +87,29 @@ def list_studies(
     patient = _patient(scan, selection, folder)
     labels_by = selection.get(patient, '')
     if (kind == _PNEUMONIA and not pneumonia_is_negative) or (
-        people_only and labels_by.casefold() == _MODEL_MADE):
+      people_only and labels_by.casefold() == _MODEL_MADE
+    ):
       continue
     lines.sort(key=lambda line: _number(line.path.name))
-    entries.append(study.StudyEntry(
-        NAME, f'{NAME}/{patient}', scan, _STRATA[kind],
-        functools.partial(_read_study, tuple(lines), window_hu), int(kind == _COVID),
-        labels_by=labels_by, given_set=given_set))
+    entries.append(
+      study.StudyEntry(
+        NAME,
+        f'{NAME}/{patient}',
+        scan,
+        _STRATA[kind],
+        functools.partial(_read_study, tuple(lines), window_hu),
+        int(kind == _COVID),
+        labels_by=labels_by,
+        given_set=given_set,
+      )
+    )
   return entries
 
 
 def _lines(path, images, seen):
   """(scan, line) for each line of a label file."""
   name = _LABEL_FILE.fullmatch(path.name)[1]
-  for number, text in enumerate(
-      tables.read_text(path, _REMEDY).splitlines(), start=1):
+  for number, text in enumerate(tables.read_text(path, _REMEDY).splitlines(), start=1):
     if not text.strip():
       continue
     parts = text.split()
@@ -102,18 +118,22 @@ def _lines(path, images, seen):
       file, (kind, left, top, right, bottom) = parts[0], map(int, parts[1:])
     except ValueError:
       raise errors.UsageError(
-          f'{where}: a file name, a class and xmin ymin xmax ymax are required, '
-          f'found {len(parts)} words or other than whole numbers.') from None
+        f'{where}: a file name, a class and xmin ymin xmax ymax are required, '
+        f'found {len(parts)} words or other than whole numbers.'
+      ) from None
     if kind not in _STRATA or not (0 <= left < right and 0 <= top < bottom):
       raise errors.UsageError(
-          f'{where}: a class from 0 to 2 and a box with an area are required.')
+        f'{where}: a class from 0 to 2 and a box with an area are required.'
+      )
     if file not in images:
       raise errors.UsageError(
-          f'{where}: its picture is required, found none of that name; complete the '
-          'download.')
+        f'{where}: its picture is required, found none of that name; complete the '
+        'download.'
+      )
     if file in seen:
       raise errors.UsageError(
-          f'{where}: each picture once is required, found it again.')
+        f'{where}: each picture once is required, found it again.'
+      )
     seen.add(file)
     yield _scan(file), _Line(images[file], kind, _SETS[name])
 
@@ -131,9 +151,10 @@ def _read_metadata(path) -> dict[str, str]:
   """Patient to `slice selection`; {} without the file."""
   if not path.is_file():
     return {}
-  return {row.cells['patient id']: row.cells['slice selection']
-          for row in tables.read_table(
-              path, ('patient id',), ('slice selection',))}
+  return {
+    row.cells['patient id']: row.cells['slice selection']
+    for row in tables.read_table(path, ('patient id',), ('slice selection',))
+  }
 
 
 def _patient(scan: str, patients: dict[str, str], folder) -> str:
@@ -144,21 +165,25 @@ def _patient(scan: str, patients: dict[str, str], folder) -> str:
   if not patients and (match := _CNCB.fullmatch(f'{scan}_0')):
     return match[1]
   raise errors.UsageError(
-      f'{folder / "metadata.csv"}: the patient of every slice is required, found none '
-      f'that the scan {scan} belongs to; take the metadata.csv of the same release.')
+    f'{folder / "metadata.csv"}: the patient of every slice is required, found none '
+    f'that the scan {scan} belongs to; take the metadata.csv of the same release.'
+  )
 
 
 def _read_study(lines, window_hu) -> study.Study:
   planes = [_read_grey(line.path) for line in lines]
   if len({plane.shape for plane in planes}) > 1:
     raise errors.CTReadError(
-        f'{lines[0].path.name}: slices of one size in a scan are required, found '
-        'several.')
+      f'{lines[0].path.name}: slices of one size in a scan are required, found several.'
+    )
   labels = [int(line.kind == _COVID) for line in lines]
   return study.Study(
-      mask_files.to_hu(np.stack(planes), window_hu), np.array(labels, np.int8),
-      (0.0, 0.0, 0.0), window_hu=window_hu,
-      slice_index=np.array([_number(line.path.name) for line in lines]))
+    mask_files.to_hu(np.stack(planes), window_hu),
+    np.array(labels, np.int8),
+    (0.0, 0.0, 0.0),
+    window_hu=window_hu,
+    slice_index=np.array([_number(line.path.name) for line in lines]),
+  )
 
 
 def _read_grey(path) -> np.ndarray:
@@ -169,6 +194,5 @@ def _read_grey(path) -> np.ndarray:
   if grey.ndim == 3 and (grey[..., :3] == grey[..., :1]).all():
     grey = grey[..., 0]
   if grey.ndim != 2:
-    raise errors.CTReadError(
-        f'{path.name}: a grey picture is required, found colour.')
+    raise errors.CTReadError(f'{path.name}: a grey picture is required, found colour.')
   return np.rint(grey * 255.0)

@@ -37,22 +37,29 @@ def list_studies(folder: str | os.PathLike) -> list[study.StudyEntry]:
   images = sorted((folder / _IMAGES).glob('*.nii*'))
   if not images:
     raise errors.UsageError(
-        f'{folder / _IMAGES}: NIfTI volumes are required, found none; unpack the '
-        "archive's zips each into a folder of its name.")
+      f'{folder / _IMAGES}: NIfTI volumes are required, found none; unpack the '
+      "archive's zips each into a folder of its name."
+    )
   names = (_LUNGS, _LESIONS) if (folder / _LUNGS).is_dir() else (_BOTH,)
   for image in images:
     for name in names:
       if not (folder / name / image.name).is_file():
         raise errors.UsageError(
-            f'{folder / name / image.name}: the mask of a volume is required, found no '
-            'such file.')
+          f'{folder / name / image.name}: the mask of a volume is required, found no '
+          'such file.'
+        )
   return [
-      study.StudyEntry(
-          NAME, f'{NAME}/{_patient(image)}', image.name.split('.')[0],
-          image.name.split('_')[0],  # Two sources that look different.
-          functools.partial(_read_study, image, folder, names), 1,
-          labels_by='infection masks')
-      for image in images]
+    study.StudyEntry(
+      NAME,
+      f'{NAME}/{_patient(image)}',
+      image.name.split('.')[0],
+      image.name.split('_')[0],  # Two sources that look different.
+      functools.partial(_read_study, image, folder, names),
+      1,
+      labels_by='infection masks',
+    )
+    for image in images
+  ]
 
 
 def _patient(image: pathlib.Path) -> str:
@@ -67,8 +74,10 @@ def _patient(image: pathlib.Path) -> str:
 
 def _read_study(image, folder, names) -> study.Study:
   volume, window_hu, affine = _read_volume(image)
-  masks = [mask_files.read_on_grid(folder / name / image.name, volume, affine)
-           for name in names]
+  masks = [
+    mask_files.read_on_grid(folder / name / image.name, volume, affine)
+    for name in names
+  ]
   if len(masks) == 2:
     lung, lesion = (np.minimum(mask, 1) for mask in masks)
   else:
@@ -76,8 +85,13 @@ def _read_study(image, folder, names) -> study.Study:
     lesion = (masks[0] == _INFECTION).astype(np.uint8)
   lung = mask_files.require_inside(folder / names[-1] / image.name, lesion, lung)
   return study.of_volume(
-      volume, study.labels_from_lesions(lesion, volume.spacing_mm[1]), lung,
-      lesion, study.DRAWN, window_hu)
+    volume,
+    study.labels_from_lesions(lesion, volume.spacing_mm[1]),
+    lung,
+    lesion,
+    study.DRAWN,
+    window_hu,
+  )
 
 
 def _read_volume(path) -> tuple[volume_lib.CTVolume, tuple | None, np.ndarray]:
@@ -93,7 +107,8 @@ def _read_volume(path) -> tuple[volume_lib.CTVolume, tuple | None, np.ndarray]:
   # The reader refuses grey values, and rightly: it is given HU instead.
   with tempfile.TemporaryDirectory() as temporary:
     restored = nibabel.Nifti1Image(
-        mask_files.to_hu(values, _WINDOW_HU), image.affine, image.header, dtype='i2')
+      mask_files.to_hu(values, _WINDOW_HU), image.affine, image.header, dtype='i2'
+    )
     restored.header.set_slope_inter(1, 0)
     restored_path = pathlib.Path(temporary) / f'{path.name.split(".")[0]}.nii'
     nibabel.save(restored, restored_path)

@@ -24,8 +24,12 @@ _SMALLEST_LUNG_MM2 = 1500.0  # Ours: less lung holds no lesion worth the name.
 
 
 def list_studies(
-    backgrounds: Sequence[str | os.PathLike], slices: int, seed: int = 0,
-    size: int = 256, shares: Sequence[float] = ()) -> list[study.StudyEntry]:
+  backgrounds: Sequence[str | os.PathLike],
+  slices: int,
+  seed: int = 0,
+  size: int = 256,
+  shares: Sequence[float] = (),
+) -> list[study.StudyEntry]:
   """Lists the draws.
 
   Args:
@@ -43,19 +47,31 @@ def list_studies(
   paths = [pathlib.Path(path).resolve() for path in backgrounds]
   if not paths or len(set(paths)) < len(paths) or slices < 1:
     raise errors.UsageError(
-        '--backgrounds: one or more chests, each once, and --slices of 1 or more are '
-        f'required, found {len(paths)} and {slices}.')
+      '--backgrounds: one or more chests, each once, and --slices of 1 or more are '
+      f'required, found {len(paths)} and {slices}.'
+    )
   if names := [path.name for path in paths if not path.exists()]:
     raise errors.UsageError(f'--backgrounds: {names[0]}: no such file or folder.')
   counts = _counts(len(paths), slices, shares)
   entries = []
   for number, (path, count) in enumerate(zip(paths, counts)):
     for part, first in enumerate(range(0, count, _SLICES_A_STUDY)):
-      entries.append(study.StudyEntry(
-          NAME, f'{NAME}/{number}-{path.name}', f'{number}-{path.name}-{part}', NAME,
+      entries.append(
+        study.StudyEntry(
+          NAME,
+          f'{NAME}/{number}-{path.name}',
+          f'{number}-{path.name}-{part}',
+          NAME,
           functools.partial(
-              _read_study, path, min(_SLICES_A_STUDY, count - first), size,
-              (seed, number, part)), labels_by='implanted lesions'))
+            _read_study,
+            path,
+            min(_SLICES_A_STUDY, count - first),
+            size,
+            (seed, number, part),
+          ),
+          labels_by='implanted lesions',
+        )
+      )
   return entries
 
 
@@ -71,8 +87,9 @@ def parse_shares(texts: Sequence[str]) -> tuple[float, ...]:
     shares = (0.0,)
   if not all(0 < share < float('inf') for share in shares):
     raise errors.UsageError(
-        '--background_shares: numbers above 0 are required, such as 0.7,0.3; found '
-        f'{",".join(texts)!r}.')
+      '--background_shares: numbers above 0 are required, such as 0.7,0.3; found '
+      f'{",".join(texts)!r}.'
+    )
   return shares
 
 
@@ -81,14 +98,16 @@ def _counts(backgrounds, slices, shares):
   shares = np.array(shares or [1.0] * backgrounds)
   if len(shares) != backgrounds:
     raise errors.UsageError(
-        f'--background_shares: one for each of the {backgrounds} --backgrounds is '
-        f'required, found {len(shares)}.')
+      f'--background_shares: one for each of the {backgrounds} --backgrounds is '
+      f'required, found {len(shares)}.'
+    )
   ends = np.rint(slices * shares.cumsum() / shares.sum()).astype(int)
   counts = np.diff(ends, prepend=0)
   if not counts.all():
     raise errors.UsageError(
-        f'--slices: at least one from every background is required, found {slices} for '
-        f'{backgrounds} of them; ask for more.')
+      f'--slices: at least one from every background is required, found {slices} for '
+      f'{backgrounds} of them; ask for more.'
+    )
   return counts.tolist()
 
 
@@ -96,19 +115,28 @@ def _read_study(path, count, size, seeds) -> study.Study:
   random = np.random.default_rng(seeds)
   volume = readers.read_ct(path)
   chest = study.prepared(
-      study.of_volume(volume, np.zeros(volume.shape[0], np.int8)),
-      size, path.name)
+    study.of_volume(volume, np.zeros(volume.shape[0], np.int8)), size, path.name
+  )
   pixel_mm = chest.spacing_mm[1]
   chosen = np.sort(random.integers(0, len(chest.hu), count))
-  hu, lesions = (np.empty((count, *chest.hu.shape[1:]), dtype)
-                 for dtype in (np.int16, np.uint8))
+  hu, lesions = (
+    np.empty((count, *chest.hu.shape[1:]), dtype) for dtype in (np.int16, np.uint8)
+  )
   labels = np.empty(count, np.int8)
   for place, index in enumerate(chosen):
     hu[place], lesions[place], labels[place] = _draw(
-        chest.hu[index], chest.lung_mask[index], pixel_mm, random)
+      chest.hu[index], chest.lung_mask[index], pixel_mm, random
+    )
   return study.Study(
-      hu, labels, (0.0, *chest.spacing_mm[1:]), chest.lung_mask[chosen], lesions,
-      study.PSEUDO, chest.box, slice_index=chosen)
+    hu,
+    labels,
+    (0.0, *chest.spacing_mm[1:]),
+    chest.lung_mask[chosen],
+    lesions,
+    study.PSEUDO,
+    chest.box,
+    slice_index=chosen,
+  )
 
 
 def _draw(hu, lung_mask, pixel_mm, random):
@@ -120,6 +148,7 @@ def _draw(hu, lung_mask, pixel_mm, random):
     return hu, nothing, 0
   drawn = implantation.implant_lesions(hu, lung_mask, pixel_mm, random)
   labels = study.labels_from_lesions(
-      drawn.lesion_mask[np.newaxis], pixel_mm, phantoms.SMALLEST_LESION_MM2)
+    drawn.lesion_mask[np.newaxis], pixel_mm, phantoms.SMALLEST_LESION_MM2
+  )
   # A lesion too thin to be drawn is still painted, so such a slice is not clean.
   return drawn.hu, drawn.lesion_mask, labels[0] or study.UNLABELLED

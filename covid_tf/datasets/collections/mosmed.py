@@ -30,25 +30,35 @@ def list_studies(folder: str | os.PathLike) -> list[study.StudyEntry]:
   paths = sorted(folder.glob('studies/CT-[0-4]/study_*.nii*'))
   if not paths:
     raise errors.UsageError(
-        f'{folder}: studies/CT-0 to CT-4 with NIfTI files are required, found none; '
-        'give the folder COVID19_1110.')
+      f'{folder}: studies/CT-0 to CT-4 with NIfTI files are required, found none; '
+      'give the folder COVID19_1110.'
+    )
   names = [_name(path) for path in paths]
   if twice := {name for name in names if names.count(name) > 1}:
     raise errors.UsageError(
-        f'{folder}: a study in one class is required, found {min(twice)} in two.')
-  masks = {_name(path).removesuffix('_mask'): path
-           for path in sorted(folder.glob('masks/*.nii*'))}
+      f'{folder}: a study in one class is required, found {min(twice)} in two.'
+    )
+  masks = {
+    _name(path).removesuffix('_mask'): path
+    for path in sorted(folder.glob('masks/*.nii*'))
+  }
   if stray := sorted(set(masks) - set(names)):
     raise errors.UsageError(
-        f'{masks[stray[0]]}: a mask with a study is required, found no study '
-        f'{stray[0]}.')
+      f'{masks[stray[0]]}: a mask with a study is required, found no study {stray[0]}.'
+    )
   return [
-      study.StudyEntry(
-          NAME, f'{NAME}/{name}', name, path.parent.name,
-          functools.partial(_read_study, path, path.parent.name, masks.get(name)),
-          int(path.parent.name != _NORMAL), path.parent.name,
-          'infection mask' if name in masks else 'class of the study')
-      for path, name in zip(paths, names)]
+    study.StudyEntry(
+      NAME,
+      f'{NAME}/{name}',
+      name,
+      path.parent.name,
+      functools.partial(_read_study, path, path.parent.name, masks.get(name)),
+      int(path.parent.name != _NORMAL),
+      path.parent.name,
+      'infection mask' if name in masks else 'class of the study',
+    )
+    for path, name in zip(paths, names)
+  ]
 
 
 def _read_study(path, severity, mask_path) -> study.Study:

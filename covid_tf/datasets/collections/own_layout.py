@@ -57,23 +57,33 @@ def list_studies(folder: str | os.PathLike) -> list[study_lib.StudyEntry]:
   rows = _read(table, found)
   if unnamed := sorted(set(found) - set(rows)):
     raise errors.UsageError(
-        f'{table}: a row for every study is required, found none for {len(unnamed)} '
-        f'(first: {found[unnamed[0]]}).')
+      f'{table}: a row for every study is required, found none for {len(unnamed)} '
+      f'(first: {found[unnamed[0]]}).'
+    )
   lungs = _masks(folder / 'lung_masks', rows)
   lesions = _masks(folder / 'lesion_masks', rows)
   if lungs and set(lungs) != set(rows):
     missing = sorted(set(rows) - set(lungs))
     raise errors.UsageError(
-        f'{folder / "lung_masks"}: a mask for every study is required once there is '
-        f'one, missing for {len(missing)} (first: {missing[0]}.nii.gz).')
+      f'{folder / "lung_masks"}: a mask for every study is required once there is '
+      f'one, missing for {len(missing)} (first: {missing[0]}.nii.gz).'
+    )
   return [
-      study_lib.StudyEntry(
-          NAME, f'{NAME}/{said.patient}', study, _stratum(said, study in lesions),
-          functools.partial(
-              _read_study, found[study], table, said, lungs.get(study),
-              lesions.get(study)),
-          said.case_label, said.severity, 'own', said.given_set)
-      for study, said in sorted(rows.items())]
+    study_lib.StudyEntry(
+      NAME,
+      f'{NAME}/{said.patient}',
+      study,
+      _stratum(said, study in lesions),
+      functools.partial(
+        _read_study, found[study], table, said, lungs.get(study), lesions.get(study)
+      ),
+      said.case_label,
+      said.severity,
+      'own',
+      said.given_set,
+    )
+    for study, said in sorted(rows.items())
+  ]
 
 
 def _stratum(said: _Rows, has_lesions: bool) -> str:
@@ -86,7 +96,8 @@ def _stratum(said: _Rows, has_lesions: bool) -> str:
 def _read(table, found) -> dict[str, _Rows]:
   rows, problems = {}, []
   for row in tables.read_table(
-      table, ('study', 'patient'), ('slice', 'label', 'severity', 'set')):
+    table, ('study', 'patient'), ('slice', 'label', 'severity', 'set')
+  ):
     try:
       _add(rows, row.cells, found)
     except ValueError as error:
@@ -94,7 +105,8 @@ def _read(table, found) -> dict[str, _Rows]:
   if problems:
     more = f'; and {len(problems) - 10} more' if len(problems) > 10 else ''
     raise errors.UsageError(
-        f'{table}: {len(problems)} problem(s): {"; ".join(problems[:10])}{more}.')
+      f'{table}: {len(problems)} problem(s): {"; ".join(problems[:10])}{more}.'
+    )
   return rows
 
 
@@ -112,12 +124,12 @@ def _add(rows, cells, found):
   truth = tables.truth(cells['label'])
   if cells['label'] and truth is None:
     raise ValueError(f'label must be 0, 1 or blank, found {cells["label"]!r}')
-  said = rows.setdefault(
-      study, _Rows(patient, cells['severity'], cells['set']))
+  said = rows.setdefault(study, _Rows(patient, cells['severity'], cells['set']))
   if said.patient != patient:
     raise ValueError('it gives another patient than an earlier row of the study')
   if (cells['severity'] or said.severity) != said.severity or (
-      cells['set'] or said.given_set) != said.given_set:
+    cells['set'] or said.given_set
+  ) != said.given_set:
     raise ValueError('severity and set must be the same in all rows of a study')
   label = study_lib.UNLABELLED if truth is None else int(truth)
   if not cells['slice']:
@@ -127,7 +139,8 @@ def _add(rows, cells, found):
     return
   if not cells['slice'].isdecimal():
     raise ValueError(
-        f'slice must be a whole number from 0 on, found {cells["slice"]!r}')
+      f'slice must be a whole number from 0 on, found {cells["slice"]!r}'
+    )
   number = int(cells['slice'])
   if number in said.slices:
     raise ValueError(f'it repeats slice {number} of its study')
@@ -139,12 +152,19 @@ def _read_study(path, table, said, lung_path, lesion_path) -> study_lib.Study:
   count = volume.shape[0]
   if said.slices and max(said.slices) >= count:
     raise errors.UsageError(
-        f'{table}: slices of {path.name} from 0 to {count - 1} are required, found a '
-        f'row for slice {max(said.slices)}.')
-  lesion = None if lesion_path is None else np.minimum(
-      mask_files.read_on_grid(lesion_path, volume), 1)
-  lung = None if lung_path is None else np.minimum(
-      mask_files.read_on_grid(lung_path, volume), 1)
+      f'{table}: slices of {path.name} from 0 to {count - 1} are required, found a '
+      f'row for slice {max(said.slices)}.'
+    )
+  lesion = (
+    None
+    if lesion_path is None
+    else np.minimum(mask_files.read_on_grid(lesion_path, volume), 1)
+  )
+  lung = (
+    None
+    if lung_path is None
+    else np.minimum(mask_files.read_on_grid(lung_path, volume), 1)
+  )
   if lung is not None and lesion is not None:
     lung = mask_files.require_inside(lesion_path, lesion, lung)
   labels = np.full(count, 0 if said.whole == 0 else study_lib.UNLABELLED, np.int8)
@@ -153,8 +173,9 @@ def _read_study(path, table, said, lung_path, lesion_path) -> study_lib.Study:
   for number, label in said.slices.items():
     if lesion is not None and label == 0 and labels[number] == 1:
       raise errors.UsageError(
-          f'{table}: slice {number} of {path.name} has label 0, but '
-          f'{lesion_path.name} shows a lesion there; correct one of them.')
+        f'{table}: slice {number} of {path.name} has label 0, but '
+        f'{lesion_path.name} shows a lesion there; correct one of them.'
+      )
     labels[number] = label
   kind = study_lib.NO_MASK if lung is None else study_lib.DRAWN
   return study_lib.of_volume(volume, labels, lung, lesion, kind)
@@ -165,8 +186,9 @@ def _entries(folder):
     return sorted(path for path in folder.iterdir() if not path.name.startswith('.'))
   except OSError:
     raise errors.UsageError(
-        f'{folder}: a folder of studies is required, found none; see docs/training.md '
-        'for the layout.') from None
+      f'{folder}: a folder of studies is required, found none; see docs/training.md '
+      'for the layout.'
+    ) from None
 
 
 def _masks(folder, rows) -> dict[str, pathlib.Path]:
@@ -175,13 +197,14 @@ def _masks(folder, rows) -> dict[str, pathlib.Path]:
   masks = {_stem(path): path for path in _entries(folder)}
   if stray := sorted(set(masks) - set(rows)):
     raise errors.UsageError(
-        f'{masks[stray[0]]}: a mask with the name of a study is required, found no '
-        f'study {stray[0]}.')
+      f'{masks[stray[0]]}: a mask with the name of a study is required, found no '
+      f'study {stray[0]}.'
+    )
   return masks
 
 
 def _stem(path: pathlib.Path) -> str:
   for suffix in discovery.NIFTI_SUFFIXES:
     if path.name.endswith(suffix):
-      return path.name[:-len(suffix)]
+      return path.name[: -len(suffix)]
   return path.name

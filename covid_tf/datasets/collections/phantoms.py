@@ -12,7 +12,8 @@ SMALLEST_LESION_MM2 = 60.0
 
 
 def list_studies(
-    count: int, first_seed: int = 0, matrix: int = 256) -> list[study.StudyEntry]:
+  count: int, first_seed: int = 0, matrix: int = 256
+) -> list[study.StudyEntry]:
   """Lists phantoms of consecutive seeds.
 
   Args:
@@ -25,15 +26,24 @@ def list_studies(
   """
   if count < 1 or first_seed < 0:
     raise errors.UsageError(
-        '--phantoms: one or more from a seed of 0 or more are required, found '
-        f'{count} from {first_seed}.')
+      '--phantoms: one or more from a seed of 0 or more are required, found '
+      f'{count} from {first_seed}.'
+    )
   entries = []
   for seed in range(first_seed, first_seed + count):
     case = phantom.draw_case(seed, matrix=matrix)
-    entries.append(study.StudyEntry(
-        NAME, f'{NAME}/{seed}', f'{NAME}-{seed}', case.kind,
-        functools.partial(_read_study, case), int(case.kind != 'none'),
-        'severe' if case.severe else '', 'phantom'))
+    entries.append(
+      study.StudyEntry(
+        NAME,
+        f'{NAME}/{seed}',
+        f'{NAME}-{seed}',
+        case.kind,
+        functools.partial(_read_study, case),
+        int(case.kind != 'none'),
+        'severe' if case.severe else '',
+        'phantom',
+      )
+    )
   return entries
 
 
@@ -41,7 +51,8 @@ def _read_study(case) -> study.Study:
   drawn = phantom.generate(case)
   spacing_mm = drawn.volume.spacing_mm
   labels = study.labels_from_lesions(
-      drawn.lesion_mask, spacing_mm[1], SMALLEST_LESION_MM2)
+    drawn.lesion_mask, spacing_mm[1], SMALLEST_LESION_MM2
+  )
   return study.Study(
-      drawn.volume.hu, labels, spacing_mm, drawn.lung_mask, drawn.lesion_mask,
-      study.DRAWN)
+    drawn.volume.hu, labels, spacing_mm, drawn.lung_mask, drawn.lesion_mask, study.DRAWN
+  )

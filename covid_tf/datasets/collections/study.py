@@ -50,24 +50,31 @@ class Study:
   def __post_init__(self):
     if self.hu.ndim != 3 or self.hu.dtype != np.int16 or not self.hu.size:
       raise ValueError(
-          'hu must be int16 [slice, row, column] with at least one voxel, found '
-          f'{self.hu.dtype} {self.hu.shape}.')
+        'hu must be int16 [slice, row, column] with at least one voxel, found '
+        f'{self.hu.dtype} {self.hu.shape}.'
+      )
     for name in ('lung_mask', 'lesion_mask'):
       mask = getattr(self, name)
       if mask is not None and (mask.shape != self.hu.shape or mask.dtype != np.uint8):
         raise ValueError(
-            f'{name} must be uint8 {self.hu.shape} as hu, found {mask.dtype} '
-            f'{mask.shape}.')
-    if self.labels.shape != self.hu.shape[:1] or not np.isin(
-        self.labels, (UNLABELLED, 0, 1)).all():
+          f'{name} must be uint8 {self.hu.shape} as hu, found {mask.dtype} '
+          f'{mask.shape}.'
+        )
+    if (
+      self.labels.shape != self.hu.shape[:1]
+      or not np.isin(self.labels, (UNLABELLED, 0, 1)).all()
+    ):
       raise ValueError(f'labels must be {len(self.hu)} of -1, 0 and 1.')
 
 
 def of_volume(
-    volume: volume_lib.CTVolume, labels: np.ndarray,
-    lung_mask: np.ndarray | None = None, lesion_mask: np.ndarray | None = None,
-    lung_mask_kind: str = NO_MASK,
-    window_hu: tuple[float, float] | None = None) -> Study:
+  volume: volume_lib.CTVolume,
+  labels: np.ndarray,
+  lung_mask: np.ndarray | None = None,
+  lesion_mask: np.ndarray | None = None,
+  lung_mask_kind: str = NO_MASK,
+  window_hu: tuple[float, float] | None = None,
+) -> Study:
   """A study from a volume, its planes turned as networks are asked about them.
 
   Args:
@@ -81,10 +88,18 @@ def of_volume(
   if turn.swapped:
     in_plane.reverse()
   hu, lung_mask, lesion_mask = (
-      None if planes is None else turn.to_usual(planes)
-      for planes in (volume.hu, lung_mask, lesion_mask))
-  return Study(hu, labels, (through, *in_plane), lung_mask, lesion_mask,
-               lung_mask_kind, window_hu=window_hu)
+    None if planes is None else turn.to_usual(planes)
+    for planes in (volume.hu, lung_mask, lesion_mask)
+  )
+  return Study(
+    hu,
+    labels,
+    (through, *in_plane),
+    lung_mask,
+    lesion_mask,
+    lung_mask_kind,
+    window_hu=window_hu,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +130,8 @@ class StudyEntry:
 
 
 def labels_from_lesions(
-    lesion_mask: np.ndarray, pixel_mm: float, smallest_mm2: float = 0.0) -> np.ndarray:
+  lesion_mask: np.ndarray, pixel_mm: float, smallest_mm2: float = 0.0
+) -> np.ndarray:
   """Slice labels that follow from drawn lesions.
 
   Args:
@@ -161,16 +177,16 @@ def segment_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.
   largest = np.argsort(sizes)[::-1][:2]
   kept = [i + 1 for i in largest if sizes[i] >= SMALLEST_SHARE * sizes.max()]
   mask = np.isin(labels, kept)
-  return np.stack(
-      [_close_vessels(plane, spacing_mm[1]) for plane in mask]).astype(np.uint8)
+  return np.stack([_close_vessels(plane, spacing_mm[1]) for plane in mask]).astype(
+    np.uint8
+  )
 
 
 def segment_slice_lungs(hu: np.ndarray, pixel_mm: float) -> np.ndarray:
   """Segments one slice [row, column]: its large inner air regions; uint8."""
   inside = _without_outside_air(np.asarray(hu) < AERATED_LUNG_HU)
   labels, count = ndimage.label(inside)
-  areas_cm2 = np.bincount(
-      labels.ravel(), minlength=count + 1)[1:] * pixel_mm**2 / 100.0
+  areas_cm2 = np.bincount(labels.ravel(), minlength=count + 1)[1:] * pixel_mm**2 / 100.0
   mask = np.isin(labels, np.flatnonzero(areas_cm2 > 6.0) + 1)
   return _close_vessels(mask, pixel_mm).astype(np.uint8)
 
@@ -185,7 +201,7 @@ def _without_outside_air(air):
 def _close_vessels(mask, pixel_mm):
   """Takes vessels and juxtapleural nodules back into the lung."""
   radius = max(1, int(round(5.0 / pixel_mm)))
-  rows, columns = np.ogrid[-radius:radius + 1, -radius:radius + 1]
+  rows, columns = np.ogrid[-radius : radius + 1, -radius : radius + 1]
   disk = rows**2 + columns**2 <= radius**2
   padded = np.pad(mask, radius)
   closed = ndimage.binary_closing(padded, disk)[radius:-radius, radius:-radius]
@@ -226,8 +242,9 @@ def prepared(study: Study, size: int, name: str) -> Study:
     mask = lung_pieces.keep_lungs(mask.copy(), _usual_affine(study.spacing_mm))
   if not mask.any():
     raise errors.NoLungsError(
-        f'{name}: lungs are required for its lung box, found none; leave the study '
-        'out, or give a lung mask.')
+      f'{name}: lungs are required for its lung box, found none; leave the study '
+      'out, or give a lung mask.'
+    )
   box = lungs.largest_box(lungs.slice_boxes(mask))
   return dataclasses.replace(study, box=tuple(box.as_list()))
 
@@ -247,8 +264,7 @@ def _with_pseudo_lungs(study):
     mask = np.stack([segment_slice_lungs(hu, pixel_mm) for hu in study.hu])
   if study.lesion_mask is not None:
     mask = np.maximum(mask, study.lesion_mask)  # Consolidated lung is lung.
-  return dataclasses.replace(
-      study, lung_mask=mask, lung_mask_kind=PSEUDO)
+  return dataclasses.replace(study, lung_mask=mask, lung_mask_kind=PSEUDO)
 
 
 def _shrunk(study, size):
@@ -260,15 +276,21 @@ def _shrunk(study, size):
     mask = getattr(study, name)
     if mask is not None:
       masks[name] = np.stack(
-          [_block_means(plane, step, 0) >= 0.5 for plane in mask]).astype(np.uint8)
+        [_block_means(plane, step, 0) >= 0.5 for plane in mask]
+      ).astype(np.uint8)
   hu = np.stack([np.rint(_block_means(plane, step, None)) for plane in study.hu])
   box = study.box and tuple(
-      side // step if place < 2 else -(-side // step)
-      for place, side in enumerate(study.box))
+    side // step if place < 2 else -(-side // step)
+    for place, side in enumerate(study.box)
+  )
   slice_mm, row_mm, column_mm = study.spacing_mm
   return dataclasses.replace(
-      study, hu=hu.astype(np.int16), box=box,
-      spacing_mm=(slice_mm, row_mm * step, column_mm * step), **masks)
+    study,
+    hu=hu.astype(np.int16),
+    box=box,
+    spacing_mm=(slice_mm, row_mm * step, column_mm * step),
+    **masks,
+  )
 
 
 def _block_means(plane, step, fill):

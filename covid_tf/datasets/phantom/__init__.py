@@ -16,5 +16,12 @@ from covid_tf.datasets.phantom.case import draw_case
 from covid_tf.datasets.phantom.generation import Phantom
 from covid_tf.datasets.phantom.generation import generate
 
-__all__ = ('KINDS', 'TRAINING_SEED_LIMIT', 'Phantom', 'PhantomCase', 'cohort',
-           'draw_case', 'generate')
+__all__ = (
+  'KINDS',
+  'TRAINING_SEED_LIMIT',
+  'Phantom',
+  'PhantomCase',
+  'cohort',
+  'draw_case',
+  'generate',
+)

@@ -81,22 +81,34 @@ def draw_anatomy(case) -> Anatomy:
   heart_width = rng.uniform(0.9, 1.15)
   spine_y = half_depth - rng.uniform(20, 28)
   return Anatomy(
-      half_width=half_width, half_depth=half_depth,
-      apex_right=apex + rng.uniform(-5, 3), apex_left=apex + rng.uniform(-3, 5),
-      dome_right=dome_right, dome_left=dome_right - rng.uniform(4, 20),
-      recess=size * rng.uniform(45, 65) * (0.5 + 0.5 * breath),
-      fat=case.fat_mm, muscle=rng.uniform(9, 17),
-      breast=rng.uniform(12, 35) if female else 0.0,
-      heart_centre=(rng.uniform(20, 32), -half_depth * rng.uniform(0.26, 0.36),
-                    dome_right + size * rng.uniform(24, 32)),
-      heart_radii=(size * heart_width * rng.uniform(52, 60),
-                   size * heart_width * rng.uniform(39, 46),
-                   size * rng.uniform(44, 52)),
-      heart_tilt=rng.uniform(0.45, 0.8),
-      aorta_radius=rng.uniform(10.5, 15), spine_y=spine_y,
-      rib_phase=rng.uniform(0, 24), rib_spacing=size * rng.uniform(22, 26),
-      rib_drop=size * rng.uniform(85, 110),
-      wobble=tuple(rng.uniform(-1, 1, 6)))
+    half_width=half_width,
+    half_depth=half_depth,
+    apex_right=apex + rng.uniform(-5, 3),
+    apex_left=apex + rng.uniform(-3, 5),
+    dome_right=dome_right,
+    dome_left=dome_right - rng.uniform(4, 20),
+    recess=size * rng.uniform(45, 65) * (0.5 + 0.5 * breath),
+    fat=case.fat_mm,
+    muscle=rng.uniform(9, 17),
+    breast=rng.uniform(12, 35) if female else 0.0,
+    heart_centre=(
+      rng.uniform(20, 32),
+      -half_depth * rng.uniform(0.26, 0.36),
+      dome_right + size * rng.uniform(24, 32),
+    ),
+    heart_radii=(
+      size * heart_width * rng.uniform(52, 60),
+      size * heart_width * rng.uniform(39, 46),
+      size * rng.uniform(44, 52),
+    ),
+    heart_tilt=rng.uniform(0.45, 0.8),
+    aorta_radius=rng.uniform(10.5, 15),
+    spine_y=spine_y,
+    rib_phase=rng.uniform(0, 24),
+    rib_spacing=size * rng.uniform(22, 26),
+    rib_drop=size * rng.uniform(85, 110),
+    wobble=tuple(rng.uniform(-1, 1, 6)),
+  )
 
 
 # Skin, fat, muscle, ribs, shoulder blades, sternum and spine.
@@ -108,15 +120,18 @@ MARROW_HU, CORTEX_HU, CARTILAGE_HU, DISC_HU = 190.0, 620.0, 110.0, 85.0
 def cage_contour(chest: Anatomy, z: float) -> np.ndarray:
   """float32 [720]: inside of the rib cage over the polar angle."""
   rise = np.clip((z + 60) / (chest.top + 85), 0, 0.98)
-  width = chest.half_width * (1 - rise**2.6)**0.55
+  width = chest.half_width * (1 - rise**2.6) ** 0.55
   depth = chest.half_depth * (1 - 0.62 * rise**2.4)
   fall = shapes.ramp(-z, 60, 200)
   contour = shapes.superellipse(width * (1 + 0.03 * fall), depth, 2.35)
   angle = shapes.Polar.angles
   # The chest is flatter in front than at the back, and never quite symmetric.
-  contour *= 1 - 0.07 * np.exp(-((np.abs(angle) - np.pi) / 0.7)**2)
-  contour *= 1 + 0.012 * chest.wobble[0] * np.sin(angle) + (
-      0.015 * chest.wobble[1] * np.cos(2 * angle + chest.wobble[2]))
+  contour *= 1 - 0.07 * np.exp(-(((np.abs(angle) - np.pi) / 0.7) ** 2))
+  contour *= (
+    1
+    + 0.012 * chest.wobble[0] * np.sin(angle)
+    + (0.015 * chest.wobble[1] * np.cos(2 * angle + chest.wobble[2]))
+  )
   return contour
 
 
@@ -125,17 +140,26 @@ def skin_contours(chest: Anatomy, z: float):
   angle = np.abs(shapes.Polar.angles)
   cage = cage_contour(chest, z)
   shoulder = shapes.ramp(z, 25, chest.top + 25)
-  pectoral = np.exp(-((angle - 2.45) / 0.42)**2) * np.exp(-((z - 35) / 55)**2)
-  paraspinal = np.exp(-((angle - 0.22) / 0.26)**2)
-  lateral = np.exp(-((angle - 1.15) / 0.45)**2)
-  muscle = cage + 13 + chest.muscle * (
-      0.35 + 1.1 * pectoral + 1.3 * paraspinal + 1.2 * lateral)
+  pectoral = np.exp(-(((angle - 2.45) / 0.42) ** 2)) * np.exp(-(((z - 35) / 55) ** 2))
+  paraspinal = np.exp(-(((angle - 0.22) / 0.26) ** 2))
+  lateral = np.exp(-(((angle - 1.15) / 0.45) ** 2))
+  muscle = (
+    cage
+    + 13
+    + chest.muscle * (0.35 + 1.1 * pectoral + 1.3 * paraspinal + 1.2 * lateral)
+  )
   body = shapes.superellipse(
-      chest.half_width + 30 + 52 * shoulder, chest.half_depth + 24 - 4 * shoulder, 2.5)
+    chest.half_width + 30 + 52 * shoulder, chest.half_depth + 24 - 4 * shoulder, 2.5
+  )
   muscle = muscle + shoulder * np.maximum(body - muscle, 0)
-  breast = chest.breast * np.exp(-((angle - 2.5) / 0.38)**2) * np.exp(
-      -((z + 25) / 38)**2)
-  fat = chest.fat * (0.75 + 0.45 * np.cos(2 * (angle - 1.1))**2) * (1 - 0.3 * shoulder)
+  breast = (
+    chest.breast
+    * np.exp(-(((angle - 2.5) / 0.38) ** 2))
+    * np.exp(-(((z + 25) / 38) ** 2))
+  )
+  fat = (
+    chest.fat * (0.75 + 0.45 * np.cos(2 * (angle - 1.1)) ** 2) * (1 - 0.3 * shoulder)
+  )
   # The table presses the back flat.
   flat = back_depth(chest) / np.maximum(np.cos(shapes.Polar.angles), 0.2)
   skin = ndimage.gaussian_filter1d(muscle + fat + breast + 2, 16, mode='wrap')
@@ -151,13 +175,17 @@ def rib_distance(chest: Anatomy, z: float) -> np.ndarray:
   """float32 [720]: height above or below the nearest rib's axis, over the angle."""
   angle = np.abs(shapes.Polar.angles)
   # A rib leaves the spine slightly upwards, then falls to its front end.
-  path = 4 * np.sin(angle * 3) - chest.rib_drop * (
-      1 - np.cos(np.minimum(angle, 2.5) * 0.95)) / 1.8
+  path = (
+    4 * np.sin(angle * 3)
+    - chest.rib_drop * (1 - np.cos(np.minimum(angle, 2.5) * 0.95)) / 1.8
+  )
   path = path + 26 * shapes.ramp(angle, 2.35, 3.1)  # Cartilage rises again.
   offset = z - path - chest.rib_phase
-  nearest = np.clip(np.round(offset / chest.rib_spacing),
-                    np.floor(-120 / chest.rib_spacing),
-                    np.floor((chest.top + 10) / chest.rib_spacing))
+  nearest = np.clip(
+    np.round(offset / chest.rib_spacing),
+    np.floor(-120 / chest.rib_spacing),
+    np.floor((chest.top + 10) / chest.rib_spacing),
+  )
   return offset - nearest * chest.rib_spacing
 
 
@@ -196,7 +224,7 @@ def draw_spine(hu, chest, z, x, y, width) -> None:
   window = shapes.window(x, y, (0, chest.spine_y + 20), (42, 48))
   hu, x, y = hu[window], x[window], y[window]
   phase = (z / 24.0 + chest.wobble[3]) % 1.0
-  disc = np.exp(-((phase - 0.5) / 0.09)**2)
+  disc = np.exp(-(((phase - 0.5) / 0.09) ** 2))
   swell = 1 + 0.08 * np.cos(2 * np.pi * (phase - 0.5))
   size = 1 - 0.0012 * (z + 40)
   girth = size * swell
@@ -206,13 +234,19 @@ def draw_spine(hu, chest, z, x, y, width) -> None:
   spinous = shapes.ellipse(x, y, (0, canal_y + 17), (4, 12))
   sides = shapes.ellipse(np.abs(x), y, (22, canal_y + 3), (14, 5.5), 0.25)
   arch_share = 0.35 + 0.65 * shapes.ramp(abs(phase - 0.5), 0.1, 0.25)
-  for distance, share in ((spinous, 0.9 * arch_share), (sides, arch_share),
-                          (arch, arch_share)):
+  for distance, share in (
+    (spinous, 0.9 * arch_share),
+    (sides, arch_share),
+    (arch, arch_share),
+  ):
     shapes.mix(hu, CORTEX_HU, share * shapes.soft_step(distance, width + 0.6))
     shapes.mix(hu, MARROW_HU + 60, share * shapes.soft_step(distance + 2.2, width + 1))
   shapes.mix(hu, CORTEX_HU - 120 - 380 * disc, shapes.soft_step(body, width + 0.6))
-  shapes.mix(hu, MARROW_HU + (DISC_HU - MARROW_HU) * disc,
-             shapes.soft_step(body + 1.6, width + 0.8))
+  shapes.mix(
+    hu,
+    MARROW_HU + (DISC_HU - MARROW_HU) * disc,
+    shapes.soft_step(body + 1.6, width + 0.8),
+  )
   for value, radii in ((-20, (9.5, 8)), (32, (6, 5.5))):  # Fat around the cord.
     canal = shapes.ellipse(x, y, (0, canal_y), radii)
     shapes.mix(hu, value, shapes.soft_step(canal, width))
@@ -224,10 +258,16 @@ def _draw_ribs(hu, chest, z, polar, wall, thickness, width):
   norm = np.hypot(polar.table(height / 6.5), (wall - 6) / 4.2)
   cartilage = polar.table((np.abs(shapes.Polar.angles) > 2.45).astype(np.float32))
   inside = (norm - 1) * 4.2
-  shapes.mix(hu, CORTEX_HU + (CARTILAGE_HU - CORTEX_HU) * cartilage,
-       shapes.soft_step(inside, width + 0.5))
-  shapes.mix(hu, MARROW_HU + 20 + (CARTILAGE_HU - MARROW_HU - 30) * cartilage,
-       shapes.soft_step(inside + 1.5, width + 0.5))
+  shapes.mix(
+    hu,
+    CORTEX_HU + (CARTILAGE_HU - CORTEX_HU) * cartilage,
+    shapes.soft_step(inside, width + 0.5),
+  )
+  shapes.mix(
+    hu,
+    MARROW_HU + 20 + (CARTILAGE_HU - MARROW_HU - 30) * cartilage,
+    shapes.soft_step(inside + 1.5, width + 0.5),
+  )
 
 
 def _draw_scapulae(hu, chest, z, polar, wall, thickness, width):
@@ -238,7 +278,7 @@ def _draw_scapulae(hu, chest, z, polar, wall, thickness, width):
   reach = 0.5 + 0.35 * shapes.ramp(z, -20, 90)
   along = np.maximum(np.abs(angle - 0.95) - reach / 2, 0) * 120
   plate = 20 + 10 * np.cos((angle - 0.95) * 2.5)
-  thick = 2.6 + 4 * np.exp(-((angle - 0.95 - reach / 2) / 0.12)**2)
+  thick = 2.6 + 4 * np.exp(-(((angle - 0.95 - reach / 2) / 0.12) ** 2))
   norm = np.hypot(polar.table(along), wall - polar.table(plate)) - polar.table(thick)
   shapes.mix(hu, CORTEX_HU - 100, share * shapes.soft_step(norm, width + 0.5))
   shapes.mix(hu, MARROW_HU, share * shapes.soft_step(norm + 2, width + 0.5))
@@ -253,8 +293,14 @@ def _draw_clavicles(hu, chest, z, x, y, thickness, width):
   side = np.abs(x)
   dx, dy, dz = side - inner[0], y - inner[1], z - inner[2]
   t = np.clip((dx * axis[0] + dy * axis[1] + dz * axis[2]) / (axis @ axis), 0, 1)
-  norm = np.sqrt((dx - t * axis[0])**2 + (dy - t * axis[1])**2
-                 + np.maximum(np.abs(dz - t * axis[2]) - thickness / 4, 0)**2) - 6.5
+  norm = (
+    np.sqrt(
+      (dx - t * axis[0]) ** 2
+      + (dy - t * axis[1]) ** 2
+      + np.maximum(np.abs(dz - t * axis[2]) - thickness / 4, 0) ** 2
+    )
+    - 6.5
+  )
   shapes.mix(hu, CORTEX_HU, shapes.soft_step(norm, width + 0.5))
   shapes.mix(hu, MARROW_HU, shapes.soft_step(norm + 2, width + 0.5))
 
@@ -272,6 +318,7 @@ def _draw_sternum(hu, chest, z, x, y, width):
 
 
 # The lungs' shape and aerated tissue.
+
 
 def diaphragm_height(chest: Anatomy, x, y):
   """Height of the diaphragm under every point of the plane, float32 [H, W]."""
@@ -303,7 +350,7 @@ def lung_distance(chest: Anatomy, z, x, y, wall, middle, diaphragm):
   """
   apex = np.where(x < 0, chest.apex_right, chest.apex_left)
   centre_x = np.where(x < 0, -1, 1) * chest.half_width * 0.44
-  dome = z - apex + (((x - centre_x) / 6.5)**2 + ((y - 14) / 7.5)**2) * 0.42
+  dome = z - apex + (((x - centre_x) / 6.5) ** 2 + ((y - 14) / 7.5) ** 2) * 0.42
   distance = shapes.smooth_max(wall, -middle, 5)
   distance = shapes.smooth_max(distance, dome * 0.5, 6)
   return shapes.smooth_max(distance, (diaphragm - z) * 0.6, 5)
@@ -336,4 +383,4 @@ def fissure_share(chest, z, x, y, warp, thickness):
   """float32 [H, W]: share of a pixel that the oblique fissures take."""
   height = -20 + 62 * (y - 6) / chest.half_depth + np.where(x < 0, 6, -6) + warp
   offset = np.abs(z - height) / np.hypot(1, 62 / chest.half_depth)
-  return np.clip(1.6 - offset, 0, 1) * (1.2 / max(thickness, 1.2))**0.5
+  return np.clip(1.6 - offset, 0, 1) * (1.2 / max(thickness, 1.2)) ** 0.5

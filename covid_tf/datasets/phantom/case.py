@@ -72,10 +72,16 @@ class PhantomCase:
       raise ValueError(f"severe asks for kind 'diffuse', found {self.kind!r}.")
     if (self.kind == 'none') != (self.lesion_fraction == 0):
       raise ValueError(
-          "lesion_fraction must be 0 for kind 'none' and above 0 otherwise, found "
-          f'{self.lesion_fraction} with {self.kind!r}.')
-    for name in ('slice_spacing_mm', 'slice_thickness_mm', 'pixel_spacing_mm',
-                 'matrix', 'inspiration'):
+        "lesion_fraction must be 0 for kind 'none' and above 0 otherwise, found "
+        f'{self.lesion_fraction} with {self.kind!r}.'
+      )
+    for name in (
+      'slice_spacing_mm',
+      'slice_thickness_mm',
+      'pixel_spacing_mm',
+      'matrix',
+      'inspiration',
+    ):
       if not getattr(self, name) > 0:
         raise ValueError(f'{name} must be above 0, found {getattr(self, name)}.')
 
@@ -99,23 +105,26 @@ def draw_case(seed: int, kind: str | None = None, **overrides) -> PhantomCase:
   severe_draw, load, field_of_view = rng.uniform(size=3)
   severe = overrides.get('severe', kind == 'diffuse' and bool(severe_draw < 0.6))
   fields = dict(
-      seed=seed, kind=kind, severe=severe,
-      lesion_fraction=_lesion_fraction(kind, severe, load),
-      consolidation=float(rng.beta(1.2, 2.5)),
-      crazy_paving=float(rng.uniform(0.3, 1)) if rng.uniform() < 0.3 else 0.0,
-      slice_spacing_mm=float(rng.choice((7.0, 8.0, 8.0, 10.0))),
-      matrix=256,
-      inspiration=float(rng.uniform(0.84, 1.08)),
-      fat_mm=float(rng.gamma(6, 3) + 4),
-      noise_hu=float(np.exp(rng.uniform(np.log(6), np.log(32)))),
-      kernel_sharpness=float(rng.uniform(0, 1)),
-      motion_mm=float(rng.uniform(1, 4)) if rng.uniform() < 0.25 else 0.0,
-      nodules=int(rng.poisson(1.2)),
-      plate_atelectases=int(rng.poisson(0.8)),
-      vessel_calibre=float(rng.uniform(0.85, 1.3)),
-      dependent_hu=float(rng.uniform(20, 130)),
-      emphysema=float(rng.uniform(0.1, 0.6)) if rng.uniform() < 0.15 else 0.0,
-      padded=bool(rng.uniform() < 0.5))
+    seed=seed,
+    kind=kind,
+    severe=severe,
+    lesion_fraction=_lesion_fraction(kind, severe, load),
+    consolidation=float(rng.beta(1.2, 2.5)),
+    crazy_paving=float(rng.uniform(0.3, 1)) if rng.uniform() < 0.3 else 0.0,
+    slice_spacing_mm=float(rng.choice((7.0, 8.0, 8.0, 10.0))),
+    matrix=256,
+    inspiration=float(rng.uniform(0.84, 1.08)),
+    fat_mm=float(rng.gamma(6, 3) + 4),
+    noise_hu=float(np.exp(rng.uniform(np.log(6), np.log(32)))),
+    kernel_sharpness=float(rng.uniform(0, 1)),
+    motion_mm=float(rng.uniform(1, 4)) if rng.uniform() < 0.25 else 0.0,
+    nodules=int(rng.poisson(1.2)),
+    plate_atelectases=int(rng.poisson(0.8)),
+    vessel_calibre=float(rng.uniform(0.85, 1.3)),
+    dependent_hu=float(rng.uniform(20, 130)),
+    emphysema=float(rng.uniform(0.1, 0.6)) if rng.uniform() < 0.15 else 0.0,
+    padded=bool(rng.uniform() < 0.5),
+  )
   fields.update(overrides)
   if kind == 'none':
     fields['lesion_fraction'] = 0.0
@@ -125,8 +134,7 @@ def draw_case(seed: int, kind: str | None = None, **overrides) -> PhantomCase:
   return PhantomCase(**fields)
 
 
-def cohort(
-    count: int | dict[str, int], seed: int, **overrides) -> list[PhantomCase]:
+def cohort(count: int | dict[str, int], seed: int, **overrides) -> list[PhantomCase]:
   """Cases with consecutive seeds from `seed` on.
 
   Args:
@@ -139,13 +147,16 @@ def cohort(
     kinds = [kind for kind in KINDS for _ in range(count.get(kind, 0))]
   else:
     kinds = [KINDS[index % 3] for index in range(count)]
-  return [draw_case(seed + index, kind, **overrides)
-          for index, kind in enumerate(kinds)]
+  return [
+    draw_case(seed + index, kind, **overrides) for index, kind in enumerate(kinds)
+  ]
 
 
 def _lesion_fraction(kind: str, severe: bool, draw: float) -> float:
   """Log-uniform load within the kind's range (ours; severe and not overlap)."""
   low, high = {
-      ('focal', False): (0.008, 0.08), ('diffuse', False): (0.08, 0.25),
-      ('diffuse', True): (0.15, 0.5)}.get((kind, severe), (0.0, 0.0))
-  return float(low * (high / low)**draw) if low else 0.0
+    ('focal', False): (0.008, 0.08),
+    ('diffuse', False): (0.08, 0.25),
+    ('diffuse', True): (0.15, 0.5),
+  }.get((kind, severe), (0.0, 0.0))
+  return float(low * (high / low) ** draw) if low else 0.0

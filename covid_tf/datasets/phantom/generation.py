@@ -19,10 +19,10 @@ _STREAM = 105
 
 def table_share(x, y, top_mm, width):
   """float32 [H, W]: share of a pixel in the table's shell, below the back."""
-  sag = (x / 215)**2
+  sag = (x / 215) ** 2
   shell = np.abs(y - (top_mm + 14 - 8 * sag)) - 1.2
   under = np.abs(y - (top_mm + 52 - 42 * sag)) - 1.2
-  inside = (np.abs(x) < 215)
+  inside = np.abs(x) < 215
   return np.clip(0.5 - np.minimum(shell, under) / width, 0, 1) * inside
 
 
@@ -32,7 +32,7 @@ def acquire(hu: np.ndarray, case, grid) -> np.ndarray:
   pixel = grid.pixel_mm
   smooth = (0.75 - 0.35 * case.kernel_sharpness) / pixel
   falloff = 1 + 0.45 * np.exp(-(grid.x**2 + grid.y**2) / 90**2)
-  circle = grid.x**2 + grid.y**2 > (len(grid.y) * pixel / 2)**2
+  circle = grid.x**2 + grid.y**2 > (len(grid.y) * pixel / 2) ** 2
   scan = np.empty(hu.shape, np.int16)
   for index, plane in enumerate(hu):
     if case.motion_mm:
@@ -43,7 +43,8 @@ def acquire(hu: np.ndarray, case, grid) -> np.ndarray:
       edge = plane - ndimage.gaussian_filter(plane, 1.1 / pixel)
       plane = plane + (case.kernel_sharpness - 0.5) * edge
     plane = plane + case.noise_hu * 0.7 * falloff * _noise(
-        plane.shape, case.kernel_sharpness, pixel, rng)
+      plane.shape, case.kernel_sharpness, pixel, rng
+    )
     if case.padded:
       plane[circle] = volume_lib.AIR_HU
     scan[index] = np.clip(np.rint(plane), volume_lib.AIR_HU, 3071)
@@ -67,14 +68,22 @@ def _move(plane, motion_mm, grid, index):
   fall = 1 - index / len(grid.z)
   shift = motion_mm * fall / grid.pixel_mm
   return 0.55 * plane + 0.45 * ndimage.shift(
-      plane, (-shift, 0.4 * shift), order=1, mode='nearest')
+    plane, (-shift, 0.4 * shift), order=1, mode='nearest'
+  )
 
 
 # One slice of a phantom on its grid: coordinates, random fields, distances.
 
 _FIELD_SCALES_MM = {  # Lattice step of each random field.
-    'warp_x': 34, 'warp_y': 34, 'shape': 11, 'broad': 9, 'fine': 4.5,
-    'reticulum': 5.5, 'blotches': 8, 'patch': 24}
+  'warp_x': 34,
+  'warp_y': 34,
+  'shape': 11,
+  'broad': 9,
+  'fine': 4.5,
+  'reticulum': 5.5,
+  'blotches': 8,
+  'patch': 24,
+}
 
 
 class Fields:
@@ -87,7 +96,8 @@ class Fields:
     if name not in self._fields:  # Not every phantom needs every field.
       stream = 200 + list(_FIELD_SCALES_MM).index(name)
       self._fields[name] = shapes.SmoothField(
-          self._case.seed, stream, _FIELD_SCALES_MM[name], self._grid)
+        self._case.seed, stream, _FIELD_SCALES_MM[name], self._grid
+      )
     return self._fields[name].on_slice(index)
 
 
@@ -105,11 +115,11 @@ class Plane:
     self.polar = shapes.Polar(self.x, self.y)
     self.wall = anatomy.pleura_distance(chest, self.z, self.polar)
     self.tubes = mediastinum.near_tubes(chest, self.z, self.x, self.y)
-    middle = mediastinum.mediastinum_distance(
-        chest, self.z, self.x, self.y, self.tubes)
+    middle = mediastinum.mediastinum_distance(chest, self.z, self.x, self.y, self.tubes)
     self.diaphragm = anatomy.diaphragm_height(chest, self.x, self.y)
     self.lung = anatomy.lung_distance(
-        chest, self.z, self.x, self.y, self.wall, middle, self.diaphragm)
+      chest, self.z, self.x, self.y, self.wall, middle, self.diaphragm
+    )
     self.true_x, self.true_y = grid.x, grid.y
 
 
@@ -142,8 +152,13 @@ def generate(case: case_lib.PhantomCase) -> Phantom:
   """Draws the phantom of a case; the same case gives the same voxels."""
   chest = anatomy.draw_anatomy(case)
   grid = shapes.make_grid(
-      chest.bottom - 14, chest.top + 12, case.slice_spacing_mm,
-      case.slice_thickness_mm, case.matrix, case.pixel_spacing_mm)
+    chest.bottom - 14,
+    chest.top + 12,
+    case.slice_spacing_mm,
+    case.slice_thickness_mm,
+    case.matrix,
+    case.pixel_spacing_mm,
+  )
   points, shape = _sample_lungs(case, chest)
   findings = lesions.place(case, chest, points, shape)
   vessels, airways = _grow_trees(case, chest, points)
@@ -158,12 +173,25 @@ def generate(case: case_lib.PhantomCase) -> Phantom:
     plane = Plane(chest, grid, index, fields)
     hu[index] = _draw_outside(case, chest, plane)
     lung, lesion = _draw_lungs(
-        hu[index], case, chest, plane, findings,
-        vessel_share[index], lumen_share[index], wall_share[index])
+      hu[index],
+      case,
+      chest,
+      plane,
+      findings,
+      vessel_share[index],
+      lumen_share[index],
+      wall_share[index],
+    )
     lung_mask[index], lesion_mask[index] = lung, lesion
   scan = acquire(hu, case, grid)
-  return Phantom(volume_lib.CTVolume(scan, _affine(case, grid)), lung_mask, lesion_mask,
-                 case.kind, case, findings)
+  return Phantom(
+    volume_lib.CTVolume(scan, _affine(case, grid)),
+    lung_mask,
+    lesion_mask,
+    case.kind,
+    case,
+    findings,
+  )
 
 
 def _sample_lungs(case, chest):
@@ -175,12 +203,14 @@ def _sample_lungs(case, chest):
     plane = Plane(chest, grid, index, fields)
     rows, columns = np.nonzero(plane.lung < 0)
     height = np.full(len(rows), plane.z)
-    places.append(np.stack(
-        [grid.x[0, columns], grid.y[rows, 0], height], 1).astype(float))
+    places.append(
+      np.stack([grid.x[0, columns], grid.y[rows, 0], height], 1).astype(float)
+    )
     depth.append(-plane.wall[rows, columns].astype(float))
     shape.append(_shape(case, plane)[rows, columns].astype(float))
   points = lesions.LungPoints(
-      np.concatenate(places), np.concatenate(depth), 5.0 * 5.0 * 6.0)
+    np.concatenate(places), np.concatenate(depth), 5.0 * 5.0 * 6.0
+  )
   return points, np.concatenate(shape)
 
 
@@ -196,13 +226,17 @@ def _grow_trees(case, chest, points):
     veins = shapes.grow(hilum + (0, -2, -14), supplied, 280, calibre * 0.9, rng)
     # A bronchus runs beside its artery and is about as wide.
     beside = arteries.radius[:, :1] * 1.9 * np.array((0.55 * side, 0.7, 0.45))
-    airways.append(shapes.Tree(arteries.start + beside, arteries.end + beside,
-                              arteries.radius * 0.72))
+    airways.append(
+      shapes.Tree(
+        arteries.start + beside, arteries.end + beside, arteries.radius * 0.72
+      )
+    )
     vessels += [arteries, veins]
   for points_, radii in mediastinum.airway_tubes(chest):
     chain = np.asarray(points_, float)
-    airways.append(shapes.Tree(
-        chain[:-1], chain[1:], np.stack([radii[:-1], radii[1:]], 1)))
+    airways.append(
+      shapes.Tree(chain[:-1], chain[1:], np.stack([radii[:-1], radii[1:]], 1))
+    )
   return shapes.join(vessels), shapes.join(airways)
 
 
@@ -210,18 +244,25 @@ def _draw_outside(case, chest, plane):
   """float32 [H, W] HU of everything but the lungs."""
   blotches = plane.field('blotches')
   hu = anatomy.draw_wall(
-      chest, plane.z, plane.polar, plane.x, plane.y, plane.field('warp_x') + 0.15 *
-      blotches, plane.thickness, plane.pixel)
+    chest,
+    plane.z,
+    plane.polar,
+    plane.x,
+    plane.y,
+    plane.field('warp_x') + 0.15 * blotches,
+    plane.thickness,
+    plane.pixel,
+  )
   inside = shapes.soft_step(plane.wall + 1.5, plane.pixel)
   mediastinum.draw_mediastinum(
-      hu, chest, plane.z, plane.x, plane.y, plane.tubes, inside, blotches,
-      plane.pixel)
+    hu, chest, plane.z, plane.x, plane.y, plane.tubes, inside, blotches, plane.pixel
+  )
   # Partial volume: a thick slice sees lung and liver where the dome crosses it.
-  below = inside * np.clip(
-      0.5 + (plane.diaphragm - plane.z) / plane.thickness, 0, 1)
+  below = inside * np.clip(0.5 + (plane.diaphragm - plane.z) / plane.thickness, 0, 1)
   if below.any():
     mediastinum.draw_abdomen(
-        hu, chest, plane.x, plane.y, plane.tubes, below, blotches, plane.pixel)
+      hu, chest, plane.x, plane.y, plane.tubes, below, blotches, plane.pixel
+    )
   anatomy.draw_spine(hu, chest, plane.z, plane.x, plane.y, plane.pixel)
   back = anatomy.back_depth(chest)
   table = table_share(plane.true_x, plane.true_y, back, plane.pixel)
@@ -233,15 +274,18 @@ def _draw_lungs(hu, case, chest, plane, findings, vessels, lumen, airway_wall):
   """Draws lung, disease, vessels and airways over hu; gives both masks."""
   aerated = shapes.soft_step(plane.lung, plane.pixel)
   vessels, lumen, airway_wall = (
-      share.astype(np.float32) / 255 for share in (vessels, lumen, airway_wall))
+    share.astype(np.float32) / 255 for share in (vessels, lumen, airway_wall)
+  )
   fine, broad = plane.field('fine'), plane.field('broad')
   tissue = anatomy.parenchyma_hu(
-      case, chest, plane.z, plane.x, plane.y, -plane.lung,
-      plane.field('blotches'), fine)
+    case, chest, plane.z, plane.x, plane.y, -plane.lung, plane.field('blotches'), fine
+  )
   tissue += 110 * anatomy.fissure_share(
-      chest, plane.z, plane.x, plane.y, 3 * plane.field('warp_y'), plane.thickness)
+    chest, plane.z, plane.x, plane.y, 3 * plane.field('warp_y'), plane.thickness
+  )
   plates = lesions.plate_share(
-      findings.plates, plane.z, plane.x, plane.y, broad, plane.pixel)
+    findings.plates, plane.z, plane.x, plane.y, broad, plane.pixel
+  )
   if plates is not None:
     tissue += (-60 - tissue) * plates
   level = _disease_level(case, chest, plane, findings)
@@ -254,7 +298,8 @@ def _draw_lungs(hu, case, chest, plane, findings, vessels, lumen, airway_wall):
     sick = lesions.disease_hu(case, level, broad, fine, septa)
     tissue += (np.maximum(sick, tissue) - tissue) * np.clip(0.5 + level * 9, 0, 1)
   nodules = lesions.nodule_share(
-      findings.nodules, plane.z, plane.x, plane.y, plane.thickness, plane.pixel)
+    findings.nodules, plane.z, plane.x, plane.y, plane.thickness, plane.pixel
+  )
   if nodules is not None:
     vessels = np.maximum(vessels, nodules)
   tissue += np.maximum(40 - tissue, 0) * np.maximum(vessels, 0.75 * airway_wall)
@@ -273,11 +318,15 @@ def _shape(case, plane):
 def _disease_level(case, chest, plane, findings):
   """Level above 0 inside lesions, or None where the slice has none."""
   if findings.diffuse_level is not None:
-    return 0.6 * (lesions.diffuse_field(
-        chest, plane.z, plane.true_y, -plane.wall, _shape(case, plane))
-                  - findings.diffuse_level)
+    return 0.6 * (
+      lesions.diffuse_field(
+        chest, plane.z, plane.true_y, -plane.wall, _shape(case, plane)
+      )
+      - findings.diffuse_level
+    )
   return lesions.focal_field(
-      findings.blobs, plane.z, plane.true_x, plane.true_y, plane.field('shape'))
+    findings.blobs, plane.z, plane.true_x, plane.true_y, plane.field('shape')
+  )
 
 
 def _affine(case, grid):

@@ -61,8 +61,9 @@ def place(case, chest, points: LungPoints, shape_at_points) -> Findings:
   if case.kind == 'focal':
     blobs = _draw_blobs(case, chest, points, shape_at_points, rng)
   elif case.kind == 'diffuse':
-    field = diffuse_field(chest, points.places[:, 2], points.places[:, 1],
-                          points.depth, shape_at_points)
+    field = diffuse_field(
+      chest, points.places[:, 2], points.places[:, 1], points.depth, shape_at_points
+    )
     level = float(np.quantile(field, 1 - case.lesion_fraction))
   return Findings(blobs, level, nodules, plates)
 
@@ -81,8 +82,9 @@ def focal_field(blobs, z, x, y, shape):
     dz = (z - blob[2]) / blob[5]
     if abs(dz) > 1.45:
       continue
-    norm = np.sqrt(((x - blob[0]) / blob[3])**2 + ((y - blob[1]) / blob[4])**2
-                   + dz * dz)
+    norm = np.sqrt(
+      ((x - blob[0]) / blob[3]) ** 2 + ((y - blob[1]) / blob[4]) ** 2 + dz * dz
+    )
     level = 1 - norm + 0.24 * shape
     best = level if best is None else np.maximum(best, level)
   return best
@@ -101,8 +103,9 @@ def disease_hu(case, level, broad, fine, reticulum):
   hu = GROUND_GLASS_LOW_HU + (GROUND_GLASS_HIGH_HU - GROUND_GLASS_LOW_HU) * dense
   hu = hu + 260 * case.crazy_paving * reticulum
   amount = case.consolidation * 2.2 - 0.9
-  solid = np.clip((np.clip(level, 0, 1) * 1.3 + 0.45 * broad + 0.15 * fine
-                   + amount - 0.9) * 3, 0, 1)
+  solid = np.clip(
+    (np.clip(level, 0, 1) * 1.3 + 0.45 * broad + 0.15 * fine + amount - 0.9) * 3, 0, 1
+  )
   return hu + (CONSOLIDATION_HU + 10 * fine - hu) * solid
 
 
@@ -151,7 +154,7 @@ def _draw_blobs(case, chest, points, shape, rng):
     factor = np.sqrt(low * high)
     inside = np.zeros(len(places), bool)
     for centre, radii in zip(places[chosen], size * factor):
-      norm = np.sqrt((((places - centre) / radii)**2).sum(1))
+      norm = np.sqrt((((places - centre) / radii) ** 2).sum(1))
       inside |= 1 - norm + 0.24 * shape > 0
     low, high = (factor, high) if inside.sum() < wanted else (low, factor)
   return np.concatenate([places[chosen], size * factor], 1)
@@ -160,7 +163,8 @@ def _draw_blobs(case, chest, points, shape, rng):
 def _draw_nodules(case, points, rng):
   chosen = rng.integers(0, len(points.places), case.nodules)
   return np.concatenate(
-      [points.places[chosen], rng.uniform(1.5, 4, (case.nodules, 1))], 1)
+    [points.places[chosen], rng.uniform(1.5, 4, (case.nodules, 1))], 1
+  )
 
 
 def _draw_plates(case, chest, points, rng):
@@ -170,5 +174,12 @@ def _draw_plates(case, chest, points, rng):
   centres = basal[rng.integers(0, len(basal), count)]
   normals = rng.normal(size=(count, 3)) * (0.6, 0.8, 0.7)
   normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
-  return np.concatenate([centres, normals, rng.uniform(14, 32, (count, 1)),
-                         rng.uniform(0.8, 2.2, (count, 1))], 1)
+  return np.concatenate(
+    [
+      centres,
+      normals,
+      rng.uniform(14, 32, (count, 1)),
+      rng.uniform(0.8, 2.2, (count, 1)),
+    ],
+    1,
+  )

@@ -32,7 +32,7 @@ def ellipse(x, y, centre, radii, tilt=0.0):
   if tilt:
     cos, sin = np.cos(tilt), np.sin(tilt)
     dx, dy = cos * dx + sin * dy, cos * dy - sin * dx
-  norm = np.sqrt((dx / radii[0])**2 + (dy / radii[1])**2)
+  norm = np.sqrt((dx / radii[0]) ** 2 + (dy / radii[1]) ** 2)
   return (norm - 1) * min(radii)
 
 
@@ -44,8 +44,10 @@ def window(x, y, centre, reach):
     centre, reach: (x, y) in millimetres.
   """
   spans = []
-  for line, middle, half in ((y[:, y.shape[1] // 2], centre[1], reach[1]),
-                             (x[x.shape[0] // 2], centre[0], reach[0])):
+  for line, middle, half in (
+    (y[:, y.shape[1] // 2], centre[1], reach[1]),
+    (x[x.shape[0] // 2], centre[0], reach[0]),
+  ):
     first, last = np.searchsorted(line, (middle - half - 12, middle + half + 12))
     spans.append(slice(int(first), int(last)))
   return tuple(spans)
@@ -72,8 +74,9 @@ class Polar:
     dx, dy = x - centre[0], y - centre[1]
     self.radius = np.hypot(dx, dy)
     angle = np.arctan2(dx, dy)
-    self._index = np.rint(
-        (angle + np.pi) * ((_ANGLES - 1) / (2 * np.pi))).astype(np.int16)
+    self._index = np.rint((angle + np.pi) * ((_ANGLES - 1) / (2 * np.pi))).astype(
+      np.int16
+    )
 
   def table(self, values):
     """Values float32 [720] over the angle, spread to [H, W]."""
@@ -87,8 +90,9 @@ class Polar:
 def superellipse(half_width, half_depth, exponent):
   """float32 [720]: radius of a superellipse over the angle."""
   sin, cos = np.abs(np.sin(Polar.angles)), np.abs(np.cos(Polar.angles))
-  return ((sin / half_width)**exponent
-          + (cos / half_depth)**exponent)**(-1 / exponent)
+  return ((sin / half_width) ** exponent + (cos / half_depth) ** exponent) ** (
+    -1 / exponent
+  )
 
 
 # Where voxels lie, and random fields that are the same on every grid.
@@ -127,8 +131,12 @@ def make_grid(bottom_mm, top_mm, spacing_mm, thickness_mm, matrix, pixel_mm) -> 
   bottom_mm = round(bottom_mm, 1)  # A position that DICOM's decimal string holds.
   z = bottom_mm + spacing_mm * np.arange(count)
   in_plane = (np.arange(matrix) - (matrix - 1) / 2) * pixel_mm
-  return Grid(z.astype(np.float32), in_plane.astype(np.float32)[:, np.newaxis],
-              in_plane.astype(np.float32)[np.newaxis], float(thickness_mm))
+  return Grid(
+    z.astype(np.float32),
+    in_plane.astype(np.float32)[:, np.newaxis],
+    in_plane.astype(np.float32)[np.newaxis],
+    float(thickness_mm),
+  )
 
 
 class SmoothField:
@@ -162,9 +170,13 @@ def _basis(position_mm, scale_mm, count):
   place = np.clip((position_mm + REACH_MM) / scale_mm, 0, count - 4 - 1e-3)
   first = place.astype(int)
   t = (place - first)[:, np.newaxis]
-  weights = np.concatenate([
-      (1 - t)**3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3],
-      axis=1) / 6
+  weights = (
+    np.concatenate(
+      [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3],
+      axis=1,
+    )
+    / 6
+  )
   matrix = np.zeros((len(place), count), np.float32)
   np.put_along_axis(matrix, first[:, np.newaxis] + np.arange(4), weights, 1)
   return matrix
@@ -176,6 +188,7 @@ def soft_step(distance, width):
 
 
 # Vessels and airways of the lungs: trees that supply every part of them.
+
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
@@ -224,7 +237,7 @@ def grow(root, points, leaf_count, root_radius, rng) -> Tree:
     cut = np.partition(side, rank)[rank]
     for part in (supplied[side < cut], supplied[side >= cut]):
       if len(part):
-        share = (len(part) / len(supplied))**(1 / 2.8)
+        share = (len(part) / len(supplied)) ** (1 / 2.8)
         stack.append((there, part, radius * share * 0.97))
   start, end, first, last = zip(*segments)
   return Tree(np.array(start), np.array(end), np.stack([first, last], 1))
@@ -232,12 +245,15 @@ def grow(root, points, leaf_count, root_radius, rng) -> Tree:
 
 def join(trees) -> Tree:
   """One tree of several."""
-  return Tree(*(np.concatenate([getattr(tree, name) for tree in trees])
-                for name in ('start', 'end', 'radius')))
+  return Tree(
+    *(
+      np.concatenate([getattr(tree, name) for tree in trees])
+      for name in ('start', 'end', 'radius')
+    )
+  )
 
 
-def draw_tree(tree: Tree, grid: Grid, grow_mm=0.0,
-              smallest_mm=0.0) -> np.ndarray:
+def draw_tree(tree: Tree, grid: Grid, grow_mm=0.0, smallest_mm=0.0) -> np.ndarray:
   """uint8 [S, H, W]: share of every voxel inside the tree, 255 for all of it.
 
   A slice is thick beside a vessel: the tree is drawn on thinner sheets, which
@@ -258,8 +274,17 @@ def draw_tree(tree: Tree, grid: Grid, grow_mm=0.0,
   keep = tree.radius[:, 0] >= smallest_mm
   radius = tree.radius[keep] + grow_mm
   for a, b, (first, last) in zip(tree.start[keep], tree.end[keep], radius):
-    _draw_cone(share, heights, grid, a.astype(np.float32), b.astype(np.float32),
-               float(first), float(last), width, step)
+    _draw_cone(
+      share,
+      heights,
+      grid,
+      a.astype(np.float32),
+      b.astype(np.float32),
+      float(first),
+      float(last),
+      width,
+      step,
+    )
   if sheets == 1:
     return share[:, 0]
   return share.mean(1, dtype=np.float32).astype(np.uint8)
@@ -282,14 +307,14 @@ def _draw_cone(share, heights, grid, a, b, first, last, width, step):
   dz = (heights[box[0]] - a[2])[:, :, np.newaxis, np.newaxis]
   t = ((dx * axis[0] + dy * axis[1]) + dz * axis[2]) * np.float32(1 / length)
   np.clip(t, 0, 1, out=t)
-  square = (dx - t * axis[0])**2
-  square += (dy - t * axis[1])**2
-  square += (dz - t * axis[2])**2
+  square = (dx - t * axis[0]) ** 2
+  square += (dy - t * axis[1]) ** 2
+  square += (dz - t * axis[2]) ** 2
   np.sqrt(square, out=square)
   square -= t * np.float32(last - first) + np.float32(first)
   square *= np.float32(-255 / width)
   # A vessel thinner than a pixel is fainter, not absent.
-  thin = min(1.0, (2 * max(first, last) / width)**2)
+  thin = min(1.0, (2 * max(first, last) / width) ** 2)
   square += 127.5
   np.clip(square, 0, 255, out=square)
   view = share[box]

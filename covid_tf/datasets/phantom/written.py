@@ -117,8 +117,7 @@ def _slice_header(shared, drawn: phantom.Phantom, index: int):
   volume: volume_lib.CTVolume = drawn.volume
   header = pydicom_dataset.Dataset(shared)
   position = volume.index_to_lps_mm((index, 0, 0))
-  header.SOPInstanceUID = make_uid(
-      'slice', *dataclasses.astuple(drawn.case), index)
+  header.SOPInstanceUID = make_uid('slice', *dataclasses.astuple(drawn.case), index)
   header.InstanceNumber = volume.shape[0] - index  # Scanners count from the head.
   header.ImagePositionPatient = [_decimal(value) for value in position]
   header.SliceLocation = _decimal(position[2])
@@ -181,12 +180,16 @@ def truth_of(drawn: phantom.Phantom) -> Truth:
   voxel_cm3 = drawn.volume.voxel_volume_mm3 / 1000
   slices = np.flatnonzero(drawn.lesion_mask.any((1, 2)))
   return Truth(
-      seed=drawn.case.seed, kind=drawn.kind, severe=drawn.case.severe,
-      study_uid=study_uid(drawn.case),
-      series_uid=series_uid(drawn.case),
-      lesion_volume_cm3=float(np.count_nonzero(drawn.lesion_mask) * voxel_cm3),
-      lung_volume_cm3=float(np.count_nonzero(drawn.lung_mask) * voxel_cm3),
-      positive_slices=tuple(slices.tolist()), slice_count=drawn.volume.shape[0])
+    seed=drawn.case.seed,
+    kind=drawn.kind,
+    severe=drawn.case.severe,
+    study_uid=study_uid(drawn.case),
+    series_uid=series_uid(drawn.case),
+    lesion_volume_cm3=float(np.count_nonzero(drawn.lesion_mask) * voxel_cm3),
+    lung_volume_cm3=float(np.count_nonzero(drawn.lung_mask) * voxel_cm3),
+    positive_slices=tuple(slices.tolist()),
+    slice_count=drawn.volume.shape[0],
+  )
 
 
 def write_truth(drawn: phantom.Phantom, folder: str | os.PathLike) -> Truth:
@@ -205,8 +208,10 @@ def write_truth(drawn: phantom.Phantom, folder: str | os.PathLike) -> Truth:
   truth = truth_of(drawn)
   content = {'note': 'phantom, not a patient', **dataclasses.asdict(truth)}
   with files.replacing_directory(folder) as temporary:
-    for name, mask in ((LUNG_MASK_NAME, drawn.lung_mask),
-                       (LESION_MASK_NAME, drawn.lesion_mask)):
+    for name, mask in (
+      (LUNG_MASK_NAME, drawn.lung_mask),
+      (LESION_MASK_NAME, drawn.lesion_mask),
+    ):
       _write_mask(temporary / name, mask, drawn.volume)
     (temporary / TRUTH_FILE_NAME).write_text(
       json.dumps(content, indent=2) + '\n', 'utf-8'
@@ -228,8 +233,9 @@ def read_truth(folder: str | os.PathLike) -> Truth:
     return Truth(**content)
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise errors.UsageError(
-        f'{path}: the truth of a phantom is required, found none that can be read '
-        f'({type(error).__name__}); write the phantom again.') from error
+      f'{path}: the truth of a phantom is required, found none that can be read '
+      f'({type(error).__name__}); write the phantom again.'
+    ) from error
 
 
 def read_mask(path: str | os.PathLike) -> np.ndarray:
@@ -238,8 +244,7 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
 
 
 def _write_mask(path, mask: np.ndarray, volume: volume_lib.CTVolume):
-  image = nib.Nifti1Image(
-      mask.transpose(2, 1, 0), maps.ras_affine(volume.affine))
+  image = nib.Nifti1Image(mask.transpose(2, 1, 0), maps.ras_affine(volume.affine))
   image.header.set_xyzt_units('mm')
   image.header['descrip'] = 'phantom, not a patient'
   nib.save(image, path)

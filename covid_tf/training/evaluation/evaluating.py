@@ -25,6 +25,7 @@ from covid_tf.training.evaluation import metrics
 
 # Where the cases of an evaluation come from; one is in memory at a time.
 
+
 @dataclasses.dataclass(frozen=True)
 class Case:
   """Slices of one series with their truth.
@@ -73,11 +74,13 @@ def check_shards(shards: Sequence[str]) -> int:
 
 def from_shards(shards: Sequence[str]) -> Iterator[Case]:
   """Cases of shards, in the order written; neighbouring slices of a series are one."""
+
   def key(item):
     return item['patient'], item['series'], item['hu'].shape, tuple(item['box'])
 
-  parsed = (record for record, _ in
-            pipelines.records_in_order(shards).as_numpy_iterator())
+  parsed = (
+    record for record, _ in pipelines.records_in_order(shards).as_numpy_iterator()
+  )
   for _, group in itertools.groupby(parsed, key):
     group = list(group)
     first = group[0]
@@ -86,12 +89,17 @@ def from_shards(shards: Sequence[str]) -> Iterator[Case]:
     window = tuple(map(float, first['window_hu']))
     pixel_mm = float(first['pixel_mm'])
     yield Case(
-        first['series'].decode(), first['patient'].decode(),
-        np.stack([item['hu'] for item in group]),
-        np.array([item['label'] for item in group]), int(first['case_label']),
-        mask if mask.any() and kind != study_lib.NO_MASK else None, kind,
-        tuple(map(int, first['box'])), (float(first['slice_mm']), pixel_mm, pixel_mm),
-        window if any(window) else None)
+      first['series'].decode(),
+      first['patient'].decode(),
+      np.stack([item['hu'] for item in group]),
+      np.array([item['label'] for item in group]),
+      int(first['case_label']),
+      mask if mask.any() and kind != study_lib.NO_MASK else None,
+      kind,
+      tuple(map(int, first['box'])),
+      (float(first['slice_mm']), pixel_mm, pixel_mm),
+      window if any(window) else None,
+    )
 
 
 def from_phantoms(count: int, first_seed: int, size: int) -> Iterator[Case]:
@@ -99,8 +107,16 @@ def from_phantoms(count: int, first_seed: int, size: int) -> Iterator[Case]:
   for entry in phantoms.list_studies(count, first_seed, size):
     study = study_lib.prepared(entry.read(), size, entry.series)
     yield Case(
-        entry.series, entry.patient, study.hu, study.labels, entry.case_label,
-        study.lung_mask, study.lung_mask_kind, study.box, study.spacing_mm)
+      entry.series,
+      entry.patient,
+      study.hu,
+      study.labels,
+      entry.case_label,
+      study.lung_mask,
+      study.lung_mask_kind,
+      study.box,
+      study.spacing_mm,
+    )
 
 
 def from_single_slices(table: str) -> Iterator[Case]:
@@ -108,8 +124,16 @@ def from_single_slices(table: str) -> Iterator[Case]:
   for entry in single_slices.list_slices(table):
     hu, pixel_mm = single_slices.read_slice(entry.path)
     yield Case(
-        entry.path.name, entry.patient, hu[np.newaxis], np.array([entry.label]),
-        study_lib.UNLABELLED, None, study_lib.NO_MASK, None, (0.0, pixel_mm, pixel_mm))
+      entry.path.name,
+      entry.patient,
+      hu[np.newaxis],
+      np.array([entry.label]),
+      study_lib.UNLABELLED,
+      None,
+      study_lib.NO_MASK,
+      None,
+      (0.0, pixel_mm, pixel_mm),
+    )
 
 
 _ASSUMED_PIXEL_MM = 0.7  # Ours, for single slices that do not say.
@@ -161,8 +185,11 @@ class Evaluation:
 
 
 def evaluate(
-    cases: Iterable[Case], lungs: Callable | None,
-    classifier: Callable | None, seed: int = 0) -> Evaluation:
+  cases: Iterable[Case],
+  lungs: Callable | None,
+  classifier: Callable | None,
+  seed: int = 0,
+) -> Evaluation:
   """Asks the networks about every case.
 
   Args:
@@ -184,15 +211,21 @@ def evaluate(
       case = next(cases, None)
     except errors.StudyRefusedError as error:
       raise errors.UsageError(
-          f'evaluation: cases that can be read are required: {error}') from error
+        f'evaluation: cases that can be read are required: {error}'
+      ) from error
     if case is None:
       break
     notes.update(_notes(case))
     found = None if lungs is None else lungs(case.hu)
     if found is not None and case.lung_mask is not None:
-      lung_cases.append(LungCase(
-          case.series, len(case.hu), case.lung_mask_kind or 'not stated',
-          metrics.compare_masks(found, case.lung_mask, case.spacing_mm)))
+      lung_cases.append(
+        LungCase(
+          case.series,
+          len(case.hu),
+          case.lung_mask_kind or 'not stated',
+          metrics.compare_masks(found, case.lung_mask, case.spacing_mm),
+        )
+      )
     if classifier is not None:
       try:
         slice_cases.extend(_classify(case, found, classifier))
@@ -200,12 +233,19 @@ def evaluate(
         left_out.append((case.series, str(error)))
   if not lung_cases and not slice_cases:
     raise errors.UsageError(
-        'evaluation: cases with a lung mask (for a lung network) or slices with lungs '
-        '(for a classifier) are required, found none.')
+      'evaluation: cases with a lung mask (for a lung network) or slices with lungs '
+      '(for a classifier) are required, found none.'
+    )
   by_slice, by_patient, patients = _discrimination(slice_cases, seed)
   return Evaluation(
-      tuple(lung_cases), tuple(slice_cases), by_slice, by_patient, patients,
-      tuple(left_out), tuple(sorted(notes)))
+    tuple(lung_cases),
+    tuple(slice_cases),
+    by_slice,
+    by_patient,
+    patients,
+    tuple(left_out),
+    tuple(sorted(notes)),
+  )
 
 
 def _classify(case, found, classifier):
@@ -218,13 +258,15 @@ def _classify(case, found, classifier):
       crop = FROM_PSEUDO
     if not mask.any():
       raise errors.NoLungsError(
-          f'{case.series}: lungs are required for the crop, found none.')
+        f'{case.series}: lungs are required for the crop, found none.'
+      )
     box = lungs_lib.largest_box(lungs_lib.slice_boxes(mask)).as_list()
   row0, column0, row1, column1 = box
   probability = classifier(case.hu[:, row0:row1, column0:column1])
   for label, value in zip(case.labels, probability):
     yield SliceCase(
-        case.series, case.patient, int(label), case.case_label, float(value), crop)
+      case.series, case.patient, int(label), case.case_label, float(value), crop
+    )
 
 
 def _discrimination(slices, seed):
@@ -232,13 +274,19 @@ def _discrimination(slices, seed):
   by_slice = by_patient = None
   if labelled:
     by_slice = metrics.discriminate(
-        [s.label for s in labelled], [s.probability for s in labelled],
-        [s.patient for s in labelled], seed)
+      [s.label for s in labelled],
+      [s.probability for s in labelled],
+      [s.patient for s in labelled],
+      seed,
+    )
   if not slices:
     return None, None, ()
   names, labels, scores = metrics.patient_scores(
-      [s.label for s in slices], [s.probability for s in slices],
-      [s.patient for s in slices], [s.case_label for s in slices])
+    [s.label for s in slices],
+    [s.probability for s in slices],
+    [s.patient for s in slices],
+    [s.case_label for s in slices],
+  )
   if names:
     by_patient = metrics.discriminate(labels, scores, None, seed)
   return by_slice, by_patient, tuple(zip(names, labels.tolist(), scores.tolist()))
@@ -247,11 +295,15 @@ def _discrimination(slices, seed):
 def _notes(case):
   if case.window_hu is not None:
     low, high = case.window_hu
-    yield (f'Some slices were grey values of the window {low:g} to {high:g} HU, turned '
-           'back into HU.')
+    yield (
+      f'Some slices were grey values of the window {low:g} to {high:g} HU, turned '
+      'back into HU.'
+    )
   if case.lung_mask is not None and case.lung_mask_kind == study_lib.PSEUDO:
-    yield ('Some true lung masks are pseudo-labels of a classical segmentation: '
-           'agreement with them is agreement with that method.')
+    yield (
+      'Some true lung masks are pseudo-labels of a classical segmentation: '
+      'agreement with them is agreement with that method.'
+    )
   if case.patient.startswith('implanted'):
     yield 'Some lesions were implanted into chests without disease.'
   if case.patient.startswith('phantom'):
@@ -290,12 +342,15 @@ def load_network(
     model, _ = weights.load_network(name, source)
     # One trace for all sizes: studies differ in theirs.
     ask = tf.function(
-        signatures.SIGNATURES[name](model, '')[contract.SERVING_DEFAULT],
-        input_signature=[tf.TensorSpec([None, None, None], tf.int16, 'hu')])
+      signatures.SIGNATURES[name](model, '')[contract.SERVING_DEFAULT],
+      input_signature=[tf.TensorSpec([None, None, None], tf.int16, 'hu')],
+    )
 
   def answer(hu: np.ndarray) -> np.ndarray:
-    parts = [ask(hu=tf.constant(np.ascontiguousarray(hu[first:first + _BATCH])))
-             for first in range(0, len(hu), _BATCH)]
+    parts = [
+      ask(hu=tf.constant(np.ascontiguousarray(hu[first : first + _BATCH])))
+      for first in range(0, len(hu), _BATCH)
+    ]
     return np.concatenate([part[output].numpy() for part in parts])
 
   return answer
@@ -307,8 +362,9 @@ def _exported(folder):
     ask = loaded.signatures[contract.SERVING_DEFAULT]
   except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
     raise errors.ModelError(
-        f'{folder}: an exported model is required, found one that cannot be loaded '
-        f'({type(error).__name__}); export it again.') from error
+      f'{folder}: an exported model is required, found one that cannot be loaded '
+      f'({type(error).__name__}); export it again.'
+    ) from error
   ask.covid_tf_keeps = loaded  # A signature does not hold its variables.
   return ask
 
@@ -316,8 +372,11 @@ def _exported(folder):
 def _version_folder(name, source) -> pathlib.Path | None:
   """The highest version of an export, or None where `source` is none."""
   for folder in (source / name, source):
-    versions = [path for path in (folder.iterdir() if folder.is_dir() else ())
-                if path.name.isdecimal() and (path / 'saved_model.pb').is_file()]
+    versions = [
+      path
+      for path in (folder.iterdir() if folder.is_dir() else ())
+      if path.name.isdecimal() and (path / 'saved_model.pb').is_file()
+    ]
     if versions:
       return max(versions, key=lambda path: int(path.name))
   return source if (source / 'saved_model.pb').is_file() else None

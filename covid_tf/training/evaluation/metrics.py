@@ -81,8 +81,11 @@ class Discrimination:
 
 
 def discriminate(
-    labels: np.ndarray, probability: np.ndarray, patients: Sequence[str] | None,
-    seed: int = 0) -> Discrimination:
+  labels: np.ndarray,
+  probability: np.ndarray,
+  patients: Sequence[str] | None,
+  seed: int = 0,
+) -> Discrimination:
   """Computes the metrics.
 
   Args:
@@ -98,25 +101,48 @@ def discriminate(
   probability = np.asarray(probability, np.float64)
   positive, negative = probability[labels], probability[~labels]
   bins, error = _calibration(labels, probability)
-  points = [_point('the paper\'s threshold', DECISION_THRESHOLD, positive, negative)]
-  area = dict.fromkeys(('auc', 'auc_ci95_delong', 'auc_ci95_bootstrap',
-                        'auc_ci95_newcombe', 'auc_ci95_patients', 'curve'))
+  points = [_point("the paper's threshold", DECISION_THRESHOLD, positive, negative)]
+  area = dict.fromkeys(
+    (
+      'auc',
+      'auc_ci95_delong',
+      'auc_ci95_bootstrap',
+      'auc_ci95_newcombe',
+      'auc_ci95_patients',
+      'curve',
+    )
+  )
   if len(positive) and len(negative):
     curve = roc.curve(positive, negative)
     youden = operating_points.youden_threshold(curve)
-    points.append(_point(
-        "Youden's point, chosen on these cases", youden, positive, negative))
-    area = _area(positive, negative, seed) | {'curve': curve, 'auc_ci95_patients': (
-        None if patients is None else _cluster_interval(
-            labels, probability, np.asarray(patients), seed))}
+    points.append(
+      _point("Youden's point, chosen on these cases", youden, positive, negative)
+    )
+    area = _area(positive, negative, seed) | {
+      'curve': curve,
+      'auc_ci95_patients': (
+        None
+        if patients is None
+        else _cluster_interval(labels, probability, np.asarray(patients), seed)
+      ),
+    }
   return Discrimination(
-      len(positive), len(negative), points=tuple(points), calibration=bins,
-      brier=float(np.mean((probability - labels)**2)), calibration_error=error, **area)
+    len(positive),
+    len(negative),
+    points=tuple(points),
+    calibration=bins,
+    brier=float(np.mean((probability - labels) ** 2)),
+    calibration_error=error,
+    **area,
+  )
 
 
 def patient_scores(
-    labels: np.ndarray, probability: np.ndarray, patients: Sequence[str],
-    case_labels: Sequence[int]) -> tuple[list[str], np.ndarray, np.ndarray]:
+  labels: np.ndarray,
+  probability: np.ndarray,
+  patients: Sequence[str],
+  case_labels: Sequence[int],
+) -> tuple[list[str], np.ndarray, np.ndarray]:
   """One score a patient: the mean of the three highest slice probabilities.
 
   Args:
@@ -150,28 +176,36 @@ def _area(positive, negative, seed) -> dict:
   interval = estimate.interval()
   auc = float(estimate.auc[0])
   return {
-      'auc': auc,
-      'auc_ci95_newcombe': roc.newcombe_interval(auc, len(positive), len(negative)),
-      'auc_ci95_delong': None if interval is None else tuple(map(float, interval[0])),
-      'auc_ci95_bootstrap': (
-          None if interval is None else
-          roc.bootstrap_interval(positive, negative, seed=seed))}
+    'auc': auc,
+    'auc_ci95_newcombe': roc.newcombe_interval(auc, len(positive), len(negative)),
+    'auc_ci95_delong': None if interval is None else tuple(map(float, interval[0])),
+    'auc_ci95_bootstrap': (
+      None
+      if interval is None
+      else roc.bootstrap_interval(positive, negative, seed=seed)
+    ),
+  }
 
 
 def _point(rule, threshold, positive, negative) -> Point:
   point = operating_points.operating_point(
-      'threshold', rule, threshold, positive, negative)
+    'threshold', rule, threshold, positive, negative
+  )
   return Point(rule, threshold, point.sensitivity, point.specificity, point.ppv)
 
 
 def _calibration(labels, probability):
   place = np.minimum(
-      (probability * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
+    (probability * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1
+  )
   bins = tuple(
-      CalibrationBin(int((place == number).sum()),
-                     float(probability[place == number].mean()),
-                     float(labels[place == number].mean()))
-      for number in np.unique(place))
+    CalibrationBin(
+      int((place == number).sum()),
+      float(probability[place == number].mean()),
+      float(labels[place == number].mean()),
+    )
+    for number in np.unique(place)
+  )
   error = sum(b.count * abs(b.mean_probability - b.positive_share) for b in bins)
   return bins, float(error / len(labels))
 
@@ -185,7 +219,8 @@ def _cluster_interval(labels, probability, patients, seed):
   areas = []
   for _ in range(_CLUSTER_DRAWS):
     drawn = np.concatenate(
-        [members[number] for number in random.integers(0, len(names), len(names))])
+      [members[number] for number in random.integers(0, len(names), len(names))]
+    )
     positive, negative = (probability[drawn][labels[drawn] == kind] for kind in (1, 0))
     if len(positive) and len(negative):
       areas.append(float(roc.estimate_area(positive, negative).auc[0]))
@@ -195,6 +230,7 @@ def _cluster_interval(labels, probability, patients, seed):
 
 
 # How well a lung mask agrees with the true one: overlap, and distance in mm.
+
 
 @dataclasses.dataclass(frozen=True)
 class LungAgreement:
@@ -217,8 +253,8 @@ class LungAgreement:
 
 
 def compare_masks(
-    found: np.ndarray, truth: np.ndarray,
-    spacing_mm: tuple[float, float, float]) -> LungAgreement:
+  found: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, float, float]
+) -> LungAgreement:
   """Compares two masks of one case.
 
   Args:
@@ -232,7 +268,8 @@ def compare_masks(
   found, truth = np.asarray(found, bool), np.asarray(truth, bool)
   if found.shape != truth.shape:
     raise ValueError(
-        f'found and truth must have one shape, found {found.shape}, {truth.shape}.')
+      f'found and truth must have one shape, found {found.shape}, {truth.shape}.'
+    )
   common = int(np.count_nonzero(found & truth))
   total = int(np.count_nonzero(found)) + int(np.count_nonzero(truth))
   in_3d = spacing_mm[0] > 0
@@ -241,18 +278,21 @@ def compare_masks(
   distance = None
   if min(spacing_mm[1:]) > 0:
     distance = _hausdorff95_mm(found, truth, spacing_mm, in_3d)
-  return LungAgreement(
-      2 * common / total, common / (total - common), distance, in_3d)
+  return LungAgreement(2 * common / total, common / (total - common), distance, in_3d)
 
 
 def _hausdorff95_mm(found, truth, spacing_mm, in_3d) -> float | None:
   if in_3d:
     there, back = _surface_distances(found, truth, spacing_mm)
   else:
-    pairs = [_surface_distances(a, b, spacing_mm[1:]) for a, b in zip(found, truth)
-             if a.any() and b.any()]
-    there, back = (np.concatenate([pair[way] for pair in pairs] or [np.empty(0)])
-                   for way in (0, 1))
+    pairs = [
+      _surface_distances(a, b, spacing_mm[1:])
+      for a, b in zip(found, truth)
+      if a.any() and b.any()
+    ]
+    there, back = (
+      np.concatenate([pair[way] for pair in pairs] or [np.empty(0)]) for way in (0, 1)
+    )
   if not there.size or not back.size:
     return None
   return float(max(np.percentile(there, 95), np.percentile(back, 95)))
@@ -266,8 +306,9 @@ def _surface_distances(first, second, spacing_mm):
   box = tuple(slice(low, high + 1) for low, high in zip(both.min(0), both.max(0)))
   edges = [_surface(mask[box]) for mask in (first, second)]
   to_second, to_first = (
-      ndimage.distance_transform_edt(~edge, sampling=spacing_mm)
-      for edge in (edges[1], edges[0]))
+    ndimage.distance_transform_edt(~edge, sampling=spacing_mm)
+    for edge in (edges[1], edges[0])
+  )
   return to_second[edges[0]], to_first[edges[1]]
 
 

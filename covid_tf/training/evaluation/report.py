@@ -17,34 +17,55 @@ from covid_tf.training.evaluation import metrics
 
 # Plots of an evaluation: ROC, calibration, and the lungs case by case.
 
+
 def roc_figure(
-    found: metrics.Discrimination, unit: str,
-    with_paper: bool = False) -> matplotlib.figure.Figure:
+  found: metrics.Discrimination, unit: str, with_paper: bool = False
+) -> matplotlib.figure.Figure:
   """ROC curve; `found.curve` must be there."""
   with figures.styled():
     figure = figures.new_figure(height_inch=4.1)
     axes = figures.roc_axes(figure, found.curve, f'AUC {found.auc:.3f}')
-    for point, mark, colour in zip(
-        found.points, 'os', (figures.ORANGE, figures.GREEN)):
+    for point, mark, colour in zip(found.points, 'os', (figures.ORANGE, figures.GREEN)):
       axes.plot(
-          1 - point.specificity.value, point.sensitivity.value, mark, color=colour,
-          ms=5.5, mec='white', mew=0.6, ls='', clip_on=False, zorder=4,
-          label=f'probability > {point.threshold:.3g}')
+        1 - point.specificity.value,
+        point.sensitivity.value,
+        mark,
+        color=colour,
+        ms=5.5,
+        mec='white',
+        mew=0.6,
+        ls='',
+        clip_on=False,
+        zorder=4,
+        label=f'probability > {point.threshold:.3g}',
+      )
     if with_paper:
       axes.plot(
-          1 - paper.SLICE_SPECIFICITY, paper.SLICE_SENSITIVITY, '*',
-          color=figures.PURPLE, ms=9, ls='', clip_on=False, zorder=5,
-          label=f'paper, > {metrics.DECISION_THRESHOLD} (AUC {paper.SLICE_AUC})')
+        1 - paper.SLICE_SPECIFICITY,
+        paper.SLICE_SENSITIVITY,
+        '*',
+        color=figures.PURPLE,
+        ms=9,
+        ls='',
+        clip_on=False,
+        zorder=5,
+        label=f'paper, > {metrics.DECISION_THRESHOLD} (AUC {paper.SLICE_AUC})',
+      )
     axes.legend(loc='lower right', fontsize=7)
-    figures.put_caption(figure, (
+    figures.put_caption(
+      figure,
+      (
         f'ROC curve, {found.n_positive} positive and {found.n_negative} negative '
         f'{unit}. AUC 95 % CI {paper.interval(found.auc_ci95_delong)} (DeLong), '
-        f'{paper.interval(found.auc_ci95_bootstrap)} (bootstrap). Dotted: chance.'))
+        f'{paper.interval(found.auc_ci95_bootstrap)} (bootstrap). Dotted: chance.'
+      ),
+    )
     return figure
 
 
 def calibration_figure(
-    found: metrics.Discrimination, unit: str) -> matplotlib.figure.Figure:
+  found: metrics.Discrimination, unit: str
+) -> matplotlib.figure.Figure:
   """Share of positives against the mean probability, bin by bin."""
   with figures.styled():
     figure = figures.new_figure(height_inch=4.1)
@@ -52,19 +73,36 @@ def calibration_figure(
     axes.plot([0, 1], [0, 1], color=figures.GREY, lw=0.7, ls=':')
     counts = np.array([b.count for b in found.calibration])
     axes.plot(
-        [b.mean_probability for b in found.calibration],
-        [b.positive_share for b in found.calibration], color=figures.BLUE, lw=1)
+      [b.mean_probability for b in found.calibration],
+      [b.positive_share for b in found.calibration],
+      color=figures.BLUE,
+      lw=1,
+    )
     axes.scatter(
-        [b.mean_probability for b in found.calibration],
-        [b.positive_share for b in found.calibration],
-        s=12 + 100 * counts / counts.max(), color=figures.BLUE, zorder=3,
-        clip_on=False, edgecolors='white', linewidths=0.5)
-    axes.set(xlabel='Mean probability', ylabel='Share that is positive', xlim=(0, 1),
-             ylim=(0, 1), aspect='equal')
-    figures.put_caption(figure, (
+      [b.mean_probability for b in found.calibration],
+      [b.positive_share for b in found.calibration],
+      s=12 + 100 * counts / counts.max(),
+      color=figures.BLUE,
+      zorder=3,
+      clip_on=False,
+      edgecolors='white',
+      linewidths=0.5,
+    )
+    axes.set(
+      xlabel='Mean probability',
+      ylabel='Share that is positive',
+      xlim=(0, 1),
+      ylim=(0, 1),
+      aspect='equal',
+    )
+    figures.put_caption(
+      figure,
+      (
         f'Calibration over {counts.sum()} {unit} in bins of 0.1; area of a point: how '
         f'many. Brier score {found.brier:.3f}, mean distance from the diagonal '
-        f'{found.calibration_error:.3f}.'))
+        f'{found.calibration_error:.3f}.'
+      ),
+    )
     return figure
 
 
@@ -74,19 +112,35 @@ def lung_figure(cases: tuple[evaluating.LungCase, ...]) -> matplotlib.figure.Fig
     figure = figures.new_figure(height_inch=3.2)
     left, right = figure.subplots(1, 2)
     dice, distance = lung_values(cases)
-    for axes, values, label in ((left, dice, 'Dice'),
-                                (right, distance, '95 % Hausdorff distance (mm)')):
+    for axes, values, label in (
+      (left, dice, 'Dice'),
+      (right, distance, '95 % Hausdorff distance (mm)'),
+    ):
       if values.size:
-        axes.boxplot(values, widths=0.4, showfliers=False,
-                     medianprops={'color': 'black', 'lw': 1.4})
+        axes.boxplot(
+          values,
+          widths=0.4,
+          showfliers=False,
+          medianprops={'color': 'black', 'lw': 1.4},
+        )
         aside = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else 0.0
-        axes.scatter(1 + aside + np.zeros(len(values)), np.sort(values), s=12,
-                     color=figures.BLUE, edgecolors='white', linewidths=0.4,
-                     zorder=3)
+        axes.scatter(
+          1 + aside + np.zeros(len(values)),
+          np.sort(values),
+          s=12,
+          color=figures.BLUE,
+          edgecolors='white',
+          linewidths=0.4,
+          zorder=3,
+        )
       axes.set(ylabel=label, xticks=[])
-    figures.put_caption(figure, (
+    figures.put_caption(
+      figure,
+      (
         f'Lung masks of {len(cases)} cases against the true ones. Boxes: quartiles; '
-        'points: cases, in order.'))
+        'points: cases, in order.'
+      ),
+    )
     return figure
 
 
@@ -96,8 +150,10 @@ def lung_values(
   """(Dice, 95 % Hausdorff in mm) of the cases that have them."""
   dice = [case.agreement.dice for case in cases]
   distance = [case.agreement.hausdorff95_mm for case in cases]
-  return tuple(np.array([value for value in values if value is not None], float)
-               for values in (dice, distance))
+  return tuple(
+    np.array([value for value in values if value is not None], float)
+    for values in (dice, distance)
+  )
 
 
 JSON_NAME = 'evaluation.json'
@@ -107,8 +163,8 @@ _MOST_LISTED = 200  # The rest is in evaluation.json.
 
 
 def write(
-    evaluation: evaluating.Evaluation, subject: dict[str, str],
-    folder: str | os.PathLike) -> None:
+  evaluation: evaluating.Evaluation, subject: dict[str, str], folder: str | os.PathLike
+) -> None:
   """Writes both files, each whole or not at all; earlier ones are replaced.
 
   Args:
@@ -129,27 +185,34 @@ def write(
 def as_dict(evaluation: evaluating.Evaluation, subject: dict[str, str]) -> dict:
   """The metrics as evaluation.json holds them; what is not defined is null."""
   return {
-      'schema_version': SCHEMA_VERSION,
-      'software': f'covid_tf {version.__version__}',
-      'subject': subject,
-      'notes': list(evaluation.notes),
-      'lungs': _lungs(evaluation.lungs),
-      'slices': _discrimination(evaluation.by_slice),
-      'patients': _discrimination(evaluation.by_patient),
-      'paper': {
-          'source': paper.CITATION,
-          'slices': {
-              'n_positive': paper.SLICES_ABNORMAL, 'n_negative': paper.SLICES_NORMAL,
-              'auc': paper.SLICE_AUC, 'threshold': metrics.DECISION_THRESHOLD,
-              'sensitivity': paper.SLICE_SENSITIVITY,
-              'specificity': paper.SLICE_SPECIFICITY},
-          'lungs': None, 'patients': None},
-      'slice_probability': [dataclasses.asdict(s) for s in evaluation.slices],
-      'patient_score': [
-          {'patient': patient, 'label': label, 'score': score}
-          for patient, label, score in evaluation.patients],
-      'left_out': [{'series': series, 'reason': reason}
-                   for series, reason in evaluation.left_out],
+    'schema_version': SCHEMA_VERSION,
+    'software': f'covid_tf {version.__version__}',
+    'subject': subject,
+    'notes': list(evaluation.notes),
+    'lungs': _lungs(evaluation.lungs),
+    'slices': _discrimination(evaluation.by_slice),
+    'patients': _discrimination(evaluation.by_patient),
+    'paper': {
+      'source': paper.CITATION,
+      'slices': {
+        'n_positive': paper.SLICES_ABNORMAL,
+        'n_negative': paper.SLICES_NORMAL,
+        'auc': paper.SLICE_AUC,
+        'threshold': metrics.DECISION_THRESHOLD,
+        'sensitivity': paper.SLICE_SENSITIVITY,
+        'specificity': paper.SLICE_SPECIFICITY,
+      },
+      'lungs': None,
+      'patients': None,
+    },
+    'slice_probability': [dataclasses.asdict(s) for s in evaluation.slices],
+    'patient_score': [
+      {'patient': patient, 'label': label, 'score': score}
+      for patient, label, score in evaluation.patients
+    ],
+    'left_out': [
+      {'series': series, 'reason': reason} for series, reason in evaluation.left_out
+    ],
   }
 
 
@@ -158,27 +221,43 @@ def _lungs(cases) -> dict | None:
     return None
   dice, distance = lung_values(cases)
   return {
-      'dice': _summary(dice), 'hausdorff95_mm': _summary(distance),
-      'iou': _summary(np.array([case.agreement.iou for case in cases
-                                if case.agreement.iou is not None])),
-      'cases': [
-          {'series': case.series, 'slices': case.slices, 'truth': case.truth,
-           **dataclasses.asdict(case.agreement)} for case in cases]}
+    'dice': _summary(dice),
+    'hausdorff95_mm': _summary(distance),
+    'iou': _summary(
+      np.array([case.agreement.iou for case in cases if case.agreement.iou is not None])
+    ),
+    'cases': [
+      {
+        'series': case.series,
+        'slices': case.slices,
+        'truth': case.truth,
+        **dataclasses.asdict(case.agreement),
+      }
+      for case in cases
+    ],
+  }
 
 
 def _summary(values) -> dict | None:
   if not len(values):
     return None
-  return {'n': len(values), 'mean': float(values.mean()),
-          'median': float(np.median(values)), 'min': float(values.min()),
-          'max': float(values.max())}
+  return {
+    'n': len(values),
+    'mean': float(values.mean()),
+    'median': float(np.median(values)),
+    'min': float(values.min()),
+    'max': float(values.max()),
+  }
 
 
 def _discrimination(found) -> dict | None:
   if found is None:
     return None
-  return {field.name: _plain(getattr(found, field.name))
-          for field in dataclasses.fields(found) if field.name != 'curve'}
+  return {
+    field.name: _plain(getattr(found, field.name))
+    for field in dataclasses.fields(found)
+    if field.name != 'curve'
+  }
 
 
 def _plain(value):
@@ -191,16 +270,25 @@ def _plain(value):
 
 def _page(evaluation, subject, content) -> bytes:
   drawn = []
-  for found, unit in ((evaluation.by_slice, 'slices'),
-                      (evaluation.by_patient, 'patients')):
+  for found, unit in (
+    (evaluation.by_slice, 'slices'),
+    (evaluation.by_patient, 'patients'),
+  ):
     if found is not None and found.curve is not None:
-      drawn.append((f'ROC of {unit}', roc_figure(
-          found, unit, with_paper=unit == 'slices')))
+      drawn.append(
+        (f'ROC of {unit}', roc_figure(found, unit, with_paper=unit == 'slices'))
+      )
       drawn.append((f'Calibration of {unit}', calibration_figure(found, unit)))
   if evaluation.lungs:
     drawn.append(('Lungs', lung_figure(evaluation.lungs)))
   return pages.render(
-      'evaluation.html', evaluation=evaluation, subject=subject, paper=paper,
-      words=paper, lungs=content['lungs'], most=_MOST_LISTED,
-      demo_models='demo' in subject.values(),
-      figures=[(title, figures.svg_text(figure)) for title, figure in drawn])
+    'evaluation.html',
+    evaluation=evaluation,
+    subject=subject,
+    paper=paper,
+    words=paper,
+    lungs=content['lungs'],
+    most=_MOST_LISTED,
+    demo_models='demo' in subject.values(),
+    figures=[(title, figures.svg_text(figure)) for title, figure in drawn],
+  )

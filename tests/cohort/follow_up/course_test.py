@@ -16,12 +16,15 @@ _KEY = 'ab' * 32
 
 def _study(root, name, date, **more):
   return scored_studies.write_study(
-      root / name, maps=False, acquisition_date=date, **{'patient_key': _KEY} | more)
+    root / name, maps=False, acquisition_date=date, **{'patient_key': _KEY} | more
+  )
 
 
 def test_studies_are_put_in_the_order_of_their_dates(tmp_path):
-  paths = [_study(tmp_path, str(n), date) for n, date in enumerate(
-      ('2020-04-01', '2020-02-28', '2020-03-01'))]
+  paths = [
+    _study(tmp_path, str(n), date)
+    for n, date in enumerate(('2020-04-01', '2020-02-28', '2020-03-01'))
+  ]
   found = course.follow_up(paths)
   assert [point.folder for point in found.points] == [paths[1], paths[2], paths[0]]
   assert [point.days for point in found.points] == [0, 2, 33]  # 2020 is a leap year.
@@ -39,9 +42,14 @@ def test_without_every_date_the_given_order_stays_and_is_told(tmp_path):
 def test_changes_are_those_of_the_results(tmp_path):
   small = (((-85, 45, -70), (18, 18, 24)),)
   large = (((-85, 45, -70), (34, 30, 34)),)
-  paths = [_study(tmp_path, name, date, lesions=lesions) for name, date, lesions in (
-      ('a', '2020-03-01', small), ('b', '2020-03-05', large),
-      ('c', '2020-03-20', small))]
+  paths = [
+    _study(tmp_path, name, date, lesions=lesions)
+    for name, date, lesions in (
+      ('a', '2020-03-01', small),
+      ('b', '2020-03-05', large),
+      ('c', '2020-03-20', small),
+    )
+  ]
   found = course.follow_up(paths)
   scores = [result_json.read_result(path).corona_score_cm3 for path in paths]
   up, down = found.steps(course.SCORE)
@@ -55,9 +63,17 @@ def test_changes_are_those_of_the_results(tmp_path):
   assert found.steps(basal)[0].difference == pytest.approx(regions[1] - regions[0])
 
 
-@pytest.mark.parametrize('earlier, later, direction, relative', [
-    (10, 12, 'rising', 0.2), (12, 9, 'falling', -0.25), (0, 0, 'unchanged', None),
-    (0, 3, 'rising', None), (5000, 5003, 'unchanged', 0.0006), (4, 0, 'falling', -1)])
+@pytest.mark.parametrize(
+  'earlier, later, direction, relative',
+  [
+    (10, 12, 'rising', 0.2),
+    (12, 9, 'falling', -0.25),
+    (0, 0, 'unchanged', None),
+    (0, 3, 'rising', None),
+    (5000, 5003, 'unchanged', 0.0006),
+    (4, 0, 'falling', -1),
+  ],
+)
 def test_a_change_has_a_direction(earlier, later, direction, relative):
   found = course.change(earlier, later)
   assert (found.direction, found.relative) == (direction, pytest.approx(relative))
@@ -66,8 +82,10 @@ def test_a_change_has_a_direction(earlier, later, direction, relative):
 
 def test_another_patient_is_refused_even_when_vouched_for(tmp_path):
   other = 'cd' * 32
-  paths = [_study(tmp_path, 'a', '2020-03-01'),
-           _study(tmp_path, 'b', '2020-03-02', patient_key=other)]
+  paths = [
+    _study(tmp_path, 'a', '2020-03-01'),
+    _study(tmp_path, 'b', '2020-03-02', patient_key=other),
+  ]
   for vouched in (False, True):
     with pytest.raises(errors.UsageError, match='another patient_key') as raised:
       course.follow_up(paths, same_patient=vouched)
@@ -76,8 +94,10 @@ def test_another_patient_is_refused_even_when_vouched_for(tmp_path):
 
 
 def test_without_a_key_someone_must_vouch(tmp_path):
-  paths = [_study(tmp_path, 'a', '2020-03-01', patient_key=None),
-           _study(tmp_path, 'b', '2020-03-02')]
+  paths = [
+    _study(tmp_path, 'a', '2020-03-01', patient_key=None),
+    _study(tmp_path, 'b', '2020-03-02'),
+  ]
   with pytest.raises(errors.UsageError, match='--same-patient'):
     course.follow_up(paths)
   found = course.follow_up(paths, same_patient=True)
@@ -85,12 +105,18 @@ def test_without_a_key_someone_must_vouch(tmp_path):
   assert any('the user stated it' in warning for warning in found.warnings)
 
 
-@pytest.mark.parametrize('changes, kind', [
+@pytest.mark.parametrize(
+  'changes, kind',
+  [
     ({'models': (results.ModelIdentity('lungs', 3, '0' * 64),)}, 'models'),
-    ({'thresholds': results.Thresholds(map=0.55)}, 'slice and map thresholds')])
+    ({'thresholds': results.Thresholds(map=0.55)}, 'slice and map thresholds'),
+  ],
+)
 def test_results_that_do_not_compare_are_refused_unless_asked(tmp_path, changes, kind):
-  paths = [_study(tmp_path, 'a', '2020-03-01'),
-           _study(tmp_path, 'b', '2020-03-02', changes=changes)]
+  paths = [
+    _study(tmp_path, 'a', '2020-03-01'),
+    _study(tmp_path, 'b', '2020-03-02', changes=changes),
+  ]
   with pytest.raises(errors.UsageError, match=f'found 2 {kind}: .*--allow-mixed'):
     course.follow_up(paths)
   found = course.follow_up(paths, allow_mixed=True)
@@ -99,8 +125,10 @@ def test_results_that_do_not_compare_are_refused_unless_asked(tmp_path, changes,
 
 def test_a_case_threshold_alone_makes_no_difference(tmp_path):
   changes = {'thresholds': results.Thresholds(case_corona_score_cm3=9.0)}
-  paths = [_study(tmp_path, 'a', '2020-03-01'),
-           _study(tmp_path, 'b', '2020-03-02', changes=changes)]
+  paths = [
+    _study(tmp_path, 'a', '2020-03-01'),
+    _study(tmp_path, 'b', '2020-03-02', changes=changes),
+  ]
   assert not course.follow_up(paths).warnings
 
 
@@ -118,20 +146,23 @@ def test_two_different_studies_are_required(tmp_path):
 def test_another_depth_of_breath_is_told(tmp_path, factor, warned):
   first = _study(tmp_path, 'a', '2020-03-01')
   volume = result_json.read_result(first).lung_volume_cm3
-  second = _study(tmp_path, 'b', '2020-03-02',
-                  changes={'lung_volume_cm3': factor * volume})
+  second = _study(
+    tmp_path, 'b', '2020-03-02', changes={'lung_volume_cm3': factor * volume}
+  )
   warnings = course.follow_up([first, second]).warnings
   assert any('depth of breath' in warning for warning in warnings) == warned
 
 
 @pytest.mark.parametrize(
-    'reverse', [axes for n in range(4) for axes in itertools.combinations(range(3), n)])
+  'reverse', [axes for n in range(4) for axes in itertools.combinations(range(3), n)]
+)
 def test_levels_are_counted_from_the_base_whatever_the_order(tmp_path, reverse):
   folder = scored_studies.write_study(tmp_path / 'a', reverse=reverse)
   result = result_json.read_result(folder)
   mask, map_, affine = maps.read_maps(folder, result)
-  heights = [affine[2, 3] + affine[2, 0] * index
-             for index in report.level_slices(mask, affine)]
+  heights = [
+    affine[2, 3] + affine[2, 0] * index for index in report.level_slices(mask, affine)
+  ]
   # The lungs reach from -130 to 130 mm: 80 % of the height is 78 mm, and so on.
   np.testing.assert_allclose(heights, (78, 26, -26, -78), atol=16)
   assert heights == sorted(heights, reverse=True)
@@ -156,10 +187,14 @@ def test_maps_of_another_study_are_refused(tmp_path):
     maps.read_maps(folder, result)
 
 
-@pytest.mark.parametrize('dates, label, ticks', [
+@pytest.mark.parametrize(
+  'dates, label, ticks',
+  [
     (('2020-03-01', '2020-03-01'), 'Study, all of one day', ['1', '2']),
     (('2020-03-01', '2020-03-02'), 'Days', ['0', '1']),
-    ((None, None), 'Study', ['1', '2'])])
+    ((None, None), 'Study', ['1', '2']),
+  ],
+)
 def test_the_course_is_drawn_over_whole_days_or_studies(tmp_path, dates, label, ticks):
   """Old: studies of one day on an axis from -0.06 to 0.06 days."""
   paths = [_study(tmp_path, str(n), date) for n, date in enumerate(dates)]
@@ -167,6 +202,9 @@ def test_the_course_is_drawn_over_whole_days_or_studies(tmp_path, dates, label, 
   for axes in figure.axes:
     assert axes.get_xlabel() == label
     low, high = axes.get_xlim()
-    shown = [text.get_text() for place, text in zip(
-        axes.get_xticks(), axes.get_xticklabels()) if low <= place <= high]
+    shown = [
+      text.get_text()
+      for place, text in zip(axes.get_xticks(), axes.get_xticklabels())
+      if low <= place <= high
+    ]
     assert shown == ticks

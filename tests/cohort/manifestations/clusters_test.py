@@ -9,8 +9,9 @@ from covid_tf.cohort.manifestations import clusters
 def blobs(count, per_blob=40, dimensions=30, spread=1.0, seed=0):
   rng = np.random.default_rng(seed)
   centres = rng.normal(0, 6, (count, dimensions))
-  points = np.concatenate([
-      centre + rng.normal(0, spread, (per_blob, dimensions)) for centre in centres])
+  points = np.concatenate(
+    [centre + rng.normal(0, spread, (per_blob, dimensions)) for centre in centres]
+  )
   return points.astype(np.float32), np.repeat(np.arange(count), per_blob)
 
 
@@ -41,7 +42,8 @@ def test_silhouette_and_inertia_are_those_of_the_library():
   labels = sklearn.cluster.KMeans(3, n_init=10, random_state=1).fit(points)
   assert scan.inertia[2] == pytest.approx(labels.inertia_, rel=1e-4)
   assert scan.silhouette[2] == pytest.approx(
-      sklearn.metrics.silhouette_score(points, labels.labels_), abs=1e-3)
+    sklearn.metrics.silhouette_score(points, labels.labels_), abs=1e-3
+  )
   assert scan.silhouette[0] is None
 
 

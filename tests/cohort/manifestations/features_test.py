@@ -20,18 +20,23 @@ def slices_of(gradients, seed=0):
   features[:, 7] = 0  # A dead channel: no deviation to divide by.
   empty = np.zeros((SLICES, 1, 1), np.uint8)
   return slices_lib.StudySlices(
-      '1.2', np.arange(SLICES, dtype=np.int32),
-      rng.uniform(0.001, 0.999, SLICES).astype(np.float32), np.ones(SLICES, bool),
-      np.zeros(SLICES, np.float32), features, gradients,
-      features * rng.uniform(0.2, 1, (SLICES, CHANNELS)).astype(np.float32),
-      empty, empty)
+    '1.2',
+    np.arange(SLICES, dtype=np.int32),
+    rng.uniform(0.001, 0.999, SLICES).astype(np.float32),
+    np.ones(SLICES, bool),
+    np.zeros(SLICES, np.float32),
+    features,
+    gradients,
+    features * rng.uniform(0.2, 1, (SLICES, CHANNELS)).astype(np.float32),
+    empty,
+    empty,
+  )
 
 
 def distances(slices, name):
   weighting = features_lib.WEIGHTINGS[name]
   weighted = weighting.weigh(slices)
-  points = clusters.fit_scaler(weighted, weighting.per_feature).apply(
-      weighted)
+  points = clusters.fit_scaler(weighted, weighting.per_feature).apply(weighted)
   assert np.isfinite(points).all()
   return scipy.spatial.distance.pdist(points)
 
@@ -54,13 +59,13 @@ def test_papers_weighting_counts_where_gradients_differ():
   rng = np.random.default_rng(2)
   slices = slices_of(rng.normal(size=(SLICES, CHANNELS)).astype(np.float32))
   assert not np.allclose(
-      distances(slices, 'paper'), distances(slices, 'features'), rtol=0.05)
+    distances(slices, 'paper'), distances(slices, 'features'), rtol=0.05
+  )
 
 
 @pytest.mark.parametrize('name', ['probability', 'relevance', 'profile', 'focus'])
 def test_the_other_weightings_are_not_void(same_gradient, name):
-  plain, weighted = distances(same_gradient, 'features'), distances(
-      same_gradient, name)
+  plain, weighted = distances(same_gradient, 'features'), distances(same_gradient, name)
   assert np.corrcoef(plain, weighted)[0, 1] < 0.95
 
 
@@ -78,7 +83,7 @@ def test_relevance_ignores_channels_that_mean_nothing(same_gradient):
   slices = dataclasses.replace(same_gradient, gradients=gradients)
   first = same_gradient.features[:, :1]
   assert np.corrcoef(
-      distances(slices, 'relevance'), scipy.spatial.distance.pdist(first)
+    distances(slices, 'relevance'), scipy.spatial.distance.pdist(first)
   )[0, 1] == pytest.approx(1)
 
 
@@ -86,7 +91,8 @@ def test_profile_is_of_what_the_evidence_consists_not_how_much_there_is(same_gra
   more = np.arange(1, SLICES + 1, dtype=np.float32)[:, np.newaxis]
   slices = dataclasses.replace(same_gradient, features=more * same_gradient.features)
   np.testing.assert_allclose(
-      distances(slices, 'profile'), distances(same_gradient, 'profile'), rtol=1e-4)
+    distances(slices, 'profile'), distances(same_gradient, 'profile'), rtol=1e-4
+  )
   weighted = features_lib.WEIGHTINGS['profile'].weigh(slices)
   np.testing.assert_allclose(np.linalg.norm(weighted, axis=1), 1, rtol=1e-5)
 
@@ -101,6 +107,7 @@ def test_a_slice_without_evidence_has_no_profile_and_no_nan(same_gradient):
 
 def test_focus_sees_only_what_erasing_takes_away(same_gradient):
   slices = dataclasses.replace(
-      same_gradient, erased_features=same_gradient.features.copy())
+    same_gradient, erased_features=same_gradient.features.copy()
+  )
   assert not features_lib.WEIGHTINGS['focus'].weigh(slices).any()
   assert not distances(slices, 'focus').any()

@@ -32,7 +32,8 @@ def test_positive_slices_of_the_ill_and_clear_ones_of_the_others(models, focal):
   assert len(clear) == 5 and not set(clear) & set(study.positive_slices)
   assert all(case.lung_mask[index].any() for index in clear)
   healthy = slices_lib.from_case(
-      pipeline.analyze(fake_features.make_study('none', 2), models))
+    pipeline.analyze(fake_features.make_study('none', 2), models)
+  )
   assert not healthy.positive_slices
   assert slices_lib.choose_slices(healthy, 0, None) == ()
   assert slices_lib.choose_slices(healthy, 5, True) == ()
@@ -45,7 +46,8 @@ def test_described_slices(models, focal):
   found = slices_lib.describe(volume, study, chosen, models)
   box = case.lung_box
   asked = models.features(
-      np.ascontiguousarray(volume.hu[list(chosen), box.rows, box.columns]))
+    np.ascontiguousarray(volume.hu[list(chosen), box.rows, box.columns])
+  )
   np.testing.assert_array_equal(found.features, asked.features)
   np.testing.assert_array_equal(found.gradients, asked.gradients)
   np.testing.assert_array_equal(found.positive, [True] * (len(chosen) - 1) + [False])
@@ -72,15 +74,15 @@ def test_erasing_takes_the_opacity_and_leaves_the_rest(models, focal):
   np.testing.assert_array_equal(erased[untouched], crop[untouched])
   between = erased[(map_ > 0) & lungs]
   assert between.min() >= min(crop.min(), -850) and between.max() <= crop.max()
-  before, after = (models.grad_cam(image).covid_probability[0]
-                   for image in (crop, erased))
+  before, after = (
+    models.grad_cam(image).covid_probability[0] for image in (crop, erased)
+  )
   assert after < 0.6 * before
 
 
 def test_a_study_without_slices_is_described_as_none(models, focal):
   volume, case = focal
-  found = slices_lib.describe(
-      volume, slices_lib.from_case(case), (), models)
+  found = slices_lib.describe(volume, slices_lib.from_case(case), (), models)
   assert found.features.shape == (0, 2048) and len(found.pictures) == 0
 
 
@@ -106,8 +108,7 @@ def test_a_stored_result_gives_the_same_slices(tmp_path, models, focal):
 def test_store_keeps_studies_and_knows_damaged_ones(tmp_path, models, focal):
   volume, case = focal
   study = slices_lib.from_case(case)
-  slices = slices_lib.describe(
-      volume, study, study.positive_slices, models)
+  slices = slices_lib.describe(volume, study, study.positive_slices, models)
   store = features.FeatureStore(tmp_path / 'features', {'models': {'a': '1'}})
   assert not store.holds('study')
   store.put('study', slices)
@@ -144,7 +145,9 @@ def test_clusters_are_ordered_and_named_by_what_they_show():
   assert _read(labels, positive, involved) == ([1, 2, 0], names)
   assert _read(labels, positive, involved[::-1]) == ([1, 0, 2], names)
   assert _read(labels, np.ones(30, bool), involved) == (
-      [1, 2, 0], ('ill 1', 'ill 2', 'ill 3'))
+    [1, 2, 0],
+    ('ill 1', 'ill 2', 'ill 3'),
+  )
 
 
 def test_a_cluster_of_as_many_positive_as_negative_slices_is_mixed():

@@ -25,8 +25,10 @@ def _by_series(entries):
 
 def test_ct_seg_restores_hu_and_keeps_a_radiopaedia_case_together(tmp_path):
   entries = _by_series(ct_seg.list_studies(fakes.ct_seg(tmp_path)))
-  assert (entries['radiopaedia_10_85902_1'].patient
-          == entries['radiopaedia_10_85902_3'].patient)
+  assert (
+    entries['radiopaedia_10_85902_1'].patient
+    == entries['radiopaedia_10_85902_3'].patient
+  )
   exact = entries['coronacases_001'].read()
   np.testing.assert_array_equal(exact.hu, fakes.chest(0))
   assert exact.window_hu is None
@@ -86,20 +88,24 @@ def test_covidx_needs_a_window_and_marks_its_slices(tmp_path):
 
 
 def test_covidx_takes_the_others_when_asked(tmp_path):
-  entries = _by_series(covidx_ct.list_studies(
-      fakes.covidx(tmp_path), (-1350.0, 150.0), True, False))
+  entries = _by_series(
+    covidx_ct.list_studies(fakes.covidx(tmp_path), (-1350.0, 150.0), True, False)
+  )
   assert entries['CP_5_7'].read().labels.tolist() == [0, 0, 0]
   model_made = entries['137covid_patient1_SR_3']
   assert model_made.labels_by == 'Automatic'
   assert model_made.patient == 'covidx-ct/137covid_patient1'
 
 
-@pytest.mark.parametrize('line, message', [
+@pytest.mark.parametrize(
+  'line, message',
+  [
     ('NCP_96_1328_0099.png 2 4 6 36 42', 'line 10: its picture is required'),
     ('NCP_96_1328_0001.png 2 4 6 36 42', 'line 10: each picture once'),
     ('NCP_96_1328_0001.png 2 4 6', 'line 10: a file name, a class'),
     ('NCP_96_1328_0001.png 7 4 6 36 42', 'line 10: a class from 0 to 2'),
-])
+  ],
+)
 def test_covidx_label_lines_that_do_not_fit_are_refused(tmp_path, line, message):
   table = fakes.covidx(tmp_path) / 'train_COVIDx_CT-3A.txt'
   table.write_text(table.read_text() + line + '\n')
@@ -122,7 +128,9 @@ def test_covidx_scans_that_lie_in_two_sets_are_refused_as_given(tmp_path):
   test.write_text(test.read_text() + moved)
   entries = covidx_ct.list_studies(tmp_path, (-1350.0, 150.0))
   assert [e.given_set for e in entries if e.series == 'NCP_96_1328'] == [
-      'test', 'train']
+    'test',
+    'train',
+  ]
   with pytest.raises(errors.UsageError, match='found 1 in two or more'):
     splits.given((e.patient, e.stratum, e.given_set) for e in entries)
 
@@ -196,12 +204,11 @@ def test_implanted_lesions_stay_in_masks_made_before_them(tmp_path):
   fakes.save(tmp_path / 'a.nii.gz', fakes.chest(1))
   entries = implanted.list_studies([tmp_path / 'a.nii.gz'], 301, seed=3, size=0)
   assert len(entries) == 2 and len({entry.patient for entry in entries}) == 1
-  study = implanted.list_studies(
-      [tmp_path / 'a.nii.gz'], 24, seed=3, size=0)[0].read()
-  chest = study_lib.prepared(study_lib.Study(
-      fakes.chest(1), np.zeros(8, np.int8), (8.0, 6.0, 6.0)), 0, 'a')
-  np.testing.assert_array_equal(
-      study.lung_mask, chest.lung_mask[study.slice_index])
+  study = implanted.list_studies([tmp_path / 'a.nii.gz'], 24, seed=3, size=0)[0].read()
+  chest = study_lib.prepared(
+    study_lib.Study(fakes.chest(1), np.zeros(8, np.int8), (8.0, 6.0, 6.0)), 0, 'a'
+  )
+  np.testing.assert_array_equal(study.lung_mask, chest.lung_mask[study.slice_index])
   assert not (study.lesion_mask & ~study.lung_mask).any()
   assert {0, 1} <= set(study.labels) and study.lung_mask_kind == 'pseudo'
   again = implanted.list_studies([tmp_path / 'a.nii.gz'], 24, seed=3, size=0)[0]
@@ -212,8 +219,7 @@ def test_slices_with_little_lung_are_negatives_like_their_chest(tmp_path):
   hu = fakes.chest(1)
   hu[:2] = 40  # Above the apices: soft tissue alone.
   fakes.save(tmp_path / 'a.nii.gz', hu)
-  study = implanted.list_studies(
-      [tmp_path / 'a.nii.gz'], 40, seed=3, size=0)[0].read()
+  study = implanted.list_studies([tmp_path / 'a.nii.gz'], 40, seed=3, size=0)[0].read()
   bare = study.slice_index < 2
   assert bare.sum() >= 5 and not study.labels[bare].any()
   assert not study.lesion_mask[bare].any() and (study.labels[~bare] == 1).any()
@@ -252,8 +258,13 @@ def test_a_study_without_a_mask_gets_a_stated_pseudo_mask_and_its_box():
 
 def test_large_slices_are_stored_as_means_of_blocks():
   study = study_lib.Study(
-      fakes.chest(), np.zeros(8, np.int8), (8.0, 6.0, 6.0), fakes.lungs(),
-      fakes.lesion(), 'drawn')
+    fakes.chest(),
+    np.zeros(8, np.int8),
+    (8.0, 6.0, 6.0),
+    fakes.lungs(),
+    fakes.lesion(),
+    'drawn',
+  )
   small = study_lib.prepared(study, 24, 'x')
   assert small.hu.shape == (8, 24, 20) and small.spacing_mm == (8.0, 12.0, 12.0)
   assert small.box == (6, 4, 17, 16)

@@ -28,7 +28,8 @@ def test_a_mask_stored_along_other_axes_is_turned_to_its_ct(tmp_path):
   fakes.own(tmp_path)
   flipped = np.ascontiguousarray(fakes.lesion((1, 2))[::-1, :, ::-1])
   affine = fakes.AFFINE @ np.array(
-      [[-1, 0, 0, 39], [0, 1, 0, 0], [0, 0, -1, 7], [0, 0, 0, 1.0]])
+    [[-1, 0, 0, 39], [0, 1, 0, 0], [0, 0, -1, 7], [0, 0, 0, 1.0]]
+  )
   fakes.save(tmp_path / 'lesion_masks' / 's3.nii.gz', flipped, affine)
   read = _by_series(own_layout.list_studies(tmp_path))['s3'].read()
   np.testing.assert_array_equal(read.lesion_mask, fakes.lesion((1, 2)))
@@ -37,7 +38,8 @@ def test_a_mask_stored_along_other_axes_is_turned_to_its_ct(tmp_path):
 def test_rows_of_slices_label_them_and_leave_the_others_open(tmp_path):
   fakes.own(tmp_path, 1)
   (tmp_path / 'labels.csv').write_text(
-      'study,patient,slice,label\ns0,p1,2,1\ns0,p1,5,0\n')
+    'study,patient,slice,label\ns0,p1,2,1\ns0,p1,5,0\n'
+  )
   (entry,) = own_layout.list_studies(tmp_path)
   assert entry.read().labels.tolist() == [-1, -1, 1, -1, -1, 0, -1, -1]
   assert entry.case_label == 1
@@ -46,13 +48,17 @@ def test_rows_of_slices_label_them_and_leave_the_others_open(tmp_path):
 def test_labels_may_come_from_any_spreadsheet(tmp_path):
   fakes.own(tmp_path, 1)
   (tmp_path / 'labels.csv').write_bytes(
-      'Study\tPatient\tSlice\tLabel\r\ns0\tp1\t2\tTRUE\r\ns0\tp1\t5\t0.0\r\n'
-      .encode('utf-16'))
+    'Study\tPatient\tSlice\tLabel\r\ns0\tp1\t2\tTRUE\r\ns0\tp1\t5\t0.0\r\n'.encode(
+      'utf-16'
+    )
+  )
   (entry,) = own_layout.list_studies(tmp_path)
   assert entry.read().labels.tolist() == [-1, -1, 1, -1, -1, 0, -1, -1]
 
 
-@pytest.mark.parametrize('row, message', [
+@pytest.mark.parametrize(
+  'row, message',
+  [
     ('s9,p9,,1', 'row 8: it names a study that is not in studies'),
     ('s1,p1,,1', 'row 8: it repeats the row of the whole study'),
     ('s1,p1,3,2', "row 8: label must be 0, 1 or blank, found '2'"),
@@ -61,7 +67,8 @@ def test_labels_may_come_from_any_spreadsheet(tmp_path):
     ('s1,,3,1', 'row 8: study and patient must not be blank'),
     ('1.2E+55,p9,,1', 'row 8: study is required as text, found 1.2E.55: a spreadsheet'),
     ('s1,2.5E+12,,1', 'row 8: patient is required as text'),
-])
+  ],
+)
 def test_rows_that_do_not_fit_are_refused(tmp_path, row, message):
   table = fakes.own(tmp_path) / 'labels.csv'
   table.write_text(table.read_text() + row + '\n')
@@ -82,11 +89,14 @@ def test_a_study_without_a_row_is_refused(tmp_path):
     own_layout.list_studies(tmp_path)
 
 
-@pytest.mark.parametrize('spoil, message', [
+@pytest.mark.parametrize(
+  'spoil, message',
+  [
     (lambda mask: mask[:, :-1], 'shape of its CT'),
     (lambda mask: np.where(mask > 0, np.nan, 0).astype(np.float32), 'found NaN'),
     (lambda mask: mask * 0.5, 'whole numbers'),
-])
+  ],
+)
 def test_masks_that_cannot_be_are_refused(tmp_path, spoil, message):
   path = fakes.own(tmp_path) / 'lesion_masks' / 's3.nii.gz'
   fakes.save(path, spoil(fakes.lesion()))
@@ -98,8 +108,7 @@ def test_masks_that_cannot_be_are_refused(tmp_path, spoil, message):
 def test_a_mask_elsewhere_in_the_body_is_refused(tmp_path):
   affine = fakes.AFFINE.copy()
   affine[0, 3] = 60.0
-  fakes.save(
-      fakes.own(tmp_path) / 'lesion_masks' / 's3.nii.gz', fakes.lesion(), affine)
+  fakes.save(fakes.own(tmp_path) / 'lesion_masks' / 's3.nii.gz', fakes.lesion(), affine)
   with pytest.raises(errors.UsageError, match='10.0 voxels away'):
     _by_series(own_layout.list_studies(tmp_path))['s3'].read()
 

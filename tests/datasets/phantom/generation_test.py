@@ -42,7 +42,8 @@ def test_the_same_case_gives_the_same_voxels(focal):
 def test_another_seed_gives_another_chest(focal):
   other = _draw('focal', seed=_SEED + 1)
   assert other.volume.shape != focal.volume.shape or (
-      np.mean(other.lung_mask != focal.lung_mask) > 0.01)
+    np.mean(other.lung_mask != focal.lung_mask) > 0.01
+  )
 
 
 @pytest.mark.parametrize('drawn', ('focal', 'diffuse', 'clear'))
@@ -65,8 +66,10 @@ def test_two_lungs_of_human_volume(drawn, request):
   assert litres[:2].min() > 0.7
   assert 1.8 < litres.sum() < 8.0
   # Left is positive x: one lung on either side of the spine.
-  sides = [ndimage.center_of_mass(labels == number)[2]
-           for number in np.argsort(np.bincount(labels.ravel())[1:])[::-1][:2] + 1]
+  sides = [
+    ndimage.center_of_mass(labels == number)[2]
+    for number in np.argsort(np.bincount(labels.ravel())[1:])[::-1][:2] + 1
+  ]
   middle = drawn.volume.shape[2] / 2
   assert min(sides) < middle < max(sides)
 
@@ -112,28 +115,45 @@ def test_vessels_run_in_the_lungs(clear):
 
 def test_look_alikes_defeat_a_plain_threshold():
   """A clear lung with look-alikes holds as many voxels of lesion HU as a sick one."""
+
   def share(drawn):
     inside = ndimage.binary_erosion(drawn.lung_mask > 0, np.ones((1, 3, 3)))
     return ((drawn.volume.hu[inside] > -700) & (drawn.volume.hu[inside] < -100)).mean()
 
-  clear = _draw('none', nodules=8, plate_atelectases=4, dependent_hu=130.0,
-                vessel_calibre=1.3)
-  sick = _draw('focal', nodules=0, plate_atelectases=0, dependent_hu=20.0,
-               vessel_calibre=0.85, lesion_fraction=0.008)
+  clear = _draw(
+    'none', nodules=8, plate_atelectases=4, dependent_hu=130.0, vessel_calibre=1.3
+  )
+  sick = _draw(
+    'focal',
+    nodules=0,
+    plate_atelectases=0,
+    dependent_hu=20.0,
+    vessel_calibre=0.85,
+    lesion_fraction=0.008,
+  )
   assert share(clear) > share(sick)
 
 
 def test_another_grid_shows_the_same_chest():
   """Twice the matrix and half the slice spacing: volumes and places agree."""
-  coarse, fine = _draw('diffuse'), _draw(
-      'diffuse', matrix=192, slice_spacing_mm=8.0,
-      pixel_spacing_mm=_draw_case_spacing() / 2)
+  coarse, fine = (
+    _draw('diffuse'),
+    _draw(
+      'diffuse',
+      matrix=192,
+      slice_spacing_mm=8.0,
+      pixel_spacing_mm=_draw_case_spacing() / 2,
+    ),
+  )
   for name in ('lung_mask', 'lesion_mask'):
-    volumes = [getattr(d, name).sum() * d.volume.voxel_volume_mm3
-               for d in (coarse, fine)]
+    volumes = [
+      getattr(d, name).sum() * d.volume.voxel_volume_mm3 for d in (coarse, fine)
+    ]
     assert volumes[0] == pytest.approx(volumes[1], rel=0.05)
-    centres = [d.volume.index_to_lps_mm(ndimage.center_of_mass(getattr(d, name)))
-               for d in (coarse, fine)]
+    centres = [
+      d.volume.index_to_lps_mm(ndimage.center_of_mass(getattr(d, name)))
+      for d in (coarse, fine)
+    ]
     np.testing.assert_allclose(centres[0], centres[1], atol=4)
 
 
@@ -149,25 +169,36 @@ def test_dose_and_kernel_change_the_noise_and_not_the_chest():
 
 
 def test_overrides_leave_the_other_draws_alone():
-  plain, changed = (phantom.draw_case(_SEED, 'focal', **fields)
-                    for fields in ({}, {'noise_hu': 1.0}))
+  plain, changed = (
+    phantom.draw_case(_SEED, 'focal', **fields) for fields in ({}, {'noise_hu': 1.0})
+  )
   assert dataclasses.replace(changed, noise_hu=plain.noise_hu) == plain
 
 
 def test_cohort_takes_turns_or_counts():
   assert [case.kind for case in phantom.cohort(4, 9)] == [
-      'none', 'focal', 'diffuse', 'none']
+    'none',
+    'focal',
+    'diffuse',
+    'none',
+  ]
   cases = phantom.cohort({'none': 2, 'diffuse': 1}, 50)
   assert [(case.seed, case.kind) for case in cases] == [
-      (50, 'none'), (51, 'none'), (52, 'diffuse')]
+    (50, 'none'),
+    (51, 'none'),
+    (52, 'diffuse'),
+  ]
 
 
-@pytest.mark.parametrize('overrides, message', (
+@pytest.mark.parametrize(
+  'overrides, message',
+  (
     ({'kind': 'tumour'}, 'kind must be one of'),
     ({'kind': 'focal', 'lesion_fraction': 0.0}, 'lesion_fraction'),
     ({'kind': 'none', 'matrix': 0}, 'matrix must be above 0'),
     ({'kind': 'none', 'seed': -1}, 'seed'),
-))
+  ),
+)
 def test_wrong_cases_are_refused(overrides, message):
   case = phantom.draw_case(_SEED, 'none')
   with pytest.raises(ValueError, match=message):
@@ -176,8 +207,10 @@ def test_wrong_cases_are_refused(overrides, message):
 
 def test_severe_patients_carry_more_disease_on_average():
   cases = phantom.cohort({'diffuse': 200}, 0)
-  loads = {severe: np.median([c.lesion_fraction for c in cases if c.severe == severe])
-           for severe in (True, False)}
+  loads = {
+    severe: np.median([c.lesion_fraction for c in cases if c.severe == severe])
+    for severe in (True, False)
+  }
   assert loads[True] > 1.4 * loads[False]
 
 
@@ -186,7 +219,8 @@ def test_smooth_fields_agree_on_every_grid():
   fine = shapes.make_grid(-20, 20, 5, 5, 65, 4.0)
   fields = [shapes.SmoothField(3, 1, 12, grid) for grid in (coarse, fine)]
   np.testing.assert_allclose(
-      fields[0].on_slice(1), fields[1].on_slice(2)[::2, ::2], atol=1e-4)
+    fields[0].on_slice(1), fields[1].on_slice(2)[::2, ::2], atol=1e-4
+  )
   many = shapes.make_grid(-200, 200, 25, 25, 60, 8.0)
   field = shapes.SmoothField(3, 1, 12, many)
   values = np.stack([field.on_slice(i) for i in range(len(many.z))])
@@ -204,8 +238,9 @@ def test_a_tree_tapers_and_reaches_its_points():
 
 
 def test_a_vessel_across_a_thick_slice_fades_by_the_share_it_takes():
-  tree = shapes.Tree(np.array([[-30.0, 0, 0]]), np.array([[30.0, 0, 0]]),
-                    np.array([[2.0, 2.0]]))
+  tree = shapes.Tree(
+    np.array([[-30.0, 0, 0]]), np.array([[30.0, 0, 0]]), np.array([[2.0, 2.0]])
+  )
   thick = shapes.make_grid(-10, 10, 10, 10, 64, 1.0)
   share = shapes.draw_tree(tree, thick) / 255
   # 4 mm of a 10 mm slice, less at the rim of the round vessel.

@@ -11,7 +11,8 @@ from covid_tf.datasets import phantom
 from covid_tf.datasets.phantom import written
 
 _CASE = phantom.draw_case(
-    phantom.TRAINING_SEED_LIMIT + 3, 'diffuse', matrix=96, slice_spacing_mm=20.0)
+  phantom.TRAINING_SEED_LIMIT + 3, 'diffuse', matrix=96, slice_spacing_mm=20.0
+)
 
 
 @pytest.fixture(scope='module', name='drawn')
@@ -42,7 +43,8 @@ def test_simpleitk_gives_the_volume_back(drawn, folders):
   np.testing.assert_array_equal(sitk.GetArrayFromImage(image), drawn.volume.hu)
   np.testing.assert_allclose(image.GetSpacing(), drawn.volume.spacing_mm[::-1])
   np.testing.assert_allclose(
-      image.GetOrigin(), drawn.volume.index_to_lps_mm((0, 0, 0)), atol=1e-4)
+    image.GetOrigin(), drawn.volume.index_to_lps_mm((0, 0, 0)), atol=1e-4
+  )
 
 
 def test_headers_are_a_ct_and_say_phantom(folders):
@@ -61,10 +63,8 @@ def test_headers_are_a_ct_and_say_phantom(folders):
 
 
 def test_uids_follow_from_the_case():
-  again = phantom.draw_case(
-      _CASE.seed, 'diffuse', matrix=96, slice_spacing_mm=20.0)
-  other = phantom.draw_case(
-      _CASE.seed, 'diffuse', matrix=96, slice_spacing_mm=10.0)
+  again = phantom.draw_case(_CASE.seed, 'diffuse', matrix=96, slice_spacing_mm=20.0)
+  other = phantom.draw_case(_CASE.seed, 'diffuse', matrix=96, slice_spacing_mm=10.0)
   assert written.series_uid(again) == written.series_uid(_CASE)
   assert written.series_uid(other) != written.series_uid(_CASE)
   assert written.study_uid(other) == written.study_uid(_CASE)
@@ -76,13 +76,16 @@ def test_truth_is_the_masks_in_numbers(drawn, folders):
   assert truth.lesion_volume_cm3 == pytest.approx(drawn.lesion_mask.sum() * voxel)
   assert truth.lung_volume_cm3 == pytest.approx(drawn.lung_mask.sum() * voxel)
   assert truth.positive_slices == tuple(
-      i for i, plane in enumerate(drawn.lesion_mask) if plane.any())
+    i for i, plane in enumerate(drawn.lesion_mask) if plane.any()
+  )
   assert truth.positive and truth.kind == 'diffuse'
   assert truth.study_uid == readers.read_ct(folders / 'study').study_uid
 
 
-@pytest.mark.parametrize('name, field', (
-    ('lung_mask.nii.gz', 'lung_mask'), ('lesion_mask.nii.gz', 'lesion_mask')))
+@pytest.mark.parametrize(
+  'name, field',
+  (('lung_mask.nii.gz', 'lung_mask'), ('lesion_mask.nii.gz', 'lesion_mask')),
+)
 def test_masks_line_up_with_the_study_elsewhere(drawn, folders, name, field):
   reader = sitk.ImageSeriesReader()
   reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folders / 'study')))
@@ -91,7 +94,8 @@ def test_masks_line_up_with_the_study_elsewhere(drawn, folders, name, field):
   np.testing.assert_allclose(mask.GetDirection(), ct.GetDirection(), atol=1e-6)
   np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), getattr(drawn, field))
   np.testing.assert_array_equal(
-      written.read_mask(folders / 'truth' / name), getattr(drawn, field))
+    written.read_mask(folders / 'truth' / name), getattr(drawn, field)
+  )
 
 
 @pytest.mark.parametrize('text', ('', '{}', '{"note": "", "positive_slices": 3}'))

@@ -57,8 +57,7 @@ def test_slice_figures_of_a_small_set_are_those_counted_by_hand():
   assert youden.sensitivity.value == 1.0
   low, high = found.auc_ci95_delong
   assert low < 8 / 9 <= high
-  assert found.brier == pytest.approx(np.mean(
-      [0.01, 0.04, 0.49, 0.36, 0.04, 0.01]))
+  assert found.brier == pytest.approx(np.mean([0.01, 0.04, 0.49, 0.36, 0.04, 0.01]))
   assert sum(b.count for b in found.calibration) == 6
 
 
@@ -69,8 +68,9 @@ def test_intervals_over_patients_are_wider_where_slices_are_alike():
   labels = patients % 2
   probability = 1 / (1 + np.exp(-(labels - 0.5 + level)))
   found = metrics.discriminate(labels, probability, patients.astype(str))
-  wide, narrow = (high - low for low, high in
-                  (found.auc_ci95_patients, found.auc_ci95_bootstrap))
+  wide, narrow = (
+    high - low for low, high in (found.auc_ci95_patients, found.auc_ci95_bootstrap)
+  )
   assert wide > 2 * narrow
 
 
@@ -83,8 +83,11 @@ def test_one_class_alone_has_sensitivity_and_no_area():
 
 def test_a_patient_needs_more_than_one_stray_slice():
   names, labels, scores = metrics.patient_scores(
-      [0, 0, 0, -1, -1, 1, -1], [0.9, 0.0, 0.0, 0.6, 0.6, 0.9, 0.9],
-      ['a', 'a', 'a', 'b', 'b', 'c', 'd'], [-1, -1, -1, 1, 1, -1, -1])
+    [0, 0, 0, -1, -1, 1, -1],
+    [0.9, 0.0, 0.0, 0.6, 0.6, 0.9, 0.9],
+    ['a', 'a', 'a', 'b', 'b', 'c', 'd'],
+    [-1, -1, -1, 1, 1, -1, -1],
+  )
   assert names == ['a', 'b', 'c']  # Nobody knows about d.
   assert labels.tolist() == [0, 1, 1]
   np.testing.assert_allclose(scores, [0.3, 0.6, 0.9])
@@ -107,8 +110,18 @@ def _records(patient, positive, **fields):
     mask = np.zeros((20, 24), np.uint8)
     mask[4:16, 4:20] = 1
     yield shards_lib.SliceRecord(
-        hu, mask, None, (4, 4, 16, 20), int(positive and index > 0), 2.0, patient,
-        f's-{patient}', index, 'test', **fields)
+      hu,
+      mask,
+      None,
+      (4, 4, 16, 20),
+      int(positive and index > 0),
+      2.0,
+      patient,
+      f's-{patient}',
+      index,
+      'test',
+      **fields,
+    )
 
 
 @pytest.fixture(name='shards')
@@ -116,9 +129,16 @@ def _shards(tmp_path):
   paths = []
   for number in range(6):
     path = tmp_path / f'{number}.tfrecord'
-    shards_lib.write_shard(path, _records(
-        f'p{number}', number % 2, lung_mask_kind='pseudo', slice_mm=8.0,
-        case_label=number % 2))
+    shards_lib.write_shard(
+      path,
+      _records(
+        f'p{number}',
+        number % 2,
+        lung_mask_kind='pseudo',
+        slice_mm=8.0,
+        case_label=number % 2,
+      ),
+    )
     paths.append(str(path))
   return paths
 
@@ -151,7 +171,8 @@ def test_slices_without_a_box_take_the_lung_network_or_a_pseudo_mask():
   hu[:8] = hu[-8:] = hu[:, :8] = hu[:, -8:] = -1000
   hu[30:70, 30:70] = -850
   single = evaluating.Case(
-      'x', 'p', hu[np.newaxis], np.array([1]), -1, None, 'none', None, (0.0, 2.0, 2.0))
+    'x', 'p', hu[np.newaxis], np.array([1]), -1, None, 'none', None, (0.0, 2.0, 2.0)
+  )
   assert case.label == 0
   by_network = evaluating.evaluate([single], _lungs, _classifier)
   assert by_network.slices[0].crop == 'lung network' and not by_network.lungs
@@ -160,7 +181,8 @@ def test_slices_without_a_box_take_the_lung_network_or_a_pseudo_mask():
   assert by_mask.slices[0].crop == 'pseudo lung mask'
   nothing = np.zeros((1, 100, 100), np.int16)
   empty = evaluating.Case(
-      'y', 'p', nothing, np.array([1]), -1, None, 'none', None, (0.0, 2.0, 2.0))
+    'y', 'p', nothing, np.array([1]), -1, None, 'none', None, (0.0, 2.0, 2.0)
+  )
   both = evaluating.evaluate([single, empty], _lungs, _classifier)
   assert [series for series, _ in both.left_out] == ['y']
   with pytest.raises(errors.UsageError, match='found none'):
