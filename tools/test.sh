@@ -24,6 +24,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 status=0
 codespell || status=$?
 ruff check --quiet . || status=$?
+ruff format --check --quiet . || status=$?
 # Real CT is read where it lies and never kept here; without it the rest runs.
 real_ct=$(realpath --quiet "${COVID_TF_REAL_CT:-../shared/data}" || true)
 if [ ! -d "$real_ct" ]; then
