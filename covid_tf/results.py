@@ -107,11 +107,17 @@ class Thresholds:
     slice_probability: a slice above it is detected positive (paper: 0.5).
     map: a voxel above it counts (paper, section 2.4: 0.6, by an expert's eye).
     case_corona_score_cm3: a case above it is detected; None: no case answer.
+    thickness_mm: slices that lie closer are averaged to slabs this thick; None, in
+      what is given to `analyze`: that of the classifier's card, else 5 mm. Of a result
+      it is what was used, and None where every slice was taken as it is.
+    every_slice: each slice is taken as it is, as in the paper.
   """
 
   slice_probability: float = 0.5
   map: float = 0.6
   case_corona_score_cm3: float | None = None
+  thickness_mm: float | None = None
+  every_slice: bool = False
 
   def __post_init__(self):
     for name in ('slice_probability', 'map'):
@@ -121,6 +127,28 @@ class Thresholds:
     case = self.case_corona_score_cm3
     if case is not None and not 0 <= case < float('inf'):
       raise ValueError(f'case_corona_score_cm3 must be finite and >= 0, found {case}.')
+    if self.thickness_mm is not None:
+      check_thickness(self.thickness_mm)
+      if self.every_slice:
+        raise ValueError(
+          f'every_slice takes no thickness_mm, found {self.thickness_mm:g}; give one '
+          'of the two.'
+        )
+
+
+# Ours: twice the thickest slices of the paper (5 to 10 mm); thicker ones hold no
+# opacity that a radiologist would measure.
+MAX_THICKNESS_MM = 20.0
+
+
+def check_thickness(thickness_mm: float) -> None:
+  """Raises ValueError unless it is a thickness that slices can be averaged to."""
+  # Not math.isnan: comparisons with NaN are false too.
+  if not 0 < thickness_mm <= MAX_THICKNESS_MM:
+    raise ValueError(
+      f'thickness_mm must be above 0 and at most {MAX_THICKNESS_MM:g} mm, found '
+      f'{thickness_mm:g}.'
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """Two Grad-CAM scales to one map on the CT's grid (paper, sections 2.3 and 2.4)."""
 
-import collections.abc
+from collections.abc import Sequence
 
 import numpy as np
 
 from covid_tf import results
+from covid_tf.analysis import slabs as slabs_lib
 
 # Rows are enlarged in strips of so many pixels: the strip of one scale is still in
 # the cache when the other multiplies it, and the product is too small for a BLAS to
@@ -54,7 +55,11 @@ def fuse_scales(
   return FusedMaps(cam_28[np.newaxis], cam_14[np.newaxis], size)[0]
 
 
-class FusedMaps(collections.abc.Sequence):
+# The slabs of which a slice's map is made, each with its share.
+Shares = Sequence[tuple[int, float]]
+
+
+class FusedMaps(Sequence):
   """The fused maps of N slices, each made when it is asked for.
 
   Two scales as the network gives them are 4 kB a slice, fused they are half a
@@ -65,15 +70,24 @@ class FusedMaps(collections.abc.Sequence):
     shape: (N, rows, columns).
   """
 
-  def __init__(self, cam_28: np.ndarray, cam_14: np.ndarray, size: tuple[int, int]):
+  def __init__(
+    self,
+    cam_28: np.ndarray,
+    cam_14: np.ndarray,
+    size: tuple[int, int],
+    shares: Sequence[Shares] | None = None,
+  ):
     """Keeps the scales.
 
     Args:
-      cam_28: float32 [N, 28, 28], in [0, 1].
-      cam_14: float32 [N, 14, 14], in [0, 1].
+      cam_28: float32 [K, 28, 28], in [0, 1].
+      cam_14: float32 [K, 14, 14], in [0, 1].
       size: (rows, columns) of the crop that the network saw.
+      shares: for each of the N slices, of which of the K maps its own is the weighted
+        sum; None: of its own, whole.
     """
-    self.shape = (len(cam_28), *size)
+    self._shares = shares or [((index, 1.0),) for index in range(len(cam_28))]
+    self.shape = (len(self._shares), *size)
     self._cams = (cam_28, cam_14)
     self._matrices = tuple(
       (
@@ -82,14 +96,35 @@ class FusedMaps(collections.abc.Sequence):
       )
       for cams in self._cams
     )
+    # Neighbouring slices share slabs: the last two are kept. Replaced as a whole, so
+    # that threads may read together.
+    self._recent: tuple[tuple[int, np.ndarray], ...] = ()
 
   def __len__(self) -> int:
     return self.shape[0]
 
   def __getitem__(self, index: int) -> np.ndarray:
-    """float32 [rows, columns] of one slice, in [0, 1]."""
+    """float32 [rows, columns] of one slice, in [0, 1]; not to be written to."""
+    shares = self._shares[index]
+    if len(shares) == 1 and shares[0][1] == 1:
+      return self._fused(shares[0][0])
+    mixed = np.zeros(self.shape[1:], np.float32)
+    for slab, share in shares:
+      mixed += np.float32(share) * self._fused(slab)
+    return np.minimum(mixed, 1, out=mixed)  # Rounding may leave 1 by a last bit.
+
+  def _fused(self, slab: int) -> np.ndarray:
+    for known, fused in self._recent:
+      if known == slab:
+        return fused
+    fused = self._fuse(slab)
+    fused.setflags(write=False)
+    self._recent = (*self._recent[-1:], (slab, fused))
+    return fused
+
+  def _fuse(self, slab: int) -> np.ndarray:
     (fine, fine_columns), (coarse, coarse_columns) = (
-      (rows @ cams[index], columns)
+      (rows @ cams[slab], columns)
       for cams, (rows, columns) in zip(self._cams, self._matrices)
     )
     fused = np.empty(self.shape[1:], np.float32)
@@ -98,7 +133,7 @@ class FusedMaps(collections.abc.Sequence):
       rows = slice(start, start + step)
       strip = np.matmul(fine[rows], fine_columns, out=fused[rows])
       strip *= coarse[rows] @ coarse_columns
-    return np.minimum(fused, 1, out=fused)  # Rounding may leave 1 by a last bit.
+    return np.minimum(fused, 1, out=fused)  # As above.
 
   def __array__(self, dtype=None, copy=None) -> np.ndarray:
     if copy is False:
@@ -114,23 +149,35 @@ def localize(
   box: results.LungBox,
   shape: tuple[int, int, int],
   slice_threshold: float,
+  slabs: slabs_lib.Slabs | None = None,
 ) -> results.LocalizationMap:
   """The 3D localization map of a case (paper, section 2.4).
 
   Each slice's map is normalized by itself, so a healthy slice would glow too:
-  only slices above the threshold have a map, only inside the box.
+  only slices above the threshold have a map, only inside the box. The same holds for
+  slabs: one below the threshold adds nothing to the map of a slice that it covers.
 
   Args:
-    explanation: the classifier's answer for every slice of the case.
+    explanation: the classifier's answer for every slice, or slab, of the case.
     box: the crop that the classifier saw.
     shape: (slices, rows, columns) of the CT.
     slice_threshold: a slice whose probability is above it is positive.
+    slabs: of the case, where the classifier saw these; None: slices.
 
   Returns:
     The map, as crops of the positive slices.
   """
-  positive = np.flatnonzero(explanation.covid_probability > float(slice_threshold))
+  slabs = slabs or slabs_lib.divide(shape[0], 1.0, None)
+  threshold = float(slice_threshold)
+  probability = explanation.covid_probability
+  kept = np.flatnonzero(probability > threshold)
+  place = {slab: index for index, slab in enumerate(kept.tolist())}
+  positive = np.flatnonzero(slabs.to_slices(probability) > threshold).tolist()
+  shares = [
+    tuple((place[slab], share) for slab, share in slabs.shares(index) if slab in place)
+    for index in positive
+  ]
   maps = FusedMaps(
-    explanation.cam_28[positive], explanation.cam_14[positive], box.shape
+    explanation.cam_28[kept], explanation.cam_14[kept], box.shape, shares
   )
-  return results.LocalizationMap(shape, box, tuple(positive.tolist()), maps)
+  return results.LocalizationMap(shape, box, tuple(positive), maps)

@@ -1,6 +1,6 @@
 """The whole path of one study: lungs, probabilities and maps, score."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import contextlib
 import os
 import sys
@@ -14,8 +14,10 @@ from covid_tf import version
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import corona_score
 from covid_tf.analysis import localization
+from covid_tf.analysis import lung_masks
 from covid_tf.analysis import lungs as lungs_lib
 from covid_tf.analysis import orientation
+from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.predictors import answers as answers_lib
 from covid_tf.predictors import interface
 
@@ -74,7 +76,8 @@ def analyze(
       `study()` (interface.VersionedModels), the whole study is answered by one
       version of each network; where that version goes meanwhile, the study starts
       again, once.
-    thresholds: of the score; None: the paper's.
+    thresholds: of the score, and the thickness that slices are averaged to; None:
+      the paper's thresholds, and the thickness of the classifier's card, else 5 mm.
     progress: True: a bar on standard error if that is a terminal or a notebook.
       False: none. Or what makes a bar as `tqdm.tqdm(total=, desc=, unit=)` does.
 
@@ -98,38 +101,70 @@ def analyze(
 
 
 def segment(
-  volume: volume_lib.CTVolume, models: interface.Models, progress: Progress = True
+  volume: volume_lib.CTVolume,
+  models: interface.Models,
+  slabs: slabs_lib.Slabs,
+  progress: Progress = True,
 ) -> np.ndarray:
-  """uint8 [slice, row, column]: the network's lung masks of every slice, as stored."""
+  """uint8 [slice, row, column]: the network's lung masks of every slice, as stored.
+
+  Args:
+    volume: the CT.
+    models: anything with `segment_lungs(hu)` and `lung_probability(hu)`.
+    slabs: what the network sees; where these are averages, masks are interpolated.
+    progress: see `progress_bar`.
+  """
   mask = np.empty(volume.shape, np.uint8)
   turn = orientation.plane_turn(volume.affine)
-  for part in _parts(volume.shape[0], progress, 'lungs'):
+  if slabs.is_averaged:
+    answers = _slab_answers(volume.hu, turn, models, slabs, progress)
+    for index, plane in lung_masks.between_slabs(slabs, answers, volume.hu, turn):
+      mask[index] = plane
+    return mask
+  for part in _parts(slabs, progress, 'lungs'):
     hu = turn.to_usual(volume.hu[part])
-    with _counted_from(part.start):
+    with _numbered(slabs, part):
       answer = models.segment_lungs(hu)
     mask[part] = turn.to_stored(
-      answers_lib.checked_lung_mask(answer, hu.shape, part.start)
+      answers_lib.checked_lung_mask(answer, hu.shape[1:], slabs.middles(part))
     )
   return mask
+
+
+def _slab_answers(
+  hu: np.ndarray,
+  turn: orientation.PlaneTurn,
+  models: interface.Models,
+  slabs: slabs_lib.Slabs,
+  progress: Progress,
+) -> Iterator[lung_masks.SlabAnswers]:
+  for part in _parts(slabs, progress, 'lungs'):
+    averages = turn.to_usual(slabs.average(hu, part))
+    with _numbered(slabs, part):
+      answer = models.lung_probability(averages)
+    probability = answers_lib.checked_lung_probability(answer, slabs.middles(part))
+    yield lung_masks.SlabAnswers(averages, probability)
 
 
 def explain(
   volume: volume_lib.CTVolume,
   box: results.LungBox,
   models: interface.Models,
+  slabs: slabs_lib.Slabs,
   progress: Progress = True,
 ) -> results.SliceExplanation:
-  """The classifier's answer for the lung crop of every slice, maps as stored.
+  """The classifier's answer for the lung crop of every slab, maps as stored.
 
-  Slices without lung are asked too: the paper's score is over all slices.
+  Slabs without lung are asked too: the paper's score is over all slices.
   """
   turn = orientation.plane_turn(volume.affine)
+  crops = volume.hu[:, box.rows, box.columns]
   answers = []
-  for part in _parts(volume.shape[0], progress, 'opacities'):
-    crop = turn.to_usual(volume.hu[part, box.rows, box.columns])
-    with _counted_from(part.start):
+  for part in _parts(slabs, progress, 'opacities'):
+    crop = turn.to_usual(slabs.average(crops, part))
+    with _numbered(slabs, part):
       answer = models.grad_cam(crop)
-    answers.append(answers_lib.checked_explanation(answer, len(crop), part.start))
+    answers.append(answers_lib.checked_explanation(answer, slabs.middles(part)))
   probability, *cams = map(np.concatenate, zip(*answers))
   return results.SliceExplanation(probability, *map(turn.to_stored, cams))
 
@@ -164,16 +199,23 @@ def _check(volume, models, thresholds, progress) -> None:
 
 def _analyze_once(volume, models, thresholds, progress) -> results.CaseResult:
   with models.study() as pinned:
+    stated, thresholds = (
+      thresholds,
+      slabs_lib.with_thickness(thresholds, pinned.identities()),
+    )
+    slabs = slabs_lib.divide(
+      volume.shape[0], volume.spacing_mm[0], thresholds.thickness_mm
+    )
     lungs = lungs_lib.find_lungs(
-      segment(volume, pinned, progress),
+      segment(volume, pinned, slabs, progress),
       volume.voxel_volume_mm3,
       volume.affine,
       volume.hu,
     )
-    explanation = explain(volume, lungs.box, pinned, progress)
+    explanation = explain(volume, lungs.box, pinned, slabs, progress)
     identities = pinned.identities()
   map_ = localization.localize(
-    explanation, lungs.box, volume.shape, thresholds.slice_probability
+    explanation, lungs.box, volume.shape, thresholds.slice_probability, slabs
   )
   score = corona_score.corona_score(
     map_,
@@ -182,32 +224,44 @@ def _analyze_once(volume, models, thresholds, progress) -> results.CaseResult:
     volume.voxel_volume_mm3,
     thresholds.map,
   )
-  return _case_result(volume, lungs, explanation, map_, score, thresholds, identities)
+  probability = slabs.to_slices(explanation.covid_probability)
+  warnings = volume.warnings + slabs_lib.warnings(slabs, stated) + lungs.warnings
+  return _case_result(
+    volume, lungs, probability, map_, score, thresholds, identities, warnings
+  )
 
 
-def _parts(count, progress, name):
-  with progress_bar(progress, total=count, desc=name, unit='slice') as bar:
-    for start in range(0, count, interface.CALL_SLICES):
-      part = slice(start, min(start + interface.CALL_SLICES, count))
+def _parts(slabs, progress, name):
+  with progress_bar(progress, total=slabs.count, desc=name, unit='slice') as bar:
+    for start in range(0, slabs.count, interface.CALL_SLICES):
+      part = slice(start, min(start + interface.CALL_SLICES, slabs.count))
       yield part
       bar.update(part.stop - part.start)
 
 
 @contextlib.contextmanager
-def _counted_from(start):
+def _numbered(slabs, part):
   """Models number the slices they are given; a user numbers those of the study."""
   try:
     yield
   except errors.ModelError as error:
-    if not start or isinstance(error, errors.ModelVersionChangedError):
+    if isinstance(error, errors.ModelVersionChangedError) or not (
+      part.start or slabs.is_averaged
+    ):
       raise
+    covered = slabs.covered(part.start)
     raise type(error)(
-      f'{error} (Asked about slices {start} and up of the study: number 0 in this '
-      f'message is slice {start}.)'
+      f'{error} (Asked about averages of slices of the study: number 0 in this message '
+      f'is the average of slices {covered[0]} to {covered[-1]}.)'
+      if slabs.is_averaged
+      else f'{error} (Asked about slices {part.start} and up of the study: number 0 in '
+      f'this message is slice {part.start}.)'
     ) from error
 
 
-def _case_result(volume, lungs, explanation, map_, score, thresholds, identities):
+def _case_result(
+  volume, lungs, probability, map_, score, thresholds, identities, warnings
+):
   case_threshold = thresholds.case_corona_score_cm3
   return results.CaseResult(
     corona_score_cm3=score.total_cm3,
@@ -220,14 +274,14 @@ def _case_result(volume, lungs, explanation, map_, score, thresholds, identities
     lung_volume_cm3=lungs.volume_cm3,
     involved_lung_fraction=score.involved_lung_fraction,
     lung_outside_box_fraction=lungs.outside_box_fraction,
-    slice_probability=explanation.covid_probability,
+    slice_probability=probability,
     positive_slices=map_.slices,
     lung_box=lungs.box,
     lung_mask=lungs.mask,
     localization=map_,
     thresholds=thresholds,
     models=identities,
-    warnings=volume.warnings + lungs.warnings,
+    warnings=warnings,
     shape=volume.shape,
     spacing_mm=volume.spacing_mm,
     voxel_volume_mm3=volume.voxel_volume_mm3,

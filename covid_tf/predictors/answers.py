@@ -271,14 +271,14 @@ def check_reference(
 
 
 def checked_lung_mask(
-  answer: np.ndarray, shape: tuple[int, int, int], first: int
+  answer: np.ndarray, shape: tuple[int, int], slices: Sequence[int]
 ) -> np.ndarray:
   """The lungs model's answer, if it is a mask, whoever gave it.
 
   Args:
     answer: what `segment_lungs` of any Models returned.
-    shape: (slices, rows, columns) of what it was given.
-    first: index of the first of these slices in the study, for the message.
+    shape: (rows, columns) of the slices that it was given.
+    slices: index of each of them in the study, for the message.
 
   Returns:
     bool or integer [slice, row, column], 0 or 1.
@@ -290,22 +290,44 @@ def checked_lung_mask(
     contract.LUNGS_MODEL,
     contract.SERVING_DEFAULT,
     (answer,),
-    shape,
-    range(first, first + shape[0]),
+    (len(slices), *shape),
+    slices,
   )
   return mask
 
 
+def checked_lung_probability(answer: np.ndarray, slices: Sequence[int]) -> np.ndarray:
+  """The lungs model's answer, if it is probabilities, whoever gave it.
+
+  Args:
+    answer: what `lung_probability` of any Models returned.
+    slices: index in the study of each slice that it was given, for the message.
+
+  Returns:
+    float32 [slice, row, column], in [0, 1], on the grid that the model chose.
+
+  Raises:
+    errors.ModelError: it is not.
+  """
+  where = f'{_MODEL_WORDS[contract.LUNGS_MODEL]}, output lung_probability'
+  array = np.asarray(answer)
+  if array.dtype.kind != 'f' or array.ndim != 3 or len(array) != len(slices):
+    raise errors.ModelError(
+      f'{_slices_words(where, slices)}: required floats [{len(slices)}, rows, '
+      f'columns], found {array.dtype} {list(array.shape)}; {_REMEDY}.'
+    )
+  return _check_values(where, 'lung_probability', array, slices).astype(np.float32)
+
+
 def checked_explanation(
-  answer: Iterable[np.ndarray], count: int, first: int
+  answer: Iterable[np.ndarray], slices: Sequence[int]
 ) -> results.SliceExplanation:
   """The classifier's answer, if it is probabilities and maps, whoever gave it.
 
   Args:
     answer: what `grad_cam` of any Models returned: probabilities, fine maps, coarse
       maps.
-    count: slices that it was given.
-    first: index of the first of these slices in the study, for the message.
+    slices: index in the study of each slice that it was given, for the message.
 
   Returns:
     The same in float32, in [0, 1].
@@ -320,8 +342,8 @@ def checked_explanation(
         contract.CLASSIFIER_MODEL,
         contract.GRAD_CAM,
         answer,
-        (count,),
-        range(first, first + count),
+        (len(slices),),
+        slices,
       )
     )
   )

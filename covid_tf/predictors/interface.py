@@ -26,6 +26,9 @@ class Models(Protocol):
   def segment_lungs(self, hu: np.ndarray) -> np.ndarray:
     """int16 [N, H, W] in HU to uint8 [N, H, W], 0 or 1."""
 
+  def lung_probability(self, hu: np.ndarray) -> np.ndarray:
+    """int16 [N, H, W] in HU to float32 [N, h, w], in [0, 1], on a grid of its own."""
+
   def grad_cam(self, hu: np.ndarray) -> results.SliceExplanation:
     """int16 [N, h, w] lung crops in HU to probabilities and both CAM scales."""
 
@@ -57,12 +60,13 @@ class VersionedModels(IdentifiedModels, Protocol):
 
 
 def versioned(models: Models) -> VersionedModels:
-  """The same models with `identities` and `study`, whichever they lack.
+  """The same models with all methods of VersionedModels, whichever they lack.
 
   Args:
-    models: anything with the methods of Models that will be called. Its own
-      `identities` and `study` are used where it has them. Without `identities` the
-      models are unknown, (); without `study` they are taken to stay the same.
+    models: anything with the methods of Models that will be called. What it has
+      itself is used. Without `identities` the models are unknown, (); without `study`
+      they are taken to stay the same; without `lung_probability` their masks are taken
+      for certain.
   """
   return _Versioned(models)
 
@@ -75,6 +79,10 @@ class _Versioned:
 
   def segment_lungs(self, hu: np.ndarray) -> np.ndarray:
     return self._models.segment_lungs(hu)
+
+  def lung_probability(self, hu: np.ndarray) -> np.ndarray:
+    own = self._own('lung_probability')
+    return own(hu) if own else np.asarray(self.segment_lungs(hu), np.float32)
 
   def grad_cam(self, hu: np.ndarray) -> results.SliceExplanation:
     return self._models.grad_cam(hu)
@@ -213,6 +221,12 @@ class Networks(abc.ABC):
     """
     return self._collect(contract.LUNGS_MODEL, contract.SERVING_DEFAULT, hu)[
       'lung_mask'
+    ]
+
+  def lung_probability(self, hu: np.ndarray) -> np.ndarray:
+    """float32 [N, 256, 256] of int16 [N, H, W]; raises ModelError."""
+    return self._collect(contract.LUNGS_MODEL, contract.PROBABILITY, hu)[
+      'lung_probability'
     ]
 
   def grad_cam(self, hu: np.ndarray) -> results.SliceExplanation:

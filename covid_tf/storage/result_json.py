@@ -72,6 +72,7 @@ def to_dict(result: results.CaseResult) -> dict:
       'slice_probability': result.thresholds.slice_probability,
       'map': result.thresholds.map,
       'case_corona_score_cm3': result.thresholds.case_corona_score_cm3,
+      'thickness_mm': result.thresholds.thickness_mm,
     },
     'models': [
       {'name': model.name, 'version': model.version, 'card_sha256': model.card_sha256}
@@ -299,13 +300,17 @@ def _regions(value) -> dict[str, float]:
 
 
 def _thresholds(value) -> results.Thresholds:
-  names = [field.name for field in dataclasses.fields(results.Thresholds)]
-  if not isinstance(value, dict) or set(value) != set(names):
-    raise ValueError(f'an object of {", ".join(names)}')
+  names = ('slice_probability', 'map', 'case_corona_score_cm3')
+  # Results of before slices were averaged lack it: theirs were taken as they are.
+  if not isinstance(value, dict) or set(value) - {'thickness_mm'} != set(names):
+    raise ValueError(f'an object of {", ".join(names)} and thickness_mm')
+  thickness_mm = _optional(_number)(value.get('thickness_mm'))
   return results.Thresholds(
     _share(value['slice_probability']),
     _share(value['map']),
     _optional(_number)(value['case_corona_score_cm3']),
+    thickness_mm,
+    every_slice=thickness_mm is None,
   )
 
 

@@ -1,0 +1,212 @@
+"""Slices averaged to the thickness that the networks are asked at (docs/thickness.md).
+
+N neighbouring slices fill N times their distance; that height is divided into K slabs
+of one thickness, the nearest to the stated one that divides it. A slab is the average
+of the slices in it, each weighted by its overlap in millimetres, and a slice gets the
+answers of the slabs that cover it, weighted by the same overlaps. Whole numbers give
+the weights exactly: with the distance divided into K parts and a slab into as many
+times N, every overlap is a count of parts. The distance of neighbouring positions
+decides, not the nominal thickness of a slice: with a gap or an overlap between slices,
+averages still keep each position's share of the body's height.
+"""
+
+from collections.abc import Iterable, Iterator
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from covid_tf import contract
+from covid_tf import errors
+from covid_tf import results
+
+# Ours, in the range of the paper's slices (5 to 10 mm): the thinner end, where small
+# opacities keep their contrast.
+DEFAULT_THICKNESS_MM = 5.0
+# Slices this near to the stated thickness are taken as they are: an average would mix
+# each with a part of its neighbour and save a fifth of the work at most
+# (docs/thickness.md has what was measured).
+NEAR_ENOUGH = 0.8
+
+
+@dataclasses.dataclass(frozen=True)
+class Slabs:
+  """How the slices of a study are divided into `count` slabs.
+
+  Attributes:
+    slices: of the study.
+    count: slabs; as many as slices where each is taken as it is.
+    thickness_mm: of a slab; the stated one as nearly as the study's height allows, or
+      the distance of slices where each is taken as it is.
+  """
+
+  slices: int
+  count: int
+  thickness_mm: float
+
+  @property
+  def is_averaged(self) -> bool:
+    """Whether a slab is more than one slice."""
+    return self.count < self.slices
+
+  def covered(self, slab: int) -> range:
+    """The slices of which a slab holds a part."""
+    first = slab * self.slices // self.count
+    return range(first, -(-(slab + 1) * self.slices // self.count))
+
+  def middles(self, part: slice) -> list[int]:
+    """The slice in the middle of each slab, the lower one of two."""
+    return [
+      ((2 * slab + 1) * self.slices - 1) // (2 * self.count)
+      for slab in range(*part.indices(self.count))
+    ]
+
+  def average(self, hu: np.ndarray, part: slice) -> np.ndarray:
+    """Averages slices to slabs.
+
+    Args:
+      hu: int16 [slice, row, column] of the whole study, or a crop of every slice.
+      part: which slabs are wanted.
+
+    Returns:
+      int16 [slab, row, column], Hounsfield units, rounded; a view of `hu` where each
+      slice is taken as it is.
+    """
+    if not self.is_averaged:
+      return hu[part]
+    slabs = range(*part.indices(self.count))
+    averages = np.empty((len(slabs), *hu.shape[1:]), np.int16)
+    # Whole numbers: the same bits on every machine, in whatever order they add up.
+    exact = np.int32 if self.slices < 1 << 15 else np.int64
+    for place, slab in enumerate(slabs):
+      total = np.zeros(hu.shape[1:], exact)
+      for index in self.covered(slab):
+        total += np.multiply(hu[index], self._overlap(index, slab), dtype=exact)
+      averages[place] = np.rint(total / self.slices)
+    return averages
+
+  def shares(self, index: int) -> tuple[tuple[int, float], ...]:
+    """The one or two slabs that cover a slice, each with its share; they sum to 1."""
+    first = index * self.count // self.slices
+    share = self._overlap(index, first) / self.count
+    return ((first, share),) if share == 1 else ((first, share), (first + 1, 1 - share))
+
+  def to_slices(self, values: np.ndarray) -> np.ndarray:
+    """Numbers of slabs to those of slices, weighted by their shares.
+
+    Args:
+      values: floats [slab, …].
+
+    Returns:
+      The same dtype [slice, …].
+    """
+    if not self.is_averaged:
+      return values
+    return np.stack(
+      [
+        sum(share * values[slab] for slab, share in self.shares(index))
+        for index in range(self.slices)
+      ]
+    ).astype(values.dtype)
+
+  def interpolated(
+    self, values: Iterable[np.ndarray]
+  ) -> Iterator[tuple[int, np.ndarray]]:
+    """Interpolates between the middles of slabs, where it is a shape that is sought.
+
+    Args:
+      values: float32 […] of every slab, from the first on; two at a time are held.
+
+    Yields:
+      Each slice with its value, float32 […]; beyond the outer middles it stays.
+    """
+    index, below = 0, None
+    for slab, above in enumerate(values):
+      below = above if below is None else below
+      while index < self.slices and self._place(index) <= slab:
+        fraction = np.float32(self._place(index) - slab + 1)
+        yield index, below + fraction * (above - below)
+        index += 1
+      below = above
+
+  def _overlap(self, index: int, slab: int) -> int:
+    """What a slab covers of a slice, in parts of which a slice has `count`."""
+    begin = max(index * self.count, slab * self.slices)
+    end = min((index + 1) * self.count, (slab + 1) * self.slices)
+    return end - begin
+
+  def _place(self, index: int) -> float:
+    """Where a slice lies on a scale on which the middles of slabs are 0, 1, 2, …"""
+    place = (index + 0.5) * self.count / self.slices - 0.5
+    return min(max(place, 0.0), self.count - 1.0)
+
+
+def divide(slices: int, distance_mm: float, thickness_mm: float | None) -> Slabs:
+  """Divides the height of a study into slabs of the stated thickness.
+
+  Args:
+    slices: of the study.
+    distance_mm: between neighbouring slice positions.
+    thickness_mm: stated; None: every slice is taken as it is, as it also is where the
+      distance is 0.8 times the stated thickness or more.
+
+  Returns:
+    The slabs.
+  """
+  every_slice = Slabs(slices, slices, distance_mm)
+  if thickness_mm is None or distance_mm >= NEAR_ENOUGH * thickness_mm:
+    return every_slice
+  height_mm = slices * distance_mm
+  count = max(1, round(height_mm / thickness_mm))
+  return Slabs(slices, count, height_mm / count) if count < slices else every_slice
+
+
+def with_thickness(
+  thresholds: results.Thresholds, models: Iterable[results.ModelIdentity]
+) -> results.Thresholds:
+  """The thresholds with the thickness that is used, where none is stated.
+
+  Args:
+    thresholds: as a caller gave them.
+    models: who answers; the classifier's card may say for which thickness its weights
+      were made (`thickness_mm`).
+
+  Returns:
+    The same, with `thickness_mm` unless every slice is taken as it is.
+
+  Raises:
+    errors.ModelError: the card's thickness is none.
+  """
+  if thresholds.every_slice or thresholds.thickness_mm is not None:
+    return thresholds
+  found: Any = None
+  for model in models:
+    if model.name == contract.CLASSIFIER_MODEL:
+      found = model.card.get('thickness_mm')
+  if found is None:
+    return dataclasses.replace(thresholds, thickness_mm=DEFAULT_THICKNESS_MM)
+  try:
+    return dataclasses.replace(thresholds, thickness_mm=float(found))
+  except (TypeError, ValueError):
+    raise errors.ModelError(
+      'the classifier: its card must say thickness_mm as a number above 0 and at most '
+      f'{results.MAX_THICKNESS_MM:g}, found {found!r}; state a thickness yourself, or '
+      'export the model again.'
+    ) from None
+
+
+def warnings(slabs: Slabs, stated: results.Thresholds) -> tuple[str, ...]:
+  """What a reader of the score should know of a thickness that was asked for.
+
+  Args:
+    slabs: of the study.
+    stated: the thresholds as a caller gave them.
+  """
+  if stated.thickness_mm is None or slabs.thickness_mm <= stated.thickness_mm:
+    return ()
+  if slabs.is_averaged:
+    return ()
+  return (
+    f'A thickness of {stated.thickness_mm:g} mm was asked for, but the slices lie '
+    f'{slabs.thickness_mm:g} mm apart: each was taken as it is.',
+  )
