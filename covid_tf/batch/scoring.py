@@ -47,12 +47,13 @@ class Configuration:
 
   Attributes:
     models: (name, version, card digest) of each, lungs first.
-    thresholds: of the score.
+    thresholds: of the score, as they were asked for.
     patient_key: digest that distinguishes one site's key file from another; None
       without one.
     resample_tilt: whether series with gantry tilt are straightened.
     software: name and version of this package.
     ignore_frame_of_reference, phase, select: as for `covid_tf.read_ct`.
+    thickness_mm: that slices are averaged to; None: each is taken as it is.
   """
 
   models: tuple[tuple[str, int, str], ...]
@@ -63,6 +64,7 @@ class Configuration:
   ignore_frame_of_reference: bool = False
   phase: str | None = None
   select: str | None = None
+  thickness_mm: float | None = None
 
   @property
   def reading(self) -> dict[str, object]:

@@ -148,15 +148,16 @@ class Provenance:
     path: of the result.
     schema_version: of its file.
     models: name to (version, card digest), as text.
-    thresholds: of slices and of maps, name to value. The case threshold is none of
-      them: it does not change a score.
+    thresholds: of slices and of maps, and the thickness that slices were averaged to
+      (None: every slice as it is), name to value. The case threshold is none of them:
+      it does not change a score.
     software: name and version of the package that made it; '' where it is not stated.
   """
 
   path: pathlib.Path
   schema_version: int | None
   models: Mapping[str, tuple[str, str]]
-  thresholds: Mapping[str, float]
+  thresholds: Mapping[str, float | None]
   software: str = ''
 
 
@@ -169,6 +170,7 @@ def provenance_of(path: pathlib.Path, stored: result_json.StoredResult) -> Prove
     {
       'slice_probability': stored.thresholds.slice_probability,
       'map': stored.thresholds.map,
+      'thickness_mm': stored.thresholds.thickness_mm,
     },
     stored.software,
   )
@@ -187,7 +189,7 @@ def require_comparable(
     A warning for each kind of difference; empty unless `allow_mixed`.
 
   Raises:
-    errors.UsageError: several schema versions, models or slice and map thresholds;
+    errors.UsageError: several schema versions, models, or thresholds and thicknesses;
       says which, and in how many results.
   """
   warnings = []
@@ -199,7 +201,7 @@ def require_comparable(
     ),
     ('models', lambda made: sorted(made.models.items()), _models_in_words),
     (
-      'slice and map thresholds',
+      'slice and map thresholds, or thicknesses',
       lambda made: sorted(made.thresholds.items()),
       _thresholds_in_words,
     ),
@@ -255,7 +257,10 @@ def _models_in_words(made: Provenance) -> str:
 
 def _thresholds_in_words(made: Provenance) -> str:
   return (
-    ', '.join(f'{name} {value}' for name, value in sorted(made.thresholds.items()))
+    ', '.join(
+      f'{name} {"every slice" if value is None else value}'
+      for name, value in sorted(made.thresholds.items())
+    )
     or 'none named'
   )
 
@@ -270,7 +275,7 @@ class StudyResult:
     scores: name to value: CORONA_SCORE and those of SECOND_SCORES it holds.
     schema_version: of the file.
     models: name to (version, card digest), as text.
-    thresholds: the slice and map thresholds, name to value.
+    thresholds: as in Provenance.
     patient_key: pseudonym of the patient, or None.
     demo_models: whether the demo models made it.
     software: name and version of the package that made it; '' where it is not stated.
@@ -281,7 +286,7 @@ class StudyResult:
   scores: dict[str, float]
   schema_version: int | None
   models: dict[str, tuple[str, str]]
-  thresholds: dict[str, float]
+  thresholds: dict[str, float | None]
   patient_key: str | None = dataclasses.field(default=None, repr=False)
   demo_models: bool = False
   software: str = ''
@@ -346,6 +351,8 @@ def _study_result(path: pathlib.Path, content: dict) -> StudyResult:
       f'{content.get(CORONA_SCORE)!r}'
     )
   thresholds = content.get('thresholds')
+  if thresholds:  # Of before slices were averaged: taken as they are.
+    thresholds = {'thickness_mm': None} | thresholds
   for name in ('study_uid', 'patient_key'):
     if not isinstance(content.get(name), str | None):
       raise ValueError(f'{name} must be text')

@@ -16,6 +16,7 @@ import threading
 from covid_tf import errors
 from covid_tf import readers
 from covid_tf import results
+from covid_tf.analysis import slabs
 from covid_tf.batch import archive as archive_lib
 from covid_tf.batch import archive_run
 from covid_tf.batch import engines
@@ -87,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="the site's secret key, as for covid-tf score",
   )
   shared_flags.add_reading_arguments(parser)
+  shared_flags.add_thickness_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -98,6 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
   # A slip is found before an hour of listing.
   _servers(arguments.server)
   readers.require_options(**shared_flags.chosen(arguments))
+  shared_flags.thickness(arguments)
   stop = threading.Event()
   with archive_run.exclusive(arguments.output), _signals(stop) as caught:
     workers = _workers(arguments, stop)
@@ -219,16 +222,19 @@ def _scorer(arguments, workers: archive_run.MapStudies) -> scoring.Scorer:
   identities = _identities(workers, open_models, servers)
   if threshold:
     threshold.require_same_models(identities)
+  thresholds = results.Thresholds(
+    case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None,
+    **shared_flags.thickness(arguments),
+  )
   return scoring.Scorer(
     arguments.output,
     open_models,
     servers,
     scoring.Configuration(
       scoring.model_triples(identities),
-      results.Thresholds(
-        case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None
-      ),
+      thresholds,
       key_digest,
+      thickness_mm=slabs.with_thickness(thresholds, identities).thickness_mm,
       **shared_flags.chosen(arguments),
     ),
     shared_flags.are_demo(arguments, identities),

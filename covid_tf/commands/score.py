@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   shared_flags.add_model_arguments(parser)
   parser.add_argument('--series', metavar='UID', help='which series of the study')
   shared_flags.add_reading_arguments(parser)
+  shared_flags.add_thickness_arguments(parser)
   parser.add_argument(
     '--case-threshold',
     metavar='FILE|CM3',
@@ -52,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     patient_key_file=arguments.patient_key_file,
     reading=shared_flags.chosen(arguments),
     threshold=threshold or None,
+    thickness=shared_flags.thickness(arguments),
     demo_models=shared_flags.are_demo(arguments),
   )
   _print_summary(result, pathlib.Path(arguments.output))

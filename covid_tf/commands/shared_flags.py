@@ -191,6 +191,47 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
+# Flags of the thickness that slices are analysed at.
+
+
+def add_thickness_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds --thickness-mm and --every-slice."""
+  thickness = parser.add_argument_group(
+    'the thickness that slices are analysed at'
+  ).add_mutually_exclusive_group()
+  thickness.add_argument(
+    '--thickness-mm',
+    metavar='MM',
+    help='average slices that lie closer to slabs this thick (default: what the '
+    "classifier's card says, else 5)",
+  )
+  thickness.add_argument(
+    '--every-slice',
+    action='store_true',
+    help='take each slice as it is, as the paper does',
+  )
+
+
+def thickness(arguments: argparse.Namespace) -> dict[str, object]:
+  """The values of the flags, as keyword arguments of `results.Thresholds`.
+
+  Raises:
+    errors.UsageError: --thickness-mm is no thickness.
+  """
+  thickness_mm = None
+  if arguments.thickness_mm is not None:
+    try:
+      thickness_mm = float(arguments.thickness_mm)
+      results.check_thickness(thickness_mm)
+    except ValueError:
+      raise errors.UsageError(
+        '--thickness-mm: a number above 0 and at most '
+        f'{results.MAX_THICKNESS_MM:g} is required, in millimetres, found '
+        f'{arguments.thickness_mm!r}; 5 is usual, --every-slice averages nothing.'
+      ) from None
+  return {'thickness_mm': thickness_mm, 'every_slice': arguments.every_slice}
+
+
 def chosen(arguments: argparse.Namespace) -> dict[str, object]:
   """The values of the flags, as keyword arguments of `covid_tf.read_ct`."""
   return {

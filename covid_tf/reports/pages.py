@@ -3,6 +3,7 @@
 import jinja2
 
 from covid_tf import results
+from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.reports import case_pictures
 
 # Numbers and sentences of the reports.
@@ -88,7 +89,7 @@ def methods(result: results.CaseResult, demo_models: bool = False) -> str:
   demo = ' The models were demonstration models trained on phantoms.' * demo_models
   return (
     f'The Corona score (Eq. 1 of {PAPER}) was computed with {result.software}, using '
-    f'{models}.{demo} Lungs were segmented slice by slice and the largest lung box '
+    f'{models}.{demo} {_thickness_method(result)} and the largest lung box '
     'of the case was given to the slice classifier. For slices with a COVID-19 '
     f'probability above {thresholds.slice_probability:g}, Grad-CAM maps at 28 × 28 '
     'and 14 × 14 were multiplied to one localization map; the score is the sum of '
@@ -97,6 +98,31 @@ def methods(result: results.CaseResult, demo_models: bool = False) -> str:
     'The involved fraction is the share of segmented lung voxels above the same map '
     f'threshold.{case}'
   )
+
+
+def _slabs(result: results.CaseResult) -> slabs_lib.Slabs:
+  return slabs_lib.divide(
+    result.shape[0], result.spacing_mm[0], result.thresholds.thickness_mm
+  )
+
+
+def _thickness_method(result: results.CaseResult) -> str:
+  slabs = _slabs(result)
+  if not slabs.is_averaged:
+    return 'Lungs were segmented slice by slice'
+  return (
+    f'Slices, {result.spacing_mm[0]:.4g} mm apart, were averaged by their overlap to '
+    f'slabs of {slabs.thickness_mm:.4g} mm for both networks, and each slice was given '
+    'the answers of the slabs that cover it, weighted by overlap. Lungs were '
+    'segmented slab by slab, interpolated to the slices'
+  )
+
+
+def _thickness(result: results.CaseResult) -> str:
+  slabs = _slabs(result)
+  if not slabs.is_averaged:
+    return f'slices as they are, {result.spacing_mm[0]:.4g} mm apart'
+  return f'{slabs.count} slabs of {slabs.thickness_mm:.4g} mm'
 
 
 def provenance(
@@ -119,6 +145,7 @@ def provenance(
   rows += [
     ('Slice threshold', f'probability > {thresholds.slice_probability:g}'),
     ('Map threshold', f'map > {thresholds.map:g}'),
+    ('Thickness', _thickness(result)),
     (
       'Case threshold',
       'none'

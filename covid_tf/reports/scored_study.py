@@ -83,6 +83,7 @@ def score_study(
   patient_key_file: str | None = None,
   reading: Mapping[str, object] | None = None,
   threshold: operating_points.CaseThreshold | None = None,
+  thickness: Mapping[str, object] | None = None,
   demo_models: bool = False,
 ) -> results.CaseResult:
   """Reads, scores and writes a study; all of its files appear, or none.
@@ -95,6 +96,8 @@ def score_study(
     patient_key_file: a site's secret, or None.
     reading: further keyword arguments of `read_ct`, such as resample_tilt.
     threshold: of the case; None for no answer.
+    thickness: thickness_mm or every_slice of `results.Thresholds`; None: that of the
+      classifier's card, else 5 mm.
     demo_models: the models are the demo's, whatever their cards state.
 
   Returns:
@@ -110,22 +113,22 @@ def score_study(
     with open_models() as models:
       if threshold:
         threshold.require_same_models(models.identities())
-      result = _analyze(study, volume, models, threshold)
+      thresholds = results.Thresholds(
+        case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None,
+        **(thickness or {}),
+      )
+      result = _analyze(study, volume, models, thresholds)
+      if threshold:
+        # Again: the server may have changed models since.
+        threshold.require_same_models(result.models)
     if demo_models or result.demo_models:
       result = marked_as_demo(result)
     write_all(folder, result, volume, demo_models=result.demo_models)
   return result
 
 
-def _analyze(study, volume, models, threshold) -> results.CaseResult:
-  thresholds = results.Thresholds(
-    case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None
-  )
+def _analyze(study, volume, models, thresholds) -> results.CaseResult:
   try:
-    result = pipeline.analyze(volume, models, thresholds=thresholds)
+    return pipeline.analyze(volume, models, thresholds=thresholds)
   except errors.StudyRefusedError as error:
     raise type(error)(f'{study}: {error}') from error
-  if threshold:
-    # Again: the server may have changed models since.
-    threshold.require_same_models(result.models)
-  return result

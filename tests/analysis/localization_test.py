@@ -7,6 +7,7 @@ import scipy.ndimage
 
 from covid_tf import results
 from covid_tf.analysis import localization
+from covid_tf.analysis import slabs as slabs_lib
 
 _SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 
@@ -120,3 +121,42 @@ def test_a_case_without_a_positive_slice_has_an_empty_map():
   )
   assert map_.slices == () and len(map_.maps) == 0
   assert not map_.to_volume().any()
+
+
+def test_a_slice_has_the_maps_of_its_slabs_weighted_by_overlap():
+  slabs = slabs_lib.Slabs(slices=7, count=3, thickness_mm=2.3)
+  random = np.random.default_rng(5)
+  explanation = results.SliceExplanation(
+    np.array([0.9, 0.2, 0.8], np.float32),
+    random.random((3, 28, 28), np.float32),
+    random.random((3, 14, 14), np.float32),
+  )
+  box = results.LungBox(2, 3, 42, 53)
+  map_ = localization.localize(explanation, box, (7, 60, 60), 0.5, slabs)
+  fused = [
+    localization.fuse_scales(fine, coarse, box.shape)
+    for fine, coarse in zip(explanation.cam_28, explanation.cam_14, strict=True)
+  ]
+  fused[1] = np.zeros_like(fused[1])  # A slab below the threshold has no map.
+  probability = slabs.to_slices(explanation.covid_probability)
+  assert map_.slices == tuple(np.flatnonzero(probability > 0.5)) == (0, 1, 5, 6)
+  for _ in range(2):  # In whatever order they are asked for.
+    for index, found in reversed(list(zip(map_.slices, map_.maps, strict=True))):
+      wanted = sum(share * fused[slab] for slab, share in slabs.shares(index))
+      np.testing.assert_allclose(found, wanted, atol=1e-6)
+  np.testing.assert_array_equal(map_.maps[0], fused[0])
+
+
+def test_maps_of_one_slab_are_one_array_that_nobody_writes_to():
+  slabs = slabs_lib.Slabs(slices=10, count=2, thickness_mm=5.0)
+  ones = np.ones((2, 28, 28), np.float32)
+  maps = localization.localize(
+    results.SliceExplanation(ones[:, 0, 0], ones, ones[:, ::2, ::2]),
+    results.LungBox(0, 0, 30, 30),
+    (10, 30, 30),
+    0.5,
+    slabs,
+  ).maps
+  assert maps[0] is maps[4] and maps[0] is not maps[5]
+  with pytest.raises(ValueError, match='read-only'):
+    maps[0][0, 0] = 0

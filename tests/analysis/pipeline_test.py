@@ -13,6 +13,7 @@ from covid_tf import errors
 from covid_tf import results
 from covid_tf.analysis import localization
 from covid_tf.analysis import pipeline
+from covid_tf.analysis import slabs as slabs_lib
 
 _SHAPE = (70, 42, 64)  # More than two calls of slices.
 _SPACING = (4.0, 6.0, 6.0)
@@ -182,7 +183,10 @@ def test_a_study_starts_again_once_when_the_version_changes(volume, result):
   assert models.studies == 2
 
 
-def test_memory_is_the_mask_and_one_call_of_slices():
+@pytest.mark.parametrize(
+  'thresholds', [results.Thresholds(every_slice=True), results.Thresholds()]
+)
+def test_memory_is_the_mask_and_one_call_of_slices(thresholds):
   shape = (160, 128, 128)
   volume = synthetic_case.make_volume(
     synthetic_case.axial_affine((1.7, 2.0, 2.0), shape), shape
@@ -194,13 +198,17 @@ def test_memory_is_the_mask_and_one_call_of_slices():
     def segment_lungs(self, hu):
       return (hu > -1000) & (hu < -300)
 
+    def lung_probability(self, hu):
+      grid = hu[:, ::8, ::8]
+      return ((grid > -1000) & (grid < -300)).astype(np.float32)
+
     def grad_cam(self, hu):
       ones = np.ones((len(hu), 28, 28), np.float32)
       return ones[:, 0, 0], ones, ones[:, ::2, ::2]
 
   tracemalloc.start()
   try:
-    result = pipeline.analyze(volume, Recorded())
+    result = pipeline.analyze(volume, Recorded(), thresholds=thresholds)
     peak = tracemalloc.get_traced_memory()[1]
   finally:
     tracemalloc.stop()
@@ -289,3 +297,96 @@ def test_a_notebook_gets_a_bar(volume, monkeypatch):
   monkeypatch.setattr(sys, 'stderr', OutStream())
   pipeline.analyze(volume, fake_models.FakeModels())
   assert 'lungs' in sys.stderr.getvalue()
+
+
+def _thin(spacing_mm=1.0, slices=140):
+  """The study of the other tests, cut into thin slices of the same height."""
+  shape = (slices, *_SHAPE[1:])
+  affine = synthetic_case.axial_affine((spacing_mm, *_SPACING[1:]), shape)
+  return synthetic_case.make_volume(affine, shape)
+
+
+def test_thin_slices_are_seen_as_slabs_and_counted_as_slices():
+  models = fake_models.FakeModels()
+  volume = _thin()
+  result = pipeline.analyze(volume, models)
+  assert result.thresholds.thickness_mm == 5 and not result.thresholds.every_slice
+  slabs = slabs_lib.divide(140, 1.0, 5.0)
+  assert sum(models.lung_calls) == 28 == sum(shape[0] for shape in models.crops)
+  assert result.slice_probability.shape == (140,)
+  assert result.lung_mask.shape == volume.shape
+  box = result.lung_box
+  crops = slabs.average(volume.hu[:, box.rows, box.columns], slice(0, 28))
+  np.testing.assert_array_equal(
+    result.slice_probability,
+    slabs.to_slices(models.grad_cam(crops).covid_probability),
+  )
+  # Voxels of slices are counted: the score is the sum over the study's own grid.
+  volume_map = result.localization.to_volume().astype(np.float64)
+  voxel_cm3 = np.prod((1.0, *_SPACING[1:])) / 1000
+  assert result.corona_score_cm3 == pytest.approx(
+    volume_map[volume_map > np.float32(0.6)].sum() * voxel_cm3
+  )
+
+
+def test_lungs_hardly_depend_on_how_the_study_was_divided():
+  volumes = [
+    pipeline.analyze(
+      _thin(spacing_mm, slices), fake_models.FakeModels()
+    ).lung_volume_cm3
+    for spacing_mm, slices in ((1.0, 280), (2.0, 140), (4.0, 70))
+  ]
+  assert max(volumes) / min(volumes) < 1.02
+
+
+def test_every_slice_and_thick_slices_are_the_same_bits(volume, result):
+  whole = pipeline.analyze(
+    volume, fake_models.FakeModels(), thresholds=results.Thresholds(every_slice=True)
+  )
+  assert result.thresholds.thickness_mm == 5 and whole.thresholds.thickness_mm is None
+  assert whole.corona_score_cm3 == result.corona_score_cm3
+  np.testing.assert_array_equal(whole.lung_mask, result.lung_mask)
+  np.testing.assert_array_equal(whole.slice_probability, result.slice_probability)
+  np.testing.assert_array_equal(
+    whole.localization.to_volume(), result.localization.to_volume()
+  )
+
+
+def test_models_with_probabilities_are_asked_for_these():
+  class Sure(fake_models.FakeModels):
+    def lung_probability(self, hu):
+      self.lung_calls.append(len(hu))
+      return ((hu > -1000) & (hu < -300)).astype(np.float32)[:, ::2, ::2]
+
+    segment_lungs = None
+
+  sure = Sure()
+  sure.segment_lungs = lambda hu: pytest.fail('masks were asked for')
+  result = pipeline.analyze(_thin(), sure)
+  masks = pipeline.analyze(_thin(), fake_models.FakeModels())
+  assert sum(sure.lung_calls) == 28
+  assert result.lung_volume_cm3 == pytest.approx(masks.lung_volume_cm3, rel=0.05)
+
+
+@pytest.mark.parametrize('method', ['lung_probability', 'grad_cam'])
+def test_a_failure_on_slabs_names_slices_of_the_study(method):
+  models = fake_models.FakeModels()
+
+  def fail(hu):
+    raise errors.ModelError('slice 0: out of order.')
+
+  setattr(models, method, fail)
+  with pytest.raises(
+    errors.ModelError, match='number 0 in this message is the average of slices 0 to 4'
+  ):
+    pipeline.analyze(_thin(), models)
+
+
+def test_an_answer_to_slabs_that_is_none_is_refused():
+  models = fake_models.FakeModels()
+  models.lung_probability = lambda hu: np.full((len(hu), 4, 4), np.nan, np.float32)
+  with pytest.raises(errors.ModelError, match='lung_probability, slice 2: .*found nan'):
+    pipeline.analyze(_thin(), models)
+  models.lung_probability = lambda hu: np.zeros((len(hu) - 1, 4, 4), np.float32)
+  with pytest.raises(errors.ModelError, match=r'required floats \[28, rows, columns\]'):
+    pipeline.analyze(_thin(), models)

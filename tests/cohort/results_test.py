@@ -21,7 +21,11 @@ def test_finds_results_at_any_depth(tmp_path):
   } == {'1.1': 3.5, '1.2': 0.0}
   assert not failed
   assert results[0].models['lungs'] == ('1', 'a' * 64)
-  assert results[0].thresholds == {'slice_probability': 0.5, 'map': 0.6}
+  assert results[0].thresholds == {
+    'slice_probability': 0.5,
+    'map': 0.6,
+    'thickness_mm': None,
+  }
   assert results[0].scores['positive_slice_fraction'] == 0.5
   assert results[0].scores['highest_slice_probability'] == 0.9
 
@@ -167,7 +171,7 @@ def test_every_difference_is_a_warning_where_mixed_results_are_asked_for():
   warnings = results_lib.require_comparable(made, allow_mixed=True)
   assert [warning.split(' different ')[1].split(':')[0] for warning in warnings] == [
     'schema versions',
-    'slice and map thresholds',
+    'slice and map thresholds, or thicknesses',
   ]
   assert not results_lib.require_comparable(made[:1] * 2, allow_mixed=True)
 

@@ -147,7 +147,7 @@ def test_thresholds_of_few_digits_decide_alike_before_and_after(result):
     positive_slices=(),
     corona_score_by_slice_cm3=np.zeros(1),
     corona_score_cm3=0.0,
-    thresholds=results.Thresholds(slice_probability=0.3),
+    thresholds=results.Thresholds(slice_probability=0.3, every_slice=True),
   )
   stored = result_json.from_dict(json.loads(result_json.to_text(changed)))
   assert stored.positive_slices == ()

@@ -117,7 +117,7 @@ def test_results_that_do_not_compare_are_refused_unless_asked(tmp_path, changes,
     _study(tmp_path, 'a', '2020-03-01'),
     _study(tmp_path, 'b', '2020-03-02', changes=changes),
   ]
-  with pytest.raises(errors.UsageError, match=f'found 2 {kind}: .*--allow-mixed'):
+  with pytest.raises(errors.UsageError, match=f'found 2 {kind}.*: .*--allow-mixed'):
     course.follow_up(paths)
   found = course.follow_up(paths, allow_mixed=True)
   assert any(f'different {kind}' in warning for warning in found.warnings)

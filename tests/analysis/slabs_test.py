@@ -1,0 +1,162 @@
+import math
+
+import hypothesis
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from covid_tf import errors
+from covid_tf import results
+from covid_tf.analysis import slabs as slabs_lib
+
+_DISTANCES = st.floats(0.3, 3.9)
+_COUNTS = st.integers(2, 400)
+
+
+def _whole(slabs):
+  return slice(0, slabs.count)
+
+
+@hypothesis.given(_COUNTS, _DISTANCES)
+def test_slabs_fill_the_height_at_nearly_the_stated_thickness(count, distance_mm):
+  slabs = slabs_lib.divide(count, distance_mm, 5.0)
+  height_mm = count * distance_mm
+  assert slabs.count * slabs.thickness_mm == pytest.approx(height_mm)
+  if slabs.count > 1 and slabs.is_averaged:
+    assert abs(height_mm / slabs.thickness_mm - height_mm / 5) <= 0.5 + 1e-9
+  covered = [slabs.covered(slab) for slab in range(slabs.count)]
+  assert covered[0][0] == 0 and covered[-1][-1] == count - 1
+  for below, above in zip(covered, covered[1:], strict=False):
+    assert above[0] in (below[-1], below[-1] + 1)
+
+
+@hypothesis.given(_COUNTS, _DISTANCES)
+def test_weights_are_overlaps_in_millimetres(count, distance_mm):
+  slabs = slabs_lib.divide(count, distance_mm, 5.0)
+  edges = np.arange(slabs.count + 1) * slabs.thickness_mm
+  for index in range(count):
+    low, high = index * distance_mm, (index + 1) * distance_mm
+    overlap = np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1])
+    shares = np.zeros(slabs.count)
+    for slab, share in slabs.shares(index):
+      shares[slab] = share
+    assert shares.sum() == pytest.approx(1, abs=1e-12) and (shares >= 0).all()
+    np.testing.assert_allclose(shares, np.maximum(overlap, 0) / distance_mm, atol=1e-9)
+
+
+@hypothesis.given(_COUNTS, _DISTANCES, st.integers(0, 2**32 - 1))
+def test_averages_keep_the_sum_over_the_body(count, distance_mm, seed):
+  slabs = slabs_lib.divide(count, distance_mm, 5.0)
+  hu = np.random.default_rng(seed).integers(-1024, 3071, (count, 2, 3), np.int16)
+  averages = slabs.average(hu, _whole(slabs))
+  assert averages.dtype == np.int16 and averages.shape == (slabs.count, 2, 3)
+  shares = np.zeros((count, slabs.count))
+  for index in range(count):
+    for slab, share in slabs.shares(index):
+      shares[index, slab] = share
+  expected = shares.T @ hu.reshape(count, -1) / shares.sum(axis=0)[:, np.newaxis]
+  np.testing.assert_allclose(averages.reshape(slabs.count, -1), expected, atol=0.5001)
+  # The other way round is the same study.
+  np.testing.assert_array_equal(slabs.average(hu[::-1], _whole(slabs))[::-1], averages)
+
+
+@hypothesis.given(_COUNTS, _DISTANCES)
+def test_a_part_is_a_part_of_the_whole(count, distance_mm):
+  slabs = slabs_lib.divide(count, distance_mm, 5.0)
+  hu = np.arange(count, dtype=np.int16).reshape(-1, 1, 1)
+  part = slice(slabs.count // 2, slabs.count)
+  np.testing.assert_array_equal(
+    slabs.average(hu, part), slabs.average(hu, _whole(slabs))[part]
+  )
+  assert slabs.middles(part) == slabs.middles(_whole(slabs))[part]
+  for slab, middle in enumerate(slabs.middles(_whole(slabs))):
+    assert middle in slabs.covered(slab)
+
+
+@hypothesis.given(_COUNTS, _DISTANCES)
+def test_answers_go_back_by_the_same_overlaps(count, distance_mm):
+  slabs = slabs_lib.divide(count, distance_mm, 5.0)
+  values = np.random.default_rng(count).random((slabs.count, 2)).astype(np.float32)
+  found = slabs.to_slices(values)
+  assert found.dtype == np.float32 and found.shape == (count, 2)
+  for index in range(count):
+    expected = sum(share * values[slab] for slab, share in slabs.shares(index))
+    np.testing.assert_allclose(found[index], expected, rtol=1e-6)
+    if len(slabs.shares(index)) == 1:  # To the bit where one slab covers a slice.
+      np.testing.assert_array_equal(found[index], values[slabs.shares(index)[0][0]])
+
+
+@hypothesis.given(_COUNTS, _DISTANCES)
+def test_interpolation_is_exact_for_what_is_linear(count, distance_mm):
+  slabs = slabs_lib.divide(count, distance_mm, 5.0)
+  middles_mm = (np.arange(slabs.count) + 0.5) * slabs.thickness_mm
+  values = [np.full((1, 2), middle, np.float32) for middle in middles_mm]
+  found = dict(slabs.interpolated(values))
+  assert list(found) == list(range(count))
+  wanted_mm = np.clip(
+    (np.arange(count) + 0.5) * distance_mm, middles_mm[0], middles_mm[-1]
+  )
+  np.testing.assert_allclose(
+    [found[index][0, 0] for index in range(count)], wanted_mm, rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize('distance_mm', [4.0, 4.4, 5.0, 8.0])
+def test_near_the_stated_thickness_slices_are_as_they_are(distance_mm):
+  slabs = slabs_lib.divide(30, distance_mm, 5.0)
+  assert not slabs.is_averaged and slabs.thickness_mm == distance_mm
+  hu = np.zeros((30, 2, 2), np.int16)
+  assert slabs.average(hu, slice(3, 9)).base is hu
+  values = np.random.default_rng(0).random(30)
+  assert slabs.to_slices(values) is values
+  assert slabs.shares(7) == ((7, 1.0),)
+
+
+def test_every_slice_and_few_slices():
+  assert not slabs_lib.divide(300, 1.0, None).is_averaged
+  assert not slabs_lib.divide(1, 1.0, 5.0).is_averaged
+  two = slabs_lib.divide(2, 1.0, 5.0)
+  assert (two.count, two.thickness_mm) == (1, 2.0)
+  assert slabs_lib.divide(300, 1.0, 5.0) == slabs_lib.Slabs(300, 60, 5.0)
+
+
+def _classifier(card):
+  return (
+    results.ModelIdentity('lungs', 1, 'a' * 64, {'thickness_mm': 3}),
+    results.ModelIdentity('classifier', 1, 'b' * 64, card),
+  )
+
+
+def test_the_thickness_is_stated_or_the_cards_or_five_millimetres():
+  asked = results.Thresholds(map=0.5)
+  assert slabs_lib.with_thickness(asked, ()).thickness_mm == 5
+  assert slabs_lib.with_thickness(asked, _classifier({})).thickness_mm == 5
+  of_card = slabs_lib.with_thickness(asked, _classifier({'thickness_mm': 8}))
+  assert of_card == results.Thresholds(map=0.5, thickness_mm=8.0)
+  stated = results.Thresholds(thickness_mm=2)
+  assert slabs_lib.with_thickness(stated, _classifier({'thickness_mm': 8})) == stated
+  whole = results.Thresholds(every_slice=True)
+  assert slabs_lib.with_thickness(whole, _classifier({'thickness_mm': 8})) == whole
+
+
+@pytest.mark.parametrize('found', ['thick', 0, -1, math.nan, 1e9, [5], {}])
+def test_a_card_with_another_thickness_is_refused(found):
+  with pytest.raises(errors.ModelError, match='card must say thickness_mm .* found'):
+    slabs_lib.with_thickness(results.Thresholds(), _classifier({'thickness_mm': found}))
+
+
+@pytest.mark.parametrize('wrong', [0, -1, math.nan, math.inf, 100])
+def test_a_stated_thickness_is_checked(wrong):
+  with pytest.raises(ValueError, match=r'above 0 and at most 20 mm, found'):
+    results.Thresholds(thickness_mm=wrong)
+  with pytest.raises(ValueError, match='give one of the two'):
+    results.Thresholds(thickness_mm=5, every_slice=True)
+
+
+def test_a_thickness_that_was_asked_for_in_vain_is_a_warning():
+  slabs = slabs_lib.divide(30, 8.0, 5.0)
+  assert slabs_lib.warnings(slabs, results.Thresholds()) == ()
+  (warning,) = slabs_lib.warnings(slabs, results.Thresholds(thickness_mm=5))
+  assert '5 mm was asked for' in warning and '8 mm apart' in warning
+  thin = slabs_lib.divide(300, 1.0, 5.0)
+  assert slabs_lib.warnings(thin, results.Thresholds(thickness_mm=5)) == ()
