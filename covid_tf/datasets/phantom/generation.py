@@ -26,14 +26,15 @@ def table_share(x, y, top_mm, width):
   return np.clip(0.5 - np.minimum(shell, under) / width, 0, 1) * inside
 
 
-def acquire(hu: np.ndarray, case, grid) -> np.ndarray:
-  """int16 [S, H, W]: the scan of ideal HU float32 [S, H, W] (overwritten)."""
-  rng = np.random.default_rng([case.seed, _STREAM])
+def acquire(hu: np.ndarray, case, grid, scan: int = 0) -> np.ndarray:
+  """int16 [S, H, W]: a scan of ideal HU float32 [S, H, W] (overwritten)."""
+  # The first scan keeps the noise it had before there were others.
+  rng = np.random.default_rng([case.seed, _STREAM] + [scan] * bool(scan))
   pixel = grid.pixel_mm
   smooth = (0.75 - 0.35 * case.kernel_sharpness) / pixel
   falloff = 1 + 0.45 * np.exp(-(grid.x**2 + grid.y**2) / 90**2)
   circle = grid.x**2 + grid.y**2 > (len(grid.y) * pixel / 2) ** 2
-  scan = np.empty(hu.shape, np.int16)
+  acquired = np.empty(hu.shape, np.int16)
   for index, plane in enumerate(hu):
     if case.motion_mm:
       plane = _move(plane, case.motion_mm, grid, index)
@@ -47,8 +48,8 @@ def acquire(hu: np.ndarray, case, grid) -> np.ndarray:
     )
     if case.padded:
       plane[circle] = volume_lib.AIR_HU
-    scan[index] = np.clip(np.rint(plane), volume_lib.AIR_HU, 3071)
-  return scan
+    acquired[index] = np.clip(np.rint(plane), volume_lib.AIR_HU, 3071)
+  return acquired
 
 
 def _noise(shape, sharpness, pixel, rng):
@@ -148,12 +149,20 @@ class Phantom:
   findings: lesions.Findings
 
 
-def generate(case: case_lib.PhantomCase) -> Phantom:
-  """Draws the phantom of a case; the same case gives the same voxels."""
+def generate(
+  case: case_lib.PhantomCase, shift_mm: float = 0.0, scan: int = 0
+) -> Phantom:
+  """Draws the phantom of a case; the same arguments give the same voxels.
+
+  Args:
+    case: its recipe.
+    shift_mm: how far slices lie nearer to the head: the same chest, other positions.
+    scan: number of the scan, each with noise of its own.
+  """
   chest = anatomy.draw_anatomy(case)
   grid = shapes.make_grid(
-    chest.bottom - 14,
-    chest.top + 12,
+    chest.bottom - 14 + shift_mm,
+    chest.top + 12 + shift_mm,
     case.slice_spacing_mm,
     case.slice_thickness_mm,
     case.matrix,
@@ -183,9 +192,8 @@ def generate(case: case_lib.PhantomCase) -> Phantom:
       wall_share[index],
     )
     lung_mask[index], lesion_mask[index] = lung, lesion
-  scan = acquire(hu, case, grid)
   return Phantom(
-    volume_lib.CTVolume(scan, _affine(case, grid)),
+    volume_lib.CTVolume(acquire(hu, case, grid, scan), _affine(case, grid)),
     lung_mask,
     lesion_mask,
     case.kind,
