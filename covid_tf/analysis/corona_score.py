@@ -58,16 +58,16 @@ def corona_score(
     rows, columns = np.divmod(hot, map_.shape[1])
     by_slice[index] = values.sum() * voxel_cm3
     in_lung = lungs.mask[index, rows + box.row0, columns + box.column0] != 0
-    involved += np.count_nonzero(in_lung)
+    involved += int(np.count_nonzero(in_lung))
     parts = regions.index(
       index, rows[in_lung] + box.row0, columns[in_lung] + box.column0
     )
     by_part += (
       np.bincount(parts, weights=values[in_lung], minlength=len(by_part)) * voxel_cm3
     )
-  by_part = by_part.reshape(len(lungs_lib.SIDES), len(lungs_lib.LEVELS))
-  by_region = dict(zip(lungs_lib.SIDES, by_part.sum(axis=1).tolist()))
-  by_region |= dict(zip(lungs_lib.LEVELS, by_part.sum(axis=0).tolist()))
+  by_place = by_part.reshape(len(lungs_lib.SIDES), len(lungs_lib.LEVELS))
+  by_region = dict(zip(lungs_lib.SIDES, by_place.sum(axis=1).tolist()))
+  by_region |= dict(zip(lungs_lib.LEVELS, by_place.sum(axis=0).tolist()))
   return CoronaScore(
     total_cm3=float(by_slice.sum()),
     in_lung_cm3=float(by_part.sum()),

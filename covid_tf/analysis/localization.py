@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from covid_tf import results
 from covid_tf.analysis import slabs as slabs_lib
@@ -59,7 +60,7 @@ def fuse_scales(
 Shares = Sequence[tuple[int, float]]
 
 
-class FusedMaps(Sequence):
+class FusedMaps(Sequence[np.ndarray]):
   """The fused maps of N slices, each made when it is asked for.
 
   Two scales as the network gives them are 4 kB a slice, fused they are half a
@@ -103,7 +104,7 @@ class FusedMaps(Sequence):
   def __len__(self) -> int:
     return self.shape[0]
 
-  def __getitem__(self, index: int) -> np.ndarray:
+  def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]  # One.
     """float32 [rows, columns] of one slice, in [0, 1]; not to be written to."""
     shares = self._shares[index]
     if len(shares) == 1 and shares[0][1] == 1:
@@ -135,7 +136,9 @@ class FusedMaps(Sequence):
       strip *= coarse[rows] @ coarse_columns
     return np.minimum(fused, 1, out=fused)  # As above.
 
-  def __array__(self, dtype=None, copy=None) -> np.ndarray:
+  def __array__(
+    self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+  ) -> np.ndarray:
     if copy is False:
       raise ValueError('Fused maps are computed: an array of them is a copy.')
     maps = np.empty(self.shape, dtype or np.float32)

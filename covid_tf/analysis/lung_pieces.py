@@ -104,7 +104,7 @@ class Pieces:
         np.ones(len(kept), np.int8),
       )
 
-  def _slice_bounds(self):
+  def _slice_bounds(self) -> np.ndarray:
     slices = self._runs.starts // self._runs.slice_stride
     return np.searchsorted(slices, np.arange(self.shape[0] + 1))
 
@@ -156,11 +156,11 @@ def _find_runs(mask: np.ndarray) -> _Runs:
   _, rows, columns = mask.shape
   padded = np.zeros((rows + 1, columns + 2), np.uint8)
   flat = padded.reshape(-1)
-  edges = []
+  found = []
   for index, plane in enumerate(mask):
     padded[:-1, 1:-1] = plane
-    edges.append(np.flatnonzero(flat[1:] != flat[:-1]) + (1 + index * padded.size))
-  edges = np.concatenate(edges)
+    found.append(np.flatnonzero(flat[1:] != flat[:-1]) + (1 + index * padded.size))
+  edges = np.concatenate(found)
   return _Runs(edges[0::2], edges[1::2], columns + 2, padded.size)
 
 
@@ -293,17 +293,21 @@ def keep_lungs(
   return mask
 
 
-def _coarse_grid(pieces, largest, affine, hu) -> _Grid:
+def _coarse_grid(
+  pieces: Pieces,
+  largest: np.ndarray,
+  affine: np.ndarray | None,
+  hu: np.ndarray | None,
+) -> _Grid:
   if affine is None:
     affine = np.diag((1.0, 1, 1, 1))[[2, 1, 0, 3]]  # Slice to z, row to y, column to x.
     strides = (1, 1, 1)
   else:
-    steps = np.linalg.norm(affine[:3, :3], axis=0)
-    strides = tuple(max(1, round(_GRID_MM / step)) for step in steps)
+    slice_mm, row_mm, column_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    strides = (_stride(slice_mm), _stride(row_mm), _stride(column_mm))
   orientation = orientations.io_orientation(affine)
-  order = tuple(
-    int(np.flatnonzero(orientation[:, 0] == world)[0]) for world in (2, 1, 0)
-  )
+  x, y, z = (int(axis) for axis in np.argsort(orientation[:, 0]))
+  order = (z, y, x)
   flips = tuple(axis for axis in range(3) if orientation[order[axis], 1] < 0)
   labels = np.flip(np.transpose(pieces.sampled(largest, strides), order), flips)
   if hu is not None:
@@ -313,7 +317,11 @@ def _coarse_grid(pieces, largest, affine, hu) -> _Grid:
   return _Grid(labels, hu, steps_mm[list(order)], order, flips, strides)
 
 
-def _lung_pieces(sizes, grid) -> list[int]:
+def _stride(step_mm: float) -> int:
+  return max(1, round(_GRID_MM / step_mm))
+
+
+def _lung_pieces(sizes: np.ndarray, grid: _Grid) -> list[int]:
   """The pieces that are lung, the first lung first; `sizes` are in falling order."""
   first = _first_lung(np.flatnonzero(sizes >= _RIVAL_SHARE * sizes[0]), grid)
   chosen, lungs = [first], grid.labels == first + 1
@@ -322,14 +330,14 @@ def _lung_pieces(sizes, grid) -> list[int]:
   for piece in np.flatnonzero(sizes >= _SMALLEST_SHARE * sizes[first]):
     own = grid.labels == piece + 1
     if piece != first and own.any() and _may_be_lung(own, lungs, grid):
-      chosen.append(piece)
+      chosen.append(int(piece))
       lungs |= own
   return chosen
 
 
-def _first_lung(rivals, grid) -> int:
+def _first_lung(rivals: np.ndarray, grid: _Grid) -> int:
   """The largest of the rivals that is neither plain gas nor bowel under another."""
-  places = {piece: grid.labels == piece + 1 for piece in rivals}
+  places = {piece: grid.labels == piece + 1 for piece in rivals.tolist()}
   real = [
     piece for piece, own in places.items() if own.any() and not _is_plain_gas(own, grid)
   ]
@@ -338,10 +346,10 @@ def _first_lung(rivals, grid) -> int:
       _is_abdominal(places[piece], places[other]) for other in real if other != piece
     ):
       return piece
-  return real[0] if real else rivals[0]
+  return real[0] if real else int(rivals[0])
 
 
-def _may_be_lung(own, lungs, grid) -> bool:
+def _may_be_lung(own: np.ndarray, lungs: np.ndarray, grid: _Grid) -> bool:
   if _is_plain_gas(own, grid) or _is_abdominal(own, lungs):
     return False
   here, there = _place(own), _place(lungs)
@@ -352,11 +360,11 @@ def _may_be_lung(own, lungs, grid) -> bool:
   )
 
 
-def _is_plain_gas(own, grid) -> bool:
-  return grid.hu is not None and np.median(grid.hu[own]) < _PLAIN_GAS_HU
+def _is_plain_gas(own: np.ndarray, grid: _Grid) -> bool:
+  return grid.hu is not None and bool(np.median(grid.hu[own]) < _PLAIN_GAS_HU)
 
 
-def _is_abdominal(own, lungs) -> bool:
+def _is_abdominal(own: np.ndarray, lungs: np.ndarray) -> bool:
   """Whether a piece is bowel by its place.
 
   It ends below the middle of the lungs' height and lies in front, where the dome
@@ -376,7 +384,7 @@ def _is_abdominal(own, lungs) -> bool:
   return backward < -margin[1] or behind[own].mean() >= _WRAPPED
 
 
-def _place(own) -> _Place:
+def _place(own: np.ndarray) -> _Place:
   sums = [own.any(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
   ends = [np.flatnonzero(line)[[0, -1]] for line in sums]
   counts = [own.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
@@ -385,7 +393,7 @@ def _place(own) -> _Place:
   return _Place(np.array(centre), low, high)
 
 
-def _cut_bridges(mask, grid, lungs) -> None:
+def _cut_bridges(mask: np.ndarray, grid: _Grid, lungs: np.ndarray) -> None:
   """Takes bowel that hangs on a lung by a narrow bridge out of the mask."""
   for hanging in _hanging(lungs, grid.steps_mm):
     rest = lungs & ~hanging
@@ -396,7 +404,7 @@ def _cut_bridges(mask, grid, lungs) -> None:
       _clear(mask, grid.to_mask_axes(hanging), grid.strides)
 
 
-def _hanging(lungs, steps_mm) -> Iterator[np.ndarray]:
+def _hanging(lungs: np.ndarray, steps_mm: np.ndarray) -> Iterator[np.ndarray]:
   """bool [z, y, x]: what hangs on the lungs' upper half by narrow bridges alone."""
   place = _place(lungs)
   box = tuple(
@@ -424,7 +432,7 @@ def _hanging(lungs, steps_mm) -> Iterator[np.ndarray]:
       yield hanging
 
 
-def _ball(steps_mm, radius_mm) -> np.ndarray:
+def _ball(steps_mm: np.ndarray, radius_mm: float) -> np.ndarray:
   """bool [z, y, x]: the voxels of a ball, its centre in the middle."""
   reach = [int(radius_mm / step) for step in steps_mm]
   offsets = np.meshgrid(
@@ -434,7 +442,7 @@ def _ball(steps_mm, radius_mm) -> np.ndarray:
   return np.sum(np.square(offsets), axis=0) <= radius_mm**2
 
 
-def _clear(mask, coarse, strides) -> None:
+def _clear(mask: np.ndarray, coarse: np.ndarray, strides: tuple[int, int, int]) -> None:
   """Zeroes the voxels of `mask` whose coarse voxel is set."""
   for index in np.flatnonzero(coarse.any(axis=(1, 2))):
     plane = coarse[index].repeat(strides[1], axis=0).repeat(strides[2], axis=1)

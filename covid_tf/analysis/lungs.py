@@ -71,7 +71,7 @@ def find_lungs(
   box = largest_box(slice_boxes(mask))
   inside = int(np.count_nonzero(mask[:, box.rows, box.columns]))
   outside = 1 - inside / voxel_count
-  warnings = ()
+  warnings: tuple[str, ...] = ()
   if outside > MAX_OUTSIDE_FRACTION:
     warnings = (
       f'{outside:.1%} of the lung lies outside the lung box, where '
@@ -175,12 +175,18 @@ def find_regions(mask: np.ndarray, affine: np.ndarray) -> LungRegions:
   )
 
 
-def _coordinate(affine, axis, slice_, rows, columns):
+def _coordinate(
+  affine: np.ndarray,
+  axis: int,
+  slice_: int | np.ndarray,
+  rows: np.ndarray,
+  columns: np.ndarray,
+) -> np.ndarray:
   offset = affine[axis, 0] * slice_ + affine[axis, 3]
   return offset + affine[axis, 1] * rows + affine[axis, 2] * columns
 
 
-def _row_ends(mask) -> np.ndarray:
+def _row_ends(mask: np.ndarray) -> np.ndarray:
   """int64 [3, 2K]: slice, row and column of the first and last voxel of each row."""
   ends = []
   for slice_, plane in enumerate(mask):
@@ -191,7 +197,7 @@ def _row_ends(mask) -> np.ndarray:
   return np.concatenate(ends, axis=1)
 
 
-def _bounds(row_ends, affine, axis) -> tuple[float, float]:
+def _bounds(row_ends: np.ndarray, affine: np.ndarray, axis: int) -> tuple[float, float]:
   """Where the mask begins and ends along an axis of the patient, in mm."""
   # The coordinate is linear along a row, so its ends hold the extremes.
   centres = _coordinate(affine, axis, *row_ends)
@@ -199,7 +205,9 @@ def _bounds(row_ends, affine, axis) -> tuple[float, float]:
   return float(centres.min() - half_voxel), float(centres.max() + half_voxel)
 
 
-def _midline(mask, affine, bounds) -> float:
+def _midline(
+  mask: np.ndarray, affine: np.ndarray, bounds: tuple[float, float]
+) -> float:
   begin, width = bounds[0], bounds[1] - bounds[0]
   stride = max(1, mask.shape[1] // _SAMPLED_ROWS)
   # Two samples wide: bins as narrow as one would be empty by rounding. Where rows

@@ -36,7 +36,7 @@ class PlaneTurn:
     """[..., row, column] of the usual plane, such as a mask or a map, as stored."""
     return self._flip(planes.swapaxes(-1, -2) if self.swapped else planes)
 
-  def _flip(self, planes):
+  def _flip(self, planes: np.ndarray) -> np.ndarray:
     axes = tuple(axis for axis, flip in zip((-2, -1), self.flipped) if flip)
     return np.flip(planes, axes) if axes else planes
 

@@ -169,7 +169,9 @@ def explain(
   return results.SliceExplanation(probability, *map(turn.to_stored, cams))
 
 
-def _check(volume, models, thresholds, progress) -> None:
+def _check(
+  volume: object, models: object, thresholds: object, progress: object
+) -> None:
   """Refuses what is of another kind, before anything is asked of it."""
   if not isinstance(volume, volume_lib.CTVolume):
     raise errors.UsageError(
@@ -197,12 +199,14 @@ def _check(volume, models, thresholds, progress) -> None:
     )
 
 
-def _analyze_once(volume, models, thresholds, progress) -> results.CaseResult:
+def _analyze_once(
+  volume: volume_lib.CTVolume,
+  models: interface.VersionedModels,
+  stated: results.Thresholds,
+  progress: Progress,
+) -> results.CaseResult:
   with models.study() as pinned:
-    stated, thresholds = (
-      thresholds,
-      slabs_lib.with_thickness(thresholds, pinned.identities()),
-    )
+    thresholds = slabs_lib.with_thickness(stated, pinned.identities())
     slabs = slabs_lib.divide(
       volume.shape[0], volume.spacing_mm[0], thresholds.thickness_mm
     )
@@ -231,7 +235,7 @@ def _analyze_once(volume, models, thresholds, progress) -> results.CaseResult:
   )
 
 
-def _parts(slabs, progress, name):
+def _parts(slabs: slabs_lib.Slabs, progress: Progress, name: str) -> Iterator[slice]:
   with progress_bar(progress, total=slabs.count, desc=name, unit='slice') as bar:
     for start in range(0, slabs.count, interface.CALL_SLICES):
       part = slice(start, min(start + interface.CALL_SLICES, slabs.count))
@@ -240,7 +244,7 @@ def _parts(slabs, progress, name):
 
 
 @contextlib.contextmanager
-def _numbered(slabs, part):
+def _numbered(slabs: slabs_lib.Slabs, part: slice) -> Iterator[None]:
   """Models number the slices they are given; a user numbers those of the study."""
   try:
     yield
@@ -260,8 +264,15 @@ def _numbered(slabs, part):
 
 
 def _case_result(
-  volume, lungs, probability, map_, score, thresholds, identities, warnings
-):
+  volume: volume_lib.CTVolume,
+  lungs: lungs_lib.Lungs,
+  probability: np.ndarray,
+  map_: results.LocalizationMap,
+  score: corona_score.CoronaScore,
+  thresholds: results.Thresholds,
+  identities: tuple[results.ModelIdentity, ...],
+  warnings: tuple[str, ...],
+) -> results.CaseResult:
   case_threshold = thresholds.case_corona_score_cm3
   return results.CaseResult(
     corona_score_cm3=score.total_cm3,

@@ -255,3 +255,17 @@ def test_a_negative_slice_range_is_not_needed_below_the_lungs():
   assert covered[0] > 0 or drawn.lung_mask[0].mean() < 0.01
   assert covered[-1] < drawn.volume.shape[0] - 1
   assert isinstance(drawn, generation.Phantom)
+
+
+def test_another_scan_shows_the_same_chest_at_other_positions_with_other_noise():
+  case = phantom.draw_case(4, 'focal', slice_spacing_mm=20.0, matrix=48, motion_mm=0.0)
+  first, again = phantom.generate(case), phantom.generate(case, scan=0)
+  np.testing.assert_array_equal(first.volume.hu, again.volume.hu)
+  noisy = phantom.generate(case, scan=1)
+  np.testing.assert_array_equal(noisy.lung_mask, first.lung_mask)
+  assert (noisy.volume.hu != first.volume.hu).mean() > 0.5
+  shifted = phantom.generate(case, shift_mm=20.0)
+  np.testing.assert_allclose(
+    shifted.volume.affine[:3, 3] - first.volume.affine[:3, 3], (0, 0, 20), atol=0.11
+  )
+  np.testing.assert_array_equal(shifted.lung_mask[:-1], first.lung_mask[1:])
