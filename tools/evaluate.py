@@ -32,6 +32,12 @@ _SIZE = flags.DEFINE_integer(
   'size', 256, 'Rows and columns of a phantom.', lower_bound=1
 )
 _SLICES = flags.DEFINE_string('slices', None, 'CSV: file,label[,patient].')
+_THICKNESS_MM = flags.DEFINE_float(
+  'thickness_mm',
+  5.0,
+  'Slices that lie closer are averaged for the classifier, as covid-tf score does.',
+)
+_EVERY_SLICE = flags.DEFINE_bool('every_slice', False, 'Slices as they are.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder to make.', required=True)
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the bootstraps.', lower_bound=0)
 
@@ -44,6 +50,7 @@ def main():
       '--classifier or --lungs (or both), and one of --shards, --phantoms '
       f'and --slices are required, found {sum(sources)} of the latter.'
     )
+  script.check_thickness('--thickness_mm', _THICKNESS_MM.value)
   shards = _matches(_SHARDS.value)
   if _APART_FROM.value:
     splits.require_apart(
@@ -59,7 +66,11 @@ def main():
     contract.CLASSIFIER_MODEL, _CLASSIFIER.value
   )
   found = evaluating.evaluate(
-    _cases(evaluating, shards), lungs, classifier, _SEED.value
+    _cases(evaluating, shards),
+    lungs,
+    classifier,
+    _SEED.value,
+    None if _EVERY_SLICE.value else _THICKNESS_MM.value,
   )
   report.write(found, _subject(shards), _OUTPUT.value)
   _print(found)
@@ -85,6 +96,9 @@ def _subject(shards):
     'Classifier': _CLASSIFIER.value or 'none',
     'Lungs': _LUNGS.value or 'none',
     'Data': data,
+    'Thickness': 'every slice as it is'
+    if _EVERY_SLICE.value
+    else f'slices closer than {_THICKNESS_MM.value:g} mm averaged for the classifier',
   }
 
 

@@ -48,6 +48,11 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Source of every draw.', lower_bound=0)
 _SIZE = flags.DEFINE_integer(
   'size', 256, 'Largest side stored; 0 keeps slices as they are.', lower_bound=0
 )
+_THICKNESS_MM = flags.DEFINE_float(
+  'thickness_mm',
+  None,
+  'Average slices that lie closer to slabs this thick; slices as they are by default.',
+)
 _ALLOW_EMPTY_CLASS = flags.DEFINE_bool(
   'allow_empty_class', False, 'Accept a set without positives or negatives.'
 )
@@ -79,6 +84,8 @@ _SLICES = flags.DEFINE_integer('slices', 2400, 'Slices to draw (implanted).')
 
 def main():
   """Imports, as the flags say."""
+  if _THICKNESS_MM.value is not None:
+    script.check_thickness('--thickness_mm', _THICKNESS_MM.value)
   entries = _list_studies()
   split = _split(entries)
   # Here: lists that do not fit together are refused before TensorFlow starts.
@@ -86,7 +93,13 @@ def main():
 
   print(f'{len(entries)} studies of {len(split.set_of)} patients')
   imported = importing.write_shards(
-    entries, split, _OUTPUT.value, _SIZE.value, tqdm.tqdm, _ALLOW_EMPTY_CLASS.value
+    entries,
+    split,
+    _OUTPUT.value,
+    _SIZE.value,
+    tqdm.tqdm,
+    _ALLOW_EMPTY_CLASS.value,
+    _THICKNESS_MM.value,
   )
   for name, slices in imported.slices.items():
     counts = ', '.join(f'{count} {word}' for word, count in slices.items())
@@ -109,6 +122,7 @@ def _list_studies():
       _SEED.value,
       _SIZE.value,
       implanted.parse_shares(_BACKGROUND_SHARES.value),
+      _THICKNESS_MM.value,
     )
   if not _FOLDER.value:
     raise errors.UsageError(f'--folder is required for {name}, found none.')

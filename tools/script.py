@@ -10,6 +10,7 @@ from absl import logging
 
 from covid_tf import cli
 from covid_tf import errors
+from covid_tf import results
 from covid_tf.predictors import in_process
 
 # Here: a script may import TensorFlow at its top, and it imports this module first.
@@ -29,6 +30,14 @@ def run(main: Callable[[], None]) -> None:
   """
   with cli.safe_streams():
     app.run(lambda argv: _run(main, argv), flags_parser=_parse)
+
+
+def check_thickness(flag: str, thickness_mm: float) -> None:
+  """Raises errors.UsageError unless it is a thickness that slices can have."""
+  try:
+    results.check_thickness(thickness_mm)
+  except ValueError as error:
+    raise errors.UsageError(f'{flag}: {error}') from None
 
 
 def _parse(argv):

@@ -220,12 +220,14 @@ def _scorer(arguments, workers: archive_run.MapStudies) -> scoring.Scorer:
   )
   key_digest = scoring.key_digest(arguments.patient_key_file)
   identities = _identities(workers, open_models, servers)
-  if threshold:
-    threshold.require_same_models(identities)
   thresholds = results.Thresholds(
     case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None,
     **shared_flags.thickness(arguments),
   )
+  used = slabs.with_thickness(thresholds, identities)
+  if threshold:
+    threshold.require_same_models(identities)
+    threshold.require_same_thickness(used)
   return scoring.Scorer(
     arguments.output,
     open_models,
@@ -234,7 +236,7 @@ def _scorer(arguments, workers: archive_run.MapStudies) -> scoring.Scorer:
       scoring.model_triples(identities),
       thresholds,
       key_digest,
-      thickness_mm=slabs.with_thickness(thresholds, identities).thickness_mm,
+      thickness_mm=used.thickness_mm,
       **shared_flags.chosen(arguments),
     ),
     shared_flags.are_demo(arguments, identities),

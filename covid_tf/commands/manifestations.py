@@ -6,6 +6,7 @@ import sys
 
 from covid_tf import errors
 from covid_tf import results
+from covid_tf.analysis import slabs
 from covid_tf.cohort import labels
 from covid_tf.cohort import results as results_lib
 from covid_tf.cohort.manifestations import clusters
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='also keeps the described slices: the same command goes on',
   )
   shared_flags.add_model_arguments(parser)
+  shared_flags.add_thickness_arguments(parser)
   parser.add_argument(
     '--results',
     type=pathlib.Path,
@@ -117,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
   thresholds = {
     'slice_probability': options.thresholds.slice_probability,
     'map': options.thresholds.map,
+    'thickness_mm': slabs.with_thickness(options.thresholds, identities).thickness_mm,
   }
   fitted = kinds_lib.fit(
     described.store,
@@ -196,6 +199,7 @@ def _options(arguments: argparse.Namespace) -> features.DescribeOptions:
     arguments.negative_slices,
     covid,
     {result.study_uid: result.path for result in found},
+    results.Thresholds(**shared_flags.thickness(arguments)),
   )
 
 

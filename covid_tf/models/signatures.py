@@ -198,8 +198,24 @@ def make_card(name: str, model: keras.Model, training: dict) -> dict:
     'low_pass_sigma': inputs.low_pass_sigma,
     'thresholds': _thresholds(name),
     'training': training,
+    **_thickness(training),
     'package': f'covid_tf {__version__}',
   }
+
+
+def _thickness(training: dict) -> dict[str, float]:
+  """For which thickness the weights were made, where their training says so."""
+  found = training.get('thickness_mm')
+  if found is None:
+    return {}
+  try:
+    results.check_thickness(float(found))
+  except (TypeError, ValueError):
+    raise errors.UsageError(
+      "the card's thickness_mm must be above 0 and at most "
+      f'{results.MAX_THICKNESS_MM:g} mm, found {found!r}.'
+    ) from None
+  return {'thickness_mm': float(found)}
 
 
 def card_json(card: dict) -> str:

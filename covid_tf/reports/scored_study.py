@@ -11,6 +11,7 @@ from covid_tf import readers
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import pipeline
+from covid_tf.analysis import slabs
 from covid_tf.predictors import interface
 from covid_tf.reports import case_report
 from covid_tf.statistics import operating_points
@@ -110,13 +111,16 @@ def score_study(
     volume = readers.read_ct(
       study, series_uid=series_uid, patient_key_file=patient_key_file, **(reading or {})
     )
+    thresholds = results.Thresholds(
+      case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None,
+      **(thickness or {}),
+    )
     with open_models() as models:
       if threshold:
         threshold.require_same_models(models.identities())
-      thresholds = results.Thresholds(
-        case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None,
-        **(thickness or {}),
-      )
+        threshold.require_same_thickness(
+          slabs.with_thickness(thresholds, models.identities())
+        )
       result = _analyze(study, volume, models, thresholds)
       if threshold:
         # Again: the server may have changed models since.

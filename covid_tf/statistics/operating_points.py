@@ -174,11 +174,15 @@ class CaseThreshold:
     rule: how it was chosen, for people.
     models: name to card digest of the models whose scores it was chosen from;
       empty where none is stated.
+    states_thickness: whether the thickness of these scores is known.
+    thickness_mm: that their slices were averaged to; None: every slice as it is.
   """
 
   corona_score_cm3: float
   rule: str = ''
   models: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  states_thickness: bool = False
+  thickness_mm: float | None = None
 
   def require_same_models(self, identities: Iterable[results.ModelIdentity]) -> None:
     """Refuses to judge scores of other models: their cm³ are not the same.
@@ -197,6 +201,26 @@ class CaseThreshold:
           f'but {digests.get(name, "no model")[:12]} answers; run covid-tf cohort '
           'on scores of the model in use.'
         )
+
+  def require_same_thickness(self, thresholds: results.Thresholds) -> None:
+    """Refuses to judge scores of slices at another thickness.
+
+    Args:
+      thresholds: of the scores, with the thickness that is used.
+
+    Raises:
+      errors.UsageError: the scores that it was chosen from had another.
+    """
+    if self.states_thickness and self.thickness_mm != thresholds.thickness_mm:
+      own, other = (
+        'every slice as it is' if thickness is None else f'{thickness:g} mm'
+        for thickness in (self.thickness_mm, thresholds.thickness_mm)
+      )
+      raise errors.UsageError(
+        f'--case-threshold: it was chosen from scores at a thickness of {own}, but '
+        f'{other} is used; give that thickness, or run covid-tf cohort on scores at '
+        'the one in use.'
+      )
 
 
 def parse_case_threshold(text: str) -> CaseThreshold:
@@ -243,7 +267,19 @@ def read_operating_point(path: str | os.PathLike) -> CaseThreshold:
     _volume(content.get('case_corona_score_cm3'), f'--case-threshold {path}'),
     str(content.get('rule', '')),
     _digests(content.get('models'), path),
+    'thickness_mm' in content,
+    _thickness(content.get('thickness_mm'), path),
   )
+
+
+def _thickness(value, path) -> float | None:
+  try:
+    return results.Thresholds(thickness_mm=value).thickness_mm
+  except (TypeError, ValueError):
+    raise errors.UsageError(
+      f'--case-threshold {path}: thickness_mm must be millimetres or null, found '
+      f'{value!r}; write it again with covid-tf cohort.'
+    ) from None
 
 
 def _volume(value, where: str) -> float:

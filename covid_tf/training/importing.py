@@ -39,6 +39,7 @@ def write_shards(
   size: int,
   progress: Callable[[Sequence], Sequence] = lambda entries: entries,
   allow_empty_class: bool = False,
+  thickness_mm: float | None = None,
 ) -> Imported:
   """Writes a shard for every study into the folder of its patient's set.
 
@@ -50,6 +51,7 @@ def write_shards(
     size: largest side of a stored slice; 0 keeps slices as they are.
     progress: wraps the loop over the studies, as tqdm does.
     allow_empty_class: accept a set without positive or without negative slices.
+    thickness_mm: average slices that lie closer, as `study_lib.prepared` does.
 
   Returns:
     What was written.
@@ -60,7 +62,7 @@ def write_shards(
   """
   files.require_unused(output)
   with files.replacing_directory(output) as folder:
-    imported, shards = _write_all(entries, split, folder, size, progress)
+    imported, shards = _write_all(entries, split, folder, size, progress, thickness_mm)
     _require_classes(imported, allow_empty_class)
     splits.write_shards(folder, shards)
     splits.write(split, folder, imported.slices)
@@ -70,14 +72,14 @@ def write_shards(
   return imported
 
 
-def _write_all(entries, split, folder, size, progress):
+def _write_all(entries, split, folder, size, progress, thickness_mm):
   slices = {name: dict.fromkeys(_CLASSES.values(), 0) for name in split.set_names}
   patients, left_out, shards = collections.defaultdict(set), [], {}
   with splits.ManifestWriter(folder) as manifest:
     for number, entry in enumerate(progress(entries)):
       name = split.set_of[entry.patient]
       try:
-        study = study_lib.prepared(entry.read(), size, entry.series)
+        study = study_lib.prepared(entry.read(), size, entry.series, thickness_mm)
       except errors.StudyRefusedError as error:
         left_out.append((entry.series, str(error)))
         continue

@@ -34,3 +34,13 @@ def test_a_card_says_what_has_to_be_sent(name):
   card = signatures.make_card(name, model, {})
   assert card['required_input'] == contract.REQUIRED_INPUT[name]
   assert ('lung box' in card['required_input']) == (name == 'classifier')
+
+
+def test_a_card_says_for_which_thickness_the_weights_were_made():
+  model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+  assert 'thickness_mm' not in signatures.make_card('classifier', model, {})
+  card = signatures.make_card('classifier', model, {'thickness_mm': 5})
+  assert card['thickness_mm'] == 5.0
+  for wrong in (0, 'thick', float('nan'), 100):
+    with pytest.raises(errors.UsageError, match=r"card's thickness_mm .* found"):
+      signatures.make_card('classifier', model, {'thickness_mm': wrong})

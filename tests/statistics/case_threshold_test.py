@@ -68,3 +68,21 @@ def test_no_json_is_refused(tmp_path, text):
 def test_no_threshold_is_refused(text):
   with pytest.raises(errors.UsageError, match='required, found'):
     operating_points.parse_case_threshold(text)
+
+
+def test_an_operating_point_holds_for_its_own_thickness(tmp_path):
+  unstated = operating_points.parse_case_threshold(_write(tmp_path, _CONTENT))
+  unstated.require_same_thickness(results.Thresholds(thickness_mm=3))
+  for stated, same, other in (
+    (5.0, {'thickness_mm': 5}, {'thickness_mm': 3}),
+    (None, {'every_slice': True}, {'thickness_mm': 5}),
+  ):
+    path = _write(tmp_path, _CONTENT | {'thickness_mm': stated})
+    threshold = operating_points.parse_case_threshold(path)
+    threshold.require_same_thickness(results.Thresholds(**same))
+    with pytest.raises(errors.UsageError, match='a thickness of .* is used'):
+      threshold.require_same_thickness(results.Thresholds(**other))
+  for wrong in (0, 'thick', [5], 1e9):
+    path = _write(tmp_path, _CONTENT | {'thickness_mm': wrong})
+    with pytest.raises(errors.UsageError, match='thickness_mm must be millimetres'):
+      operating_points.parse_case_threshold(path)

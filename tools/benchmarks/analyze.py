@@ -283,6 +283,11 @@ def main() -> None:
     '--every-slice', action='store_true', help='spread: every slice as it is too'
   )
   parser.add_argument(
+    '--same-dose',
+    action='store_true',
+    help='accuracy: phantoms with the noise that 1 mm has at the dose of 5 mm',
+  )
+  parser.add_argument(
     '--torch-python', default=sys.executable, help='lungmask: a Python with torch'
   )
   parser.add_argument('--json', action='store_true', help='one JSON object at the end')
@@ -293,7 +298,7 @@ def main() -> None:
     elif arguments.part == 'spread':
       figures = slab_quality.spread(models, _real_chest(), arguments.every_slice)
     elif arguments.part == 'accuracy':
-      figures = slab_quality.accuracy(models, _real_chest())
+      figures = slab_quality.accuracy(models, _real_chest(), arguments.same_dose)
     else:
       figures = lungmask_part(models, arguments.torch_python)
   if arguments.json:

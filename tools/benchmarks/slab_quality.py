@@ -30,23 +30,28 @@ _NOISE_AT_MM = 5.0  # Thickness at which a phantom's `noise_hu` holds.
 _SMALLEST_CM3 = 5.0  # Scores below it are no measure of a spread.
 
 
-def _rendered(seed: int, kind: str, distance_mm: float, shift: float):
-  """A phantom as slices of this distance show it, with the noise of their dose."""
+def _drawn(seed: int, kind: str, distance_mm: float, same_dose: bool):
+  """A phantom's recipe with slices of this distance.
+
+  With the same dose in each millimetre noise falls with the root of the thickness;
+  else it is as drawn, whatever the thickness.
+  """
   case = phantom.draw_case(seed, kind, slice_spacing_mm=distance_mm)
-  # The same dose for each millimetre: noise falls with the root of the thickness.
+  if not same_dose:
+    return case
   noise_hu = case.noise_hu * (_NOISE_AT_MM / distance_mm) ** 0.5
-  return phantom.generate(
-    dataclasses.replace(case, noise_hu=noise_hu),
-    shift_mm=shift * distance_mm,
-    scan=_SETTINGS.index((distance_mm, shift)),
-  )
+  return dataclasses.replace(case, noise_hu=noise_hu)
 
 
 def _phantoms() -> Iterator[tuple[str, float, float, volume_lib.CTVolume]]:
   for number in range(6):
     kind = ('focal', 'diffuse')[number % 2]
     for distance_mm, shift in _SETTINGS:
-      drawn = _rendered(_SEED + number, kind, distance_mm, shift)
+      drawn = phantom.generate(
+        _drawn(_SEED + number, kind, distance_mm, same_dose=True),
+        shift_mm=shift * distance_mm,
+        scan=_SETTINGS.index((distance_mm, shift)),
+      )
       yield f'phantom {number}, {kind}', distance_mm, shift, drawn.volume
 
 
@@ -140,12 +145,18 @@ def spread(models, real_chest, every_slice: bool) -> dict:
   return figures
 
 
-def accuracy(models, real_chest) -> dict:
+def _dice(first: np.ndarray, second: np.ndarray) -> float:
+  common = np.count_nonzero(first & second)
+  return float(2 * common / (first.sum() + second.sum()))
+
+
+def accuracy(models, real_chest, same_dose: bool) -> dict:
   """Slices of phantoms of 1 mm, and lungs, by slabs and by every slice.
 
   Args:
     models: the networks.
     real_chest: folder of a chest, for its lungs; or None.
+    same_dose: noise of thin slices, more than twice that of 5 mm; else as drawn.
 
   Returns:
     AUC, sensitivity and specificity of slices by both ways, and how lungs differ.
@@ -153,14 +164,17 @@ def accuracy(models, real_chest) -> dict:
   truth: list[np.ndarray] = []
   answers: dict[str, list[np.ndarray]] = {'slabs': [], 'every_slice': []}
   dice, volumes = [], []
+  to_truth: dict[str, list[float]] = {'slabs': [], 'every_slice': []}
 
-  def both(name, volume):
+  def both(name, volume, lung_mask=None):
     slabs, whole = (
       pipeline.analyze(volume, models, thresholds=thresholds, progress=False)
       for thresholds in (_SLABS, _EVERY_SLICE)
     )
-    common = np.count_nonzero(slabs.lung_mask & whole.lung_mask)
-    dice.append(2 * common / (slabs.lung_mask.sum() + whole.lung_mask.sum()))
+    dice.append(_dice(slabs.lung_mask, whole.lung_mask))
+    if lung_mask is not None:
+      to_truth['slabs'].append(_dice(slabs.lung_mask, lung_mask))
+      to_truth['every_slice'].append(_dice(whole.lung_mask, lung_mask))
     volumes.append(slabs.lung_volume_cm3 / whole.lung_volume_cm3 - 1)
     print(
       f'{name:20} score {whole.corona_score_cm3:6.1f} to {slabs.corona_score_cm3:6.1f} '
@@ -171,8 +185,8 @@ def accuracy(models, real_chest) -> dict:
 
   for number in range(10):
     kind = ('focal', 'none', 'diffuse', 'none', 'focal')[number % 5]
-    drawn = _rendered(_SEED + 50 + number, kind, 1.0, 0.0)
-    found = both(f'phantom {number}, {kind}', drawn.volume)
+    drawn = phantom.generate(_drawn(_SEED + 50 + number, kind, 1.0, same_dose))
+    found = both(f'phantom {number}, {kind}', drawn.volume, drawn.lung_mask)
     for way, probability in zip(answers, found, strict=True):
       answers[way].append(probability)
     truth.append(drawn.lesion_mask.any(axis=(1, 2)))
@@ -184,6 +198,7 @@ def accuracy(models, real_chest) -> dict:
     'lung_volume_difference_max': max(map(abs, volumes)),
   }
   for way, parts in answers.items():
+    figures[f'lung_dice_to_truth_{way}'] = statistics.mean(to_truth[way])
     probability = np.concatenate(parts)
     figures[f'auc_{way}'] = float(metrics.roc_auc_score(is_ill, probability))
     figures[f'sensitivity_{way}'] = float((probability[is_ill] > 0.5).mean())

@@ -15,6 +15,7 @@ from covid_tf import readers
 from covid_tf import results
 from covid_tf import version
 from covid_tf.analysis import pipeline
+from covid_tf.analysis import slabs
 from covid_tf.cohort.manifestations import slices as slices_lib
 from covid_tf.predictors import interface
 from covid_tf.readers import discovery
@@ -204,12 +205,13 @@ def describe_studies(
   """
   models = interface.versioned(models)
   digests = results.card_digests(models.identities())
+  thresholds = slabs.with_thickness(options.thresholds, models.identities())
   store = FeatureStore(
     folder,
     {
       'models': digests,
       'negative_slices': options.negative_slices,
-      'thresholds': dataclasses.asdict(options.thresholds),
+      'thresholds': dataclasses.asdict(thresholds),
       'software': version.__version__,
       'covid': _digest(options.covid),
     },
@@ -223,7 +225,8 @@ def describe_studies(
       try:
         if not store.holds(source):
           with _one_version(models, digests) as pinned:
-            store.put(source, _describe(name, path, pinned, digests, options))
+            found = _describe(name, path, pinned, digests, options, thresholds)
+            store.put(source, found)
         sources.append(source)
       except errors.StudyRefusedError as error:
         refused[name] = str(error)
@@ -237,6 +240,7 @@ def _describe(
   models: interface.Models,
   digests: Mapping[str, str],
   options: DescribeOptions,
+  thresholds: results.Thresholds,
 ) -> slices_lib.StudySlices:
   volume = readers.read_ct(path)
   uid = volume.study_uid or name
@@ -247,9 +251,17 @@ def _describe(
         f'{options.result_paths[uid]}: a result of the models in use is required, '
         'found one of others; score the study again, or name the models that did.'
       )
+    own = slabs.divide(volume.shape[0], volume.spacing_mm[0], thresholds.thickness_mm)
+    if study.slabs != own:
+      raise errors.UsageError(
+        f'{options.result_paths[uid]}: a result of slices at the thickness in use '
+        f'({_thickness(thresholds)}) is required, found one at '
+        f'{_thickness(study.thresholds)}; score the study again, or give that '
+        'thickness.'
+      )
   else:
     study = slices_lib.from_case(
-      pipeline.analyze(volume, models, thresholds=options.thresholds, progress=False)
+      pipeline.analyze(volume, models, thresholds=thresholds, progress=False)
     )
   study = dataclasses.replace(study, study_uid=uid)
   slices = slices_lib.choose_slices(
@@ -268,6 +280,12 @@ def _one_version(models: interface.VersionedModels, digests: Mapping[str, str]):
         'all studies are then described by the new ones.'
       )
     yield pinned
+
+
+def _thickness(thresholds: results.Thresholds) -> str:
+  if thresholds.thickness_mm is None:
+    return 'every slice as it is'
+  return f'{thresholds.thickness_mm:g} mm'
 
 
 def _identity(path: pathlib.Path) -> str:

@@ -16,6 +16,7 @@ from PIL import Image
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import orientation
+from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.predictors import answers
 from covid_tf.predictors import interface
 from covid_tf.reports import pictures as pictures_lib
@@ -91,6 +92,7 @@ class ScoredStudy:
     maps: one float32 [box rows, box columns] for each positive slice, in [0, 1].
     thresholds: of the score.
     models: model name to card digest.
+    slabs: what the networks saw.
   """
 
   study_uid: str
@@ -101,6 +103,7 @@ class ScoredStudy:
   maps: Sequence[np.ndarray]
   thresholds: results.Thresholds
   models: dict[str, str]
+  slabs: slabs_lib.Slabs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +148,7 @@ def from_case(case: results.CaseResult) -> ScoredStudy:
     case.localization.maps,
     case.thresholds,
     results.card_digests(case.models),
+    slabs_lib.divide(case.shape[0], case.spacing_mm[0], case.thresholds.thickness_mm),
   )
 
 
@@ -152,6 +156,8 @@ def choose_slices(
   study: ScoredStudy, negative_count: int, covid: bool | None
 ) -> tuple[int, ...]:
   """Which slices enter, as in the paper: positive slices of positive patients.
+
+  Of slices that the networks saw as one slab the middle one stands for all.
 
   Args:
     study: the scored study.
@@ -163,9 +169,10 @@ def choose_slices(
     that show lung.
   """
   is_positive = bool(study.positive_slices) if covid is None else covid
+  middles = np.array(study.slabs.middles(slice(None)))
   if is_positive:
-    return study.positive_slices
-  with_lung = np.flatnonzero(study.lung_mask.any(axis=(1, 2)))
+    return tuple(np.intersect1d(middles, study.positive_slices).tolist())
+  with_lung = middles[study.lung_mask[middles].any(axis=(1, 2))]
   clear = np.setdiff1d(with_lung, study.positive_slices)
   if len(clear) > negative_count:
     clear = clear[np.linspace(0, len(clear) - 1, negative_count).round().astype(int)]
@@ -194,7 +201,7 @@ def describe(
   """
   slices = np.asarray(slices, np.int32)
   positive = np.isin(slices, study.positive_slices)
-  crops = volume.hu[slices, study.box.rows, study.box.columns]
+  crops = _crops(volume.hu[:, study.box.rows, study.box.columns], study.slabs, slices)
   lungs = study.lung_mask[slices, study.box.rows, study.box.columns] > 0
   maps = _maps(study, slices)
   turn = orientation.plane_turn(volume.affine)
@@ -248,6 +255,17 @@ def erase(
   """
   share = np.where(lungs, np.minimum(maps / map_threshold, 1), 0)
   return np.rint(crops + share * (healthy_hu - crops)).astype(np.int16)
+
+
+def _crops(hu: np.ndarray, slabs: slabs_lib.Slabs, slices: np.ndarray) -> np.ndarray:
+  """int16 [N, rows, columns]: what the networks saw around some middle slices."""
+  if not slabs.is_averaged:
+    return hu[slices]
+  place = {middle: slab for slab, middle in enumerate(slabs.middles(slice(None)))}
+  crops = np.empty((len(slices), *hu.shape[1:]), np.int16)
+  for crop, index in zip(crops, slices.tolist(), strict=True):
+    crop[...] = slabs.average(hu, slice(place[index], place[index] + 1))[0]
+  return crops
 
 
 def _maps(study: ScoredStudy, slices: np.ndarray) -> np.ndarray:
@@ -317,4 +335,7 @@ def read_study(result_path: pathlib.Path, volume: volume_lib.CTVolume) -> Scored
     localization.maps,
     result.thresholds,
     results.card_digests(result.models),
+    slabs_lib.divide(
+      result.shape[0], volume.spacing_mm[0], result.thresholds.thickness_mm
+    ),
   )

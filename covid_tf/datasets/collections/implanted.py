@@ -29,6 +29,7 @@ def list_studies(
   seed: int = 0,
   size: int = 256,
   shares: Sequence[float] = (),
+  thickness_mm: float | None = None,
 ) -> list[study.StudyEntry]:
   """Lists the draws.
 
@@ -39,6 +40,7 @@ def list_studies(
     size: largest side of a slice.
     shares: of the slices, one for each background, divided by their sum; none:
       equal ones. A chest of many slices has more to show than one of two.
+    thickness_mm: lesions are drawn into averages of slices that lie closer.
 
   Raises:
     errors.UsageError: no background, one twice, or one that does not exist; another
@@ -68,6 +70,7 @@ def list_studies(
             min(_SLICES_A_STUDY, count - first),
             size,
             (seed, number, part),
+            thickness_mm,
           ),
           labels_by='implanted lesions',
         )
@@ -111,11 +114,14 @@ def _counts(backgrounds, slices, shares):
   return counts.tolist()
 
 
-def _read_study(path, count, size, seeds) -> study.Study:
+def _read_study(path, count, size, seeds, thickness_mm=None) -> study.Study:
   random = np.random.default_rng(seeds)
   volume = readers.read_ct(path)
   chest = study.prepared(
-    study.of_volume(volume, np.zeros(volume.shape[0], np.int8)), size, path.name
+    study.of_volume(volume, np.zeros(volume.shape[0], np.int8)),
+    size,
+    path.name,
+    thickness_mm,
   )
   pixel_mm = chest.spacing_mm[1]
   chosen = np.sort(random.integers(0, len(chest.hu), count))

@@ -11,6 +11,7 @@ from covid_tf import volume as volume_lib
 from covid_tf.analysis import lung_pieces
 from covid_tf.analysis import lungs
 from covid_tf.analysis import orientation
+from covid_tf.analysis import slabs as slabs_lib
 
 UNLABELLED = -1
 
@@ -214,7 +215,9 @@ def _close_vessels(mask, pixel_mm):
 _ASSUMED_WIDTH_MM = 360.0
 
 
-def prepared(study: Study, size: int, name: str) -> Study:
+def prepared(
+  study: Study, size: int, name: str, thickness_mm: float | None = None
+) -> Study:
   """Adds pseudo lung masks where there are none, shrinks, and finds the lung box.
 
   The box follows the rule of inference: of the pieces that are lung, the largest box
@@ -225,6 +228,8 @@ def prepared(study: Study, size: int, name: str) -> Study:
     size: largest side to store; larger slices become means of whole blocks. 0 keeps
       slices as they are.
     name: of the study, for messages.
+    thickness_mm: slices that lie closer are averaged to slabs this thick, as
+      `analyze` does; None: slices as they are.
 
   Returns:
     The study with lung mask and box.
@@ -234,6 +239,7 @@ def prepared(study: Study, size: int, name: str) -> Study:
   """
   if study.lung_mask is None:
     study = _with_pseudo_lungs(study)
+  study = _averaged(study, thickness_mm)
   study = _shrunk(study, size) if size else study
   if study.box is not None:
     return study
@@ -247,6 +253,41 @@ def prepared(study: Study, size: int, name: str) -> Study:
     )
   box = lungs.largest_box(lungs.slice_boxes(mask))
   return dataclasses.replace(study, box=tuple(box.as_list()))
+
+
+def _averaged(study: Study, thickness_mm: float | None) -> Study:
+  """The study as slabs; masks and labels by the larger part of a slab.
+
+  A slab is positive where positive slices make up half of it, and negative where no
+  slice of it is anything else; others are unlabelled, as a radiologist would not label
+  the edge of an opacity.
+  """
+  slice_mm, row_mm, column_mm = study.spacing_mm
+  slabs = slabs_lib.divide(len(study.hu), slice_mm, thickness_mm)
+  if not slice_mm or not slabs.is_averaged:
+    return study
+  every = slice(None)
+
+  def shares(of: np.ndarray) -> np.ndarray:
+    return slabs.average(100 * of.astype(np.int16), every)
+
+  planes = study.labels[:, np.newaxis, np.newaxis]
+  positive = shares(planes == 1)[:, 0, 0] >= 50
+  negative = shares(planes != 0)[:, 0, 0] == 0
+  masks = {
+    name: (shares(mask) >= 50).astype(np.uint8)
+    for name in ('lung_mask', 'lesion_mask')
+    if (mask := getattr(study, name)) is not None
+  }
+  index = np.arange(len(study.hu)) if study.slice_index is None else study.slice_index
+  return dataclasses.replace(
+    study,
+    hu=slabs.average(study.hu, every),
+    labels=np.where(positive, 1, np.where(negative, 0, UNLABELLED)).astype(np.int8),
+    spacing_mm=(slabs.thickness_mm, row_mm, column_mm),
+    slice_index=index[slabs.middles(every)],
+    **masks,
+  )
 
 
 def _usual_affine(spacing_mm):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import glob
 import itertools
+import math
 import os
 import pathlib
 
@@ -13,6 +14,7 @@ import tensorflow as tf
 from covid_tf import contract
 from covid_tf import errors
 from covid_tf.analysis import lungs as lungs_lib
+from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.datasets import single_slices
 from covid_tf.datasets import splits
 from covid_tf.datasets.collections import phantoms
@@ -189,6 +191,7 @@ def evaluate(
   lungs: Callable | None,
   classifier: Callable | None,
   seed: int = 0,
+  thickness_mm: float | None = None,
 ) -> Evaluation:
   """Asks the networks about every case.
 
@@ -197,6 +200,9 @@ def evaluate(
     lungs: int16 [N, h, w] to uint8 [N, h, w], or None.
     classifier: int16 [N, h, w] lung crops to float32 [N], or None.
     seed: of the bootstraps.
+    thickness_mm: the classifier sees slices that lie closer as slabs this thick, and
+      each slice gets the answers of its slabs, as in `analyze`; None: slices as they
+      are. Single slices always are.
 
   Returns:
     The metrics.
@@ -228,7 +234,7 @@ def evaluate(
       )
     if classifier is not None:
       try:
-        slice_cases.extend(_classify(case, found, classifier))
+        slice_cases.extend(_classify(case, found, classifier, thickness_mm))
       except errors.NoLungsError as error:
         left_out.append((case.series, str(error)))
   if not lung_cases and not slice_cases:
@@ -248,7 +254,7 @@ def evaluate(
   )
 
 
-def _classify(case, found, classifier):
+def _classify(case, found, classifier, thickness_mm):
   box, crop = case.box, FROM_CASE
   if box is None:
     mask, crop = found, FROM_NETWORK
@@ -262,7 +268,10 @@ def _classify(case, found, classifier):
       )
     box = lungs_lib.largest_box(lungs_lib.slice_boxes(mask)).as_list()
   row0, column0, row1, column1 = box
-  probability = classifier(case.hu[:, row0:row1, column0:column1])
+  crops = case.hu[:, row0:row1, column0:column1]
+  slice_mm = case.spacing_mm[0] or math.inf  # 0: of no stack.
+  slabs = slabs_lib.divide(len(crops), slice_mm, thickness_mm)
+  probability = slabs.to_slices(classifier(slabs.average(crops, slice(None))))
   for label, value in zip(case.labels, probability):
     yield SliceCase(
       case.series, case.patient, int(label), case.case_label, float(value), crop

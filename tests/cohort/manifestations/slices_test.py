@@ -1,9 +1,13 @@
 import fake_features
+import nibabel
 import numpy as np
 import pytest
 
 from covid_tf import errors
+from covid_tf import results
+from covid_tf import volume as volume_lib
 from covid_tf.analysis import pipeline
+from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.cohort.manifestations import clusters
 from covid_tf.cohort.manifestations import features
 from covid_tf.cohort.manifestations import kinds
@@ -164,3 +168,56 @@ def test_key_slices_are_nearest_and_of_different_studies_where_equal():
   near, other = kinds.key_slices(distances, labels, study, 3)
   assert near.tolist() == [0, 2, 1]
   assert other.tolist() == [5, 4]
+
+
+def _thin(volume, times=8):
+  """The study with every slice as `times` thin ones."""
+  affine = volume.affine.copy()
+  affine[:3, 3] -= affine[:3, 0] * (times - 1) / (2 * times)
+  affine[:3, 0] /= times
+  return volume_lib.CTVolume(volume.hu.repeat(times, axis=0), affine)
+
+
+def test_thin_slices_enter_once_for_each_slab_and_as_its_average(models, focal):
+  volume = _thin(focal[0])
+  case = pipeline.analyze(volume, models)
+  study = slices_lib.from_case(case)
+  assert study.slabs.is_averaged
+  chosen = slices_lib.choose_slices(study, 5, None)
+  middles = study.slabs.middles(slice(None))
+  assert set(chosen) == set(middles) & set(case.positive_slices)
+  assert len(chosen) < len(case.positive_slices) / 2
+  clear = slices_lib.choose_slices(study, 5, False)
+  assert set(clear) <= set(middles) and len(clear) == 5
+  found = slices_lib.describe(volume, study, chosen, models)
+  box = case.lung_box
+  averages = study.slabs.average(volume.hu[:, box.rows, box.columns], slice(None))
+  wanted = models.features(averages[[middles.index(index) for index in chosen]])
+  np.testing.assert_array_equal(found.features, wanted.features)
+
+
+def test_a_stored_result_at_another_thickness_is_refused(models, focal, tmp_path):
+  thin = _thin(focal[0])
+  scored_study.write_all(
+    tmp_path / 'old',
+    pipeline.analyze(thin, models, thresholds=results.Thresholds(every_slice=True)),
+    thin,
+    demo_models=False,
+  )
+  stored = slices_lib.read_study(tmp_path / 'old' / 'result.json', thin)
+  assert stored.slabs == slabs_lib.Slabs(thin.shape[0], thin.shape[0], 13.0 / 8)
+  affine = volume_lib.LPS_RAS @ thin.affine[:, [2, 1, 0, 3]]
+  nibabel.save(nibabel.Nifti1Image(thin.hu.T, affine), tmp_path / 'thin.nii')
+  options = features.DescribeOptions(
+    result_paths={'thin': tmp_path / 'old' / 'result.json'}
+  )
+  with pytest.raises(
+    errors.UsageError, match=r'\(5 mm\) is required, found .* as it is'
+  ):
+    features.describe_studies(
+      {'thin': tmp_path / 'thin.nii'},
+      tmp_path / 'store',
+      models,
+      options,
+      progress=False,
+    )

@@ -291,3 +291,26 @@ def test_damaged_masks_are_refused(tmp_path):
   path.with_suffix('').write_bytes(whole[:600])
   with pytest.raises(errors.UsageError, match='truncated or damaged'):
     _by_series(own_layout.list_studies(tmp_path))['s3'].read()
+
+
+def test_thin_slices_may_be_stored_as_slabs():
+  study = study_lib.Study(
+    fakes.chest(),
+    np.array([0, 0, 0, 1, 1, 1, -1, 0], np.int8),
+    (2.5, 6.0, 6.0),
+    fakes.lungs(),
+    fakes.lesion(),
+    'drawn',
+  )
+  slabs = study_lib.prepared(study, 0, 'x', thickness_mm=5.0)
+  assert slabs.spacing_mm == (5.0, 6.0, 6.0) and len(slabs.hu) == 4
+  pairs = study.hu.reshape(4, 2, *study.hu.shape[1:])
+  np.testing.assert_array_equal(slabs.hu, np.rint(pairs.mean(axis=1)))
+  # Half of a slab makes it positive; negative is what holds nothing else.
+  np.testing.assert_array_equal(slabs.labels, [0, 1, 1, -1])
+  for name in ('lung_mask', 'lesion_mask'):
+    mask = getattr(study, name).reshape(pairs.shape)
+    np.testing.assert_array_equal(getattr(slabs, name), mask.any(axis=1), name)
+  np.testing.assert_array_equal(slabs.slice_index, [0, 2, 4, 6])
+  thick = study_lib.prepared(study, 0, 'x', thickness_mm=3.0)
+  np.testing.assert_array_equal(thick.hu, study.hu)

@@ -192,3 +192,23 @@ def test_slices_without_a_box_take_the_lung_network_or_a_pseudo_mask():
 def test_a_network_that_is_not_there_is_refused(tmp_path):
   with pytest.raises(errors.UsageError, match='found no such file'):
     evaluating.load_network(contract.CLASSIFIER_MODEL, tmp_path / 'none.weights.h5')
+
+
+def test_thin_slices_are_classified_as_slabs(tmp_path):
+  shard = str(tmp_path / 'thin.tfrecord')
+  shards_lib.write_shard(shard, _records('p1', 1, slice_mm=2.5))
+  cases = list(evaluating.from_shards([shard]))
+  seen = []
+
+  def classifier(hu):
+    seen.append(hu)
+    return _classifier(hu)
+
+  found = evaluating.evaluate(cases, None, classifier, thickness_mm=5.0)
+  pairs = cases[0].hu[:, 4:16, 4:20].reshape(2, 2, 12, 16)
+  np.testing.assert_array_equal(seen[0], np.rint(pairs.mean(axis=1)))
+  assert [one.probability for one in found.slices] == np.repeat(
+    _classifier(seen[0]), 2
+  ).tolist()
+  evaluating.evaluate(cases, None, classifier)
+  assert len(seen[1]) == 4
