@@ -1,8 +1,13 @@
-"""What imports may do, beyond who may import whom (.importlinter): by the code."""
+"""What imports may do, beyond who may import whom (.importlinter): by the code.
+
+And where the tests of each module are.
+"""
 
 import ast
 import functools
 import pathlib
+
+import pytest
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _PACKAGE = _ROOT / 'covid_tf'
@@ -25,6 +30,50 @@ _CONFIGURING = frozenset(
     'warnings.filterwarnings',
   )
 )
+# Modules without a test of their name, by the test that covers them: it imports them,
+# or what imports them, or runs their command (`_reached`).
+_TESTED_ELSEWHERE = {
+  'batch/archive_run_test': 'batch.records batch.scoring',
+  'batch/archive_test': 'batch.listing',
+  'cli_test': 'errors version',
+  'cohort/follow_up/course_test': 'cohort.follow_up.report',
+  'cohort/manifestations/slices_test': 'cohort.manifestations.kinds',
+  'commands/cohort_test': (
+    'cohort.accuracy.analysis cohort.accuracy.experiments cohort.accuracy.report'
+  ),
+  'commands/manifestations_test': 'cohort.manifestations.report commands.shared_flags',
+  'commands/score_test': 'reports.scored_study',
+  'commands/serve_test': 'server.configuration',
+  'datasets/collections/collections_test': (
+    'datasets.collections.covid_ct_md datasets.collections.covidx_ct '
+    'datasets.collections.ct_seg datasets.collections.implanted '
+    'datasets.collections.mask_files datasets.collections.mosmed '
+    'datasets.collections.phantoms datasets.collections.study'
+  ),
+  'datasets/phantom/generation_test': (
+    'datasets.phantom.anatomy datasets.phantom.case datasets.phantom.lesions '
+    'datasets.phantom.mediastinum datasets.phantom.shapes'
+  ),
+  'demo/running_test': 'commands.demo demo.drawing',
+  'models/export_test': 'models.export_check sessions.servable server.predict',
+  'models/signatures_test': 'models.networks sessions.refusal',
+  'predictors/protocol_test': 'predictors.tensors',
+  'predictors/self_check_test': 'commands.check predictors.reference_slices',
+  'readers/compressed_test': 'readers.decoding',
+  'readers/dataset_test': 'readers.sources',
+  'readers/geometry_test': 'readers.images volume',
+  'readers/pixels_test': 'readers.lossless_jpeg',
+  'reports/case_report_test': 'reports.pages',
+  'reports/pictures_test': 'reports.case_pictures',
+  'server/conformance_test': 'contract server.services',
+  'storage/result_json_test': 'results',
+  'training/augmentation_test': 'training.pipelines training.tasks',
+  'training/evaluation/evaluating_test': (
+    'training.evaluation.metrics training.evaluation.report'
+  ),
+  'training/importing_test': 'training.shards',
+  'training/trainer_test': 'training.loop',
+}
 
 
 @functools.cache
@@ -107,6 +156,59 @@ def test_file_names_are_unique():
   assert len(names) == len(set(names)) > 100
   tests = [path.name for path in (_ROOT / 'tests').rglob('*_test.py')]
   assert len(tests) == len(set(tests)) > 100  # pytest imports them by their names.
+
+
+def test_every_module_has_a_test_of_its_name_or_is_named_in_the_table():
+  tests = _ROOT / 'tests'
+  modules = {
+    path.relative_to(_PACKAGE).with_suffix('')
+    for path in _PACKAGE.rglob('*.py')
+    if path.name != '__init__.py'
+  }
+  without = {
+    '.'.join(module.parts)
+    for module in modules
+    if not (tests / f'{module}_test.py').exists()
+  }
+  listed = ' '.join(_TESTED_ELSEWHERE.values()).split()
+  assert len(set(listed)) == len(listed)
+  assert without - set(listed) == set(), 'write a test of their name, or add them'
+  assert set(listed) - without == set(), 'gone, or with a test of their name: remove'
+
+
+@pytest.mark.parametrize('test', _TESTED_ELSEWHERE)
+def test_the_test_that_the_table_names_reaches_the_module(test):
+  reached = _reached(_ROOT / 'tests' / f'{test}.py')
+  for module in _TESTED_ELSEWHERE[test].split():
+    assert f'covid_tf.{module}' in reached
+
+
+def _reached(test: pathlib.Path) -> set[str]:
+  """Modules that a test imports or whose command it names, and what those import."""
+  imported, seen = set(), set()
+  remaining = [test]
+  while remaining:  # The test, and its helpers in tests/support.
+    path = remaining.pop()
+    seen.add(path)
+    tree = ast.parse(path.read_text('utf-8'))
+    imported |= _own_modules(tree)
+    imported |= {
+      f'covid_tf.commands.{node.value}'
+      for node in ast.walk(tree)
+      if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    } & set(_trees())
+    helpers = {
+      _ROOT / 'tests' / 'support' / f'{target.split(".")[0]}.py'
+      for target, _ in _imports(tree)
+    }
+    remaining += [helper for helper in helpers - seen if helper.exists()]
+  return imported.union(*(_own_modules(_trees()[module]) for module in imported))
+
+
+def _own_modules(tree: ast.Module) -> set[str]:
+  """Modules and packages of covid_tf that are imported, or something of them."""
+  targets = {target for target, _ in _imports(tree)}
+  return (targets | {target.rpartition('.')[0] for target in targets}) & set(_trees())
 
 
 def test_only_commands_read_flags():
