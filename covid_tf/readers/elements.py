@@ -5,11 +5,13 @@ conversion is lenient, warns with the value in the text (which may be a name),
 and takes most of the time of reading a header.
 """
 
+from collections.abc import Mapping
 import datetime
 import hashlib
 import math
 import re
 import struct
+from typing import Any, cast
 
 from pydicom import datadict
 from pydicom import dataelem
@@ -172,6 +174,12 @@ _TEXT_NUMBERS = frozenset(('IS', 'DS', 'LO', 'SH', 'CS', 'UC', 'LT', 'ST', 'UT')
 _NOT_PRINTABLE = re.compile('[^A-Za-z0-9 ._+/,:=^()-]')
 
 
+# An element as pydicom reads it: raw, or a sequence that it has parsed already.
+Element = dataelem.RawDataElement | dataelem.DataElement
+# A header, or an item of a sequence: tag to element.
+Elements = Mapping[int, Element]
+
+
 class ElementError(ValueError):
   """An element is missing or its value cannot be used; the text says which."""
 
@@ -187,36 +195,41 @@ def printable(text: str, most: int = 32) -> str:
   return _NOT_PRINTABLE.sub('?', text[:most])
 
 
-def raw(elements, tag: int) -> bytes:
+def raw(elements: Elements, tag: int) -> bytes:
   """The bytes of a value; b'' if it is missing or empty."""
   element = elements.get(tag)
   value = getattr(element, 'value', None)
   return value if isinstance(value, bytes) else b''
 
 
-def texts(elements, tag: int) -> tuple[str, ...]:
+def byte_order(elements: Elements, tag: int) -> str:
+  """The byte order of an element that has bytes, as `struct` writes it."""
+  # Only sequences come parsed, and they have no bytes.
+  return '<' if cast(dataelem.RawDataElement, elements[tag]).is_little_endian else '>'
+
+
+def texts(elements: Elements, tag: int) -> tuple[str, ...]:
   """The values of a text element, without padding; () if missing or empty."""
   value = raw(elements, tag).decode('latin-1').strip(' \0')
   return tuple(part.strip(' \0') for part in value.split('\\')) if value else ()
 
 
-def text(elements, tag: int) -> str:
+def text(elements: Elements, tag: int) -> str:
   """The first value of a text element, or ''."""
   return next(iter(texts(elements, tag)), '')
 
 
-def binary_numbers(elements, tag: int) -> tuple[float, ...] | None:
+def binary_numbers(elements: Elements, tag: int) -> tuple[float, ...] | None:
   """The values of an element with a binary VR of numbers; None for other VRs."""
-  code = _BINARY.get(getattr(elements.get(tag), 'VR', None))
+  code = _BINARY.get(getattr(elements.get(tag), 'VR', None) or '')
   value = raw(elements, tag)
   size = struct.calcsize('<' + code) if code else 0
   if not value or not size or len(value) % size:
     return None
-  order = '<' if elements[tag].is_little_endian else '>'
-  return struct.unpack(f'{order}{len(value) // size}{code}', value)
+  return struct.unpack(f'{byte_order(elements, tag)}{len(value) // size}{code}', value)
 
 
-def decimals(elements, tag: int, count: int) -> tuple[float, ...]:
+def decimals(elements: Elements, tag: int, count: int) -> tuple[float, ...]:
   """Exactly `count` finite numbers of an element: decimal strings, or binary.
 
   Raises:
@@ -238,7 +251,7 @@ def decimals(elements, tag: int, count: int) -> tuple[float, ...]:
   )
 
 
-def decimal_or_none(elements, tag: int) -> float | None:
+def decimal_or_none(elements: Elements, tag: int) -> float | None:
   """The number of an element that is only shown; None if it is unusable."""
   try:
     return decimals(elements, tag, 1)[0]
@@ -246,7 +259,7 @@ def decimal_or_none(elements, tag: int) -> float | None:
     return None
 
 
-def unsigned(elements, tag: int, default: int | None = None) -> int:
+def unsigned(elements: Elements, tag: int, default: int | None = None) -> int:
   """The value of an element that should be a 16-bit unsigned one (VR US).
 
   Raises:
@@ -260,16 +273,18 @@ def unsigned(elements, tag: int, default: int | None = None) -> int:
     raise ElementError(f'{described(tag)} is missing')
   if getattr(elements[tag], 'VR', None) in _TEXT_NUMBERS:
     found = decimals(elements, tag, 1)
-  elif (found := binary_numbers(elements, tag)) is None:
-    if len(value) != 2:
-      raise ElementError(f'{described(tag)} has {len(value)} bytes instead of 2')
-    found = struct.unpack('<H' if elements[tag].is_little_endian else '>H', value)
+  elif (binary := binary_numbers(elements, tag)) is not None:
+    found = binary
+  elif len(value) != 2:
+    raise ElementError(f'{described(tag)} has {len(value)} bytes instead of 2')
+  else:
+    found = struct.unpack(byte_order(elements, tag) + 'H', value)
   if len(found) != 1 or not 0 <= found[0] <= 0xFFFF or found[0] != int(found[0]):
     raise ElementError(f'{described(tag)} must be one number from 0 to 65535')
   return int(found[0])
 
 
-def binary_text(elements, tag: int, kind: str) -> str:
+def binary_text(elements: Elements, tag: int, kind: str) -> str:
   """The number of a binary element as text; '' if it has another length.
 
   Args:
@@ -280,21 +295,18 @@ def binary_text(elements, tag: int, kind: str) -> str:
   value = raw(elements, tag)
   if len(value) != struct.calcsize('=' + kind):
     return ''
-  order = '<' if elements[tag].is_little_endian else '>'
-  return f'{struct.unpack(order + kind, value)[0]:g}'
+  return f'{struct.unpack(byte_order(elements, tag) + kind, value)[0]:g}'
 
 
-def items(elements, tag: int) -> list[dict]:
+def items(elements: Elements, tag: int) -> list[dict[int, Element]]:
   """The items of a sequence, each a mapping of tag to raw element."""
   element = elements.get(tag)
   if element is None:
     return []
-  if isinstance(element.value, bytes):
-    element = dataelem.convert_raw_data_element(element)
-  return [
-    {int(key): item.get_item(key) for key in item.keys()}
-    for item in element.value or ()
-  ]
+  found: Any = element.value
+  if isinstance(element, dataelem.RawDataElement) and isinstance(found, bytes):
+    found = dataelem.convert_raw_data_element(element).value
+  return [{int(key): item.get_item(key) for key in item.keys()} for item in found or ()]
 
 
 # Kinds of DICOM objects, by SOP Class UID (PS3.6 annex A).

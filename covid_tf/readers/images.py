@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
+from covid_tf import errors
 from covid_tf.readers import privacy
+from covid_tf.readers import sources
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class PixelLayout:
     bits_allocated: 16 or 32.
   """
 
-  source: Any
+  source: sources.Source
   offset: int
   length: int | None
   syntax: str
@@ -142,6 +143,27 @@ class Image:
   is_picture: bool = False
   marks: dict[str, str] = dataclasses.field(default_factory=dict)
   description: str = ''
+
+  def require_plane(self) -> Plane:
+    """Where it lies; CTReadError if that is unknown."""
+    if self.plane is None:
+      raise self._unusable()
+    return self.plane
+
+  def require_rescale(self) -> Rescale:
+    """Its way to Hounsfield units; CTReadError if that is unknown."""
+    if self.rescale is None:
+      raise self._unusable()
+    return self.rescale
+
+  def require_pixels(self) -> PixelLayout:
+    """Where its pixels are stored; CTReadError if that is unknown."""
+    if self.pixels is None:
+      raise self._unusable()
+    return self.pixels
+
+  def _unusable(self) -> errors.CTReadError:
+    return errors.CTReadError(f'{self.name}: {"; ".join(self.problems)}.')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,18 +70,17 @@ class PatientHasher:
     self._key = key or os.urandom(32)
     self.lasting = key is not None
 
-  def digests(self, elements) -> PatientDigests:
+  def digests(self, elements: elements_lib.Elements) -> PatientDigests:
     """Digests of one header, tag to raw element."""
     patient_id = _text(elements, _PATIENT_ID)
     issuer = _text(elements, _ISSUER_OF_PATIENT_ID)
-    groups = _text(elements, _PATIENT_NAME).split('=')
-    groups = (*groups, *[''] * _NAME_GROUPS)[:_NAME_GROUPS]
+    groups = [*_text(elements, _PATIENT_NAME).split('='), *[''] * _NAME_GROUPS]
     return PatientDigests(
       self._optional(_folded(patient_id)),
       self._optional(_folded(issuer)),
       tuple(
         self._optional(''.join(_folded(group).replace('^', ' ').split()))
-        for group in groups
+        for group in groups[:_NAME_GROUPS]
       ),
       self._optional(_text(elements, _BIRTH_DATE).replace('.', '')),
       self._optional(f'{issuer}\0{patient_id}') if patient_id else None,
@@ -126,7 +125,7 @@ def lasting_key(digests: Iterable[PatientDigests]) -> str | None:
   return min(counts, key=lambda key: (-counts[key], key), default=None)
 
 
-def load_key(path) -> bytes:
+def load_key(path: str | os.PathLike[str]) -> bytes:
   """The key of a site: all bytes of a file but trailing line ends.
 
   Raises:
@@ -148,7 +147,7 @@ def load_key(path) -> bytes:
   return key
 
 
-def without_patient(elements, text: str) -> str:
+def without_patient(elements: elements_lib.Elements, text: str) -> str:
   """A free text, printable, without words that name the patient of the header.
 
   Names, IDs and birth dates in it become '?'.
@@ -177,7 +176,7 @@ def without_patient(elements, text: str) -> str:
   return elements_lib.printable(text)
 
 
-def _text(elements, tag: int) -> str:
+def _text(elements: elements_lib.Elements, tag: int) -> str:
   """The value of an element as text, without padding."""
   value = elements_lib.raw(elements, tag)
   if value.isascii() and b'\x1b' not in value:
@@ -199,7 +198,7 @@ def _decoded(value: bytes, declared: tuple[str, ...]) -> str:
   ]
   if b'\x1b' in value:
     with warnings.catch_warnings(action='ignore'):  # pydicom's quote the value.
-      return charset.decode_bytes(value, codecs or ['iso8859'], {'^', '=', '\\'})
+      return charset.decode_bytes(value, codecs or ['iso8859'], set(b'^=\\'))
   first = [codec for codec in codecs if codec in _MULTI_BYTE]
   for codec in (*first, 'utf-8', *codecs):
     try:

@@ -1,8 +1,11 @@
 """Bytes to read from: a file, a member of a zip, an inflated data set."""
 
+import abc
+from collections.abc import Iterable
 import io
 import os
 import pathlib
+from typing import IO, Protocol
 import warnings
 import zipfile
 import zlib
@@ -20,6 +23,36 @@ _NIFTI_PAIR_MARKS = ((348, 344, b'ni1\0'), (540, 4, b'ni2\0'))
 _NIFTI_START = 348
 # What follows the pixels is shorter; a file of many frames is read to its end once.
 _TAIL = 1 << 20
+
+
+class Source(Protocol):
+  """Bytes that are read from any place.
+
+  Attributes:
+    name: file name for messages.
+    size: bytes in all; None if that is not known.
+  """
+
+  @property
+  def name(self) -> str: ...
+
+  @property
+  def size(self) -> int | None: ...
+
+  def read(self, offset: int, count: int) -> bytes:
+    """Returns at most `count` bytes from `offset`; fewer at the end."""
+    ...
+
+  def read_into(self, offset: int, target: memoryview) -> bool:
+    """Fills `target` from `offset`; returns whether there were enough bytes."""
+    ...
+
+
+class SizedSource(Source, Protocol):
+  """A file or a member of an archive, whose size is known."""
+
+  @property
+  def size(self) -> int: ...
 
 
 class FileSource:
@@ -63,7 +96,7 @@ def is_nifti_pair(start: bytes) -> bool:
   return _is_marked(start, _NIFTI_PAIR_MARKS)
 
 
-def _is_marked(start, marks) -> bool:
+def _is_marked(start: bytes, marks: Iterable[tuple[int, int, bytes]]) -> bool:
   if start.startswith(GZIP):
     try:
       start = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(start, _NIFTI_START)
@@ -76,13 +109,17 @@ def _is_marked(start, marks) -> bool:
   )
 
 
-def leads_nowhere(path: str | os.PathLike) -> bool:
+def leads_nowhere(path: str | os.PathLike[str]) -> bool:
   """Whether a path is a symbolic link without a file at its end."""
   return os.path.islink(path) and not os.path.exists(path)
 
 
-class _CopyingSource:
+class _CopyingSource(abc.ABC):
   """A source that cannot read in place."""
+
+  @abc.abstractmethod
+  def read(self, offset: int, count: int) -> bytes:
+    """Returns at most `count` bytes from `offset`; fewer at the end."""
 
   def read_into(self, offset: int, target: memoryview) -> bool:
     """Fills `target` from `offset`; returns whether there were enough bytes."""
@@ -119,7 +156,7 @@ class ZipSource(_CopyingSource):
       ) from None
 
 
-def _pass_over(file, count: int) -> None:
+def _pass_over(file: IO[bytes], count: int) -> None:
   while count > 0 and (piece := file.read(min(count, _TAIL))):
     count -= len(piece)
 
@@ -130,7 +167,7 @@ class InflatedSource(_CopyingSource):
   zlib makes 1000 bytes out of one, so no more is inflated than is wanted.
   """
 
-  def __init__(self, source, start: int):
+  def __init__(self, source: SizedSource, start: int):
     self._source = source
     self._start = start
     self.name = source.name
@@ -159,7 +196,7 @@ MEDIA_STORAGE_DIRECTORY = '1.2.840.10008.1.3.10'
 _MOST_BYTES = 1 << 28  # A directory of a full DVD has tens of megabytes.
 
 
-def is_dicomdir(source) -> bool:
+def is_dicomdir(source: Source) -> bool:
   """Whether a source is a DICOMDIR, by its content."""
   start = source.read(0, 1024)
   return start[128:132] == b'DICM' and MEDIA_STORAGE_DIRECTORY.encode() in start
@@ -189,21 +226,22 @@ def referenced_files(path: pathlib.Path) -> list[pathlib.Path]:
     ) from None
   root = path.parent
   files = [_resolve(root, components) for components in file_ids]
-  missing = sum(file is None for file in files)
+  found = {file for file in files if file is not None}
+  missing = files.count(None)
   if missing:
     raise errors.CTReadError(
       f'the DICOMDIR lists {len(files)} files and {missing} of them are not '
       'there; copy the whole disc, or give the folder of the images instead.'
     )
-  return sorted(set(files))
+  return sorted(found)
 
 
-def _components(record) -> tuple[str, ...]:
+def _components(record: pydicom.Dataset) -> tuple[str, ...]:
   file_id = record.ReferencedFileID
   return (file_id,) if isinstance(file_id, str) else tuple(map(str, file_id))
 
 
-def _resolve(root: pathlib.Path, components) -> pathlib.Path | None:
+def _resolve(root: pathlib.Path, components: Iterable[str]) -> pathlib.Path | None:
   """The file of a File ID below `root`; discs are often copied in lower case."""
   found = root
   for name in components:
@@ -213,7 +251,8 @@ def _resolve(root: pathlib.Path, components) -> pathlib.Path | None:
         'images instead.'
       )
     candidates = (found / name, found / name.lower())
-    found = next((file for file in candidates if file.exists()), None)
-    if found is None or found.is_symlink() and found.is_dir():
+    there = next((file for file in candidates if file.exists()), None)
+    if there is None or there.is_symlink() and there.is_dir():
       return None
+    found = there
   return found if found.is_file() else None

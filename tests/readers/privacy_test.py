@@ -17,6 +17,7 @@ import pytest
 from covid_tf import cli
 from covid_tf import errors
 from covid_tf import readers
+from covid_tf.readers import privacy
 
 _KEY = b'0123456789abcdef-of-the-site'
 
@@ -245,6 +246,32 @@ def test_japanese_escape_sequences_are_decoded(tmp_path):
     prefix='b',
   )
   assert readers.read_ct(tmp_path / 'study').shape == odd_series.SHAPE
+
+
+@pytest.mark.parametrize('delimiter', ('^', '='))
+def test_a_delimiter_ends_the_escape_sequence_of_single_byte_letters(delimiter):
+  """PS3.5 6.1.2.5.3: after it the first character set holds again.
+
+  Not by a saved file: pydicom would write another escape sequence behind it.
+  """
+
+  def digests(charset, name):
+    elements = {
+      tag: dataelem.RawDataElement(
+        pydicom.tag.Tag(tag), vr, len(value), value, 0, False, True
+      )
+      for tag, vr, value in (
+        (0x00080005, 'CS', charset),
+        (0x00100010, 'PN', name),
+      )
+    }
+    return privacy.PatientHasher(b'k' * 16).digests(elements)
+
+  escaped = digests(
+    b'ISO 2022 IR 100\\ISO 2022 IR 144',
+    b'\x1b-L' + 'Иванов'.encode('iso8859-5') + f'{delimiter}José'.encode('latin-1'),
+  )
+  assert escaped == digests(b'ISO_IR 192', f'Иванов{delimiter}José'.encode())
 
 
 def test_two_issuers_are_two_patients(tmp_path):
