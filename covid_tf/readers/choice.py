@@ -1,9 +1,10 @@
 """Which series of a place is meant: the clear one, or the one asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import fnmatch
 import re
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,6 +30,9 @@ _EXAMPLES = (
 )
 
 Filter = Callable[[list[series_lib.Series]], list[series_lib.Series]]
+_Numbers = Callable[[series_lib.Series], Sequence[float]]
+_Value = TypeVar('_Value', float, str)
+_Texts = Callable[[series_lib.Series], Sequence[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +94,7 @@ def _condition(text: str) -> Filter:
   return condition
 
 
-def _number(values_of, text: str) -> Filter | None:
+def _number(values_of: _Numbers, text: str) -> Filter | None:
   """A condition on numbers of a series: an extreme, one value, or a range."""
   if text in ('thinnest', 'lowest', 'fewest', 'shortest'):
     return _extreme(values_of, lowest=True)
@@ -115,11 +119,13 @@ def _number(values_of, text: str) -> Filter | None:
   ]
 
 
-def _extreme(values_of, *, lowest: bool) -> Filter:
+def _extreme(
+  values_of: Callable[[series_lib.Series], Sequence[_Value]], *, lowest: bool
+) -> Filter:
   """The series with the lowest or highest value; those without one are left out."""
   pick, worst = (min, max) if lowest else (max, min)
 
-  def condition(candidates):
+  def condition(candidates: list[series_lib.Series]) -> list[series_lib.Series]:
     values = [worst(values, default=None) for values in map(values_of, candidates)]
     known = [value for value in values if value is not None]
     if not known:
@@ -134,15 +140,15 @@ def _extreme(values_of, *, lowest: bool) -> Filter:
   return condition
 
 
-def _equal(value, other) -> bool:
-  if isinstance(value, str):
+def _equal(value: float | str, other: float | str) -> bool:
+  if isinstance(value, str) or isinstance(other, str):
     return value == other
   return abs(value - other) <= _SAME
 
 
-def _pattern(texts_of, patterns: str) -> Filter:
+def _pattern(texts_of: _Texts, alternatives: str) -> Filter:
   """A condition on texts: `*`, `?` and `[…]`, alternatives separated by `|`."""
-  patterns = [pattern.strip().casefold() for pattern in patterns.split('|')]
+  patterns = [pattern.strip().casefold() for pattern in alternatives.split('|')]
 
   def fits(text: str) -> bool:
     return any(fnmatch.fnmatchcase(text.casefold(), pattern) for pattern in patterns)
@@ -154,7 +160,7 @@ def _pattern(texts_of, patterns: str) -> Filter:
   ]
 
 
-def _moment(series) -> list[str]:
+def _moment(series: series_lib.Series) -> list[str]:
   """When the images were acquired, as sortable text."""
   return [
     f'{image.date} {image.marks.get("AcquisitionTime", "")}'
@@ -172,14 +178,14 @@ def extent_mm(series: series_lib.Series) -> float:
   return float(np.ptp(geometry.heights_mm(planes)))
 
 
-_NUMBERS = {
+_NUMBERS: dict[str, _Numbers] = {
   'thickness': lambda series: series_lib.summary(series).thickness_mm,
   'kvp': lambda series: series_lib.summary(series).kvp,
   'number': lambda series: series_lib.summary(series).numbers,
   'slices': lambda series: [len(series.images)],
   'extent': lambda series: [extent_mm(series)],
 }
-_TEXTS = {
+_TEXTS: dict[str, _Texts] = {
   'kernel': lambda series: series_lib.summary(series).kernels,
   'description': lambda series: series_lib.summary(series).descriptions,
   'type': lambda series: series_lib.summary(series).image_types,
@@ -233,14 +239,14 @@ def choose(
   return left[0], tuple(notes)
 
 
-def _no_ct(all_series) -> str:
+def _no_ct(all_series: list[series_lib.Series]) -> str:
   if len(all_series) == 1:
     series_lib.refuse_broken(all_series[0].broken)
     return f'no axial CT series: {series_lib.refusal(all_series[0])}.'
   return f'no axial CT series among {len(all_series)}:{series_lib.listing(all_series)}'
 
 
-def _require_one_study(all_series):
+def _require_one_study(all_series: list[series_lib.Series]) -> None:
   """Two patients or studies are never a clear choice, whatever their sizes."""
   images = [
     image

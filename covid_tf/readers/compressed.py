@@ -7,6 +7,7 @@ first to the end of the image. What follows it is padding of the writer's (one 0
 or ff, or more) and is left out, since decoders differ in what they make of it.
 """
 
+from collections.abc import Iterator
 import re
 import struct
 
@@ -27,7 +28,9 @@ _SEQUENCE_DELIMITER = 0xE0DDFFFE
 _STARTS = (b'\xff\xd8\xff', b'\xff\x4f\xff\x51')
 
 
-def frames_of(data: bytes, count: int, frame_table) -> list[bytes]:
+def frames_of(
+  data: bytes, count: int, frame_table: tuple[bytes, bytes] | None
+) -> list[bytes]:
   """The compressed stream of each frame.
 
   Args:
@@ -70,7 +73,7 @@ def frames_of(data: bytes, count: int, frame_table) -> list[bytes]:
 
 def _images(fragments: list[bytes]) -> list[bytes]:
   """Fragments joined from one start of an image to the next."""
-  pieces = []
+  pieces: list[list[bytes]] = []
   for fragment in fragments:
     if fragment.startswith(_STARTS):
       pieces.append([])
@@ -81,7 +84,8 @@ def _images(fragments: list[bytes]) -> list[bytes]:
 
 def _items(data: bytes) -> tuple[list[bytes], int]:
   """All items up to the delimiter, and where that ends."""
-  items, place = [], 0
+  items: list[bytes] = []
+  place = 0
   while place + 8 <= len(data):
     tag, length = struct.unpack_from('<LL', data, place)
     place += 8
@@ -161,6 +165,7 @@ def _not_whole() -> errors.CTReadError:
   )
 
 
+_Size = tuple[int, int, int]  # Rows, columns, components.
 _START_OF_IMAGE = b'\xff\xd8'
 _START_OF_CODESTREAM = b'\xff\x4f\xff\x51'  # JPEG 2000, SOC and SIZ.
 # Zero bytes that writers put before the end marker to make a length even, or a
@@ -211,7 +216,7 @@ def coded_image(stream: bytes, layout: images_lib.PixelLayout) -> bytes:
   return image
 
 
-def without_zeros_before_end(stream: bytes):
+def without_zeros_before_end(stream: bytes) -> Iterator[bytes]:
   """The stream with one, two, three of the zero bytes before its end left out."""
   for zeros in range(1, MOST_ZERO_BYTES + 1):
     if not stream.endswith(bytes(zeros) + _END):
@@ -238,7 +243,7 @@ def _scan_end(stream: bytes, start: int, lowest: int) -> int:
   return start + int(ends[0])
 
 
-def _jpeg(stream: bytes):
+def _jpeg(stream: bytes) -> tuple[bytes, _Size | None]:
   """A JPEG or JPEG-LS image and its (rows, columns, components), or None.
 
   In the data of a scan ff is followed by 00 in JPEG (T.81 B.1.1.5), by a byte below
@@ -246,7 +251,8 @@ def _jpeg(stream: bytes):
   """
   if not stream.startswith(_START_OF_IMAGE):
     return stream, None
-  size, frame, scans, place = None, 0, 0, 2
+  size: _Size | None = None
+  frame, scans, place = 0, 0, 2
   while True:
     if stream[place] != 0xFF:
       raise _damaged(place)
@@ -282,7 +288,7 @@ def _damaged(place: int) -> errors.CTReadError:
   )
 
 
-def _jpeg_2000(stream: bytes):
+def _jpeg_2000(stream: bytes) -> tuple[bytes, _Size | None]:
   """A bare JPEG 2000 code stream and its (rows, columns, components), or None.
 
   Whatever boxes of a file format stand around it are left out.
@@ -316,7 +322,8 @@ def _main_header_end(stream: bytes, place: int) -> int:
 
 def _tile_parts_end(stream: bytes, place: int, tiles: int) -> int:
   """The byte after the last tile-part (T.800 A.4.2); each tile must be whole."""
-  parts, promised = {}, {}
+  parts: dict[int, int] = {}
+  promised: dict[int, int] = {}
   while _word(stream, place) == _TILE_PART:
     tile, length, _, count = struct.unpack_from('>HLBB', stream, place + 4)
     parts[tile] = parts.get(tile, 0) + 1

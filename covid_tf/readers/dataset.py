@@ -7,7 +7,6 @@ A walk over the bytes does it for the usual encodings and pydicom for the rest
 import dataclasses
 import io
 import struct
-from typing import Any
 
 from pydicom import dataelem
 from pydicom import filereader
@@ -30,6 +29,12 @@ _LONG_VRS = frozenset(vr.encode() for vr in valuerep.EXPLICIT_VR_LENGTH_32)
 _SHORT_VRS = frozenset(vr.encode() for vr in valuerep.EXPLICIT_VR_LENGTH_16)
 _PIXELS_GROUP = 0x7FE0
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+
+
+# What a header holds up to the pixels: the elements, and tag, first byte and length
+# (None if undefined) of the pixels; None in place of it if the data end before.
+_Pixels = tuple[int, int, int | None]
+_Found = tuple[dict[int, elements_lib.Element], _Pixels | None]
 
 
 class UnusualError(Exception):
@@ -71,7 +76,7 @@ class Walk:
     self._length = struct.Struct(order + 'L').unpack_from
     self._short = struct.Struct(order + 'H').unpack_from
 
-  def to_pixels(self, place: int, wanted: frozenset):
+  def to_pixels(self, place: int, wanted: frozenset[int]) -> _Found:
     """Collects elements up to the pixel data.
 
     Args:
@@ -85,7 +90,7 @@ class Walk:
     Raises:
       UnusualError: see there.
     """
-    found = {}
+    found: dict[int, elements_lib.Element] = {}
     data, header = self._data, self._header
     try:
       while True:
@@ -126,7 +131,9 @@ class Walk:
       raise UnusualError
     return self._unusual_header(group << 16 | element, vr, place)
 
-  def _unusual_header(self, tag: int, vr: bytes, place: int):
+  def _unusual_header(
+    self, tag: int, vr: bytes, place: int
+  ) -> tuple[int, bytes, int, int]:
     """What `_header` returns of a VR that is not known, or written in another form.
 
     New VRs have four bytes of length (PS3.5 7.1.2), but '??' and private ones of old
@@ -209,7 +216,13 @@ class IncompleteError(Exception):
     remedy: what to do where copying the file again is of no use, else ''.
   """
 
-  def __init__(self, reason: str, elements: dict, media_class: str, remedy: str = ''):
+  def __init__(
+    self,
+    reason: str,
+    elements: elements_lib.Elements,
+    media_class: str,
+    remedy: str = '',
+  ):
     super().__init__(reason)
     self.elements = elements
     self.media_class = media_class
@@ -230,8 +243,8 @@ class DataSet:
     pixel_length: bytes of pixel data, None if undefined (encapsulated).
   """
 
-  elements: dict[int, Any]
-  source: Any
+  elements: elements_lib.Elements
+  source: sources.Source
   syntax: str
   little_endian: bool
   pixel_tag: int
@@ -239,13 +252,14 @@ class DataSet:
   pixel_length: int | None
 
 
-def read(source) -> DataSet:
+def read(file: sources.SizedSource) -> DataSet:
   """Reads the header of a file.
 
   Raises:
     NotDicomError: it is none of ours.
     IncompleteError: it is DICOM, but ends or breaks before the pixels.
   """
+  source: sources.Source = file
   start = source.read(0, _HEADER_BYTES[0])
   offset, has_prefix = _start(start)
   meta, offset = _read_meta(start, offset)
@@ -254,10 +268,10 @@ def read(source) -> DataSet:
     raise NotDicomError
   syntax = elements_lib.text(meta, _TRANSFER_SYNTAX_UID)
   if syntax == pydicom_uid.DeflatedExplicitVRLittleEndian:
-    source, offset = sources.InflatedSource(source, offset), 0
+    source, offset = sources.InflatedSource(file, offset), 0
     start = source.read(0, _HEADER_BYTES[0])
   implicit, little = _encoding(start, offset, syntax)
-  elements = {}
+  elements: elements_lib.Elements = {}
   for size in _HEADER_BYTES:
     if size > _HEADER_BYTES[0]:
       start = source.read(0, size)
@@ -306,7 +320,7 @@ def _looks_bare(start: bytes) -> bool:
   return vr.isalpha() and vr.isupper() or length <= 0x80
 
 
-def _read_meta(start: bytes, offset: int) -> tuple[dict, int]:
+def _read_meta(start: bytes, offset: int) -> tuple[elements_lib.Elements, int]:
   """Elements of group 2 (always explicit, little endian), and where they end."""
   if start[offset : offset + 2] != b'\x02\0':
     return {}, offset
@@ -339,7 +353,9 @@ def _encoding(start: bytes, offset: int, syntax: str) -> tuple[bool, bool]:
   return not (vr.isalpha() and vr.isupper()), little
 
 
-def _elements(start: bytes, offset: int, implicit: bool, little: bool):
+def _elements(
+  start: bytes, offset: int, implicit: bool, little: bool
+) -> tuple[elements_lib.Elements, _Pixels | None, UnknownVRError | None]:
   """The wanted elements, (tag, offset, length) of the pixels or None, and an error.
 
   The error names the element that neither the walk nor pydicom could pass.
@@ -356,13 +372,15 @@ def _elements(start: bytes, offset: int, implicit: bool, little: bool):
     return *parsed_by_pydicom(start, offset, implicit, little), None
 
 
-def parsed_by_pydicom(start: bytes, offset: int, implicit: bool, little: bool):
+def parsed_by_pydicom(
+  start: bytes, offset: int, implicit: bool, little: bool
+) -> _Found:
   """What `_elements` returns, of headers with rare encodings."""
   file = io.BytesIO(start)
   file.seek(offset)
-  place = None
+  place: _Pixels | None = None
 
-  def at_pixels(tag, vr, length):
+  def at_pixels(tag: pydicom_tag.BaseTag, vr: str | None, length: int) -> bool:
     nonlocal place
     if tag < elements_lib.FLOAT_PIXEL_DATA or tag >> 16 != 0x7FE0:
       return False
@@ -371,7 +389,7 @@ def parsed_by_pydicom(start: bytes, offset: int, implicit: bool, little: bool):
     place = (int(tag), file.tell(), None if undefined else length)
     return True
 
-  found = {}
+  found: dict[int, elements_lib.Element] = {}
   try:
     for element in filereader.data_element_generator(
       file, implicit, little, stop_when=at_pixels, specific_tags=list(_HEADER_TAGS)

@@ -1,16 +1,19 @@
 """Stored values of an image, whatever its transfer syntax."""
 
+from collections.abc import Iterator
 import contextlib
 import ctypes
 import platform
 import sys
 import threading
+from typing import Any
 
 import gdcm
 import numpy as np
 from pydicom import encaps
 from pydicom import pixels
 from pydicom import uid
+from pydicom.pixels.decoders import base as decoder_base
 
 from covid_tf import errors
 from covid_tf.readers import compressed
@@ -56,12 +59,14 @@ def decode_jpeg(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
       'its pixels (JPEG lossless) cannot be decoded: they are damaged or truncated.'
     )
   memory = (ctypes.c_char * size).from_address(int(value.GetVoidPointer()))
-  words = np.frombuffer(memory, np.uint16).reshape(layout.rows, layout.columns)
+  words = np.frombuffer(memoryview(memory), np.uint16).reshape(
+    layout.rows, layout.columns
+  )
   return words.copy()  # The memory goes with `decoded`.
 
 
 @contextlib.contextmanager
-def _silent_c_library():
+def _silent_c_library() -> Iterator[None]:
   """Keeps libjpeg's messages about damaged data off the terminal: ours are errors.
 
   They cannot be switched off in GDCM. GNU's C library has its standard error in a
@@ -107,9 +112,9 @@ _PLUGINS = (
 class PixelReader:
   """Reads images one by one; keeps the compressed frames of the last file only."""
 
-  def __init__(self):
-    self._layout = None
-    self._frames = []
+  def __init__(self) -> None:
+    self._layout: images.PixelLayout | None = None
+    self._frames: list[bytes] = []
 
   def read_into(self, image: images.Image, words: np.ndarray) -> np.ndarray:
     """The words of an image as stored.
@@ -126,7 +131,7 @@ class PixelReader:
     Raises:
       CTReadError: the pixels are truncated, damaged or contradict the header.
     """
-    layout = image.pixels
+    layout = image.require_pixels()
     if layout.syntax in pixels_lib.COMPRESSED:
       if layout is not self._layout:
         self._frames = _compressed_frames(layout)
@@ -139,7 +144,7 @@ class PixelReader:
     if layout.bits_allocated == 32:
       words = np.empty(words.shape, np.uint32)
     offset = layout.offset + image.frame * layout.frame_bytes
-    target = memoryview(words).cast('B')
+    target = words.data.cast('B')
     if not layout.source.read_into(offset, target):
       raise errors.CTReadError(
         f'truncated: {layout.frame_bytes} bytes of pixels are required, fewer '
@@ -151,7 +156,9 @@ class PixelReader:
 
 
 def _compressed_frames(layout: images.PixelLayout) -> list[bytes]:
-  data = layout.source.read(layout.offset, layout.source.size)
+  size = layout.source.size
+  assert size is not None  # But of deflated data sets, whose pixels are native.
+  data = layout.source.read(layout.offset, size)
   return compressed.frames_of(data, layout.frames, layout.frame_table)
 
 
@@ -169,7 +176,7 @@ def _decoded(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
   return words
 
 
-def _require_bits(words: np.ndarray, layout: images.PixelLayout):
+def _require_bits(words: np.ndarray, layout: images.PixelLayout) -> None:
   """The header's Bits Stored must hold the values of the stream."""
   values = words.view(np.int16) if layout.signed else words
   lowest, highest = int(values.min()), int(values.max())
@@ -184,6 +191,18 @@ def _decoded_by_pydicom(stream: bytes, layout: images.PixelLayout) -> np.ndarray
   decoder = pixels.get_decoder(layout.syntax)
   plugin = _plugin(decoder)
   allocated = layout.bits_allocated if layout.syntax == uid.RLELossless else 16
+  # pydicom annotates each option with the type of all of them.
+  options: dict[str, Any] = {
+    'rows': layout.rows,
+    'columns': layout.columns,
+    'samples_per_pixel': 1,
+    'number_of_frames': 1,
+    'photometric_interpretation': 'MONOCHROME2',
+    'bits_allocated': allocated,
+    'bits_stored': layout.bits_stored,
+    'pixel_keyword': 'PixelData',
+    'pixel_representation': int(layout.signed),
+  }
   attempts = [stream]
   if layout.syntax in pixels_lib.JPEG_LS:
     # CharLS refuses zero bytes before the end marker. Whether they are padding only
@@ -196,15 +215,7 @@ def _decoded_by_pydicom(stream: bytes, layout: images.PixelLayout) -> np.ndarray
         raw=True,
         index=0,
         decoding_plugin=plugin,
-        rows=layout.rows,
-        columns=layout.columns,
-        samples_per_pixel=1,
-        number_of_frames=1,
-        photometric_interpretation='MONOCHROME2',
-        bits_allocated=allocated,
-        bits_stored=layout.bits_stored,
-        pixel_keyword='PixelData',
-        pixel_representation=int(layout.signed),
+        **options,
       )
       break
     except Exception:  # Each decoder raises its own kind for damaged bytes.
@@ -224,7 +235,7 @@ def _decoded_by_pydicom(stream: bytes, layout: images.PixelLayout) -> np.ndarray
   return words.view(np.uint16 if allocated == 16 else np.uint32)
 
 
-def _plugin(decoder) -> str:
+def _plugin(decoder: decoder_base.Decoder) -> str:
   for plugin in _PLUGINS[decoder.UID]:
     if plugin in decoder.available_plugins:
       return plugin

@@ -5,6 +5,7 @@ a broken link half-way without an error, and opening a FIFO waits for ever.
 """
 
 import collections
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
 import os
@@ -94,13 +95,13 @@ class Found:
     notes: what was left aside and may be missed.
   """
 
-  sources: tuple
+  sources: tuple[sources_lib.SizedSource, ...]
   niftis: tuple[pathlib.Path, ...] = ()
   notes: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
-def find(path: pathlib.Path):
+def find(path: pathlib.Path) -> Iterator[Found]:
   """Yields what there is to read at `path`; closes it after.
 
   Raises:
@@ -136,7 +137,7 @@ def find(path: pathlib.Path):
       yield Found((source,))
 
 
-def is_nifti_file(path: str | os.PathLike) -> bool:
+def is_nifti_file(path: str | os.PathLike[str]) -> bool:
   """Whether a file is one of NIfTI by its content, or damaged with such a name."""
   try:
     with open(path, 'rb', buffering=0) as file:
@@ -148,7 +149,7 @@ def is_nifti_file(path: str | os.PathLike) -> bool:
   )
 
 
-def is_dicom_file(path: str | os.PathLike) -> bool:
+def is_dicom_file(path: str | os.PathLike[str]) -> bool:
   """Whether a file has DICOM's mark; False of one that cannot be read."""
   try:
     with open(path, 'rb', buffering=0) as file:
@@ -182,8 +183,8 @@ def _walk(root: pathlib.Path) -> Found:
   while folders:
     folder = folders.pop()
     try:
-      with os.scandir(folder) as entries:
-        entries = sorted(entries, key=lambda entry: entry.name)
+      with os.scandir(folder) as listed:
+        entries = sorted(listed, key=lambda entry: entry.name)
     except OSError:
       raise errors.CTReadError(
         f'the folder {folder.name} cannot be listed (no right to?), so slices '
@@ -219,7 +220,7 @@ class Links:
     skipped: number of links to files that the walk meets without them.
   """
 
-  def __init__(self, root: str | os.PathLike):
+  def __init__(self, root: str | os.PathLike[str]):
     self._root = os.path.realpath(root)
     self._seen: set[str] = set()
     self.to_folders = 0
@@ -257,18 +258,18 @@ class Links:
     return (f'{self.to_folders} symbolic link(s) to folders were not followed',)
 
 
-def of_files(files) -> Found:
+def of_files(files: Iterable[str | os.PathLike[str]]) -> Found:
   """What there is to read in files that are known to belong together.
 
   Raises:
     CTReadError: links among them lead nowhere.
   """
-  files = [pathlib.Path(file) for file in sorted(files)]
-  nowhere = [file for file in files if sources_lib.leads_nowhere(file)]
+  paths = sorted(map(pathlib.Path, files))
+  nowhere = [file for file in paths if sources_lib.leads_nowhere(file)]
   refuse_dangling([file.name for file in nowhere if may_be_image(file.name)])
   return Found(
     tuple(
-      map(sources_lib.FileSource, (file for file in files if file not in set(nowhere)))
+      map(sources_lib.FileSource, (file for file in paths if file not in set(nowhere)))
     )
   )
 
@@ -291,7 +292,7 @@ def dangling(count: int) -> str:
   return f'{count} symbolic link(s) lead to no file, so slices may be missing'
 
 
-def other_format(found_sources) -> str | None:
+def other_format(found_sources: Sequence[sources_lib.Source]) -> str | None:
   """What files without a DICOM image are instead, in words; None if that is unknown."""
   formats = (_format(source) for source in found_sources)
   counts = collections.Counter(known for known in formats if known)
@@ -304,7 +305,7 @@ def other_format(found_sources) -> str | None:
   )
 
 
-def _format(source) -> tuple[str, str] | None:
+def _format(source: sources_lib.Source) -> tuple[str, str] | None:
   """(name, what to do) of a file, by its content or else by its name."""
   start = source.read(0, _START)
   name = source.name.lower()

@@ -1,5 +1,6 @@
 """Slice positions: their order, one even grid or why there is none, and tilt."""
 
+from collections.abc import Iterator, Sequence
 import dataclasses
 import math
 
@@ -50,12 +51,12 @@ class Grid:
   warnings: tuple[str, ...]
 
 
-def heights_mm(planes: list[images.Plane]) -> np.ndarray:
+def heights_mm(planes: Sequence[images.Plane]) -> np.ndarray:
   """Position of each image along the normal of the first."""
   return np.array([plane.position for plane in planes]) @ planes[0].normal
 
 
-def even_grid(planes: list[images.Plane]) -> Grid:
+def even_grid(planes: Sequence[images.Plane]) -> Grid:
   """The grid of images sorted along the normal, at different places.
 
   Raises:
@@ -126,7 +127,7 @@ def _deviation(values: np.ndarray, slope: float) -> np.ndarray:
   return rest - np.median(rest)
 
 
-def _require_no_gap(along: np.ndarray, positions: np.ndarray):
+def _require_no_gap(along: np.ndarray, positions: np.ndarray) -> None:
   steps = np.diff(along)
   step = float(np.median(steps))
   if len(steps) < 2 or step <= 0:  # Refused as such by whoever measures the step.
@@ -159,7 +160,9 @@ def _require_no_gap(along: np.ndarray, positions: np.ndarray):
   )
 
 
-def _judge_deviation(deviation, step: float, positions):
+def _judge_deviation(
+  deviation: np.ndarray, step: float, positions: np.ndarray
+) -> Iterator[str]:
   worst = int(np.argmax(deviation))
   off, place = deviation[worst], _place(positions[worst])
   limit = max(_VARYING[0] * step, _VARYING[1])
@@ -189,8 +192,8 @@ def rounding(positions: np.ndarray) -> str | None:
     positions: [slice, 3], sorted along the normal; several may be equal.
   """
   varying = [values for values in np.transpose(positions) if np.ptp(values) > 1e-6]
-  units = [_unit_mm(values) for values in varying]
-  if not varying or None in units:
+  units = [unit for unit in map(_unit_mm, varying) if unit is not None]
+  if not varying or len(units) < len(varying):
     return None
   ranges = [_step_range_mm(values, unit) for values, unit in zip(varying, units)]
   if not all(low <= high for low, high in ranges):
@@ -228,7 +231,7 @@ def _step_range_mm(values: np.ndarray, unit: float) -> tuple[float, float]:
   return low - 1e-6, high + 1e-6
 
 
-def _place(position) -> str:
+def _place(position: np.ndarray) -> str:
   return f'z = {position[2]:.2f} mm'
 
 
@@ -260,7 +263,7 @@ def straightened(sheared: volume.CTVolume) -> volume.CTVolume:
     return sheared
   start = np.floor(offsets.min(axis=0)).astype(int)
   end = np.ceil(offsets.max(axis=0)).astype(int)
-  hu = _shifted(sheared.hu, offsets - start, tuple(end - start))
+  hu = _shifted(sheared.hu, offsets - start, (end - start).tolist())
   affine = sheared.affine.copy()
   affine[:3, 0] = along * normal
   affine[:3, 3] += steps[:, 1:] @ start
@@ -278,7 +281,7 @@ def straightened(sheared: volume.CTVolume) -> volume.CTVolume:
   )
 
 
-def _shifted(hu, offsets, growth) -> np.ndarray:
+def _shifted(hu: np.ndarray, offsets: np.ndarray, growth: Sequence[int]) -> np.ndarray:
   """Each slice moved by its offsets (voxels, not negative) in a larger plane."""
   count, rows, columns = hu.shape
   shape = (count, rows + growth[0], columns + growth[1])

@@ -1,12 +1,15 @@
 """From the elements of a header to image records, with what is wrong in words."""
 
 import collections
+from collections.abc import Callable, Sequence
 import dataclasses
 import math
 import operator
+import os
 import pathlib
 import re
 import struct
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from pydicom import uid as pydicom_uid
@@ -30,38 +33,58 @@ _SLOPE_RANGE = (1e-6, 1e4)
 _LARGEST_INTERCEPT = 1e6
 
 
-def tried(problems: list[str], function, *args):
+_Arguments = ParamSpec('_Arguments')
+_Result = TypeVar('_Result')
+# A direction in the patient, (x, y, z).
+_Vector = np.ndarray | tuple[float, float, float]
+
+
+def tried(
+  problems: list[str],
+  function: Callable[_Arguments, _Result],
+  *args: _Arguments.args,
+  **options: _Arguments.kwargs,
+) -> _Result | None:
   """The result of `function`, or None with the reason added to `problems`."""
   try:
-    return function(*args)
+    return function(*args, **options)
   except elements_lib.ElementError as error:
     problems.append(str(error))
     return None
 
 
-def image_plane(elements) -> images.Plane:
+def image_plane(elements: elements_lib.Elements) -> images.Plane:
   """Position, orientation and pixel spacing of an image.
 
   Raises:
     ElementError: one of them is missing or cannot be true.
   """
-  spacing = elements_lib.decimals(elements, elements_lib.PIXEL_SPACING, 2)
-  if not all(_SPACING_RANGE_MM[0] <= step <= _SPACING_RANGE_MM[1] for step in spacing):
+  between_rows, between_columns = elements_lib.decimals(
+    elements, elements_lib.PIXEL_SPACING, 2
+  )
+  if not all(
+    _SPACING_RANGE_MM[0] <= step <= _SPACING_RANGE_MM[1]
+    for step in (between_rows, between_columns)
+  ):
     raise elements_lib.ElementError(
       'Pixel Spacing must lie between 0.05 and 5 mm, found '
-      f'{spacing[0]:g}, {spacing[1]:g}'
+      f'{between_rows:g}, {between_columns:g}'
     )
-  position = elements_lib.decimals(elements, elements_lib.IMAGE_POSITION_PATIENT, 3)
-  if max(map(abs, position)) > _FARTHEST_MM:
-    raise elements_lib.ElementError(
-      f'Image Position (Patient) is {max(map(abs, position)):g} mm away'
-    )
+  x, y, z = elements_lib.decimals(elements, elements_lib.IMAGE_POSITION_PATIENT, 3)
+  farthest = max(abs(x), abs(y), abs(z))
+  if farthest > _FARTHEST_MM:
+    raise elements_lib.ElementError(f'Image Position (Patient) is {farthest:g} mm away')
   cosines = elements_lib.decimals(elements, elements_lib.IMAGE_ORIENTATION_PATIENT, 6)
-  return images.Plane(position, *_directions(cosines), spacing)
+  row, column = _directions(cosines)
+  return images.Plane((x, y, z), row, column, (between_rows, between_columns))
 
 
-def _directions(cosines):
-  row, column = cosines[:3], cosines[3:]
+def _directions(
+  cosines: tuple[float, ...],
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+  """Unit vectors of Image Orientation (Patient): along a row, along a column."""
+  a, b, c, d, e, f = cosines
+  row, column = (a, b, c), (d, e, f)
   lengths = math.hypot(*row), math.hypot(*column)
   product = sum(map(operator.mul, row, column))
   if max(abs(length - 1) for length in lengths) > _DIRECTION_TOLERANCE or (
@@ -71,13 +94,16 @@ def _directions(cosines):
       'Image Orientation (Patient) must be two perpendicular unit vectors, '
       f'found lengths {lengths[0]:.4g} and {lengths[1]:.4g}, product {product:.4g}'
     )
-  return tuple(
-    tuple(value / length for value in direction)
-    for direction, length in zip((row, column), lengths)
+  along_row, along_column = lengths
+  return (
+    (a / along_row, b / along_row, c / along_row),
+    (d / along_column, e / along_column, f / along_column),
   )
 
 
-def image_rescale(elements, padding_range) -> images.Rescale:
+def image_rescale(
+  elements: elements_lib.Elements, padding_range: tuple[int, int] | None
+) -> images.Rescale:
   """Slope and intercept to Hounsfield units.
 
   Raises:
@@ -96,7 +122,9 @@ def image_rescale(elements, padding_range) -> images.Rescale:
   return images.Rescale(slope, intercept, padding_range)
 
 
-def image_padding(elements, pixels) -> tuple[int, int] | None:
+def image_padding(
+  elements: elements_lib.Elements, pixels: images.PixelLayout | None
+) -> tuple[int, int] | None:
   """The stored values that stand for no measurement (PS3.3 C.7.5.1.1.2).
 
   The VR of the element (US or SS) is often wrong, so the sign is taken from the
@@ -110,16 +138,18 @@ def image_padding(elements, pixels) -> tuple[int, int] | None:
   return min(value, limit), max(value, limit)
 
 
-def _word(elements, tag: int, pixels) -> int | None:
+def _word(
+  elements: elements_lib.Elements, tag: int, pixels: images.PixelLayout | None
+) -> int | None:
   """A stored value; modulo the word, since its VR may have the other sign."""
   value = elements_lib.raw(elements, tag)
   if not value or pixels is None:
     return None
-  found = elements_lib.binary_numbers(elements, tag)
+  found: Sequence[float] | None = elements_lib.binary_numbers(elements, tag)
   if elements[tag].VR in ('IS', 'DS'):
     found = elements_lib.decimals(elements, tag, 1)
   elif found is None and len(value) == 2:
-    found = struct.unpack('<H' if elements[tag].is_little_endian else '>H', value)
+    found = struct.unpack(elements_lib.byte_order(elements, tag) + 'H', value)
   if found is None or len(found) != 1 or not float(found[0]).is_integer():
     raise elements_lib.ElementError(
       f'{elements_lib.described(tag)} has {len(value)} bytes instead of 2'
@@ -129,7 +159,7 @@ def _word(elements, tag: int, pixels) -> int | None:
   return word - (1 << bits) if pixels.signed and word >> (bits - 1) else word
 
 
-def angle_deg(first, second) -> float:
+def angle_deg(first: _Vector, second: _Vector) -> float:
   """Angle between two unit vectors, 0 to 180 degrees."""
   return math.degrees(math.acos(float(np.clip(np.dot(first, second), -1, 1))))
 
@@ -157,7 +187,7 @@ _MACROS = (
 )
 
 
-def functional_groups(elements) -> list:
+def functional_groups(elements: elements_lib.Elements) -> list[elements_lib.Elements]:
   """For each frame a mapping of tag to raw element, as a single-frame file has.
 
   A macro stands either in the shared group or in that of each frame. What the
@@ -187,8 +217,8 @@ def functional_groups(elements) -> list:
   return [collections.ChainMap(_values(frame), common, outside) for frame in frames]
 
 
-def _values(group) -> dict:
-  values = {}
+def _values(group: elements_lib.Elements) -> dict[int, elements_lib.Element]:
+  values: dict[int, elements_lib.Element] = {}
   for macro in _MACROS:
     items = elements_lib.items(group, macro)
     if len(items) > 1:
@@ -214,7 +244,7 @@ _GREY = ('', 'MONOCHROME1', 'MONOCHROME2')
 
 
 def images_of(
-  source, hasher: privacy.PatientHasher
+  source: sources.SizedSource, hasher: privacy.PatientHasher
 ) -> list[images.Image] | images.BrokenFile | None:
   """The images of a file as its header describes them; no pixel is read.
 
@@ -245,7 +275,9 @@ def images_of(
     return images.BrokenFile(source.name, _series_uid(elements), reason)
 
 
-def _broken_or_no_image(source, error):
+def _broken_or_no_image(
+  source: sources.Source, error: dataset.IncompleteError
+) -> list[images.Image] | images.BrokenFile:
   """Whether a file without pixels lost them or never had any."""
   sop_class = (
     elements_lib.text(error.elements, elements_lib.SOP_CLASS_UID) or error.media_class
@@ -262,13 +294,15 @@ def _broken_or_no_image(source, error):
   )
 
 
-def _series_uid(elements) -> str:
+def _series_uid(elements: elements_lib.Elements) -> str:
   return elements_lib.safe_uid(
     elements_lib.text(elements, elements_lib.SERIES_INSTANCE_UID)
   )
 
 
-def _images(data_set: dataset.DataSet, hasher) -> list[images.Image]:
+def _images(
+  data_set: dataset.DataSet, hasher: privacy.PatientHasher
+) -> list[images.Image]:
   elements = data_set.elements
   common = _common(data_set, hasher)
   notes = _notes(elements, data_set.syntax)
@@ -278,11 +312,13 @@ def _images(data_set: dataset.DataSet, hasher) -> list[images.Image]:
     count = len(frame_groups)
   else:
     frame_groups, count = [elements], 1
+  of_file: list[str] = []
+  # One layout for all frames: by it the pixel reader knows that the file is the same.
+  pixels = tried(of_file, pixels_lib.layout_of, data_set, count)
+  of_file.extend(_kind_problems(common, elements))
   result = []
   for frame, group in enumerate(frame_groups):
-    problems = []
-    pixels = tried(problems, pixels_lib.layout_of, data_set, count)
-    problems.extend(_kind_problems(common, elements))
+    problems = list(of_file)
     plane = tried(problems, image_plane, group)
     rescale = tried(problems, _rescale, data_set, group, pixels)
     name = data_set.source.name + (f' frame {frame + 1}' if count > 1 else '')
@@ -301,7 +337,7 @@ def _images(data_set: dataset.DataSet, hasher) -> list[images.Image]:
   return result
 
 
-def _common(data_set, hasher) -> dict:
+def _common(data_set: dataset.DataSet, hasher: privacy.PatientHasher) -> dict[str, Any]:
   """Fields that all frames of a file share."""
   elements = data_set.elements
   text = elements_lib.text
@@ -324,7 +360,7 @@ def _common(data_set, hasher) -> dict:
   }
 
 
-def _of_frame(group, sop_class: str) -> dict:
+def _of_frame(group: elements_lib.Elements, sop_class: str) -> dict[str, Any]:
   """Fields that a frame of an enhanced file has for itself."""
   kinds = elements_lib.texts(group, elements_lib.IMAGE_TYPE)
   if sop_class in elements_lib.MULTI_FRAME_CT:
@@ -340,7 +376,7 @@ def _of_frame(group, sop_class: str) -> dict:
   }
 
 
-def _marks(group) -> dict[str, str]:
+def _marks(group: elements_lib.Elements) -> dict[str, str]:
   """What may distinguish an image from another one at the same place."""
   marks = {}
   for keyword, (tag, binary) in elements_lib.MARKS.items():
@@ -355,7 +391,7 @@ def _marks(group) -> dict[str, str]:
   return marks
 
 
-def _is_picture(elements) -> bool:
+def _is_picture(elements: elements_lib.Elements) -> bool:
   photometric = elements_lib.text(elements, elements_lib.PHOTOMETRIC_INTERPRETATION)
   try:
     return (
@@ -367,7 +403,9 @@ def _is_picture(elements) -> bool:
     return False
 
 
-def _kind_problems(common: dict, elements) -> list[str]:
+def _kind_problems(
+  common: dict[str, Any], elements: elements_lib.Elements
+) -> list[str]:
   """What shows that an image holds no Hounsfield units of one measurement."""
   problems = []
   sop_class, modality = common['sop_class'], common['modality']
@@ -388,7 +426,11 @@ def _kind_problems(common: dict, elements) -> list[str]:
   return problems
 
 
-def _rescale(data_set, group, pixels) -> images.Rescale:
+def _rescale(
+  data_set: dataset.DataSet,
+  group: elements_lib.Elements,
+  pixels: images.PixelLayout | None,
+) -> images.Rescale:
   kind = elements_lib.text(group, elements_lib.RESCALE_TYPE)
   letters = re.sub('[^A-Z]', '', kind.upper())
   if letters in _OTHER_UNITS:
@@ -401,7 +443,7 @@ def _rescale(data_set, group, pixels) -> images.Rescale:
   return dataclasses.replace(rescale, unit=elements_lib.printable(kind))
 
 
-def _notes(elements, syntax: str) -> tuple[str, ...]:
+def _notes(elements: elements_lib.Elements, syntax: str) -> tuple[str, ...]:
   """Oddities that a person would want to know."""
   notes = []
   if not elements_lib.text(elements, elements_lib.MODALITY):
@@ -442,7 +484,7 @@ class FileIdentity:
   size: int
 
 
-def identify(path) -> FileIdentity | None:
+def identify(path: str | os.PathLike[str]) -> FileIdentity | None:
   """The identity of a DICOM image; None for anything else.
 
   Args:

@@ -58,7 +58,7 @@ def convert_to_hu(
     CTReadError: a value does not fit 16 bits, so it is no HU.
   """
   target = words if target is None else target
-  rescale = image.rescale
+  rescale = image.require_rescale()
   stored, outside, kept = _stored_and_padding(words, image)
   padding = 0
   if outside is not None:
@@ -97,9 +97,12 @@ def convert_to_hu(
   return Corrections(padding, below_air, kept)
 
 
-def _stored_and_padding(words, image: images.Image):
+def _stored_and_padding(
+  words: np.ndarray, image: images.Image
+) -> tuple[np.ndarray, np.ndarray | None, int]:
   """Stored values (in the memory of `words`), mask of padding or None, voxels kept."""
-  layout, padding = image.pixels, image.rescale.padding
+  layout, rescale = image.require_pixels(), image.require_rescale()
+  padding = rescale.padding
   if padding is None:
     return _stored_values(words, layout), None, 0
   # A padding value that needs more bits than are stored is looked for in whole
@@ -118,11 +121,16 @@ def _stored_and_padding(words, image: images.Image):
   if not fits:
     stored = _stored_values(words, layout)
   elif outside.any():
-    outside, kept = _not_measured(outside, stored, image.rescale)
+    outside, kept = _not_measured(outside, stored, rescale, padding)
   return stored, outside if outside.any() else None, kept
 
 
-def _not_measured(padded: np.ndarray, stored: np.ndarray, rescale: images.Rescale):
+def _not_measured(
+  padded: np.ndarray,
+  stored: np.ndarray,
+  rescale: images.Rescale,
+  padding: tuple[int, int],
+) -> tuple[np.ndarray, int]:
   """Which voxels with the padding value lie outside the measurement.
 
   Below air and above 16 bits no scanner measures. Any other value may stand for
@@ -133,7 +141,7 @@ def _not_measured(padded: np.ndarray, stored: np.ndarray, rescale: images.Rescal
   Returns:
     (bool [row, column], number of voxels that keep their value).
   """
-  low, high = (value * rescale.slope + rescale.intercept for value in rescale.padding)
+  low, high = (value * rescale.slope + rescale.intercept for value in padding)
   if high <= volume.AIR_HU or low > _INT16.max:
     return padded, 0
   if low != high:
@@ -165,13 +173,13 @@ def _reaching_in(padded: np.ndarray, only_corners: bool) -> np.ndarray:
 
 def _stored_air(image: images.Image) -> int:
   """The stored value nearest to air."""
-  layout, rescale = image.pixels, image.rescale
+  layout, rescale = image.require_pixels(), image.require_rescale()
   bits = layout.bits_stored - layout.signed
   value = round((volume.AIR_HU - rescale.intercept) / rescale.slope)
   return max(-layout.signed << bits, min(value, (1 << bits) - 1))
 
 
-def _stored_values(words, layout: images.PixelLayout) -> np.ndarray:
+def _stored_values(words: np.ndarray, layout: images.PixelLayout) -> np.ndarray:
   """The words with the bits above Bits Stored cleared or filled by the sign."""
   spare = 8 * words.itemsize - layout.bits_stored
   if not layout.signed:
@@ -185,7 +193,7 @@ def _stored_values(words, layout: images.PixelLayout) -> np.ndarray:
   return values
 
 
-def _signed_of(words) -> np.dtype:
+def _signed_of(words: np.ndarray) -> np.dtype[np.signedinteger]:
   return np.dtype(f'i{words.itemsize}')
 
 
@@ -247,7 +255,7 @@ def judge(hu: np.ndarray) -> str | None:
 class _Histogram:
   """Counts by HU; `share` is of all voxels that were looked at."""
 
-  def __init__(self, hu):
+  def __init__(self, hu: np.ndarray):
     size = _HIGHEST - volume.AIR_HU + 1
     step = max(1, hu.size // _MOST_SAMPLED) | 1
     self.counts = np.zeros(size, np.int64)

@@ -7,6 +7,7 @@ Where the stream has fewer bits, the rest was invented; where it has more, pixel
 skipped. Bits beyond the last code only fill its byte, with ones (T.81 F.1.2.3).
 """
 
+from collections.abc import Callable, Iterator
 import dataclasses
 import re
 import struct
@@ -111,7 +112,8 @@ def _scan(stream: bytes, columns: int) -> Scan:
 
 
 def _parse(stream: bytes, columns: int) -> Scan:
-  tables, precision, restart_rows = {}, 0, 0
+  tables: dict[int, tuple[int, ...]] = {}
+  precision, restart_rows = 0, 0
   place = 2
   while True:
     marker = stream[place + 1]
@@ -150,7 +152,7 @@ def _intervals(stream: bytes, scan: Scan) -> list[bytes]:
   return _RESTART.split(data) if scan.restart_rows else [data]
 
 
-def _tables(body: bytes):
+def _tables(body: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
   """(number, code length of each category) of the tables in a DHT segment."""
   while body:
     counts = body[1:17]
@@ -209,15 +211,17 @@ def _differences(samples: np.ndarray, scan: Scan) -> np.ndarray:
   return differences
 
 
-def _predicted(left, above, corner, predictor: int) -> np.ndarray:
+def _predicted(
+  left: np.ndarray, above: np.ndarray, corner: np.ndarray, predictor: int
+) -> np.ndarray:
   """T.81 table H.1; uint16 arithmetic wraps as the standard asks."""
   if predictor <= 3:
     return (left, above, corner)[predictor - 1]
   a, b, c = (values.astype(np.int32) for values in (left, above, corner))
-  prediction = {
+  ways: dict[int, Callable[[], np.ndarray]] = {
     4: lambda: a + b - c,
     5: lambda: a + ((b - c) >> 1),
     6: lambda: b + ((a - c) >> 1),
     7: lambda: (a + b) >> 1,
-  }[predictor]()
-  return prediction.astype(np.uint16)
+  }
+  return ways[predictor]().astype(np.uint16)

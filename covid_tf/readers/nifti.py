@@ -1,7 +1,9 @@
 """NIfTI volumes of Hounsfield units, with their place in the patient."""
 
 import gzip
+import io
 import pathlib
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -32,7 +34,7 @@ def read(path: pathlib.Path) -> volume.CTVolume:
   return volume_
 
 
-def _image(file) -> nibabel.Nifti1Image:
+def _image(file: io.IOBase) -> nibabel.Nifti1Image:
   try:
     kind = (
       nibabel.Nifti2Image
@@ -47,7 +49,7 @@ def _image(file) -> nibabel.Nifti1Image:
     raise errors.CTReadError('it is no readable NIfTI file.') from None
 
 
-def _require_end(file):
+def _require_end(file: io.IOBase) -> None:
   """Reads what is left: the checksum of gzip is the last thing in a file.
 
   A changed bit makes other voxels, and no error before it.
@@ -62,12 +64,12 @@ def _require_end(file):
     ) from None
 
 
-def _is_packed(path) -> bool:
+def _is_packed(path: pathlib.Path) -> bool:
   with open(path, 'rb') as file:
     return file.read(2) == sources.GZIP
 
 
-def _volume(image, path) -> volume.CTVolume:
+def _volume(image: nibabel.Nifti1Image, path: pathlib.Path) -> volume.CTVolume:
   try:
     shape = _shape(image, path)
     affine, warnings = _affine(image.header, shape)
@@ -93,7 +95,7 @@ def _volume(image, path) -> volume.CTVolume:
   )
 
 
-def _shape(image, path) -> tuple[int, int, int]:
+def _shape(image: nibabel.Nifti1Image, path: pathlib.Path) -> tuple[int, int, int]:
   """Size along i, j, k; never more than the file can hold."""
   shape = image.shape
   while len(shape) > 3 and shape[-1] == 1:
@@ -114,7 +116,9 @@ def _shape(image, path) -> tuple[int, int, int]:
   return shape
 
 
-def _affine(header, shape) -> tuple[np.ndarray, list[str]]:
+def _affine(
+  header: nibabel.Nifti1Header, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, list[str]]:
   """Index (i, j, k, 1) to LPS millimetres, from sform or qform."""
   matrices = [
     matrix
@@ -152,10 +156,11 @@ def _affine(header, shape) -> tuple[np.ndarray, list[str]]:
   return affine, warnings
 
 
-def _axis_order(affine) -> tuple[int, int, int]:
+def _axis_order(affine: np.ndarray) -> tuple[int, int, int]:
   """Which of i, j, k are slices, rows and columns: nearest to z, y and x."""
   directions = np.abs(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
-  order = tuple(int(np.argmax(directions[axis])) for axis in (2, 1, 0))
+  slices, rows, columns = (int(np.argmax(directions[axis])) for axis in (2, 1, 0))
+  order = slices, rows, columns
   if len(set(order)) < 3 or directions[2, order[0]] < np.cos(np.radians(25)):
     raise errors.CTReadError(
       'axial slices within 25 degrees are required, these are oblique.'
@@ -163,7 +168,9 @@ def _axis_order(affine) -> tuple[int, int, int]:
   return order
 
 
-def _hounsfield(image, shape, order):
+def _hounsfield(
+  image: nibabel.Nifti1Image, shape: tuple[int, int, int], order: tuple[int, int, int]
+) -> tuple[np.ndarray, int]:
   """int16 HU [slice, row, column], one plane of the file at a time."""
   hu = np.empty([shape[axis] for axis in order], np.int16)
   by_file = hu.transpose(np.argsort(order))  # A view indexed [i, j, k].
@@ -182,7 +189,7 @@ def _hounsfield(image, shape, order):
   return hu, below
 
 
-def _plane(proxy, k: int, spare_axes: int) -> np.ndarray:
+def _plane(proxy: Any, k: int, spare_axes: int) -> np.ndarray:
   index = (slice(None), slice(None), k) + (0,) * spare_axes
   try:
     return np.asarray(proxy[index], np.float64)
@@ -192,7 +199,7 @@ def _plane(proxy, k: int, spare_axes: int) -> np.ndarray:
     ) from None
 
 
-def _lowest_first(hu, affine):
+def _lowest_first(hu: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Turns the slice axis so that slice 0 is the most inferior of the patient."""
   if affine[2, 0] > 0:
     return hu, affine

@@ -26,7 +26,7 @@ JPEG_2000 = frozenset(
     uid.HTJ2K,
   )
 )
-COMPRESSED = JPEG_LOSSLESS | JPEG_LS | JPEG_2000 | {uid.RLELossless}
+COMPRESSED: frozenset[str] = JPEG_LOSSLESS | JPEG_LS | JPEG_2000 | {uid.RLELossless}
 
 # Today's largest CT matrix is 2048; a header that says more wants our memory.
 _LARGEST_SIDE = 4096
@@ -78,7 +78,7 @@ def layout_of(data_set: dataset.DataSet, frames: int) -> images.PixelLayout:
   return layout
 
 
-def _require_one_value(elements):
+def _require_one_value(elements: elements_lib.Elements) -> None:
   samples = elements_lib.unsigned(elements, elements_lib.SAMPLES_PER_PIXEL, default=1)
   if samples != 1:
     raise elements_lib.ElementError(
@@ -86,7 +86,7 @@ def _require_one_value(elements):
     )
 
 
-def _require_frames(elements, frames: int):
+def _require_frames(elements: elements_lib.Elements, frames: int) -> None:
   if frames == 1 and not elements_lib.raw(elements, elements_lib.NUMBER_OF_FRAMES):
     return
   (count,) = elements_lib.decimals(elements, elements_lib.NUMBER_OF_FRAMES, 1)
@@ -96,7 +96,7 @@ def _require_frames(elements, frames: int):
     )
 
 
-def _bits(elements) -> tuple[int, int]:
+def _bits(elements: elements_lib.Elements) -> tuple[int, int]:
   """Bits allocated and stored."""
   allocated = elements_lib.unsigned(elements, elements_lib.BITS_ALLOCATED)
   stored = elements_lib.unsigned(elements, elements_lib.BITS_STORED)
@@ -113,7 +113,7 @@ def _bits(elements) -> tuple[int, int]:
   return allocated, stored
 
 
-def _signed(elements) -> bool:
+def _signed(elements: elements_lib.Elements) -> bool:
   representation = elements_lib.unsigned(elements, elements_lib.PIXEL_REPRESENTATION)
   if representation > 1:
     raise elements_lib.ElementError(
@@ -122,18 +122,13 @@ def _signed(elements) -> bool:
   return representation == 1
 
 
-def _frame_table(elements) -> tuple[bytes, bytes] | None:
-  table = tuple(
-    elements_lib.raw(elements, tag)
-    for tag in (
-      elements_lib.EXTENDED_OFFSET_TABLE,
-      elements_lib.EXTENDED_OFFSET_TABLE_LENGTHS,
-    )
-  )
-  return table if all(table) else None
+def _frame_table(elements: elements_lib.Elements) -> tuple[bytes, bytes] | None:
+  offsets = elements_lib.raw(elements, elements_lib.EXTENDED_OFFSET_TABLE)
+  lengths = elements_lib.raw(elements, elements_lib.EXTENDED_OFFSET_TABLE_LENGTHS)
+  return (offsets, lengths) if offsets and lengths else None
 
 
-def _require_readable(layout: images.PixelLayout):
+def _require_readable(layout: images.PixelLayout) -> None:
   """The syntax is known, and as many bytes as the header promises are there."""
   if layout.syntax in COMPRESSED:
     if layout.length is not None:

@@ -1,5 +1,6 @@
 """A CT volume from files: found, chosen, checked, decoded, in Hounsfield units."""
 
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
 import os
@@ -32,7 +33,7 @@ def load_voxels(stack: stacking.Stack) -> tuple[np.ndarray, tuple[str, ...]]:
   Raises:
     CTReadError: pixels that cannot be trusted, or different images at one place.
   """
-  layout = stack.places[0][0].pixels
+  layout = stack.places[0][0].require_pixels()
   shape = (len(stack.places), layout.rows, layout.columns)
   words = np.empty(shape, np.uint16)  # HU take the place of the words, one by one.
   reader = decoding.PixelReader()
@@ -47,12 +48,14 @@ def load_voxels(stack: stacking.Stack) -> tuple[np.ndarray, tuple[str, ...]]:
   return words.view(np.int16), _warnings(stack, corrections)
 
 
-def _load_image(reader, image, target) -> hounsfield.Corrections:
+def _load_image(
+  reader: decoding.PixelReader, image: images_lib.Image, target: np.ndarray
+) -> hounsfield.Corrections:
   try:
     return hounsfield.convert_to_hu(reader.read_into(image, target), image, target)
   except errors.CTReadError as error:
     raise errors.CTReadError(
-      f'{image.name} (z = {image.plane.position[2]:.2f} mm): {error}'
+      f'{image.name} (z = {image.require_plane().position[2]:.2f} mm): {error}'
     ) from None
   except OSError as error:
     raise errors.CTReadError(
@@ -60,7 +63,9 @@ def _load_image(reader, image, target) -> hounsfield.Corrections:
     ) from None
 
 
-def _warnings(stack, corrections) -> tuple[str, ...]:
+def _warnings(
+  stack: stacking.Stack, corrections: hounsfield.Corrections
+) -> tuple[str, ...]:
   warnings = []
   if copies := sum(len(place) - 1 for place in stack.places):
     warnings.append(f'{copies} identical copies of slices were dropped')
@@ -96,7 +101,7 @@ class _Wanted:
   phase: str | None = None
   rule: choice.Rule | None = None
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     stacking.require_phase(self.phase)
     if self.series_uid is not None and self.rule:
       raise errors.UsageError(
@@ -105,10 +110,10 @@ class _Wanted:
 
 
 def read_ct(
-  path,
+  path: str | os.PathLike[str],
   series_uid: str | None = None,
   *,
-  patient_key_file=None,
+  patient_key_file: str | os.PathLike[str] | None = None,
   resample_tilt: bool = False,
   ignore_frame_of_reference: bool = False,
   phase: str | int | None = None,
@@ -168,11 +173,11 @@ def read_ct(
 
 
 def read_files(
-  files,
+  files: Iterable[str | os.PathLike[str]],
   series_uid: str | None = None,
   *,
   name: str,
-  patient_key_file=None,
+  patient_key_file: str | os.PathLike[str] | None = None,
   resample_tilt: bool = False,
   ignore_frame_of_reference: bool = False,
   phase: str | int | None = None,
@@ -205,7 +210,7 @@ def read_files(
 
 
 def require_options(
-  *, phase: str | None = None, select: str | None = None, **others
+  *, phase: str | None = None, select: str | None = None, **others: object
 ) -> None:
   """Raises UsageError for options of `read_ct` that no study can be read with."""
   del others
@@ -214,7 +219,7 @@ def require_options(
     choice.parse(select)
 
 
-def list_series(path) -> tuple[series_lib.SeriesSummary, ...]:
+def list_series(path: str | os.PathLike[str]) -> tuple[series_lib.SeriesSummary, ...]:
   """Lists the DICOM series of a place from their headers; no pixel is decoded.
 
   Raises:
@@ -226,12 +231,14 @@ def list_series(path) -> tuple[series_lib.SeriesSummary, ...]:
     return tuple(map(series_lib.summary, all_series))
 
 
-def _hasher(patient_key_file) -> privacy.PatientHasher:
+def _hasher(patient_key_file: str | os.PathLike[str] | None) -> privacy.PatientHasher:
   key = None if patient_key_file is None else privacy.load_key(patient_key_file)
   return privacy.PatientHasher(key)
 
 
-def _read(found: discovery.Found, wanted: _Wanted, hasher) -> volume.CTVolume:
+def _read(
+  found: discovery.Found, wanted: _Wanted, hasher: privacy.PatientHasher
+) -> volume.CTVolume:
   all_series, notes = _all_series(found, hasher)
   if not all_series and len(found.niftis) == 1:
     return _without_header(_in_hu(nifti.read(found.niftis[0])), wanted)
@@ -262,7 +269,9 @@ def _without_header(ct: volume.CTVolume, wanted: _Wanted) -> volume.CTVolume:
   return dataclasses.replace(ct, warnings=(*ct.warnings, note))
 
 
-def _patient_key(all_series, chosen: series_lib.Series) -> str | None:
+def _patient_key(
+  all_series: list[series_lib.Series], chosen: series_lib.Series
+) -> str | None:
   """The key of the patient, the same for whichever series of the study is read.
 
   Some series of a study may give the issuer of the ID and others not.
@@ -281,7 +290,7 @@ def _patient_key(all_series, chosen: series_lib.Series) -> str | None:
 
 
 @contextlib.contextmanager
-def _refusing(name: str):
+def _refusing(name: str) -> Iterator[None]:
   """Lets only refusals out, each with the name of the study before it.
 
   Damaged bytes make libraries raise anything, with values of the header in the
@@ -312,9 +321,13 @@ def _in_hu(ct: volume.CTVolume) -> volume.CTVolume:
   return ct
 
 
-def _all_series(found: discovery.Found, hasher):
+def _all_series(
+  found: discovery.Found, hasher: privacy.PatientHasher
+) -> tuple[list[series_lib.Series], tuple[str, ...]]:
   """All series of a place, from headers alone, and notes on what was skipped."""
-  images, broken, empty = [], [], 0
+  images: list[images_lib.Image] = []
+  broken: list[images_lib.BrokenFile] = []
+  empty = 0
   for source in found.sources:
     empty += source.size == 0
     result = header.images_of(source, hasher)
@@ -340,7 +353,9 @@ def _nothing(found: discovery.Found) -> str:
   )
 
 
-def _require_no_stray(all_series, chosen):
+def _require_no_stray(
+  all_series: list[series_lib.Series], chosen: series_lib.Series
+) -> None:
   """Files without a series UID may be slices of the chosen series."""
   for series in all_series:
     if series.uid or series is chosen:
@@ -353,7 +368,7 @@ def _require_no_stray(all_series, chosen):
       )
 
 
-def _gaps(images, grid) -> tuple[str, ...]:
+def _gaps(images: Sequence[images_lib.Image], grid: geometry.Grid) -> tuple[str, ...]:
   """Says where slices are thinner than their steps: every second one may be lost."""
   thicknesses = [image.thickness_mm for image in images if image.thickness_mm]
   step = float(np.linalg.norm(grid.affine[:3, 0]))
@@ -366,7 +381,7 @@ def _gaps(images, grid) -> tuple[str, ...]:
   )
 
 
-def _units(images, not_hu: str | None) -> tuple[str, ...]:
+def _units(images: Sequence[images_lib.Image], not_hu: str | None) -> tuple[str, ...]:
   """What to say of the units of a DICOM series.
 
   Args:
@@ -376,7 +391,7 @@ def _units(images, not_hu: str | None) -> tuple[str, ...]:
   Raises:
     CTReadError: its header does not say HU, and its voxels do not look so.
   """
-  units = {image.rescale.unit for image in images} - {''}
+  units = {image.require_rescale().unit for image in images} - {''}
   found = ', '.join(f"'{unit}'" for unit in sorted(units)[:4])
   if units and not_hu:
     raise errors.CTReadError(
@@ -394,7 +409,10 @@ def _units(images, not_hu: str | None) -> tuple[str, ...]:
 
 
 def _volume(
-  series, stack: stacking.Stack, notes, patient_key: str | None
+  series: series_lib.Series,
+  stack: stacking.Stack,
+  notes: Iterable[str],
+  patient_key: str | None,
 ) -> volume.CTVolume:
   hu, changes = load_voxels(stack)
   images = series.images

@@ -1,9 +1,11 @@
 """Images grouped into series: what they must share, and which one is read."""
 
 import collections
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import math
 import re
+from typing import Any
 
 import numpy as np
 
@@ -135,17 +137,25 @@ class SeriesSummary:
     )
 
 
-def grouped(images, broken) -> list[Series]:
+def grouped(
+  images: Iterable[images_lib.Image], broken: Iterable[images_lib.BrokenFile]
+) -> list[Series]:
   """All series of a place, in order of their UID."""
-  by_uid = collections.defaultdict(lambda: ([], []))
+  whole: dict[str, list[images_lib.Image]] = collections.defaultdict(list)
+  lost: dict[str, list[images_lib.BrokenFile]] = collections.defaultdict(list)
   for image in images:
-    by_uid[image.series_uid][0].append(image)
+    whole[image.series_uid].append(image)
   for file in broken:
-    by_uid[file.series_uid][1].append(file)
-  return [_series(uid, *by_uid[uid]) for uid in sorted(by_uid)]
+    lost[file.series_uid].append(file)
+  return [
+    _series(uid, whole.get(uid, []), lost.get(uid, []))
+    for uid in sorted(whole.keys() | lost.keys())
+  ]
 
 
-def _series(uid, images, broken) -> Series:
+def _series(
+  uid: str, images: Sequence[images_lib.Image], broken: Sequence[images_lib.BrokenFile]
+) -> Series:
   marked = [image for image in images if _has_word(image, _LOCALIZER_WORDS)]
   rest = [image for image in images if not _has_word(image, _LOCALIZER_WORDS)]
   captures = _captures(rest)
@@ -157,12 +167,14 @@ def _series(uid, images, broken) -> Series:
   )
 
 
-def _without(images, others) -> list:
+def _without(
+  images: Sequence[images_lib.Image], others: Sequence[images_lib.Image]
+) -> list[images_lib.Image]:
   left_out = set(map(id, others))
   return [image for image in images if id(image) not in left_out]
 
 
-def _captures(images) -> list:
+def _captures(images: Sequence[images_lib.Image]) -> list[images_lib.Image]:
   """Images that carry the UID of a series of slices and cannot be slices of it.
 
   What says of itself that it is no slice, but lies where one of the stack may be
@@ -182,18 +194,20 @@ def _captures(images) -> list:
   return [image for image in marked if not _may_be_missing(image, slices)]
 
 
-def is_slice(image) -> bool:
+def is_slice(image: images_lib.Image) -> bool:
   """Whether nothing in its header says that an image is no CT slice."""
   return _is_ct(image) and not image.is_picture and not _has_word(image, _CAPTURE_WORDS)
 
 
-def _is_ct(image) -> bool:
+def _is_ct(image: images_lib.Image) -> bool:
   return (
     not image.sop_class or image.sop_class in elements.CT_SOP_CLASSES
   ) and image.modality in ('CT', '')
 
 
-def _may_be_missing(image, slices) -> bool:
+def _may_be_missing(
+  image: images_lib.Image, slices: Sequence[images_lib.Image]
+) -> bool:
   """Whether an image lies like the slices, at a place where none of them is."""
   plane = image.plane
   if plane is None:
@@ -207,19 +221,19 @@ def _may_be_missing(image, slices) -> bool:
     )
   ):
     return False
-  planes = [other.plane for other in slices]
+  planes = [other.require_plane() for other in slices]
   if not _one_direction([planes[0], plane]):
     return False
   *heights, own = geometry.heights_mm([*planes, plane])
   return bool(np.abs(np.array(heights) - own).min() >= geometry.SAME_PLACE_MM)
 
 
-def _has_word(image, words) -> bool:
+def _has_word(image: images_lib.Image, words: frozenset[str]) -> bool:
   found = ' '.join(image.image_type).replace('_', ' ').split()
   return not words.isdisjoint(found)
 
 
-def _unmarked_localizers(images) -> list:
+def _unmarked_localizers(images: Sequence[images_lib.Image]) -> list[images_lib.Image]:
   """A few images across all others: a scout whose Image Type does not say so."""
   normals = [image.plane.normal for image in images if image.plane]
   if len(normals) < 3:
@@ -234,9 +248,11 @@ def _unmarked_localizers(images) -> list:
   return across if len(across) <= few else []
 
 
-def is_axial(image) -> bool:
+def is_axial(image: images_lib.Image) -> bool:
   """Whether slices run across the body, within 25 degrees, head or feet first."""
-  return abs(image.plane.normal[2]) >= math.cos(math.radians(_AXIAL_WITHIN_DEG))
+  return abs(image.require_plane().normal[2]) >= math.cos(
+    math.radians(_AXIAL_WITHIN_DEG)
+  )
 
 
 def refusal(series: Series) -> str | None:
@@ -259,14 +275,14 @@ def refusal(series: Series) -> str | None:
   axial = [image for image in good if is_axial(image)]
   if not axial:
     tilt = min(
-      header.angle_deg(image.plane.normal, (0, 0, sign))
+      header.angle_deg(image.require_plane().normal, (0, 0, sign))
       for image in good
       for sign in (1, -1)
     )
     return f'not axial: {tilt:.0f} degrees from it'
   if len(axial) <= _MOST_STRAY_AXIAL and 2 * len(axial) < len(good):
     return f'not axial: {len(good) - len(axial)} of {len(good)} images lie otherwise'
-  heights = geometry.heights_mm([image.plane for image in axial])
+  heights = geometry.heights_mm([image.require_plane() for image in axial])
   if np.ptp(heights) < geometry.SAME_PLACE_MM:
     return (
       'a single slice, whose spacing cannot be measured'
@@ -278,18 +294,18 @@ def refusal(series: Series) -> str | None:
   return None
 
 
-def _kind(image) -> str:
+def _kind(image: images_lib.Image) -> str:
   """What an image is: by its modality, or by its class where that says CT too."""
   if image.modality != 'CT':
     return image.modality or '?'
   return elements.sop_class_name(image.sop_class)
 
 
-def _problem(images) -> str:
+def _problem(images: Sequence[images_lib.Image]) -> str:
   return next(image.problems[0] for image in images if image.problems)
 
 
-def differing_patients(images) -> bool:
+def differing_patients(images: Sequence[images_lib.Image]) -> bool:
   """Whether IDs, names or birth dates differ where they are given."""
   studies = {image.study_uid for image in images}
   return privacy.differ(
@@ -307,7 +323,9 @@ def summary(series: Series) -> SeriesSummary:
     modality='/'.join(sorted({image.modality for image in images} - {''})),
     slices=len(series.images),
     spacing_mm=_spacing(series.images),
-    thickness_mm=tuple(sorted({image.thickness_mm for image in images} - {None})),
+    thickness_mm=tuple(
+      sorted({image.thickness_mm for image in images if image.thickness_mm is not None})
+    ),
     kernels=tuple(sorted({image.kernel for image in images} - {''})),
     acquisitions=tuple(sorted({image.acquisition for image in images} - {''})),
     refusal=refusal(series),
@@ -331,25 +349,26 @@ def listing(all_series: list[Series]) -> str:
   )
 
 
-def _numbers(images, keyword: str) -> tuple[float, ...]:
+def _numbers(images: Sequence[images_lib.Image], keyword: str) -> tuple[float, ...]:
   """The numbers of a field that occur; what is no number is left out."""
   texts = {image.marks.get(keyword, '') for image in images}
   return tuple(sorted(float(text) for text in texts if _DECIMAL.fullmatch(text)))
 
 
-def _spacing(images) -> tuple[float, float, float] | None:
-  planes = [image.plane for image in images]
-  if not planes or None in planes or not _one_direction(planes):
+def _spacing(images: Sequence[images_lib.Image]) -> tuple[float, float, float] | None:
+  planes = [image.plane for image in images if image.plane]
+  if not planes or len(planes) < len(images) or not _one_direction(planes):
     return None
   order = np.argsort(geometry.heights_mm(planes))
   try:
     affine = geometry.even_grid([planes[index] for index in order]).affine
   except errors.CTReadError:
     return None
-  return tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
+  slices, rows, columns = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+  return slices, rows, columns
 
 
-def _one_direction(planes) -> bool:
+def _one_direction(planes: Sequence[images_lib.Plane]) -> bool:
   """Whether the images lie in parallel planes, so that an order of them means much."""
   normals = np.array([plane.normal for plane in planes])
   return bool((normals @ normals[0] > math.cos(math.radians(1))).all())
@@ -409,7 +428,7 @@ def require_one_stack(
   )
 
 
-def refuse_broken(broken) -> None:
+def refuse_broken(broken: Sequence[images_lib.BrokenFile]) -> None:
   """Raises CTReadError if there are files that lost their image."""
   if broken:
     remedy = broken[0].remedy or 'copy the study again'
@@ -420,7 +439,11 @@ def refuse_broken(broken) -> None:
     )
 
 
-def _require_same(images, what: str, value):
+def _require_same(
+  images: Sequence[images_lib.Image],
+  what: str,
+  value: Callable[[images_lib.Image], str],
+) -> None:
   count = len({value(image) for image in images} - {''})
   if count > 1:
     raise errors.CTReadError(
@@ -428,17 +451,16 @@ def _require_same(images, what: str, value):
     )
 
 
-def _require_one_size(images):
-  sizes = collections.Counter(
-    (image.pixels.rows, image.pixels.columns) for image in images
-  )
+def _require_one_size(images: Sequence[images_lib.Image]) -> None:
+  layouts = [image.require_pixels() for image in images]
+  sizes = collections.Counter((layout.rows, layout.columns) for layout in layouts)
   if len(sizes) > 1:
     found = ', '.join(
       f'{rows} x {columns} ({count} slices)'
       for (rows, columns), count in sizes.most_common(4)
     )
     raise errors.CTReadError(f'one image size is required, found {found}.')
-  spacings = np.array([image.plane.spacing_mm for image in images])
+  spacings = np.array([image.require_plane().spacing_mm for image in images])
   if (np.ptp(spacings, axis=0) > _SAME_SPACING * spacings.min(axis=0)).any():
     low, high = spacings.min(), spacings.max()
     raise errors.CTReadError(
@@ -446,38 +468,37 @@ def _require_one_size(images):
     )
 
 
-def _require_one_orientation(images):
-  cosines = np.array(
-    [image.plane.row_direction + image.plane.column_direction for image in images]
-  )
+def _require_one_orientation(images: Sequence[images_lib.Image]) -> None:
+  planes = [image.require_plane() for image in images]
+  cosines = np.array([plane.row_direction + plane.column_direction for plane in planes])
   usual = np.median(cosines, axis=0)
   off = np.abs(cosines - usual).max(axis=1)
   if off.max() > _SAME_COSINE:
-    worst = images[int(np.argmax(off))]
+    worst = planes[int(np.argmax(off))]
     raise errors.CTReadError(
       'one orientation is required, '
       f'{np.count_nonzero(off > _SAME_COSINE)} of {len(images)} slices lie '
-      f'otherwise, the first at z = {worst.plane.position[2]:.2f} mm.'
+      f'otherwise, the first at z = {worst.position[2]:.2f} mm.'
     )
   if not all(map(is_axial, images)):
     raise errors.CTReadError('axial slices are required.')
 
 
-def _require_one_reconstruction(images):
+def _require_one_reconstruction(images: Sequence[images_lib.Image]) -> None:
   """Two kernels or thicknesses between each other's slices are two volumes.
 
   One after the other they may be one stack. Acquisition numbers do not count:
   scanners start new ones within a stack.
   """
-  heights = geometry.heights_mm([image.plane for image in images])
-  for what, keyword, value_of in (
-    ('kernel', 'ConvolutionKernel', lambda image: image.kernel),
-    ('slice thickness', 'SliceThickness', lambda image: image.thickness_mm),
+  heights = geometry.heights_mm([image.require_plane() for image in images])
+  for what, keyword, values in (
+    ('kernel', 'ConvolutionKernel', [image.kernel for image in images]),
+    ('slice thickness', 'SliceThickness', [image.thickness_mm for image in images]),
   ):
-    kinds = collections.defaultdict(list)
-    for image, height in zip(images, heights):
-      if value_of(image):
-        kinds[value_of(image)].append(height)
+    kinds: dict[Any, list[float]] = collections.defaultdict(list)
+    for value, height in zip(values, heights):
+      if value:
+        kinds[value].append(height)
     if _interleaved(kinds.values()):
       found = ', '.join(f'{kind} ({len(kinds[kind])} slices)' for kind in sorted(kinds))
       raise errors.CTReadError(
@@ -487,7 +508,7 @@ def _require_one_reconstruction(images):
       )
 
 
-def _interleaved(groups) -> bool:
+def _interleaved(groups: Iterable[Sequence[float]]) -> bool:
   highest = -np.inf
   for group in sorted(groups, key=min):
     if min(group) < highest:

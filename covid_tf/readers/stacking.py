@@ -1,10 +1,11 @@
 """The order of a series' images: one place a slice, copies, conflicts and phases."""
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import math
 import re
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,12 @@ _MOST_SHARED = 2
 _MOST_SHARED_FRACTION = 0.25
 
 
+# For each place along the normal the images found there.
+_Places = Sequence[Sequence[images_lib.Image]]
+# The images that have one value of a field.
+_Part = tuple[str, tuple[images_lib.Image, ...]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Way:
   """One header field that parts images so that each part has one a place.
@@ -43,7 +50,7 @@ class Way:
   """
 
   keyword: str
-  parts: tuple[tuple[str, tuple[images_lib.Image, ...]], ...]
+  parts: tuple[_Part, ...]
 
   def __str__(self) -> str:
     found = [f'{value} ({len(part)} slices)' for value, part in self.parts]
@@ -54,29 +61,29 @@ class Way:
     )
 
 
-def at_places(images) -> list[list[images_lib.Image]]:
+def at_places(images: Iterable[images_lib.Image]) -> list[list[images_lib.Image]]:
   """Images with a plane, grouped by their place along the normal, lowest first."""
-  images = [image for image in images if image.plane]
-  if not images:
+  placed = [image for image in images if image.plane]
+  if not placed:
     return []
-  heights = geometry.heights_mm([image.plane for image in images])
+  heights = geometry.heights_mm([image.require_plane() for image in placed])
   order = np.argsort(heights, kind='stable')
-  places = [[images[order[0]]]]
+  places = [[placed[order[0]]]]
   for before, index in zip(order, order[1:]):
     if heights[index] - heights[before] < geometry.SAME_PLACE_MM:
-      places[-1].append(images[index])
+      places[-1].append(placed[index])
     else:
-      places.append([images[index]])
+      places.append([placed[index]])
   return places
 
 
-def ways(places) -> list[Way]:
+def ways(places: _Places) -> list[Way]:
   """All fields that distinguish images at one place, the most certain first."""
   found = (_way(places, keyword) for keyword in elements.MARKS)
   return [way for way in found if way]
 
 
-def described(places) -> str:
+def described(places: _Places) -> str:
   """What distinguishes the images and how one phase is chosen, as text."""
   found = ways(places)
   if not found:
@@ -114,7 +121,9 @@ def require_phase(text: str | None) -> None:
     )
 
 
-def chosen(images, text: str | None):
+def chosen(
+  images: Sequence[images_lib.Image], text: str | None
+) -> tuple[tuple[images_lib.Image, ...], tuple[str, ...]]:
   """The images of the phase that is asked for.
 
   Args:
@@ -155,7 +164,9 @@ def chosen(images, text: str | None):
   )
 
 
-def _by_number(places, number: int):
+def _by_number(
+  places: _Places, number: int
+) -> tuple[str, str, tuple[images_lib.Image, ...]]:
   found = ways(places)
   if not found:
     raise errors.CTReadError(
@@ -167,11 +178,14 @@ def _by_number(places, number: int):
     raise errors.CTReadError(
       f'phase {number} was asked for, but there are {len(parts)}: {found[0]}.'
     )
-  return found[0].keyword, *parts[number - 1]
+  value, part = parts[number - 1]
+  return found[0].keyword, value, part
 
 
-def _by_value(places, images, keyword: str, wanted: str):
-  keyword, wanted = _keyword(keyword), wanted.strip()
+def _by_value(
+  places: _Places, images: Sequence[images_lib.Image], asked: str, wanted: str
+) -> tuple[str, str, tuple[images_lib.Image, ...]]:
+  keyword, wanted = _keyword(asked) or elements.printable(asked), wanted.strip()
   way = _way(places, keyword)
   parts = way.parts if way else _parts(images, keyword)
   for value, part in parts:
@@ -203,12 +217,12 @@ def _same(value: str, wanted: str) -> bool:
   return first is not None and first == second
 
 
-def _share_few(places) -> bool:
+def _share_few(places: _Places) -> bool:
   shared = sum(len(place) > 1 for place in places)
   return 0 < shared <= min(_MOST_SHARED, _MOST_SHARED_FRACTION * len(places))
 
 
-def _way(places, keyword: str) -> Way | None:
+def _way(places: _Places, keyword: str) -> Way | None:
   """How a field separates the images of all places, or None if it does not."""
   images = [image for place in places for image in place]
   if not all(keyword in image.marks for image in images):
@@ -227,8 +241,8 @@ def _way(places, keyword: str) -> Way | None:
   return None
 
 
-def _parts(images, keyword: str):
-  by_value = collections.defaultdict(list)
+def _parts(images: Sequence[images_lib.Image], keyword: str) -> tuple[_Part, ...]:
+  by_value: dict[str, list[images_lib.Image]] = collections.defaultdict(list)
   for image in images:
     if keyword in image.marks:
       by_value[image.marks[keyword]].append(image)
@@ -237,14 +251,16 @@ def _parts(images, keyword: str):
   )
 
 
-def _order(values) -> Callable:
+def _order(values: Iterable[str]) -> Callable[[str], Any]:
   """Numbers by size, texts by letters."""
   if all(_number(value) is not None for value in values):
     return _number
   return str
 
 
-def _tells_apart(parts, place_of, most: int) -> bool:
+def _tells_apart(
+  parts: Sequence[_Part], place_of: Mapping[int, int], most: int
+) -> bool:
   if len(parts) < 2 or len(parts) != most and min(len(part) for _, part in parts) < 2:
     return False
   return all(
@@ -252,10 +268,13 @@ def _tells_apart(parts, place_of, most: int) -> bool:
   )
 
 
-def _by_gaps(images, keyword: str, count: int):
+def _by_gaps(
+  images: Sequence[images_lib.Image], keyword: str, count: int
+) -> tuple[_Part, ...]:
   """Images in `count` parts, between which their times have the widest gaps."""
-  times = [_seconds(keyword, image.marks[keyword]) for image in images]
-  if count < 2 or None in times:
+  seconds = (_seconds(keyword, image.marks[keyword]) for image in images)
+  times = [time for time in seconds if time is not None]
+  if count < 2 or len(times) < len(images):
     return ()
   order = np.argsort(times, kind='stable')
   gaps = np.diff(np.array(times)[order])
@@ -307,7 +326,7 @@ class Stack:
   grid: geometry.Grid
 
 
-def stack(images, tilt_allowed: bool = False) -> Stack:
+def stack(images: Iterable[images_lib.Image], tilt_allowed: bool = False) -> Stack:
   """Sorts images of one orientation along their normal.
 
   Raises:
@@ -318,20 +337,20 @@ def stack(images, tilt_allowed: bool = False) -> Stack:
   for place in places:
     _require_one_place(place)
   _require_distinct_uids(places)
-  grid = geometry.even_grid([place[0].plane for place in places])
+  grid = geometry.even_grid([place[0].require_plane() for place in places])
   if not tilt_allowed:
     geometry.require_upright(grid.tilt_deg)
   return Stack(tuple(map(tuple, places)), grid)
 
 
-def conflict(stacked: Stack, place) -> errors.CTReadError:
+def conflict(stacked: Stack, place: Sequence[images_lib.Image]) -> errors.CTReadError:
   """What to say of different images at one place: phases, most often."""
   several = sum(len(images) > 1 for images in stacked.places)
   if rounded := _rounded(stacked, several):
     return errors.CTReadError(rounded)
   return errors.CTReadError(
     f'{several} of {len(stacked.places)} slice positions hold different images '
-    f'(first at z = {place[0].plane.position[2]:.2f} mm): '
+    f'(first at z = {place[0].require_plane().position[2]:.2f} mm): '
     f'{described(stacked.places)}'
   )
 
@@ -344,12 +363,14 @@ def _rounded(stacked: Stack, several: int) -> str | None:
   if several < _SURELY_ROUNDED or several == len(stacked.places):
     return None
   return geometry.rounding(
-    np.array([image.plane.position for place in stacked.places for image in place])
+    np.array(
+      [image.require_plane().position for place in stacked.places for image in place]
+    )
   )
 
 
-def _require_one_place(place):
-  positions = np.array([image.plane.position for image in place])
+def _require_one_place(place: Sequence[images_lib.Image]) -> None:
+  positions = np.array([image.require_plane().position for image in place])
   if np.ptp(positions, axis=0).max() > 2 * geometry.SAME_PLACE_MM:
     raise errors.CTReadError(
       f'{len(place)} images at z = {positions[0, 2]:.2f} mm lie beside each other '
@@ -357,14 +378,14 @@ def _require_one_place(place):
     )
 
 
-def _require_distinct_uids(places):
-  seen = {}
+def _require_distinct_uids(places: _Places) -> None:
+  seen: dict[tuple[str, int], Sequence[images_lib.Image]] = {}
   for place in places:
     for image in place:
       key = (image.image_uid, image.frame)
       if image.image_uid and seen.setdefault(key, place) is not place:
         raise errors.CTReadError(
           f'the SOP Instance UID {image.image_uid} stands in images at '
-          f'z = {seen[key][0].plane.position[2]:.2f} and '
-          f'{image.plane.position[2]:.2f} mm; each image needs its own.'
+          f'z = {seen[key][0].require_plane().position[2]:.2f} and '
+          f'{image.require_plane().position[2]:.2f} mm; each image needs its own.'
         )
