@@ -10,6 +10,7 @@ import pytest
 
 from covid_tf import errors
 from covid_tf import readers
+from covid_tf.readers import sources
 
 
 def _read(ds, folder, syntax=None):
@@ -85,6 +86,19 @@ def test_compressed_frames_in_several_fragments(tmp_path, keep):
     )
   ds.save_as(tmp_path / 'frames.dcm', enforce_file_format=True)
   np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+
+
+def test_compressed_frames_are_read_from_the_file_once(tmp_path, monkeypatch):
+  odd_series.save([odd_series.enhanced(odd_series.series())], tmp_path, uid.RLELossless)
+  reads, read = [], sources.FileSource.read
+
+  def counted(source, offset, count):
+    reads.append(offset)
+    return read(source, offset, count)
+
+  monkeypatch.setattr(sources.FileSource, 'read', counted)
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())
+  assert len([offset for offset in reads if offset]) == 1
 
 
 def _lose_frame(ds):
