@@ -132,7 +132,8 @@ def chosen(
 
   Returns:
     (images, notes). Where two acquisitions follow each other and share a place or
-    two, the others' images stay but for those places.
+    two, the others' images stay but for those places. An image whose place is unknown
+    is among them if it may be one of the phase, so that it is refused, not lost.
 
   Raises:
     CTReadError: there is no such phase; lists those that there are.
@@ -147,7 +148,7 @@ def chosen(
   )
   name = f'{keyword}={value}'
   if not _share_few(places):
-    return part, (
+    return (*part, *_unplaced(images, part, keyword)), (
       f'{len(part)} of {len(images)} images of the series were read, those '
       f'of the phase {name} as asked',
     )
@@ -158,10 +159,31 @@ def chosen(
     for image in place
     if id(image) in kept or not any(id(other) in kept for other in place)
   ]
-  return tuple(result), (
+  unplaced = [image for image in images if not image.plane]
+  return (*result, *unplaced), (
     f'at {len(images) - len(result)} position(s) that acquisitions share, the image '
     f'of {name} was read as asked',
   )
+
+
+def _unplaced(
+  images: Sequence[images_lib.Image], part: Sequence[images_lib.Image], keyword: str
+) -> list[images_lib.Image]:
+  """Images without a plane that `part` lacks, but for those of another phase."""
+  inside = set(map(id, part))
+  own = {image.marks.get(keyword) for image in part}
+  others = {
+    image.marks.get(keyword)
+    for image in images
+    if image.plane and id(image) not in inside
+  }
+  return [
+    image
+    for image in images
+    if not image.plane
+    and id(image) not in inside
+    and image.marks.get(keyword) not in others - own
+  ]
 
 
 def _by_number(

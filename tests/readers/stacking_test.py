@@ -4,6 +4,7 @@ import datetime
 
 import numpy as np
 import odd_series
+import pydicom
 import pytest
 
 from covid_tf import cli
@@ -162,6 +163,38 @@ def test_a_slice_that_two_acquisitions_share(tmp_path, number):
     np.delete(volume.hu, 15, 0), np.delete(odd_series.chest_hu((31, 36, 40)), 15, 0)
   )
   assert 'at 1 position(s) that acquisitions share' in volume.warnings[0]
+
+
+@pytest.mark.parametrize('place', (0, 3, 7))
+@pytest.mark.parametrize('lost_with_it', ((), ('AcquisitionNumber',)))
+def test_a_slice_without_its_place_is_not_lost_from_its_phase(
+  tmp_path, place, lost_with_it
+):
+  """At an end of the stack no gap would show it."""
+  _phases(tmp_path, *(_constant('AcquisitionNumber', number) for number in (1, 2)))
+  path = sorted(tmp_path.iterdir())[place]
+  ds = pydicom.dcmread(path)
+  for keyword in ('ImagePositionPatient', *lost_with_it):
+    delattr(ds, keyword)
+  ds.save_as(path)
+  for phase in ('1', 'AcquisitionNumber=1'):
+    assert 'Image Position (Patient)' in _refusal(tmp_path, phase=phase)
+  if lost_with_it:  # It may be of either.
+    assert 'Image Position (Patient)' in _refusal(tmp_path, phase='2')
+  else:
+    np.testing.assert_array_equal(
+      readers.read_ct(tmp_path, phase='2').hu, odd_series.chest_hu(seed=1)
+    )
+
+
+def test_a_slice_without_its_place_is_not_lost_from_two_acquisitions(tmp_path):
+  _seam(tmp_path)
+  path = sorted(tmp_path.iterdir())[0]
+  ds = pydicom.dcmread(path)
+  del ds.ImagePositionPatient
+  ds.save_as(path)
+  for phase in ('1', '2'):
+    assert 'Image Position (Patient)' in _refusal(tmp_path, phase=phase)
 
 
 def test_reconstructions_between_each_other_are_chosen(tmp_path):
