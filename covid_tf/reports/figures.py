@@ -17,6 +17,7 @@ from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import localization
 from covid_tf.analysis import orientation
+from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.predictors import interface
 from covid_tf.reports import pages
 from covid_tf.reports import pictures
@@ -400,9 +401,12 @@ def write_figures(
     index = int(np.argmax(result.corona_score_by_slice_cm3))
   box = result.lung_box
   turn = orientation.plane_turn(volume.affine)
-  probability, *cams = models.grad_cam(
-    turn.to_usual(volume.hu[index : index + 1, box.rows, box.columns])
+  slabs = slabs_lib.divide(
+    volume.shape[0], volume.spacing_mm[0], result.thresholds.thickness_mm
   )
+  slab, _ = max(slabs.shares(index), key=lambda one: one[1])
+  crop = slabs.average(volume.hu[:, box.rows, box.columns], slice(slab, slab + 1))
+  probability, *cams = models.grad_cam(turn.to_usual(crop))
   explanation = results.SliceExplanation(probability, *map(turn.to_stored, cams))
   save(scales_figure(volume, result, index, explanation), folder / 'scales')
   save(

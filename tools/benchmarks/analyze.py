@@ -2,7 +2,7 @@
 
   python tools/benchmarks/analyze.py                          # time, 300 and 600 slices
   python tools/benchmarks/analyze.py --slices 200 --json      # one size
-  python tools/benchmarks/analyze.py --part spread            # or accuracy, lungmask
+  python tools/benchmarks/analyze.py --part spread            # accuracy, limit, lungmask
 
 Each call of a network is made twice, once for `analyze` and once for nothing but
 its time, in turns: a slow minute of the machine slows both. A table says where
@@ -20,6 +20,7 @@ the seconds of each study go; the figures of `--part time` are
 `spread` prints spacing_spread: one chest divided into slices in six ways, the largest
 score / the smallest, median over studies. `accuracy` prints AUC, sensitivity and
 specificity of slices by slabs and by every slice, and how far masks of lungs differ.
+`limit` prints at which distance of slices averages stop to pay.
 `lungmask` prints lungmask_ratio: seconds of lungmask's network (R231's architecture,
 random weights) / ours, for the lungs of 300 slices of 1 mm; --torch-python names a
 Python that has torch.
@@ -274,7 +275,9 @@ def main() -> None:
   )
   shared_flags.add_model_arguments(parser)
   parser.add_argument(
-    '--part', choices=('time', 'spread', 'accuracy', 'lungmask'), default='time'
+    '--part',
+    choices=('time', 'spread', 'accuracy', 'limit', 'lungmask'),
+    default='time',
   )
   parser.add_argument(
     '--slices', default='300,600', help='sizes, ascending (default 300,600)'
@@ -299,6 +302,8 @@ def main() -> None:
       figures = slab_quality.spread(models, _real_chest(), arguments.every_slice)
     elif arguments.part == 'accuracy':
       figures = slab_quality.accuracy(models, _real_chest(), arguments.same_dose)
+    elif arguments.part == 'limit':
+      figures = slab_quality.limit(models)
     else:
       figures = lungmask_part(models, arguments.torch_python)
   if arguments.json:

@@ -1,11 +1,12 @@
 """What averaging slices to slabs does to scores, slices and lungs.
 
-Parts of analyze.py: `python tools/benchmarks/analyze.py --part spread|accuracy`.
+Parts of analyze.py: `python tools/benchmarks/analyze.py --part spread|accuracy|limit`.
 """
 
 from collections.abc import Iterator
 import dataclasses
 import statistics
+from unittest import mock
 
 import numpy as np
 from scipy import ndimage
@@ -16,6 +17,7 @@ from covid_tf import readers
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import pipeline
+from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.datasets import phantom
 
 _SEED = phantom.TRAINING_SEED_LIMIT + 300  # Held out.
@@ -142,6 +144,54 @@ def spread(models, real_chest, every_slice: bool) -> dict:
       f'{way}: {len(ratios)} of {len(studies_of)} studies count; largest ÷ smallest'
     )
     print('  ' + ', '.join(f'{name} {ratio:.3f}' for name, ratio in ratios.items()))
+  return figures
+
+
+def limit(models) -> dict:
+  """Near which distance averaging to 5 mm changes more than it saves.
+
+  Args:
+    models: the networks.
+
+  Returns:
+    By distance in mm: slabs ÷ slices, what the networks are asked; and the median over
+    phantoms of how far scores of slabs, and of slices as they are, lie from those of
+    slices of 5 mm; 'off_…' as a share of these.
+  """
+  distances = (2.5, 3.0, 3.5, 4.0, 4.5)
+  off: dict[str, dict[float, list[float]]] = {'slabs': {}, 'every_slice': {}}
+  asked = {}
+  for number in range(6):
+    kind = ('focal', 'diffuse')[number % 2]
+
+    def score(distance_mm, thresholds, number=number, kind=kind):
+      case = _drawn(_SEED + 100 + number, kind, distance_mm, same_dose=True)
+      volume = phantom.generate(case).volume
+      # Averages at any distance: whether they help is the question.
+      with mock.patch.object(slabs_lib, 'NEAR_ENOUGH', 1.0):
+        slabs = slabs_lib.divide(len(volume.hu), distance_mm, thresholds.thickness_mm)
+        asked[distance_mm] = slabs.count / slabs.slices
+        return pipeline.analyze(volume, models, thresholds=thresholds, progress=False)
+
+    wanted = score(5.0, _EVERY_SLICE).corona_score_cm3
+    if wanted < _SMALLEST_CM3:
+      continue
+    for distance_mm in distances:
+      for way, thresholds in (
+        ('every_slice', _EVERY_SLICE),
+        ('slabs', results.Thresholds(thickness_mm=5.0)),
+      ):
+        found = score(distance_mm, thresholds).corona_score_cm3
+        off[way].setdefault(distance_mm, []).append(abs(found / wanted - 1))
+  figures = {}
+  for distance_mm in distances:
+    figures[f'asked_{distance_mm}'] = asked[distance_mm]
+    for way, shares in off.items():
+      figures[f'off_{way}_{distance_mm}'] = statistics.median(shares[distance_mm])
+    print(
+      f'{distance_mm} mm: {asked[distance_mm]:.2f} of the slices asked; off by '
+      + ', '.join(f'{way} {figures[f"off_{way}_{distance_mm}"]:.1%}' for way in off)
+    )
   return figures
 
 
