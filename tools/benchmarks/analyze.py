@@ -2,7 +2,7 @@
 
   python tools/benchmarks/analyze.py                          # time, 300 and 600 slices
   python tools/benchmarks/analyze.py --slices 200 --json      # one size
-  python tools/benchmarks/analyze.py --part spread            # accuracy, limit, lungmask
+  python tools/benchmarks/analyze.py --part spread  # accuracy, limit, lungmask
 
 Each call of a network is made twice, once for `analyze` and once for nothing but
 its time, in turns: a slow minute of the machine slows both. A table says where
