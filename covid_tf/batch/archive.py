@@ -293,7 +293,7 @@ def find_studies(
     problems.extend(folder.problems)
   # Not a folder that depends on the rows: a list may grow between two runs.
   root = os.fspath(source if source.is_dir() else source.parent)
-  found = []
+  found: list[listing_lib.Study] = []
   for series_uid, folders in listing.by_series().items():
     grouped = listing_lib.group_studies(folders, root, identify=identify)
     found += grouped if series_uid is None else _with_series(grouped, series_uid)
@@ -314,7 +314,7 @@ class _Listing:
     self._problems = problems
     self._notes = notes
     self._skip = skip
-    self._keys_of_row = {row: {} for row in rows}
+    self._keys_of_row: dict[Row, dict] = {row: {} for row in rows}
     self.folders: dict = {}
     self.has_news = False
 
@@ -340,7 +340,7 @@ class _Listing:
 
   def by_series(self) -> dict[str | None, list[listing_lib.FolderListing]]:
     """The series that rows name, None for rows that name none, to their folders."""
-    keys = collections.defaultdict(dict)
+    keys: dict[str | None, dict] = collections.defaultdict(dict)
     for row in self._rows:
       keys[row.series_uid].update(self._keys_of_row[row])
     return {

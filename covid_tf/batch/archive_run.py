@@ -57,7 +57,8 @@ def plan_run(
       in the way.
   """
   digest = configuration.digest
-  still_open, already, foreign, changed = [], collections.Counter(), [], 0
+  already: collections.Counter[str] = collections.Counter()
+  still_open, foreign, changed = [], [], 0
   for study in found:
     record = stored.get(study.key)
     if record is None or record.status == records.FAILED:
@@ -110,7 +111,7 @@ class Outcome:
   """
 
   progress: progress_lib.Progress
-  already: dict[str, int]
+  already: Mapping[str, int]
   total: int
   stopped: errors.CovidTFError | None = None
 
@@ -219,7 +220,9 @@ class _Guard:
 
   def __init__(self, stop: threading.Event):
     self._stop = stop
-    self._failures = collections.deque(maxlen=_MOST_FAILURES_IN_A_ROW)
+    self._failures: collections.deque[bool] = collections.deque(
+      maxlen=_MOST_FAILURES_IN_A_ROW
+    )
     self.error: errors.CovidTFError | None = None
 
   def see(self, record: records.Record) -> None:

@@ -1,7 +1,7 @@
 """What an archive holds: its folders, their studies, each exactly once."""
 
 import collections
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import hashlib
 import os
@@ -32,7 +32,7 @@ class Place:
     Raises:
       OSError: the folder cannot be listed.
     """
-    names = self.names
+    names: Sequence[str] | None = self.names
     if names is None:
       with os.scandir(self.folder) as entries:
         names = sorted(
@@ -245,7 +245,9 @@ def list_folder(folder: Folder, identify: Identify = header.identify) -> FolderL
     What the folder holds, without its sub-folders.
   """
   images, broken, problems = collections.defaultdict(list), [], []
-  niftis, zips, dangling = [], [], []
+  niftis: list[str] = []
+  zips: list[str] = []
+  dangling: list[tuple[str, header.FileIdentity]] = []
   for name in folder.names:
     path = os.path.join(folder.path, name)
     if _is_study_by_name(name) and not (
@@ -374,7 +376,8 @@ def _single_file(path: str, kind: str, root: str) -> Study:
 
 def _joined(key: str, parts, identify) -> Study:
   parts = sorted(parts, key=lambda part: part.folder)
-  first_by_digest, copies = {}, []
+  first_by_digest: dict[tuple[str, int], FolderStudy] = {}
+  copies: list[FolderStudy] = []
   for part in parts:
     if first_by_digest.setdefault((part.digest, part.images), part) is not part:
       copies.append(part)
@@ -398,7 +401,7 @@ def _joined(key: str, parts, identify) -> Study:
 
 def _contradiction(parts, identify) -> str | None:
   """Why folders of one study cannot be joined: an image in two versions."""
-  seen = {}
+  seen: dict[str, FolderStudy] = {}
   for part in parts:
     for image_uid in _image_uids(part, identify):
       other = seen.setdefault(image_uid, part)

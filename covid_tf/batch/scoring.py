@@ -137,45 +137,52 @@ _MOST_TRIED = 2
 
 _Answer = TypeVar('_Answer')
 
-_away_until: dict[str, float] = {}  # Of this process, by address.
 
+class Servers:
+  """The servers that may answer a study, and which of them are away for now."""
 
-def answered(
-  servers: Sequence[str], key: str, ask: Callable[[str], _Answer]
-) -> _Answer:
-  """Asks the server of a study, or the next one if that one fails.
+  def __init__(self, addresses: Sequence[str]):
+    """Begins with all of them present.
 
-  One server gives all answers of a study: another one starts it anew. A server is
-  passed over for a while once another one could do what it could not; a study that
-  fails everywhere is no fault of the servers.
+    Args:
+      addresses: of servers with the same models.
+    """
+    self._addresses = tuple(addresses)
+    self._away_until: dict[str, float] = {}
 
-  Args:
-    servers: addresses of servers with the same models.
-    key: of the study; chooses its own server, always the same.
-    ask: address to the answers for the whole study.
+  def answered(self, key: str, ask: Callable[[str], _Answer]) -> _Answer:
+    """Asks the server of a study, or the next one if that one fails.
 
-  Returns:
-    What `ask` returned.
+    One server gives all answers of a study: another one starts it anew. A server is
+    passed over for a while once another one could do what it could not; a study that
+    fails everywhere is no fault of the servers.
 
-  Raises:
-    errors.ModelError: of the last server that was asked.
-  """
-  digest = hashlib.sha256(key.encode()).digest()
-  own = int.from_bytes(digest[:8], 'big') % len(servers)
-  order = [*servers[own:], *servers[:own]]
-  now = time.monotonic()
-  present = [server for server in order if _away_until.get(server, 0) <= now]
-  *others, last = (present or order)[:_MOST_TRIED]
-  failed = []
-  for server in others:
-    try:
-      return ask(server)
-    except errors.ModelError:
-      failed.append(server)
-  answer = ask(last)
-  for server in failed:
-    _away_until[server] = time.monotonic() + _AWAY_S
-  return answer
+    Args:
+      key: of the study; chooses its own server, always the same.
+      ask: address to the answers for the whole study.
+
+    Returns:
+      What `ask` returned.
+
+    Raises:
+      errors.ModelError: of the last server that was asked.
+    """
+    digest = hashlib.sha256(key.encode()).digest()
+    own = int.from_bytes(digest[:8], 'big') % len(self._addresses)
+    order = [*self._addresses[own:], *self._addresses[:own]]
+    now = time.monotonic()
+    present = [server for server in order if self._away_until.get(server, 0) <= now]
+    *others, last = (present or order)[:_MOST_TRIED]
+    failed = []
+    for server in others:
+      try:
+        return ask(server)
+      except errors.ModelError:
+        failed.append(server)
+    answer = ask(last)
+    for server in failed:
+      self._away_until[server] = time.monotonic() + _AWAY_S
+    return answer
 
 
 # Opens the models of a server, or those of this process for ''. Hashable, so that
@@ -249,8 +256,7 @@ class Scorer:
     read_end = time.monotonic()
     with _MODELS_TURN:
       waited = time.monotonic() - read_end
-      result = answered(
-        self.servers,
+      result = _servers(self.servers).answered(
         study.key,
         lambda server: pipeline.analyze(
           volume,
@@ -306,11 +312,11 @@ def end_record(
     reason=reason,
     study_uid=result.study_uid if result else study.study_uid,
     series_uid=result.series_uid if result else study.series_uid or '',
-    corona_score_cm3=result and result.corona_score_cm3,
-    involved_lung_fraction=result and result.involved_lung_fraction,
-    lung_volume_cm3=result and result.lung_volume_cm3,
-    case_detected=result and result.case_detected,
-    slice_count=result and result.shape[0],
+    corona_score_cm3=result.corona_score_cm3 if result else None,
+    involved_lung_fraction=result.involved_lung_fraction if result else None,
+    lung_volume_cm3=result.lung_volume_cm3 if result else None,
+    case_detected=result.case_detected if result else None,
+    slice_count=result.shape[0] if result else None,
     warnings=len(result.warnings) if result else 0,
     seconds=round(seconds, 3),
     host=socket.gethostname(),
@@ -338,6 +344,12 @@ def store(output: str | os.PathLike, record: records.Record) -> records.Record:
   except errors.OutputError as error:
     return dataclasses.replace(record, status=records.UNWRITTEN, reason=str(error))
   return record
+
+
+@functools.cache
+def _servers(addresses: tuple[str, ...]) -> Servers:
+  """The servers as this process knows them; a scorer may be sent anew per study."""
+  return Servers(addresses)
 
 
 @functools.cache

@@ -133,7 +133,7 @@ def _time_point(row: tables.TableRow) -> float | datetime.datetime | None:
 
 
 def _repeated_studies(labels: Iterable[Label]) -> Iterable[tuple[int, str]]:
-  first = {}
+  first: dict[str, Label] = {}
   for label in labels:
     earlier = first.setdefault(label.study_uid, label)
     if earlier is label:
@@ -150,7 +150,7 @@ def _repeated_studies(labels: Iterable[Label]) -> Iterable[tuple[int, str]]:
 
 
 def _divided_patients(labels: Iterable[Label]) -> Iterable[tuple[int, str]]:
-  first = {}
+  first: dict[str, Label] = {}
   for label in labels:
     earlier = first.setdefault(label.patient_id, label)
     if earlier.covid != label.covid and earlier.study_uid != label.study_uid:
@@ -183,11 +183,11 @@ def _unordered_times(labels: Sequence[Label]) -> Iterable[tuple[int, str]]:
       ),
     )
     return
-  by_patient = {}
+  by_patient: dict[str, dict[str, Label]] = {}
   for label in labels:
     by_patient.setdefault(label.patient_id, {}).setdefault(label.study_uid, label)
   for studies in by_patient.values():
-    seen = {}
+    seen: dict[float | datetime.datetime, int] = {}
     for label in studies.values() if len(studies) > 1 else ():
       if label.time_point is None:
         yield (
@@ -209,7 +209,7 @@ def _unordered_times(labels: Sequence[Label]) -> Iterable[tuple[int, str]]:
 
 
 def _grades_spelled_twice(labels: Iterable[Label]) -> Iterable[tuple[int, str]]:
-  first = {}
+  first: dict[str, Label] = {}
   for label in labels:
     if label.severity is None:
       continue
@@ -229,8 +229,8 @@ def _refusal(path: pathlib.Path | str, problems: list[tuple[int, str]]) -> str:
   shown = '; '.join(
     f'row {row}: {text}' for row, text in problems[:_MOST_PROBLEMS_SHOWN]
   )
-  more = len(problems) - _MOST_PROBLEMS_SHOWN
-  more = f'; and {more} more' if more > 0 else ''
+  left_out = len(problems) - _MOST_PROBLEMS_SHOWN
+  more = f'; and {left_out} more' if left_out > 0 else ''
   return f'{path}: {len(problems)} problem(s) with the labels: {shown}{more}.'
 
 
@@ -302,10 +302,12 @@ def first_time_points(
       f'labels and {len(scored)} results with no study_uid in common.'
     )
   _check_patient_keys(labels, scored)
-  by_patient = {}
+  by_patient: dict[str, list[Label]] = {}
   for label in labels:
     by_patient.setdefault(label.patient_id, []).append(label)
-  patients, later, first_missing = [], [], []
+  patients: list[Patient] = []
+  later: list[str] = []
+  first_missing: list[str] = []
   for studies in by_patient.values():
     if len(studies) > 1:
       studies = sorted(studies, key=lambda label: label.time_point)
@@ -333,7 +335,7 @@ def _check_patient_keys(
   labels: Sequence[Label], scored: dict[str, results_lib.StudyResult]
 ) -> None:
   """One key under two patient_ids: one patient, counted twice."""
-  first = {}
+  first: dict[str, Label] = {}
   for label in labels:
     result = scored.get(label.study_uid)
     if result is None or result.patient_key is None:

@@ -206,7 +206,7 @@ def require_comparable(
       _thresholds_in_words,
     ),
   ):
-    groups = {}
+    groups: dict[str, list[Provenance]] = {}
     for made in provenances:
       groups.setdefault(repr(key(made)), []).append(made)
     if len(groups) == 1:
@@ -316,7 +316,8 @@ def load_results(
   root = pathlib.Path(root)
   if not root.exists():
     raise errors.UsageError(f'{root}: a folder of results is required, found nothing.')
-  results, failed = [], []
+  results: list[StudyResult] = []
+  failed: list[FailedStudy] = []
   for path in [root] if root.is_file() else result_files(root, failed):
     try:
       results.append(_read(path))
@@ -402,7 +403,7 @@ def _number(value) -> float | None:
 
 
 def _check_unique(results: Sequence[StudyResult]) -> None:
-  first = {}
+  first: dict[str, StudyResult] = {}
   for result in results:
     earlier = first.setdefault(result.study_uid, result)
     if earlier is not result:

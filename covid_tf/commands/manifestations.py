@@ -188,7 +188,8 @@ def _apply(model, described, output: pathlib.Path, demo: bool) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> features.DescribeOptions:
-  covid, found = {}, ()
+  covid: dict[str, bool] = {}
+  found: tuple[results_lib.StudyResult, ...] = ()
   if arguments.labels:
     covid = {
       label.study_uid: label.covid for label in labels.read_labels(arguments.labels)

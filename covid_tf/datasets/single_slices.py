@@ -54,6 +54,7 @@ def list_slices(table: str | os.PathLike) -> list[SliceEntry]:
   for row in tables.read_table(table, ('file', 'label'), ('patient',)):
     path = tables.path_of(row.cells['file'], table.parent).resolve()
     label = tables.truth(row.cells['label'])
+    problem: str | None
     if label is None:
       problem = f'label must be 0 or 1, found {row.cells["label"]!r}'
     elif not row.cells['file'] or not path.is_file():

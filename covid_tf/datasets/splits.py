@@ -65,7 +65,7 @@ def strata(studies: Iterable[tuple[str, str]]) -> dict[str, str]:
   Of several, the last by name: a patient who was normal once and had COVID later
   must count as one of them, and always as the same one.
   """
-  found = {}
+  found: dict[str, str] = {}
   for patient, stratum in studies:
     found[patient] = max(stratum, found.get(patient, ''))
   return found
@@ -151,7 +151,9 @@ def given(sets: Iterable[tuple[str, str, str]]) -> Split:
   Raises:
     errors.UsageError: a study without a set, or a patient in two.
   """
-  set_of, stratum_of, divided = {}, {}, set()
+  set_of: dict[str, str] = {}
+  stratum_of: dict[str, str] = {}
+  divided: set[str] = set()
   for patient, stratum, name in sets:
     if not name:
       raise errors.UsageError(
@@ -362,7 +364,8 @@ def require_apart(sets: Mapping[str, Sequence[str | os.PathLike]]) -> dict[str, 
 
 def _listed(shards, name, columns):
   """{shard: (folder of its list, its rows)}; rows are [] where no list names it."""
-  lists, found = {}, {}
+  lists: dict[pathlib.Path, dict[str, list[dict[str, str]]]] = {}
+  found: dict[pathlib.Path, tuple[pathlib.Path, list[dict[str, str]]]] = {}
   for path in map(pathlib.Path, shards):
     path = path.resolve()
     found[path] = path.parent, []
@@ -378,7 +381,7 @@ def _listed(shards, name, columns):
 def _read(path, columns) -> dict[str, list[dict[str, str]]]:
   if not path.is_file():
     return {}
-  rows = {}
+  rows: dict[str, list[dict[str, str]]] = {}
   for row in tables.read_table(path, columns):
     rows.setdefault(row.cells['shard'], []).append(row.cells)
   return rows

@@ -154,7 +154,7 @@ def failures(named: dict[str, float | None]) -> list[str]:
   return [
     name
     for name, least in REQUIRED.items()
-    if named[name] is not None and named[name] < least
+    if (value := named[name]) is not None and value < least
   ]
 
 
@@ -171,15 +171,15 @@ def _rank_correlation(positive):
 
 def _slice_metrics(cases):
   """Sensitivity, specificity and AUC over slices; any lesion makes one positive."""
-  truth, found, probability = [], [], []
+  truths, positives, probability = [], [], []
   for case in cases:
     indices = np.arange(case.truth.slice_count)
-    truth.append(np.isin(indices, case.truth.positive_slices))
-    found.append(np.isin(indices, case.positive_slices))
+    truths.append(np.isin(indices, case.truth.positive_slices))
+    positives.append(np.isin(indices, case.positive_slices))
     probability.append(case.slice_probability)
   if not cases:
     return dict.fromkeys(('slice_sensitivity', 'slice_specificity', 'slice_auc'))
-  truth, found = np.concatenate(truth), np.concatenate(found)
+  truth, found = np.concatenate(truths), np.concatenate(positives)
   return {
     'slice_sensitivity': float(found[truth].mean()) if truth.any() else None,
     'slice_specificity': float((~found[~truth]).mean()) if (~truth).any() else None,
@@ -264,15 +264,16 @@ def metrics_text(named: dict[str, float | None]) -> str:
   """The metrics as lines, what is required beside."""
   lines = []
   for name, words in _NAMES.items():
-    if named[name] is not None:
+    value = named[name]
+    if value is not None:
       least = REQUIRED.get(name)
       verdict = (
         ''
         if least is None
         else f'  (required {least:g}: '
-        + ('reached)' if named[name] >= least else 'NOT REACHED)')
+        + ('reached)' if value >= least else 'NOT REACHED)')
       )
-      lines.append(f'{words:55} {named[name]:.3f}{verdict}')
+      lines.append(f'{words:55} {value:.3f}{verdict}')
   lines.append(
     f'{"seconds a slice, everything included":55} {named["seconds_per_slice"]:.3f}'
   )

@@ -217,11 +217,11 @@ class ClassifierTask(tasks.Task):
 
 def slice_figures(model: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
   """AUC, and sensitivity and specificity at 0.5, of batches with both classes."""
-  labels, logits = [], []
+  truths, outputs = [], []
   for images, truth in batches:
-    logits.append(model(images, training=False).numpy().ravel())
-    labels.append(truth['covid'].numpy().ravel() > 0)
-  labels, logits = np.concatenate(labels), np.concatenate(logits)
+    outputs.append(model(images, training=False).numpy().ravel())
+    truths.append(truth['covid'].numpy().ravel() > 0)
+  labels, logits = np.concatenate(truths), np.concatenate(outputs)
   return {
     'AUC': float(metrics.roc_auc_score(labels, logits)),
     'sensitivity': float((logits[labels] > 0).mean()),

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import pathlib
+from typing import TypeAlias
 
 import keras
 import tensorflow as tf
@@ -84,7 +85,7 @@ def _requirement(text: str) -> str:
 # What a training of one network consists of: the parts that a loop puts together.
 
 # Beside an image: one tensor, or several by name.
-Labels = tf.Tensor | dict[str, tf.Tensor]
+Labels: TypeAlias = tf.Tensor | dict[str, tf.Tensor]
 Objective = Callable[[tf.Tensor, Labels], tf.Tensor]
 
 

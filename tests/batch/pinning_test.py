@@ -10,10 +10,9 @@ _SERVERS = ('one:1', 'two:2', 'three:3')
 
 @pytest.fixture(name='clock', autouse=True)
 def _clock(monkeypatch):
-  """Seconds, moved by hand; no server is away at the start."""
+  """Seconds, moved by hand."""
   clock = [1000.0]
   monkeypatch.setattr(scoring.time, 'monotonic', lambda: clock[0])
-  monkeypatch.setattr(scoring, '_away_until', {})
   return clock
 
 
@@ -32,34 +31,35 @@ class _Servers:
 
 
 def test_studies_are_spread_and_stay_with_their_server():
-  first = {
-    str(key): scoring.answered(_SERVERS, str(key), _Servers()) for key in range(60)
-  }
+  choice = scoring.Servers(_SERVERS)
+  first = {str(key): choice.answered(str(key), _Servers()) for key in range(60)}
   assert min(collections.Counter(first.values()).values()) > 10
-  assert first == {key: scoring.answered(_SERVERS, key, _Servers()) for key in first}
+  assert first == {key: choice.answered(key, _Servers()) for key in first}
 
 
 def test_a_dead_server_costs_one_try_every_five_minutes(clock):
+  choice = scoring.Servers(_SERVERS)
   servers = _Servers('two:2')
   for key in range(60):
-    assert scoring.answered(_SERVERS, str(key), servers) != 'two:2'
+    assert choice.answered(str(key), servers) != 'two:2'
   assert servers.asked['two:2'] == 1
   servers.dead = ()
   clock[0] += 301
-  assert 'two:2' in {scoring.answered(_SERVERS, str(key), servers) for key in range(60)}
+  assert 'two:2' in {choice.answered(str(key), servers) for key in range(60)}
 
 
 def test_a_study_that_fails_everywhere_blames_no_server():
+  choice = scoring.Servers(_SERVERS)
   with pytest.raises(errors.ModelError, match='is away'):
-    scoring.answered(_SERVERS, 'odd', _Servers(*_SERVERS))
+    choice.answered('odd', _Servers(*_SERVERS))
   healthy = _Servers()
   for key in range(60):
-    scoring.answered(_SERVERS, str(key), healthy)
+    choice.answered(str(key), healthy)
   assert sorted(healthy.asked) == sorted(_SERVERS)
 
 
 def test_one_server_is_asked_once():
   alone = _Servers('one:1')
   with pytest.raises(errors.ModelError):
-    scoring.answered(('one:1',), 'a', alone)
+    scoring.Servers(('one:1',)).answered('a', alone)
   assert alone.asked == {'one:1': 1}

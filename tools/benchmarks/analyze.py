@@ -42,6 +42,7 @@ import environment  # noqa: F401  Before TensorFlow.
 import numpy as np
 import slab_quality
 
+from covid_tf import cli
 from covid_tf import predictors
 from covid_tf import results
 from covid_tf import volume as volume_lib
@@ -311,4 +312,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

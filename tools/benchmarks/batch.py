@@ -31,6 +31,7 @@ import batch_large
 import batch_memory
 import batch_stub
 
+from covid_tf import cli
 from covid_tf.batch import engines
 from covid_tf.batch import records
 
@@ -103,4 +104,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

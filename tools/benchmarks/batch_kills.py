@@ -13,6 +13,7 @@ import time
 import batch_stub
 import psutil
 
+from covid_tf import cli
 from covid_tf import process_end
 from covid_tf.batch import records
 from covid_tf.reports import scored_study
@@ -102,8 +103,9 @@ def _take_away(output: pathlib.Path, chance) -> None:
 
 
 if __name__ == '__main__':
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('source', help='the archive')
-  parser.add_argument('output', help='folder of the results')
-  arguments = parser.parse_args()
-  batch_stub.score(arguments.source, arguments.output, 2, _SLEEP_MS, 0)
+  with cli.safe_streams():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('source', help='the archive')
+    parser.add_argument('output', help='folder of the results')
+    arguments = parser.parse_args()
+    batch_stub.score(arguments.source, arguments.output, 2, _SLEEP_MS, 0)

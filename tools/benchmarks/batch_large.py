@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+from covid_tf import cli
 from covid_tf import results
 from covid_tf.batch import archive
 from covid_tf.batch import archive_run
@@ -101,16 +102,17 @@ def _manifest_rebuild(root: pathlib.Path, count: int) -> None:
 
 
 if __name__ == '__main__':
-  tasks = {'listing': _listing, 'manifest_rebuild': _manifest_rebuild}
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('task', choices=tuple(tasks))
-  parser.add_argument('folder', type=pathlib.Path, help='to work in')
-  parser.add_argument('studies', type=int, help='how many')
-  arguments = parser.parse_args()
-  start, cpu_start = time.perf_counter(), time.process_time()
-  tasks[arguments.task](arguments.folder, arguments.studies)
-  print(
-    time.perf_counter() - start,
-    time.process_time() - cpu_start,
-    resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-  )
+  with cli.safe_streams():
+    tasks = {'listing': _listing, 'manifest_rebuild': _manifest_rebuild}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('task', choices=tuple(tasks))
+    parser.add_argument('folder', type=pathlib.Path, help='to work in')
+    parser.add_argument('studies', type=int, help='how many')
+    arguments = parser.parse_args()
+    start, cpu_start = time.perf_counter(), time.process_time()
+    tasks[arguments.task](arguments.folder, arguments.studies)
+    print(
+      time.perf_counter() - start,
+      time.process_time() - cpu_start,
+      resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )

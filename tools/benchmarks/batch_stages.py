@@ -19,6 +19,7 @@ import time
 import batch_stub
 import numpy as np
 
+from covid_tf import cli
 from covid_tf import predictors
 from covid_tf import readers
 from covid_tf.analysis import pipeline
@@ -137,4 +138,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

@@ -13,6 +13,7 @@ import sys
 import grpc
 import numpy as np
 
+from covid_tf import cli
 from covid_tf import contract
 from covid_tf.predictors import protocol
 from covid_tf.predictors import tensors
@@ -93,4 +94,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

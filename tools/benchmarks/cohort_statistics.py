@@ -22,6 +22,7 @@ import time
 import numpy as np
 import sklearn.metrics
 
+from covid_tf import cli
 from covid_tf.cohort import labels
 from covid_tf.cohort import paper
 from covid_tf.cohort import results
@@ -126,4 +127,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

@@ -43,6 +43,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from covid_tf import cli
 from covid_tf.models import export
 from covid_tf.models import grad_cam
 from covid_tf.models import preprocessing
@@ -215,4 +216,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

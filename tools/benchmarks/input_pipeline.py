@@ -23,6 +23,7 @@ import time
 import environment  # noqa: F401  Before TensorFlow.
 import tensorflow as tf
 
+from covid_tf import cli
 from covid_tf.datasets import phantom
 from covid_tf.training import classifier_task
 from covid_tf.training import loop
@@ -149,4 +150,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

@@ -17,6 +17,7 @@ import localization_quality
 import numpy as np
 import scipy.ndimage
 
+from covid_tf import cli
 from covid_tf import results
 from covid_tf.analysis import corona_score
 from covid_tf.analysis import localization
@@ -122,4 +123,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

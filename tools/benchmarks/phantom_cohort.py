@@ -22,6 +22,7 @@ import sys
 
 import phantom_findings
 
+from covid_tf import cli
 from covid_tf import errors
 from covid_tf import predictors
 from covid_tf.datasets import phantom
@@ -186,7 +187,8 @@ def _drawn(pool, folder, cases):
 
 
 if __name__ == '__main__':
-  try:
-    sys.exit(main())
-  except errors.CovidTFError as error:
-    sys.exit(f'phantom_cohort: {error}')
+  with cli.safe_streams():
+    try:
+      sys.exit(main())
+    except errors.CovidTFError as error:
+      sys.exit(f'phantom_cohort: {error}')

@@ -29,6 +29,8 @@ from pydicom import dataset
 from pydicom import sequence
 from pydicom import uid
 
+from covid_tf import cli
+
 _SIZE = 512
 _SERIES_IN_LISTING = 20
 _PRIVATE_GROUPS = (0x0019, 0x0021, 0x0027, 0x0029, 0x0043, 0x0045)
@@ -234,4 +236,5 @@ def _table(figures: dict) -> str:
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

@@ -20,6 +20,7 @@ from scipy import ndimage
 from sklearn import metrics
 
 import covid_tf
+from covid_tf import cli
 from covid_tf import results
 from covid_tf.analysis import localization
 from covid_tf.analysis import lungs
@@ -139,4 +140,5 @@ def _enlarged(plane, order):
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

@@ -33,6 +33,7 @@ import environment  # noqa: F401  Before TensorFlow.
 import numpy as np
 
 import covid_tf
+from covid_tf import cli
 from covid_tf.datasets import phantom
 from covid_tf.predictors import in_process
 
@@ -254,4 +255,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

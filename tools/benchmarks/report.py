@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 
+from covid_tf import cli
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import lungs
@@ -115,4 +116,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

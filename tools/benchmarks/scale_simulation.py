@@ -19,6 +19,8 @@ import sys
 
 import numpy as np
 
+from covid_tf import cli
+
 _WORKERS = (1, 4, 16, 64, 250, 1000)
 _SERVERS = (1, 4, 16, 64)
 
@@ -182,4 +184,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

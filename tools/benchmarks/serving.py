@@ -33,6 +33,8 @@ import numpy as np
 import serving_load
 import serving_processes
 
+from covid_tf import cli
+
 _LUNGS_SHAPE = (512, 512)  # The usual matrix.
 _CROP_SHAPE = (300, 384)  # A usual lung box in it.
 
@@ -196,4 +198,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

@@ -156,9 +156,9 @@ def _second(
       result.study_uid: result.scores[name] for result in used if name in result.scores
     }
     return values or None, name.replace('_', ' ')
-  others, _ = results_lib.load_results(options.second_results)
+  loaded, _ = results_lib.load_results(options.second_results)
   wanted = {result.study_uid for result in used}
-  others = [other for other in others if other.study_uid in wanted]
+  others = [other for other in loaded if other.study_uid in wanted]
   if not others:
     raise errors.UsageError(
       f'{options.second_results}: results of the same studies are required, found '

@@ -280,14 +280,14 @@ def grade_severity(
   Returns:
     The analysis; for fewer than two grades only the summary.
   """
-  scores = {}
+  found: dict[str, list[float]] = {}
   for patient in patients:
     if patient.severity is not None:
-      scores.setdefault(patient.severity, []).append(
+      found.setdefault(patient.severity, []).append(
         patient.scores[results.CORONA_SCORE]
       )
-  grades = tuple(grade for grade in (order or sorted(scores)) if grade in scores)
-  scores = {grade: np.array(sorted(scores[grade])) for grade in grades}
+  grades = tuple(grade for grade in (order or sorted(found)) if grade in found)
+  scores = {grade: np.array(sorted(found[grade])) for grade in grades}
   groups = [scores[grade] for grade in grades]
   return SeverityAnalysis(
     grades,

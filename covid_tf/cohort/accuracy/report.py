@@ -13,6 +13,7 @@ from covid_tf.cohort import results as results_lib
 from covid_tf.cohort.accuracy import experiments
 from covid_tf.reports import figures
 from covid_tf.reports import pages
+from covid_tf.statistics import groups as groups_lib
 from covid_tf.statistics import operating_points
 from covid_tf.storage import files
 
@@ -52,7 +53,7 @@ class CohortReport:
 
   def models(self) -> dict[str, list[str]]:
     """Model name to the card digests that answered, one unless mixed."""
-    found = {}
+    found: dict[str, set[str]] = {}
     for result in self.results:
       for name, (_, digest) in result.models.items():
         found.setdefault(name, set()).add(digest)
@@ -307,7 +308,7 @@ def severity_caption(analysis: experiments.SeverityAnalysis) -> str:
     'interquartile ranges; points: patients. '
   )
   if analysis.two:
-    text += _two_group_words(analysis)
+    text += _two_group_words(analysis.two, analysis.grades)
   elif analysis.many:
     text += f'Kruskal-Wallis {paper.p_value(analysis.many.kruskal_wallis_p_value)}. '
     if analysis.many.trend:
@@ -315,9 +316,8 @@ def severity_caption(analysis: experiments.SeverityAnalysis) -> str:
   return text.strip()
 
 
-def _two_group_words(analysis: experiments.SeverityAnalysis) -> str:
-  two = analysis.two
-  first, second = analysis.grades
+def _two_group_words(two: groups_lib.TwoGroups, grades: tuple[str, ...]) -> str:
+  first, second = grades
   return (
     'Wilcoxon rank-sum, two-sided, '
     f'{paper.p_value(two.rank_sum.p_value)} ({two.rank_sum.method}). Shift '

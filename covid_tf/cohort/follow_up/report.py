@@ -195,8 +195,9 @@ def _shown(map_, result):
 
 def _front(mask, map_, affine) -> case_pictures.Rendering:
   picture = rendering.render(rendering.lung_scene(mask, map_, affine), 0)
+  rows, columns = picture.shape[:2]
   return case_pictures.Rendering(
-    'From the front', pictures.rgba_uri(picture), *picture.shape[:2], 'R', 'L'
+    'From the front', pictures.rgba_uri(picture), rows, columns, 'R', 'L'
   )
 
 

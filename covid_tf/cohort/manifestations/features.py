@@ -1,6 +1,6 @@
 """A folder of studies to stored features, and the ways to weigh them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
 import hashlib
@@ -108,7 +108,7 @@ class FeatureStore:
         'the file and run the command again.'
       ) from error
 
-  def studies(self, sources: list[str]) -> Iterator[slices_lib.StudySlices]:
+  def studies(self, sources: Iterable[str]) -> Iterator[slices_lib.StudySlices]:
     """Reads the studies one after the other."""
     for source in sources:
       yield self.get(source)

@@ -382,7 +382,7 @@ def key_pictures(
 ) -> list[list[KeySlice]]:
   """The key slices' pictures, from the store."""
   first = np.searchsorted(fitted.table.study, np.arange(len(described.sources)))
-  found = []
+  found: list[list[KeySlice]] = []
   for keys in fitted.key_slices:
     found.append([])
     for index in keys.tolist():

@@ -72,7 +72,10 @@ def read_table(store: features.FeatureStore, sources: Sequence[str]) -> SliceTab
   length = float(np.linalg.norm(mean))
   return SliceTable(
     tuple(uids),
-    *map(np.concatenate, (study, index, positive, involved)),
+    np.concatenate(study),
+    np.concatenate(index),
+    np.concatenate(positive),
+    np.concatenate(involved),
     gradient_spread=float(max(norms)) / length if length > 0 else float('inf'),
   )
 
@@ -138,7 +141,8 @@ def read_known_kinds(path: pathlib.Path | str) -> KnownKinds:
     errors.UsageError: no such table, a blank cell, or a study or slice twice; names
       the row.
   """
-  of_studies, of_slices = {}, {}
+  of_studies: dict = {}  # study_uid to its kind.
+  of_slices: dict = {}  # (study_uid, slice) to its kind.
   for row in tables.read_table(path, _REQUIRED, (_SLICE,)):
     uid, kind, index = (row.cells[name] for name in (*_REQUIRED, _SLICE))
     known, key = (

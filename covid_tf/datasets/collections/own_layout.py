@@ -41,7 +41,9 @@ class _Rows:
 
   @property
   def case_label(self) -> int:
-    labels = {self.whole, *self.slices.values()} - {None}
+    labels = set(self.slices.values())
+    if self.whole is not None:
+      labels.add(self.whole)
     return max(labels, default=study_lib.UNLABELLED)
 
 

@@ -83,8 +83,8 @@ def from_shards(shards: Sequence[str]) -> Iterator[Case]:
   parsed = (
     record for record, _ in pipelines.records_in_order(shards).as_numpy_iterator()
   )
-  for _, group in itertools.groupby(parsed, key):
-    group = list(group)
+  for _, records in itertools.groupby(parsed, key):
+    group = list(records)
     first = group[0]
     mask = np.stack([item['lung_mask'] for item in group])
     kind = first['lung_mask_kind'].decode()

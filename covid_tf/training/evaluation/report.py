@@ -150,10 +150,11 @@ def lung_values(
   """(Dice, 95 % Hausdorff in mm) of the cases that have them."""
   dice = [case.agreement.dice for case in cases]
   distance = [case.agreement.hausdorff95_mm for case in cases]
-  return tuple(
-    np.array([value for value in values if value is not None], float)
-    for values in (dice, distance)
-  )
+  return _known(dice), _known(distance)
+
+
+def _known(values: list[float | None]) -> np.ndarray:
+  return np.array([value for value in values if value is not None], float)
 
 
 JSON_NAME = 'evaluation.json'
@@ -261,7 +262,7 @@ def _discrimination(found) -> dict | None:
 
 
 def _plain(value):
-  if dataclasses.is_dataclass(value):
+  if dataclasses.is_dataclass(value) and not isinstance(value, type):
     return dataclasses.asdict(value)
   if isinstance(value, tuple):
     return [_plain(item) for item in value]
