@@ -20,6 +20,7 @@ the seconds of each study go; the figures of `--part time` are
 `spread` prints spacing_spread: one chest divided into slices in six ways, the largest
 score / the smallest, median over studies. `accuracy` prints AUC, sensitivity and
 specificity of slices by slabs and by every slice, and how far masks of lungs differ.
+`trials` prints seconds of other batches, threads and sizes / today's, in turns.
 `limit` prints at which distance of slices averages stop to pay.
 `lungmask` prints lungmask_ratio: seconds of lungmask's network (R231's architecture,
 random weights) / ours, for the lungs of 300 slices of 1 mm; --torch-python names a
@@ -38,6 +39,7 @@ import tempfile
 import time
 from unittest import mock
 
+import analyze_trials
 import environment  # noqa: F401  Before TensorFlow.
 import numpy as np
 import slab_quality
@@ -277,7 +279,7 @@ def main() -> None:
   shared_flags.add_model_arguments(parser)
   parser.add_argument(
     '--part',
-    choices=('time', 'spread', 'accuracy', 'limit', 'lungmask'),
+    choices=('time', 'spread', 'accuracy', 'limit', 'lungmask', 'trials'),
     default='time',
   )
   parser.add_argument(
@@ -296,6 +298,11 @@ def main() -> None:
   )
   parser.add_argument('--json', action='store_true', help='one JSON object at the end')
   arguments = parser.parse_args()
+  if arguments.part == 'trials':  # They load models of their own.
+    figures = analyze_trials.trials()
+    if arguments.json:
+      print(json.dumps(figures))
+    return
   with shared_flags.open_models(arguments) as models:
     if arguments.part == 'time':
       figures = time_part(models, list(map(int, arguments.slices.split(','))))
