@@ -2,13 +2,14 @@
 
 import argparse
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import errno
 import importlib
 import io
 import os
 import sys
+from typing import Any, TextIO
 import warnings
 
 from covid_tf import errors
@@ -58,7 +59,7 @@ class Streams:
       left (`| head`) is none.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.failure: OSError | None = None
 
   def note(self, error: OSError) -> None:
@@ -100,7 +101,9 @@ def _keep_descriptors() -> None:
   os.close(descriptor)
 
 
-def _safe(stream: io.TextIOWrapper | None, descriptor: int, note) -> io.TextIOWrapper:
+def _safe(
+  stream: TextIO | None, descriptor: int, note: Callable[[OSError], None]
+) -> io.TextIOWrapper:
   if stream is not None:
     with contextlib.suppress(OSError, ValueError):
       stream.flush()
@@ -116,11 +119,11 @@ def _safe(stream: io.TextIOWrapper | None, descriptor: int, note) -> io.TextIOWr
 class _Raw(io.FileIO):
   """A descriptor that takes what its system refuses, and notes the error."""
 
-  def __init__(self, descriptor: int, note):
+  def __init__(self, descriptor: int, note: Callable[[OSError], None]):
     super().__init__(descriptor, 'wb', closefd=False)
     self._note = note
 
-  def write(self, data) -> int:
+  def write(self, data: Any) -> int:
     """Writes `data`, or drops it."""
     try:
       return super().write(data)
@@ -195,7 +198,7 @@ def _run(argv: list[str]) -> tuple[int, bool]:
     with warnings.catch_warnings(action='ignore'):
       return command.run(arguments), writes_files
   except SystemExit as end:  # Of argparse, after the help or a wrong argument.
-    return end.code or 0, writes_files
+    return int(end.code or 0), writes_files
   except errors.CovidTFError as error:
     print(f'{name}: {error}', file=sys.stderr)
     return error.exit_status, writes_files

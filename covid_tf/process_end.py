@@ -3,6 +3,7 @@
 from multiprocessing import context
 import re
 import signal
+from typing import Any
 
 _MOST_LINES = 3
 _LONGEST_LINE = 200
@@ -33,12 +34,13 @@ _IN_MACHINE_CODE = (
 class RememberingContext(context.SpawnContext):
   """Starts the processes of a pool by 'spawn', and can say how one of them ended."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     """Begins with none."""
     super().__init__()
-    self._started = []
+    self._started: list[context.SpawnProcess] = []
 
-  def Process(self, *args, **kwargs):  # A pool calls it by this name.
+  # A pool calls it by this name, and only calls it: a class would do no more.
+  def Process(self, *args: Any, **kwargs: Any) -> context.SpawnProcess:  # type: ignore[override]
     """See `multiprocessing.Process`."""
     self._started.append(context.SpawnProcess(*args, **kwargs))
     return self._started[-1]

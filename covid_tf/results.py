@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -53,7 +53,9 @@ class ModelIdentity:
   name: str
   version: int
   card_sha256: str
-  card: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
+  card: dict[str, Any] = dataclasses.field(
+    default_factory=dict, repr=False, compare=False
+  )
 
   @property
   def is_demo(self) -> bool:
@@ -119,7 +121,7 @@ class Thresholds:
   thickness_mm: float | None = None
   every_slice: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for name in ('slice_probability', 'map'):
       value = getattr(self, name)
       if not 0 <= value < 1:

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import numpy.typing as npt
 
 AIR_HU = -1024  # Lowest of a 12-bit CT with intercept -1024; padding becomes this.
 # Places of DICOM (LPS) to places of NIfTI (RAS), and back.
@@ -61,7 +62,7 @@ class CTVolume:
   patient_key: str | None = None
   stored_grid: StoredGrid | None = None
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not isinstance(self.hu, np.ndarray):
       raise ValueError(
         'hu must be an int16 numpy array [slice, row, column], found '
@@ -101,20 +102,20 @@ class CTVolume:
   @property
   def spacing_mm(self) -> tuple[float, float, float]:
     """Millimetres between voxel centres along (slice, row, column)."""
-    steps = np.linalg.norm(self.affine[:3, :3], axis=0)
-    return tuple(float(step) for step in steps)
+    slice_mm, row_mm, column_mm = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+    return slice_mm, row_mm, column_mm
 
   @property
   def voxel_volume_mm3(self) -> float:
     """Volume of one voxel: the determinant, so right for any orientation."""
     return float(abs(np.linalg.det(self.affine[:3, :3])))
 
-  def index_to_lps_mm(self, index) -> np.ndarray:
+  def index_to_lps_mm(self, index: npt.ArrayLike) -> np.ndarray:
     """Maps (slice, row, column) indices [..., 3] to LPS millimetres [..., 3]."""
     index = np.asarray(index, np.float64)
     return index @ self.affine[:3, :3].T + self.affine[:3, 3]
 
-  def lps_mm_to_index(self, point_mm) -> np.ndarray:
+  def lps_mm_to_index(self, point_mm: npt.ArrayLike) -> np.ndarray:
     """Maps LPS millimetres [..., 3] to (slice, row, column) indices [..., 3]."""
     offset = np.asarray(point_mm, np.float64) - self.affine[:3, 3]
     return np.linalg.solve(self.affine[:3, :3], offset[..., np.newaxis])[..., 0]

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -145,6 +146,13 @@ def _predictive(
   """
   if share_of_kind is None:
     return None
+  if (
+    found.value is None
+    or spared.value is None
+    or found.interval is None
+    or spared.interval is None
+  ):
+    return Share(None, None)  # One kind has no patient.
   value = _bayes(found.value, spared.value, share_of_kind)
   low = _bayes(found.interval[0], spared.interval[0], share_of_kind)
   high = _bayes(found.interval[1], spared.interval[1], share_of_kind)
@@ -239,7 +247,7 @@ def parse_case_threshold(text: str) -> CaseThreshold:
   return CaseThreshold(_volume(number, '--case-threshold'), 'given as a number')
 
 
-def read_operating_point(path: str | os.PathLike) -> CaseThreshold:
+def read_operating_point(path: str | os.PathLike[str]) -> CaseThreshold:
   """Reads an operating_point.json of `covid-tf cohort`.
 
   Raises:
@@ -272,7 +280,7 @@ def read_operating_point(path: str | os.PathLike) -> CaseThreshold:
   )
 
 
-def _thickness(value, path) -> float | None:
+def _thickness(value: Any, path: pathlib.Path) -> float | None:
   try:
     return results.Thresholds(thickness_mm=value).thickness_mm
   except (TypeError, ValueError):
@@ -282,7 +290,7 @@ def _thickness(value, path) -> float | None:
     ) from None
 
 
-def _volume(value, where: str) -> float:
+def _volume(value: object, where: str) -> float:
   if (
     isinstance(value, bool)
     or not isinstance(value, (int, float))
@@ -294,7 +302,7 @@ def _volume(value, where: str) -> float:
   return float(value)
 
 
-def _digests(models, path) -> dict[str, str]:
+def _digests(models: object, path: pathlib.Path) -> dict[str, str]:
   if not isinstance(models, dict) or not all(
     isinstance(digest, str) for digest in models.values()
   ):

@@ -189,9 +189,10 @@ class AreaEstimate:
 
   def interval(self, confidence: float = 0.95) -> np.ndarray | None:
     """float64 [K, 2], the Wald interval clipped to [0, 1], or None."""
-    if self.covariance is None:
+    error = self.standard_error()
+    if error is None:
       return None
-    half = _normal_quantile(confidence) * self.standard_error()
+    half = _normal_quantile(confidence) * error
     return np.clip(np.stack([self.auc - half, self.auc + half], axis=1), 0, 1)
 
 
@@ -243,7 +244,12 @@ def compare_paired(areas: AreaEstimate) -> PairedComparison:
 
   Returns:
     The difference, first minus second, with its test.
+
+  Raises:
+    ValueError: the areas have no covariance.
   """
+  if areas.covariance is None:
+    raise ValueError('areas: a covariance is required, found None.')
   contrast = np.array([1.0, -1.0])
   difference = float(contrast @ areas.auc[:2])
   variance = float(contrast @ areas.covariance[:2, :2] @ contrast)

@@ -34,7 +34,7 @@ _REASONS = {
 }
 
 
-def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
   """Puts `data` under `path`, whole or not at all.
 
   Args:
@@ -48,7 +48,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
     temporary.write_bytes(data)
 
 
-def write_json(path: str | os.PathLike, content) -> None:
+def write_json(path: str | os.PathLike[str], content: object) -> None:
   """Writes JSON for people and programs: strict, indented, in UTF-8.
 
   Args:
@@ -65,7 +65,7 @@ def write_json(path: str | os.PathLike, content) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
   """Yields a name to write to, which becomes `path` when the block ends well.
 
   The yielded name ends as `path` does, for writers that look at the suffix. When
@@ -94,7 +94,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def replacing_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def replacing_directory(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
   """Yields an empty folder, which becomes `path` when the block ends well.
 
   An earlier folder of that name, with all that it holds, is replaced. When the
@@ -124,7 +124,7 @@ def replacing_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     _force_names_to_disk(target.parent)
 
 
-def require_unused(folder: str | os.PathLike) -> None:
+def require_unused(folder: str | os.PathLike[str]) -> None:
   """Refuses a folder that holds files; a new or empty one passes.
 
   Raises:
@@ -144,7 +144,7 @@ def temporary_name(target: pathlib.Path) -> pathlib.Path:
   return target.with_name(f'.{uuid.uuid4().hex[:8]}.{target.name}')
 
 
-def force_to_disk(path: str | os.PathLike) -> None:
+def force_to_disk(path: str | os.PathLike[str]) -> None:
   """Waits until a file's content, or a folder's list of names, is on the disk."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
@@ -180,7 +180,7 @@ def force_tree_to_disk(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(path: str | os.PathLike, temporary: pathlib.Path) -> Iterator[None]:
+def explained(path: str | os.PathLike[str], temporary: pathlib.Path) -> Iterator[None]:
   """Turns what the disk refuses into an OutputError about `path`.
 
   Args:
@@ -194,7 +194,8 @@ def explained(path: str | os.PathLike, temporary: pathlib.Path) -> Iterator[None
     # A block may also read other files; what fails there is not our output.
     if not _concerns(error, temporary):
       raise
-    reason = _REASONS.get(error.errno, f'{error.strerror}; choose another place')
+    other = f'{error.strerror}; choose another place'
+    reason = _REASONS.get(error.errno or 0, other)  # 0 is no error's number.
     raise errors.OutputError(f'{path}: cannot be written: {reason}.') from error
 
 
@@ -227,7 +228,7 @@ def _concerns(error: OSError, temporary: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def filling_folder(
-  path: str | os.PathLike, names: Sequence[str]
+  path: str | os.PathLike[str], names: Sequence[str]
 ) -> Iterator[pathlib.Path]:
   """Yields an empty folder whose files move to `path` when the block ends well.
 

@@ -5,6 +5,7 @@ import gzip
 import itertools
 import os
 import pathlib
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -33,7 +34,7 @@ _COMPRESSION = 1
 
 
 def write_localization(
-  path: str | os.PathLike, result: results.CaseResult, note: str = ''
+  path: str | os.PathLike[str], result: results.CaseResult, note: str = ''
 ) -> None:
   """Writes the 3D localization map as float32 in [0, 1].
 
@@ -49,7 +50,7 @@ def write_localization(
 
 
 def write_lung_mask(
-  path: str | os.PathLike, result: results.CaseResult, note: str = ''
+  path: str | os.PathLike[str], result: results.CaseResult, note: str = ''
 ) -> None:
   """Writes the lung mask as uint8, 0 or 1; arguments as above."""
   _write(path, result.lung_mask.__getitem__, np.uint8, result, note)
@@ -67,7 +68,7 @@ def ras_affine(affine: np.ndarray) -> np.ndarray:
   return volume.LPS_RAS @ affine[:, [2, 1, 0, 3]]
 
 
-def read(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
   """Reads a map or mask back, whatever the axes it is stored along.
 
   Args:
@@ -80,7 +81,7 @@ def read(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError: it cannot
       be read.
   """
-  image = nib.load(path)
+  image = cast(nib.Nifti1Image, nib.load(path))
   stored = np.asarray(image.dataobj)
   axes, slices_reversed = _named_axes(image.header['intent_name'].item().decode())
   stored = stored.reshape(stored.shape[:3]).transpose(axes)
@@ -106,7 +107,9 @@ def _grid(result: results.CaseResult) -> volume.StoredGrid:
   )
 
 
-def _in_file_order(planes: Iterable[np.ndarray], grid, dtype) -> Iterable[np.ndarray]:
+def _in_file_order(
+  planes: Iterable[np.ndarray], grid: volume.StoredGrid, dtype: type
+) -> Iterable[np.ndarray]:
   """Pieces in the order of the file, whose first axis runs fastest."""
   slices, rows, columns = grid.axes
   if slices == 2:  # A plane at a time: the volume never stands in memory as a whole.
@@ -114,12 +117,12 @@ def _in_file_order(planes: Iterable[np.ndarray], grid, dtype) -> Iterable[np.nda
       plane = np.asarray(plane, dtype)
       yield np.ascontiguousarray(plane if columns < rows else plane.T)
     return
-  block = np.stack([np.asarray(plane, dtype) for plane in planes])
+  block: np.ndarray = np.stack([np.asarray(plane, dtype) for plane in planes])
   yield np.ascontiguousarray(block.transpose(np.argsort(grid.axes)).T)
 
 
 def _write(
-  path: str | os.PathLike,
+  path: str | os.PathLike[str],
   slice_map: Callable[[int], np.ndarray],
   dtype: type,
   result: results.CaseResult,
@@ -135,7 +138,7 @@ def _write(
       header.write_to(packed)
       packed.write(bytes(_HEADER_BYTES - packed.tell()))
       for piece in _in_file_order(planes, grid, dtype):
-        packed.write(piece)
+        packed.write(piece.data)
 
 
 def _header(grid: volume.StoredGrid, dtype: type, note: str) -> nib.Nifti1Header:
@@ -218,7 +221,9 @@ def read_maps(
   )
 
 
-def _read(path, result) -> tuple[np.ndarray, np.ndarray]:
+def _read(
+  path: pathlib.Path, result: result_json.StoredResult
+) -> tuple[np.ndarray, np.ndarray]:
   """[slice, row, column] and its affine to LPS."""
   try:
     stored, affine = read(path)
@@ -243,7 +248,7 @@ def _read(path, result) -> tuple[np.ndarray, np.ndarray]:
   return stored, affine
 
 
-def _same_place(affine: np.ndarray, other: np.ndarray, shape) -> bool:
+def _same_place(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> bool:
   """Whether two grids of one shape agree at their corners."""
   corners = np.array(
     [(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))]
@@ -254,5 +259,5 @@ def _same_place(affine: np.ndarray, other: np.ndarray, shape) -> bool:
   return bool(np.abs(corners @ affine.T - places).max() <= tolerance)
 
 
-def _words(spacing) -> str:
+def _words(spacing: Iterable[float]) -> str:
   return ' × '.join(f'{step:.3f}' for step in spacing)

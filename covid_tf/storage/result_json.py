@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -22,7 +23,7 @@ DEMO_WARNING = (
 )
 
 
-def write_result(path: str | os.PathLike, result: results.CaseResult) -> None:
+def write_result(path: str | os.PathLike[str], result: results.CaseResult) -> None:
   """Writes the numbers of a result, whole or not at all.
 
   Args:
@@ -45,7 +46,7 @@ def to_text(result: results.CaseResult) -> str:
   return '{\n' + ',\n'.join(lines) + '\n}\n'
 
 
-def to_dict(result: results.CaseResult) -> dict:
+def to_dict(result: results.CaseResult) -> dict[str, Any]:
   """The fields of result.json, in the order in which they are written."""
   return {
     'schema_version': results.SCHEMA_VERSION,
@@ -88,6 +89,9 @@ def _shortest(values: np.ndarray) -> list[float]:
   """Each float32 by the fewest digits that give it back: 0.1, not 0.10000000149."""
   return [float(str(value)) for value in np.asarray(values, np.float32)]
 
+
+# A value as JSON has it to ours; ValueError says what it must be.
+_Reader = Callable[[Any], Any]
 
 REGIONS = ('left', 'right', 'apical', 'middle', 'basal')
 
@@ -135,7 +139,7 @@ class StoredResult:
   demo_models: bool
 
 
-def read_result(path: str | os.PathLike) -> StoredResult:
+def read_result(path: str | os.PathLike[str]) -> StoredResult:
   """Reads a result.json.
 
   Args:
@@ -165,7 +169,7 @@ def read_result(path: str | os.PathLike) -> StoredResult:
     ) from error
 
 
-def from_dict(content: dict) -> StoredResult:
+def from_dict(content: dict[str, Any]) -> StoredResult:
   """Fields as result.json holds them to a checked result; others are ignored.
 
   Raises:
@@ -189,7 +193,7 @@ def from_dict(content: dict) -> StoredResult:
   return stored
 
 
-def is_demo(content: dict) -> bool:
+def is_demo(content: dict[str, Any]) -> bool:
   """Whether the fields of a result.json say that demo models made it.
 
   Results without the field `demo_models` said it by DEMO_WARNING alone.
@@ -231,7 +235,7 @@ def _check_consistent(stored: StoredResult) -> None:
       raise ValueError(f'{name} contradicts the other fields')
 
 
-def _field(content: dict, name: str, read: Callable):
+def _field(content: dict[str, Any], name: str, read: _Reader) -> Any:
   if name not in content:
     raise ValueError(f'{name} is required, found nothing')
   try:
@@ -242,23 +246,23 @@ def _field(content: dict, name: str, read: Callable):
     raise ValueError(f'{name} must be {error.args[0]}, found {found}') from error
 
 
-def _refuse_constant(name: str):
+def _refuse_constant(name: str) -> NoReturn:
   raise ValueError(f'numbers are required, found {name}')
 
 
-def _text(value) -> str:
+def _text(value: Any) -> str:
   if not isinstance(value, str):
     raise ValueError('text')
   return value
 
 
-def _integer(value) -> int:
+def _integer(value: Any) -> int:
   if not isinstance(value, int) or isinstance(value, bool) or value < 0:
     raise ValueError('an integer not below 0')
   return value
 
 
-def _number(value) -> float:
+def _number(value: Any) -> float:
   if (
     isinstance(value, bool)
     or not isinstance(value, (int, float))
@@ -268,24 +272,24 @@ def _number(value) -> float:
   return float(value)
 
 
-def _share(value) -> float:
+def _share(value: Any) -> float:
   if not _number(value) <= 1:
     raise ValueError('a number in [0, 1]')
   return float(value)
 
 
-def _truth(value) -> bool:
+def _truth(value: Any) -> bool:
   if not isinstance(value, bool):
     raise ValueError('true, false or null')
   return value
 
 
-def _optional(read: Callable) -> Callable:
+def _optional(read: _Reader) -> _Reader:
   return lambda value: None if value is None else read(value)
 
 
-def _list(read: Callable, length: int | None = None) -> Callable:
-  def read_list(value):
+def _list(read: _Reader, length: int | None = None) -> _Reader:
+  def read_list(value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list) or length not in (None, len(value)):
       raise ValueError('a list' if length is None else f'a list of {length}')
     return tuple(map(read, value))
@@ -293,13 +297,13 @@ def _list(read: Callable, length: int | None = None) -> Callable:
   return read_list
 
 
-def _regions(value) -> dict[str, float]:
+def _regions(value: Any) -> dict[str, float]:
   if not isinstance(value, dict) or set(value) != set(REGIONS):
     raise ValueError(f'an object of {", ".join(REGIONS)}')
   return {name: _number(value[name]) for name in REGIONS}
 
 
-def _thresholds(value) -> results.Thresholds:
+def _thresholds(value: Any) -> results.Thresholds:
   names = ('slice_probability', 'map', 'case_corona_score_cm3')
   # Results of before slices were averaged lack it: theirs were taken as they are.
   if not isinstance(value, dict) or set(value) - {'thickness_mm'} != set(names):
@@ -314,7 +318,7 @@ def _thresholds(value) -> results.Thresholds:
   )
 
 
-def _model(value) -> results.ModelIdentity:
+def _model(value: Any) -> results.ModelIdentity:
   if not isinstance(value, dict) or not {'name', 'version', 'card_sha256'} <= set(
     value
   ):
@@ -324,7 +328,7 @@ def _model(value) -> results.ModelIdentity:
   )
 
 
-_READERS = {
+_READERS: dict[str, _Reader] = {
   'schema_version': _integer,
   'study_uid': _text,
   'series_uid': _text,

@@ -302,7 +302,7 @@ def _separator(text: str, required: Sequence[str]) -> tuple[str, str]:
 
   Excel writes semicolons where a comma is the decimal mark.
   """
-  candidates = _SEPARATORS
+  candidates: tuple[str, ...] = _SEPARATORS
   text = text.removeprefix('\ufeff')
   if match := _SEPARATOR_LINE.match(text):
     text = text[match.end() :]
