@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -166,7 +167,8 @@ class _QuietFinder(importlib.abc.MetaPathFinder):
     spec = next(filter(None, found), None)
     if spec is None or spec.loader is None:
       return None
-    execute = spec.loader.exec_module
+    loader: Any = spec.loader  # Of one module: its method is replaced.
+    execute = loader.exec_module
 
     def execute_quietly(module):
       with contextlib.suppress(ValueError):  # Another thread may have removed it.
@@ -174,7 +176,7 @@ class _QuietFinder(importlib.abc.MetaPathFinder):
       with _without_startup_messages():
         execute(module)
 
-    spec.loader.exec_module = execute_quietly
+    loader.exec_module = execute_quietly
     return spec
 
 
@@ -197,6 +199,7 @@ def _without_startup_messages():
     os.close(before)
     yield
     return
+  assert filter_.stdin is not None  # A pipe was asked for.
   os.dup2(filter_.stdin.fileno(), 2)
   filter_.stdin.close()
   try:
@@ -263,8 +266,8 @@ class LoadedModels(interface.Networks):
   def __init__(self, folder: pathlib.Path, batch_bytes: int, self_check: bool = True):
     """Loads the highest version of each network and holds it to the contract."""
     self._batch_bytes = batch_bytes
-    self._servables = {}
-    self._folders = {}
+    self._servables: dict[str, Any] = {}
+    self._folders: dict[str, pathlib.Path] = {}
     self._threads = futures.ThreadPoolExecutor(_AT_ONCE, 'covid-tf-models')
     identities = []
     try:

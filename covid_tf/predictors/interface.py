@@ -4,7 +4,7 @@ import abc
 import collections
 from collections.abc import Callable, Iterator
 import contextlib
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -177,7 +177,7 @@ def in_order(
   Yields:
     Every piece with its answer, in the order of `pieces`.
   """
-  waiting = collections.deque()
+  waiting: collections.deque[tuple[range, Any]] = collections.deque()
   try:
     for piece in pieces:
       if len(waiting) == in_flight:

@@ -6,6 +6,7 @@ same names in the default pool, and neither notices the other.
 """
 
 import importlib.resources
+from typing import Any
 
 from google.protobuf import descriptor_pb2
 from google.protobuf import descriptor_pool
@@ -30,7 +31,7 @@ def pool_of(files: descriptor_pb2.FileDescriptorSet) -> descriptor_pool.Descript
   return pool
 
 
-def message_class(pool: descriptor_pool.DescriptorPool, name: str) -> type:
+def message_class(pool: descriptor_pool.DescriptorPool, name: str) -> Any:
   """The Python class of the message `name` (with its package) of `pool`."""
   return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
 
@@ -38,7 +39,7 @@ def message_class(pool: descriptor_pool.DescriptorPool, name: str) -> type:
 _POOL = pool_of(descriptors())
 
 
-def _serving(name: str) -> type:
+def _serving(name: str) -> Any:
   return message_class(_POOL, f'tensorflow.serving.{name}')
 
 

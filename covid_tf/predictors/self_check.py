@@ -423,7 +423,8 @@ def _repeat(report, asked, reference, batches, one_machine, tick) -> None:
   else:
     hu = reference_slices.lung_crops()[:4]
   counts: collections.Counter = collections.Counter()
-  first, verdicts = {}, set()
+  first: dict[str, np.ndarray] = {}
+  verdicts: set[Verdict] = set()
 
   def run(at_once: int) -> None:
     with futures.ThreadPoolExecutor(at_once) as pool:
@@ -495,10 +496,11 @@ def _judge(report: Report, source: str, accept_narrower: bool) -> None:
   dtype = compute_dtype(report.identity)
   verdict = _verdict(report.comparisons)
   what = f'{source}: {report.identity.name} version {report.identity.version}'
-  if verdict is Verdict.WRONG:
-    report.failures.append(f'{what} computes wrong: {_words(report.largest)}; {REMEDY}')
-  elif verdict is Verdict.NARROWER:
-    text = _narrower(report.largest)
+  largest = report.largest
+  if verdict is Verdict.WRONG and largest:
+    report.failures.append(f'{what} computes wrong: {_words(largest)}; {REMEDY}')
+  elif verdict is Verdict.NARROWER and largest:
+    text = _narrower(largest)
     if dtype != 'float32':
       report.notes.append(f'computes in {dtype}, as its card says: {text}')
     elif accept_narrower:

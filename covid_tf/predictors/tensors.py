@@ -280,7 +280,7 @@ def _from_content(content: bytes, dtype: np.dtype, count: int) -> np.ndarray:
 
 # DataType -> (field, NumPy type of one packed element). A varint below 128 is one
 # byte, which holds for masks; other integers take the ordinary way.
-_PACKED = {
+_PACKED: dict[int, tuple[str, np.dtype]] = {
   1: ('float_val', np.dtype('<f4')),
   2: ('double_val', np.dtype('<f8')),
   3: ('int_val', np.dtype('u1')),
@@ -346,7 +346,7 @@ def fill_packed(proto, array: np.ndarray):
     `proto`.
   """
   number = DTYPE_NUMBERS[array.dtype]
-  field, kind = _PACKED.get(number, ('', None))
+  field, kind = _PACKED.get(number, ('', np.dtype('u1')))
   if not field or (
     kind.itemsize == 1
     and array.size

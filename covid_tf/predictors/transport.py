@@ -60,7 +60,7 @@ def open_channel(address: str, tls: TLS | None) -> grpc.Channel:
     errors.UsageError: the address is none, or a TLS file cannot be read.
   """
   _check_address(address)
-  options = [
+  options: list[tuple[str, int | str]] = [
     ('grpc.max_receive_message_length', _UNLIMITED),
     ('grpc.max_send_message_length', _UNLIMITED),
     # Our own policy decides what is repeated, and when.
@@ -93,23 +93,25 @@ def _check_address(address: str) -> None:
 
 
 def _credentials(tls: TLS) -> grpc.ChannelCredentials:
-  contents = {}
+  contents: dict[str, bytes] = {}
   for name in ('ca_file', 'key_file', 'certificate_file'):
     path = getattr(tls, name)
+    if path is None:
+      continue
     try:
-      contents[name] = None if path is None else pathlib.Path(path).read_bytes()
+      contents[name] = pathlib.Path(path).read_bytes()
     except OSError as error:
       raise errors.UsageError(
         f'TLS {name} {path}: required a readable PEM file, found '
-        f'{error.strerror.lower()}.'
+        f'{str(error.strerror).lower()}.'
       ) from error
-    if contents[name] is not None and b'-----BEGIN' not in contents[name]:
+    if b'-----BEGIN' not in contents[name]:
       raise errors.UsageError(
         f'TLS {name} {path}: required a PEM file, found other content; convert '
         'it with openssl.'
       )
   return grpc.ssl_channel_credentials(
-    contents['ca_file'], contents['key_file'], contents['certificate_file']
+    *map(contents.get, ('ca_file', 'key_file', 'certificate_file'))
   )
 
 

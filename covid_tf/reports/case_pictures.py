@@ -155,7 +155,14 @@ class CasePictures:
     )
     pictures_ = [rendering.render(scene, turn) for _, turn, _, _ in _VIEWS]
     return tuple(
-      Rendering(title, pictures.rgba_uri(picture), *picture.shape[:2], left, right)
+      Rendering(
+        title,
+        pictures.rgba_uri(picture),
+        picture.shape[0],
+        picture.shape[1],
+        left,
+        right,
+      )
       for (title, _, left, right), picture in zip(_VIEWS, pictures_)
     )
 
@@ -190,19 +197,19 @@ class CasePictures:
 
 def _shown(result: results.CaseResult) -> tuple[slice, slice, slice]:
   """Lung box and covered slices, with a margin, cropped to the volume."""
-  covered = result.lung_mask.any(axis=(1, 2))
+  covered = np.asarray(result.lung_mask.any(axis=(1, 2)))
   covered[list(result.positive_slices)] = True
   slices = np.flatnonzero(covered)
   box = result.lung_box
   ends = ((slices[0], slices[-1] + 1), (box.row0, box.row1), (box.column0, box.column1))
   margins_mm = (_COVERED_MARGIN_MM, _MARGIN_MM, _MARGIN_MM)
-  shown = []
+  shown: list[slice] = []
   for (start, stop), margin, step, length in zip(
     ends, margins_mm, result.spacing_mm, result.shape
   ):
     more = int(np.ceil(margin / step))
     shown.append(slice(max(0, int(start) - more), min(length, int(stop) + more)))
-  return tuple(shown)
+  return shown[0], shown[1], shown[2]
 
 
 def _size(view, columns) -> tuple[int, int]:
@@ -297,6 +304,6 @@ def _affordable_columns(maker, indices) -> int:
     for number in sampled
   ]
   # Bytes grow a little slower than the area: judged so, the budget is kept.
-  share = _BUDGET_BYTES / (np.mean(sizes) * len(indices))
+  share = _BUDGET_BYTES / (float(np.mean(sizes)) * len(indices))
   columns = widest * min(1.0, share) ** 0.5
   return int(np.clip(columns // 16 * 16, narrowest, widest))

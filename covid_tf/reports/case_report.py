@@ -111,7 +111,7 @@ def _most_affected(result) -> list[int]:
   """Slices by their part of the score, largest first, none close to another."""
   by_slice = result.corona_score_by_slice_cm3
   apart = _APART_MM / result.spacing_mm[0]
-  chosen = []
+  chosen: list[int] = []
   for index in np.argsort(-by_slice, kind='stable').tolist():
     if by_slice[index] <= 0 or len(chosen) == _MOST_AFFECTED:
       break

@@ -5,6 +5,7 @@ import io
 import pathlib
 import re
 import textwrap
+from typing import Any
 
 import matplotlib
 from matplotlib import patheffects
@@ -43,7 +44,7 @@ _CAPTION_POINTS = 6.5
 _PNG_DOTS_PER_INCH = 300
 # A number stays with its unit and its sign: no line begins with '< 0.0001' or 'cm³'.
 _KEPT_TOGETHER = re.compile(r'(?<=[=<×−]) | (?=[=<×−] )|(?<=\d) (?=%|cm³|HU\b)')
-_STYLE = {
+_STYLE: dict[Any, Any] = {  # By matplotlib's names.
   'font.family': 'DejaVu Sans',  # Comes with matplotlib: the same everywhere.
   'font.size': 8,
   'axes.linewidth': 0.6,

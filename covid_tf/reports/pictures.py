@@ -8,6 +8,7 @@ import base64
 import dataclasses
 import functools
 import io
+from typing import cast
 
 import contourpy
 import matplotlib
@@ -64,10 +65,10 @@ def heat_uri(picture: np.ndarray, step_mm: tuple[float, float], columns: int) ->
   """
   pixel_mm = picture.shape[1] * step_mm[1] / columns
   zoom = (step / pixel_mm for step in step_mm)
-  image = with_peaks(
+  shown = with_peaks(
     picture, tuple(factor if factor < 1 else round(factor) for factor in zoom)
   )
-  levels = np.rint(np.clip(image, 0, 1) * (_LEVELS - 1)).astype(np.uint8)
+  levels = np.rint(np.clip(shown, 0, 1) * (_LEVELS - 1)).astype(np.uint8)
   image = Image.fromarray(levels)
   palette = heat_colours(np.linspace(0, 1, _LEVELS))
   image.putpalette(palette[:, :3].tobytes())
@@ -149,7 +150,8 @@ def outline(mask: np.ndarray, step_mm: tuple[float, float]) -> str:
   padded = ndimage.uniform_filter(np.pad(share, 1), 3, mode='nearest')
   inside = ndimage.maximum_filter(padded > 0.5, 3)
   padded[np.pad(touched, 1) & ~inside] = 1  # Too thin to survive the smoothing.
-  lines = contourpy.contour_generator(z=padded).lines(0.5)
+  # As separate arrays, contourpy's usual form, of which its types do not know.
+  lines = cast(list[np.ndarray], contourpy.contour_generator(z=padded).lines(0.5))
   # Pixel centres lie half a step inside the picture; the padding took one more.
   parts = [(line - 0.5) * (step_mm[1], step_mm[0]) for line in lines]
   return ''.join(_path(part) for part in parts if len(part) > 3)
@@ -184,7 +186,8 @@ def _path(points: np.ndarray) -> str:
   path = matplotlib.path.Path(points)
   path.simplify_threshold = _OUTLINE_TOLERANCE_MM
   path = path.cleaned(simplify=True)
-  kept = path.vertices[np.isin(path.codes, (path.MOVETO, path.LINETO))]
+  vertices, codes = np.asarray(path.vertices), np.asarray(path.codes)
+  kept = vertices[np.isin(codes, (path.MOVETO, path.LINETO))]
   tenths = np.rint(kept * 10).astype(int)
   steps = np.diff(tenths, axis=0).ravel().tolist()
   return f'M{tenths[0, 0]} {tenths[0, 1]}l{" ".join(map(str, steps))}z'
@@ -322,7 +325,7 @@ def plane_view(
 
 
 def _markers(affine, down, across) -> dict[str, str]:
-  markers = {}
+  markers: dict[str, str] = {}
   for side, low, high in ((down, 'top', 'bottom'), (across, 'left', 'right')):
     direction = affine[:3, side.axis] / np.linalg.norm(affine[:3, side.axis])
     direction = -direction if side.reversed else direction

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 from covid_tf import errors
 from covid_tf import readers
@@ -78,13 +79,15 @@ def marked_as_demo(result: results.CaseResult) -> results.CaseResult:
 def score_study(
   study: str | os.PathLike,
   output: str | os.PathLike,
-  open_models: Callable[[], contextlib.AbstractContextManager[interface.Models]],
+  open_models: Callable[
+    [], contextlib.AbstractContextManager[interface.VersionedModels]
+  ],
   *,
   series_uid: str | None = None,
   patient_key_file: str | None = None,
-  reading: Mapping[str, object] | None = None,
+  reading: Mapping[str, Any] | None = None,
   threshold: operating_points.CaseThreshold | None = None,
-  thickness: Mapping[str, object] | None = None,
+  thickness: Mapping[str, Any] | None = None,
   demo_models: bool = False,
 ) -> results.CaseResult:
   """Reads, scores and writes a study; all of its files appear, or none.

@@ -100,6 +100,7 @@ def model_configuration(options: ServerOptions):
     return read_text_file(options.model_config_file, protocol.ModelServerConfig)
   if options.models:
     return models_in_folder(options.models)
+  assert options.model_base_path is not None  # The command requires one of the three.
   return single_model(options.model_name, options.model_base_path)
 
 

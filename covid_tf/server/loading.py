@@ -43,7 +43,10 @@ class Loader:
     """Compares the configuration with the disk and notes what is wanted now."""
     with self._registry.changed:
       configured = list(self._registry.config.model_config_list.config)
-    wanted = {name: {} for name in self._registry.models}  # Dropped models: nothing.
+    wanted: dict[str, dict[int, pathlib.Path]] = {
+      name: {}
+      for name in self._registry.models  # Dropped models: nothing.
+    }
     for model in configured:
       wanted[model.name] = self._wanted_of(model)
     with self._registry.changed:
@@ -92,7 +95,8 @@ class Loader:
         if version.state is _State.UNLOADING and not version.users
       ]
     for model, version in idle:
-      version.servable.close()
+      if version.servable is not None:
+        version.servable.close()
       with self._registry.changed:
         version.servable, version.state = None, _State.END
         if not everything:  # It may have been asked for again meanwhile.

@@ -249,6 +249,7 @@ class Registry:
     """
     with self.changed:
       version = self._find(spec)
+      assert version.servable is not None  # What is found is available.
       version.users += 1
     try:
       yield version.servable, version.number

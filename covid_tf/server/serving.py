@@ -186,7 +186,7 @@ class Server:
     """
     self._options = options
     self._stopping = threading.Event()
-    self._socket = None
+    self._socket: os.stat_result | None = None
     secure = credentials(options.ssl_config_file)
     config = configuration.model_configuration(options)
     self._manager = loading.ModelManager(options)
@@ -217,7 +217,7 @@ class Server:
   def stop(self) -> None:
     """Takes no new requests, lets the running ones end, frees the models."""
     self._stopping.set()
-    if self._socket is not None:
+    if self._socket is not None and self._options.socket_path is not None:
       withdraw_socket(self._options.socket_path, self._socket)
     stopped = self._server.stop(self._options.drain_s)
     # After it: whoever reads NOT_SERVING finds that nothing more is taken.

@@ -171,7 +171,7 @@ def versions_on_disk(base_path: str) -> dict[int, pathlib.Path]:
   Raises:
     OSError: the folder cannot be listed.
   """
-  found = {}
+  found: dict[int, pathlib.Path] = {}
   for path in sorted(pathlib.Path(base_path).iterdir()):
     if (
       path.name.isascii()
