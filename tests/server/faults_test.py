@@ -525,7 +525,7 @@ def test_a_study_during_a_reload_is_of_one_version(server, exported, tmp_path):
   'after',
   [
     lambda request, response: response.SerializeToString()[:-9],
-    _replaced('lung_mask', lambda n: np.full((n, 64, 64), 9, np.uint8)),
+    _replaced('lung_probability', lambda n: np.full((n, 256, 256), 9, np.float32)),
   ],
 )
 def test_command_fails_with_status_4_and_no_result(fake, tmp_path, after, capsys):
