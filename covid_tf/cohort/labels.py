@@ -205,7 +205,8 @@ def _unordered_times(labels: Sequence[Label]) -> Iterable[tuple[int, str]]:
             f'{seen[label.time_point]}: which study came first?'
           ),
         )
-      seen.setdefault(label.time_point, label.row)
+      else:
+        seen[label.time_point] = label.row
 
 
 def _grades_spelled_twice(labels: Iterable[Label]) -> Iterable[tuple[int, str]]:

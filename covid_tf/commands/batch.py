@@ -1,7 +1,7 @@
 """`covid-tf batch`: an archive scored, every study exactly once."""
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
 import functools
@@ -147,7 +147,7 @@ def _listed(arguments, stop: threading.Event) -> listing.Archive:
   """Finds the studies; a large archive is listed by processes of this machine."""
   processes = engines.worker_count(models_in_process=False)
 
-  def mapped(function: Callable, items: Iterator) -> Iterator:
+  def mapped(function: Callable, items: Iterable) -> Iterator:
     items = iter(items)
     yield from map(function, itertools.islice(items, _TASKS_WITHOUT_PROCESSES))
     for first in items:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import signal
+from typing import cast
 
 from covid_tf import errors
 from covid_tf import process_end
@@ -113,7 +114,8 @@ def _reports(arguments: argparse.Namespace, source: str) -> list[self_check.Repo
     return [
       self_check.check(
         source,
-        study,
+        # What `open_models` gives can be asked by signature too.
+        cast(self_check.Asked, study),
         identity,
         arguments.batches,
         one_machine=arguments.server is None,

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pathlib
 import sys
+from typing import Any
 
 from covid_tf import errors
 from covid_tf import predictors
@@ -74,7 +75,7 @@ def add_model_arguments(
 @contextlib.contextmanager
 def open_models(
   arguments: argparse.Namespace, announce: bool = True
-) -> Iterator[interface.Models]:
+) -> Iterator[interface.VersionedModels]:
   """Yields the models that the flags name.
 
   Args:
@@ -85,7 +86,7 @@ def open_models(
     errors.UsageError: flags contradict each other.
     errors.ModelError: no server, or not our models.
   """
-  options = {'self_check': False} if arguments.no_self_check else {}
+  options: dict[str, Any] = {'self_check': False} if arguments.no_self_check else {}
   if arguments.server is None:
     _refuse_server_flags(arguments)
     if announce and sys.stderr.isatty():
@@ -212,7 +213,7 @@ def add_thickness_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def thickness(arguments: argparse.Namespace) -> dict[str, object]:
+def thickness(arguments: argparse.Namespace) -> dict[str, Any]:
   """The values of the flags, as keyword arguments of `results.Thresholds`.
 
   Raises:
@@ -232,7 +233,7 @@ def thickness(arguments: argparse.Namespace) -> dict[str, object]:
   return {'thickness_mm': thickness_mm, 'every_slice': arguments.every_slice}
 
 
-def chosen(arguments: argparse.Namespace) -> dict[str, object]:
+def chosen(arguments: argparse.Namespace) -> dict[str, Any]:
   """The values of the flags, as keyword arguments of `covid_tf.read_ct`."""
   return {
     'resample_tilt': arguments.resample_tilt,

@@ -130,7 +130,9 @@ def _begin_worker() -> None:
 
 
 def _end_with_parent() -> None:
-  multiprocessing.parent_process().join()
+  parent = multiprocessing.parent_process()
+  assert parent is not None  # This runs in a worker.
+  parent.join()
   os._exit(1)
 
 

@@ -205,7 +205,9 @@ def run(
 def prepare(folder: drawing.DemoFolder, cases: Sequence[phantom.PhantomCase]) -> None:
   """Draws the studies and exports the models, side by side."""
   with drawing.workers() as pool:
-    jobs = [pool.submit(drawing.export_models, folder.models)]
+    jobs: list[concurrent.futures.Future] = [
+      pool.submit(drawing.export_models, folder.models)
+    ]
     jobs += [pool.submit(drawing.draw, folder, case) for case in cases]
     done = concurrent.futures.as_completed(jobs)
     with pipeline.progress_bar(

@@ -140,7 +140,7 @@ def output_of(name: str, calls: tuple[Call, ...]) -> keras.KerasTensor:
 def after(tensors, calls: tuple[Call, ...]) -> set[int]:
   """ids of all tensors computed from any of these, directly or not."""
   sources = {id(tensor) for tensor in tensors}
-  found = set()
+  found: set[int] = set()
   for call in calls:
     if any(id(tensor) in found or id(tensor) in sources for tensor in call.inputs):
       found.update(id(tensor) for tensor in call.outputs)
@@ -343,7 +343,8 @@ def apart_from_convolutions(model: keras.Model) -> keras.Model:
     convolution's output, and may have other readers, for which it would be copied.
   """
   flat, _ = flatten(model)
-  layer_of = {}  # id of a tensor -> (layer that gave it, the tensor: ids stay unique).
+  # id of a tensor -> (layer that gave it, the tensor: ids stay unique).
+  layer_of: dict = {}
 
   def apart(value):
     if not isinstance(value, keras.KerasTensor) or _is_not_linear(

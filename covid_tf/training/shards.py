@@ -111,7 +111,7 @@ def require_drawn_lesions(which: str, sets: Sequence[Shards]) -> None:
 def _slices(path: str) -> list[tuple[int, bool]]:
   """(label, whether lesions are drawn) of every record."""
   dataset = tf.data.TFRecordDataset(path).map(_asked_of)
-  slices = []
+  slices: list[tuple[int, bool]] = []
   try:
     for label, is_drawn, sound in dataset.as_numpy_iterator():
       if not sound:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -119,11 +120,12 @@ def detect(
   curve = roc.curve(positive, negative)
   points, point_messages = _points(curve, positive, negative, options)
   comparison = _compare(patients, second, second_name) if second else None
-  intervals = {'auc_ci95_newcombe': roc.newcombe_interval(auc, *counts)}
-  if min(counts) >= roc.SMALLEST_GROUP:
+  intervals: dict[str, Any] = {'auc_ci95_newcombe': roc.newcombe_interval(auc, *counts)}
+  error, interval = area.standard_error(), area.interval()
+  if error is not None and interval is not None:  # Both groups are large enough.
     intervals |= {
-      'auc_standard_error': float(area.standard_error()[0]),
-      'auc_ci95_delong': tuple(float(limit) for limit in area.interval()[0]),
+      'auc_standard_error': float(error[0]),
+      'auc_ci95_delong': tuple(float(limit) for limit in interval[0]),
       'auc_ci95_bootstrap': roc.bootstrap_interval(
         positive, negative, options.bootstrap_draws, options.seed
       ),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 
 import numpy as np
+import numpy.typing as npt
 
 from covid_tf import errors
 from covid_tf.cohort import paper
@@ -92,7 +93,7 @@ def _mean(values: np.ndarray, own: np.ndarray) -> float:
 
 
 def key_slices(
-  distances: np.ndarray, labels: np.ndarray, study: Sequence[int], count: int
+  distances: np.ndarray, labels: np.ndarray, study: npt.ArrayLike, count: int
 ) -> list[np.ndarray]:
   """The slices nearest to each centre (paper: four, in L2).
 
@@ -107,14 +108,14 @@ def key_slices(
   Returns:
     For each cluster int [<= count], indices of slices, nearest first.
   """
-  study = np.asarray(study)
+  study_of = np.asarray(study)
   chosen = []
   for cluster in range(distances.shape[1]):
     own = np.flatnonzero(labels == cluster)
     near = distances[own, cluster]
     turn = np.zeros(len(own), int)
-    for number in np.unique(study[own]):
-      of_study = study[own] == number
+    for number in np.unique(study_of[own]):
+      of_study = study_of[own] == number
       turn[of_study] = np.arange(of_study.sum())
     order = np.lexsort((turn, np.round(near, 6)))
     chosen.append(own[order[:count]])
@@ -174,7 +175,7 @@ def fit(
   sources: Sequence[str],
   *,
   models: Mapping[str, str],
-  thresholds: Mapping[str, float],
+  thresholds: Mapping[str, float | None],
   weighting: str = features.DEFAULT,
   compared: Sequence[str] = tuple(features.WEIGHTINGS),
   k: int | None = None,

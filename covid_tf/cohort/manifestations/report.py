@@ -238,7 +238,8 @@ def _sides(centres: np.ndarray) -> tuple[list[int], list[int]]:
   by_x = np.argsort(centres[:, 0], kind='stable').tolist()
   left = by_x[: len(by_x) // 2]
   right = by_x[len(by_x) // 2 :]
-  return tuple(sorted(group, key=lambda i: -centres[i, 1]) for group in (left, right))
+  height = lambda i: -centres[i, 1]
+  return sorted(left, key=height), sorted(right, key=height)
 
 
 def _colour(cluster: int) -> str:

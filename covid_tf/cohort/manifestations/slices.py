@@ -42,11 +42,11 @@ def small_pictures(
   Returns:
     (uint8 [N, height, width] in the lung window, the same of the maps, 255 for 1).
   """
-  view = pictures_lib.plane_view(
+  axial = pictures_lib.plane_view(
     volume.affine, volume.shape, 'axial', (slice(None), box.rows, box.columns)
   )
-  if view.fixed_axis != 0:  # Slices that are not axial are shown as they are stored.
-    view = None
+  # Slices that are not axial are shown as they are stored.
+  view = axial if axial.fixed_axis == 0 else None
 
   def placed(crop: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     """The crop as it is shown, and the (rows, columns) of its small picture."""

@@ -83,7 +83,7 @@ def _label_rows(folder, patients) -> dict[str, np.ndarray]:
   updated = [path for path in arrays if 'updated' in path.name]
   path = (updated or arrays)[-1]
   labels = _load(path)
-  numbers = {}
+  numbers: dict[int, str] = {}
   for row in tables.read_table(indices[0], _INDEX_COLUMNS):
     index, name = (row.cells[column] for column in _INDEX_COLUMNS)
     name = pathlib.PurePosixPath(name).name

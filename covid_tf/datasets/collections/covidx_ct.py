@@ -76,7 +76,8 @@ def list_studies(
       f'{len(label_files)} and {len(images)} of them.'
     )
   selection = _read_metadata(folder / 'metadata.csv')
-  scans, seen = {}, set()
+  scans: dict[tuple[str, str], list[_Line]] = {}
+  seen: set[str] = set()
   for path in label_files:
     for scan, line in _lines(path, images, seen):
       # By set too: a scan in two of them must not pass for one of the first.

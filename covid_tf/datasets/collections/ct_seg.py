@@ -9,6 +9,7 @@ import functools
 import os
 import pathlib
 import tempfile
+from typing import cast
 
 import nibabel
 import numpy as np
@@ -97,7 +98,7 @@ def _read_study(image, folder, names) -> study.Study:
 def _read_volume(path) -> tuple[volume_lib.CTVolume, tuple | None, np.ndarray]:
   """The CT, the window it was published in or None, and the file's own affine."""
   try:
-    image = nibabel.load(path)
+    image = cast(nibabel.Nifti1Image, nibabel.load(path))
     values = np.asanyarray(image.dataobj)
     is_grey = values.min() >= 0 and values.max() <= 255
   except Exception:  # nibabel raises what it meets in damaged bytes.

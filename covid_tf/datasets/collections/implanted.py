@@ -123,6 +123,8 @@ def _read_study(path, count, size, seeds, thickness_mm=None) -> study.Study:
     path.name,
     thickness_mm,
   )
+  lung_mask = chest.lung_mask
+  assert lung_mask is not None  # `prepared` gives one.
   pixel_mm = chest.spacing_mm[1]
   chosen = np.sort(random.integers(0, len(chest.hu), count))
   hu, lesions = (
@@ -131,13 +133,13 @@ def _read_study(path, count, size, seeds, thickness_mm=None) -> study.Study:
   labels = np.empty(count, np.int8)
   for place, index in enumerate(chosen):
     hu[place], lesions[place], labels[place] = _draw(
-      chest.hu[index], chest.lung_mask[index], pixel_mm, random
+      chest.hu[index], lung_mask[index], pixel_mm, random
     )
   return study.Study(
     hu,
     labels,
     (0.0, *chest.spacing_mm[1:]),
-    chest.lung_mask[chosen],
+    lung_mask[chosen],
     lesions,
     study.PSEUDO,
     chest.box,

@@ -47,7 +47,7 @@ def read_on_grid(
     )
   if tuple(np.array(image.shape)[axes]) != volume.shape:
     raise _shape_error(path, volume, image.shape)
-  backwards = tuple(np.flatnonzero(turned[axes, range(3)] < 0))
+  backwards = tuple(np.flatnonzero(turned[axes, range(3)] < 0).tolist())
   origin = np.zeros(3)
   for axis in backwards:
     origin[axes[axis]] = image.shape[axes[axis]] - 1

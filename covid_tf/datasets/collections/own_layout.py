@@ -96,7 +96,8 @@ def _stratum(said: _Rows, has_lesions: bool) -> str:
 
 
 def _read(table, found) -> dict[str, _Rows]:
-  rows, problems = {}, []
+  rows: dict[str, _Rows] = {}
+  problems = []
   for row in tables.read_table(
     table, ('study', 'patient'), ('slice', 'label', 'severity', 'set')
   ):

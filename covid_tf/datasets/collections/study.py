@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -85,17 +86,17 @@ def of_volume(
     lung_mask_kind, window_hu: as in Study.
   """
   turn = orientation.plane_turn(volume.affine)
-  through, *in_plane = volume.spacing_mm
+  through, down, across = volume.spacing_mm
   if turn.swapped:
-    in_plane.reverse()
-  hu, lung_mask, lesion_mask = (
+    down, across = across, down
+  lung_mask, lesion_mask = (
     None if planes is None else turn.to_usual(planes)
-    for planes in (volume.hu, lung_mask, lesion_mask)
+    for planes in (lung_mask, lesion_mask)
   )
   return Study(
-    hu,
+    turn.to_usual(volume.hu),
     labels,
-    (through, *in_plane),
+    (through, down, across),
     lung_mask,
     lesion_mask,
     lung_mask_kind,
@@ -244,6 +245,7 @@ def prepared(
   if study.box is not None:
     return study
   mask = study.lung_mask
+  assert mask is not None  # Its own, or the pseudo mask.
   if study.spacing_mm[0] > 0:  # Else slices are single, or far apart.
     mask = lung_pieces.keep_lungs(mask.copy(), _usual_affine(study.spacing_mm))
   if not mask.any():
@@ -274,7 +276,7 @@ def _averaged(study: Study, thickness_mm: float | None) -> Study:
   planes = study.labels[:, np.newaxis, np.newaxis]
   positive = shares(planes == 1)[:, 0, 0] >= 50
   negative = shares(planes != 0)[:, 0, 0] == 0
-  masks = {
+  masks: dict[str, Any] = {
     name: (shares(mask) >= 50).astype(np.uint8)
     for name in ('lung_mask', 'lesion_mask')
     if (mask := getattr(study, name)) is not None
