@@ -98,6 +98,8 @@ def _write_all(entries, split, folder, size, progress, thickness_mm):
 
 def slice_records(entry: study_lib.StudyEntry, study: study_lib.Study):
   """The records of a prepared study, slice by slice."""
+  # `study_lib.prepared` gives both.
+  assert study.lung_mask is not None and study.box is not None
   for place, hu in enumerate(study.hu):
     yield shards_lib.SliceRecord(
       hu=hu,

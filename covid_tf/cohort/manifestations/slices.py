@@ -199,13 +199,13 @@ def describe(
   Raises:
     errors.ModelError: a model failed, or its answers are no features.
   """
-  slices = np.asarray(slices, np.int32)
-  positive = np.isin(slices, study.positive_slices)
-  crops = _crops(volume.hu[:, study.box.rows, study.box.columns], study.slabs, slices)
-  lungs = study.lung_mask[slices, study.box.rows, study.box.columns] > 0
-  maps = _maps(study, slices)
+  chosen = np.asarray(slices, np.int32)
+  positive = np.isin(chosen, study.positive_slices)
+  crops = _crops(volume.hu[:, study.box.rows, study.box.columns], study.slabs, chosen)
+  lungs = study.lung_mask[chosen, study.box.rows, study.box.columns] > 0
+  maps = _maps(study, chosen)
   turn = orientation.plane_turn(volume.affine)
-  asked = _features(crops, slices, turn, models)
+  asked = _features(crops, chosen, turn, models)
   erased = asked.features.copy()
   if positive.any():
     healthy = _healthy_hu(volume.hu, study)
@@ -213,15 +213,15 @@ def describe(
       erase(
         crops[positive], maps[positive], lungs[positive], study.thresholds.map, healthy
       ),
-      slices[positive],
+      chosen[positive],
       turn,
       models,
     ).features
   involved = (maps > study.thresholds.map) & lungs
   return StudySlices(
     study.study_uid,
-    slices,
-    study.slice_probability[slices].astype(np.float32),
+    chosen,
+    study.slice_probability[chosen].astype(np.float32),
     positive,
     _share(involved, lungs),
     asked.features,

@@ -88,7 +88,8 @@ def from_shards(shards: Sequence[str]) -> Iterator[Case]:
     first = group[0]
     mask = np.stack([item['lung_mask'] for item in group])
     kind = first['lung_mask_kind'].decode()
-    window = tuple(map(float, first['window_hu']))
+    low, high = map(float, first['window_hu'])
+    row0, column0, row1, column1 = map(int, first['box'])
     pixel_mm = float(first['pixel_mm'])
     yield Case(
       first['series'].decode(),
@@ -98,9 +99,9 @@ def from_shards(shards: Sequence[str]) -> Iterator[Case]:
       int(first['case_label']),
       mask if mask.any() and kind != study_lib.NO_MASK else None,
       kind,
-      tuple(map(int, first['box'])),
+      (row0, column0, row1, column1),
       (float(first['slice_mm']), pixel_mm, pixel_mm),
-      window if any(window) else None,
+      (low, high) if low or high else None,
     )
 
 
@@ -283,16 +284,16 @@ def _discrimination(slices, seed):
   by_slice = by_patient = None
   if labelled:
     by_slice = metrics.discriminate(
-      [s.label for s in labelled],
-      [s.probability for s in labelled],
+      np.array([s.label for s in labelled]),
+      np.array([s.probability for s in labelled]),
       [s.patient for s in labelled],
       seed,
     )
   if not slices:
     return None, None, ()
   names, labels, scores = metrics.patient_scores(
-    [s.label for s in slices],
-    [s.probability for s in slices],
+    np.array([s.label for s in slices]),
+    np.array([s.probability for s in slices]),
     [s.patient for s in slices],
     [s.case_label for s in slices],
   )
