@@ -350,7 +350,7 @@ def checked_explanation(
 
 
 def checked_features(
-  answer: Iterable[np.ndarray], slices: Sequence[int]
+  answer: Iterable[np.ndarray], slices: Sequence[int] | np.ndarray
 ) -> results.SliceFeatures:
   """The classifier's answer, if it is features and gradients, whoever gave it.
 

@@ -100,7 +100,7 @@ class ScoredStudy:
   lung_mask: np.ndarray
   slice_probability: np.ndarray
   positive_slices: tuple[int, ...]
-  maps: Sequence[np.ndarray]
+  maps: Sequence[np.ndarray] | np.ndarray
   thresholds: results.Thresholds
   models: dict[str, str]
   slabs: slabs_lib.Slabs
