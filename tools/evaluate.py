@@ -96,10 +96,17 @@ def _subject(shards):
     'Classifier': _CLASSIFIER.value or 'none',
     'Lungs': _LUNGS.value or 'none',
     'Data': data,
-    'Thickness': 'every slice as it is'
-    if _EVERY_SLICE.value
-    else f'slices closer than {_THICKNESS_MM.value:g} mm averaged for the classifier',
+    'Thickness': _thickness(),
   }
+
+
+def _thickness():
+  if _EVERY_SLICE.value or _SLICES.value:
+    return 'every slice as it is'
+  return (
+    f'for the classifier neighbouring slices are averaged to {_THICKNESS_MM.value:g} '
+    'mm where they lie closer; a slice without its neighbours is taken as it is'
+  )
 
 
 def _print(found):

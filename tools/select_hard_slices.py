@@ -31,11 +31,12 @@ def main():
   found = [shards_lib.look_through(pattern) for pattern in _SHARDS.value]
   paths = [path for shards in found for path in shards.paths]
   splits.check(paths)
+  thickness_mm = splits.require_one_thickness(paths)
   model, _ = weights.load_network(contract.CLASSIFIER_MODEL, _CLASSIFIER.value)
   hard = hard_slices.hardness(model, paths)
   labels = hard_slices.labels_of(paths)
   places = hard_slices.select(hard, labels, _SLICES.value)
-  hard_slices.write(paths, places, _OUTPUT.value)
+  hard_slices.write(paths, places, _OUTPUT.value, thickness_mm)
   wrong = (hard[places] > 0).sum()
   print(
     f'{_OUTPUT.value}: {len(places)} of {len(labels)} slices, {wrong} of them on '

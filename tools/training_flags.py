@@ -106,7 +106,7 @@ def _train(make_task, require_classes):
   options = _options()
   sets = [shards_lib.look_through(pattern) for pattern in _SHARDS.value]
   held_out = [shards_lib.look_through(pattern) for pattern in _VALIDATION.value]
-  _check(sets, held_out, require_classes)
+  thickness_mm = _check(sets, held_out, require_classes)
   if any(stage.kind == tasks.GUIDED for stage in options.stages):
     shards_lib.require_drawn_lesions('--shards', sets)
   for shards in sets + held_out:
@@ -123,7 +123,7 @@ def _train(make_task, require_classes):
       options,
       sets,
       held_out,
-      _configuration(),
+      _configuration(thickness_mm),
       strategy=strategy,
       report=_report,
       progress=lambda *now: _show(bar, options.stages, *now),
@@ -131,17 +131,24 @@ def _train(make_task, require_classes):
 
 
 def _check(sets, held_out, require_classes):
-  """Before the first step: lists of shards agree, patients are apart."""
+  """Before the first step: lists of shards agree, patients are apart.
+
+  Returns:
+    The thickness that slices were averaged to when they were imported, or None.
+  """
   paths = {
     name: [path for shards in group for path in shards.paths]
     for name, group in (('--shards', sets), ('--validation', held_out))
   }
-  splits.check([path for group in paths.values() for path in group])
+  every = [path for group in paths.values() for path in group]
+  splits.check(every)
+  thickness_mm = splits.require_one_thickness(every)
   splits.require_apart(paths)
   if require_classes:
     shards_lib.require_both_classes('--shards', sets)
     for shards in held_out:
       shards_lib.require_both_classes('--validation', [shards])
+  return thickness_mm
 
 
 def _options():
@@ -161,8 +168,8 @@ def _options():
   )
 
 
-def _configuration():
-  """The training flags by name, in JSON's types."""
+def _configuration(thickness_mm):
+  """The training flags by name, in JSON's types, and the thickness of averages."""
   started, here = sys.modules['__main__'], sys.modules[__name__]
   known = flags.FLAGS.flags_by_module_dict()
   mine = [
@@ -172,7 +179,11 @@ def _configuration():
     + known.get(module.__name__, [])
     + known.get(sys.argv[0], [])
   ]
-  return {flag.name: flag.value for flag in mine if flag.name not in _NOT_CONFIGURATION}
+  named = {
+    flag.name: flag.value for flag in mine if flag.name not in _NOT_CONFIGURATION
+  }
+  # Where slices are as they are, a run's configuration is what it was before.
+  return named if thickness_mm is None else named | {'thickness_mm': thickness_mm}
 
 
 def _report(line):

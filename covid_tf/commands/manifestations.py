@@ -99,8 +99,10 @@ def run(arguments: argparse.Namespace) -> int:
   with shared_flags.open_models(arguments) as models:
     identities = models.identities()
     digests = results.card_digests(identities)
+    thickness_mm = slabs.with_thickness(options.thresholds, identities).thickness_mm
     if model:
       model.require_models(digests)
+      model.require_thickness(thickness_mm)
     described = features.describe_studies(
       studies, arguments.output / 'features', models, options
     )
@@ -119,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
   thresholds = {
     'slice_probability': options.thresholds.slice_probability,
     'map': options.thresholds.map,
-    'thickness_mm': slabs.with_thickness(options.thresholds, identities).thickness_mm,
+    'thickness_mm': thickness_mm,
   }
   fitted = kinds_lib.fit(
     described.store,
@@ -183,7 +185,12 @@ def _apply(model, described, output: pathlib.Path, demo: bool) -> None:
     output / 'manifestations.json',
     shares,
     described.refused,
-    {'demo_models': demo, 'models': model.models, 'weighting': model.weighting},
+    {
+      'demo_models': demo,
+      'models': model.models,
+      'thresholds': model.thresholds,
+      'weighting': model.weighting,
+    },
   )
 
 

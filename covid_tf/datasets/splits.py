@@ -15,6 +15,7 @@ import pathlib
 import numpy as np
 
 from covid_tf import errors
+from covid_tf import results
 from covid_tf.storage import files
 from covid_tf.storage import tables
 
@@ -230,6 +231,7 @@ def _quotas(wanted: np.ndarray, owed: np.ndarray, total: int) -> np.ndarray:
 MANIFEST_NAME = 'manifest.csv'
 SHARDS_NAME = 'shards.csv'
 _SHARD_COLUMNS = ('shard', 'slices', 'bytes', 'sha256')
+_THICKNESS = 'thickness_mm'  # Later than the first lists, which lack it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,19 +287,23 @@ class ManifestWriter:
     self._writer.writerows(dataclasses.astuple(row) for row in rows)
 
 
-def write_shards(folder: pathlib.Path, counts: Mapping[str, int]) -> None:
+def write_shards(
+  folder: pathlib.Path, counts: Mapping[str, int], thickness_mm: float | None = None
+) -> None:
   """Writes shards.csv.
 
   Args:
     folder: holds the shards.
     counts: path below `folder` -> slices.
+    thickness_mm: that closer slices were averaged to; None: slices as they are.
   """
+  thickness = '' if thickness_mm is None else f'{thickness_mm:g}'
   with open(folder / SHARDS_NAME, 'w', encoding='utf-8', newline='') as file:
     writer = csv.writer(file, lineterminator='\n')
-    writer.writerow(_SHARD_COLUMNS)
+    writer.writerow((*_SHARD_COLUMNS, _THICKNESS))
     for shard, slices in counts.items():
       path = folder / shard
-      writer.writerow((shard, slices, path.stat().st_size, _sha256(path)))
+      writer.writerow((shard, slices, path.stat().st_size, _sha256(path), thickness))
 
 
 def check(shards: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
@@ -333,6 +339,46 @@ def check(shards: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
   return unlisted
 
 
+def require_one_thickness(shards: Sequence[str | os.PathLike]) -> float | None:
+  """Refuses shards whose slices were averaged to different thicknesses.
+
+  Args:
+    shards: files; their lists are looked for as by `check`.
+
+  Returns:
+    The thickness in millimetres that closer slices were averaged to; None: slices as
+    they are, as those of shards that no list names are taken to be.
+
+  Raises:
+    errors.UsageError: there are several, or a list states what is no thickness.
+  """
+  found: dict[float | None, pathlib.Path] = {}
+  listed = _listed(shards, SHARDS_NAME, _SHARD_COLUMNS, (_THICKNESS,))
+  for path, (_, rows) in listed.items():
+    text = rows[0][_THICKNESS] if rows else ''
+    try:
+      thickness_mm = float(text) if text else None
+      if thickness_mm is not None:
+        results.check_thickness(thickness_mm)
+    except ValueError:
+      raise errors.UsageError(
+        f'{path}: its {SHARDS_NAME} must give {_THICKNESS} as a number above 0 and at '
+        f'most {results.MAX_THICKNESS_MM:g}, or leave it blank, found {text!r}; import '
+        'it again.'
+      ) from None
+    found.setdefault(thickness_mm, path)
+  if len(found) > 1:
+    stated = ', '.join(
+      f'{"slices as they are" if mm is None else f"{mm:g} mm"} ({path})'
+      for mm, path in found.items()
+    )
+    raise errors.UsageError(
+      f'shards: slices of one thickness are required, found {stated}; import all with '
+      'the same --thickness_mm.'
+    )
+  return next(iter(found), None)
+
+
 def require_apart(sets: Mapping[str, Sequence[str | os.PathLike]]) -> dict[str, int]:
   """Refuses sets of shards that share a patient.
 
@@ -362,7 +408,7 @@ def require_apart(sets: Mapping[str, Sequence[str | os.PathLike]]) -> dict[str, 
   return {name: len(found) for name, found in patients.items()}
 
 
-def _listed(shards, name, columns):
+def _listed(shards, name, columns, optional=()):
   """{shard: (folder of its list, its rows)}; rows are [] where no list names it."""
   lists: dict[pathlib.Path, dict[str, list[dict[str, str]]]] = {}
   found: dict[pathlib.Path, tuple[pathlib.Path, list[dict[str, str]]]] = {}
@@ -371,18 +417,18 @@ def _listed(shards, name, columns):
     found[path] = path.parent, []
     for folder in (path.parent, path.parent.parent):
       if folder not in lists:
-        lists[folder] = _read(folder / name, columns)
+        lists[folder] = _read(folder / name, columns, optional)
       if rows := lists[folder].get(path.relative_to(folder).as_posix()):
         found[path] = folder, rows
         break
   return found
 
 
-def _read(path, columns) -> dict[str, list[dict[str, str]]]:
+def _read(path, columns, optional) -> dict[str, list[dict[str, str]]]:
   if not path.is_file():
     return {}
   rows: dict[str, list[dict[str, str]]] = {}
-  for row in tables.read_table(path, columns):
+  for row in tables.read_table(path, columns, optional):
     rows.setdefault(row.cells['shard'], []).append(row.cells)
   return rows
 

@@ -121,9 +121,7 @@ def score_study(
     with open_models() as models:
       if threshold:
         threshold.require_same_models(models.identities())
-        threshold.require_same_thickness(
-          slabs.with_thickness(thresholds, models.identities())
-        )
+        _require_same_thickness(threshold, thresholds, volume, models)
       result = _analyze(study, volume, models, thresholds)
       if threshold:
         # Again: the server may have changed models since.
@@ -132,6 +130,17 @@ def score_study(
       result = marked_as_demo(result)
     write_all(folder, result, volume, demo_models=result.demo_models)
   return result
+
+
+def _require_same_thickness(
+  threshold: operating_points.CaseThreshold,
+  stated: results.Thresholds,
+  volume: volume_lib.CTVolume,
+  models: interface.VersionedModels,
+) -> None:
+  used = slabs.with_thickness(stated, models.identities())
+  divided = slabs.divide(volume.shape[0], volume.spacing_mm[0], used.thickness_mm)
+  threshold.require_same_thickness(used, divided.is_averaged)
 
 
 def _analyze(study, volume, models, thresholds) -> results.CaseResult:

@@ -182,14 +182,15 @@ class CaseThreshold:
     rule: how it was chosen, for people.
     models: name to card digest of the models whose scores it was chosen from;
       empty where none is stated.
-    states_thickness: whether the thickness of these scores is known.
-    thickness_mm: that their slices were averaged to; None: every slice as it is.
+    is_of_scores: whether it was chosen from scores; False: a number of somebody.
+    thickness_mm: that the slices of these scores were averaged to; None: every slice
+      as it is.
   """
 
   corona_score_cm3: float
   rule: str = ''
   models: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  states_thickness: bool = False
+  is_of_scores: bool = False
   thickness_mm: float | None = None
 
   def require_same_models(self, identities: Iterable[results.ModelIdentity]) -> None:
@@ -210,25 +211,37 @@ class CaseThreshold:
           'on scores of the model in use.'
         )
 
-  def require_same_thickness(self, thresholds: results.Thresholds) -> None:
+  def require_same_thickness(
+    self, thresholds: results.Thresholds, are_averaged: bool = True
+  ) -> None:
     """Refuses to judge scores of slices at another thickness.
 
     Args:
       thresholds: of the scores, with the thickness that is used.
+      are_averaged: whether slices are averaged to it; False where those of the study
+        are so thick that each is taken as it is, True where that is not known yet.
 
     Raises:
       errors.UsageError: the scores that it was chosen from had another.
     """
-    if self.states_thickness and self.thickness_mm != thresholds.thickness_mm:
-      own, other = (
-        'every slice as it is' if thickness is None else f'{thickness:g} mm'
-        for thickness in (self.thickness_mm, thresholds.thickness_mm)
-      )
-      raise errors.UsageError(
-        f'--case-threshold: it was chosen from scores at a thickness of {own}, but '
-        f'{other} is used; give that thickness, or run covid-tf cohort on scores at '
-        'the one in use.'
-      )
+    used = thresholds.thickness_mm
+    if not self.is_of_scores or self.thickness_mm == used:
+      return
+    if self.thickness_mm is None and not are_averaged:
+      return
+    own, other = (
+      'every slice as it is' if thickness is None else f'slabs of {thickness:g} mm'
+      for thickness in (self.thickness_mm, used)
+    )
+    flag = (
+      '--every-slice'
+      if self.thickness_mm is None
+      else f'--thickness-mm {self.thickness_mm:g}'
+    )
+    raise errors.UsageError(
+      f'--case-threshold: it was chosen from scores of {own}, but {other} are asked '
+      f'for; give {flag}, or run covid-tf cohort on scores at the thickness in use.'
+    )
 
 
 def parse_case_threshold(text: str) -> CaseThreshold:
@@ -275,7 +288,8 @@ def read_operating_point(path: str | os.PathLike[str]) -> CaseThreshold:
     _volume(content.get('case_corona_score_cm3'), f'--case-threshold {path}'),
     str(content.get('rule', '')),
     _digests(content.get('models'), path),
-    'thickness_mm' in content,
+    True,
+    # Files of before slices were averaged do not say it: taken as they are.
     _thickness(content.get('thickness_mm'), path),
   )
 

@@ -91,13 +91,19 @@ def labels_of(shards: Sequence[str]) -> np.ndarray:
   return np.fromiter(dataset.as_numpy_iterator(), int)
 
 
-def write(shards: Sequence[str], places: np.ndarray, output: str | os.PathLike) -> None:
+def write(
+  shards: Sequence[str],
+  places: np.ndarray,
+  output: str | os.PathLike,
+  thickness_mm: float | None = None,
+) -> None:
   """Copies slices, byte by byte, into one shard with its lists.
 
   Args:
     shards: files, in order.
     places: int, rising: which of their slices.
     output: folder to make; whole, or not at all.
+    thickness_mm: of the shards, as `splits.require_one_thickness` gives it.
 
   Raises:
     errors.UsageError: the folder is in use.
@@ -113,7 +119,7 @@ def write(shards: Sequence[str], places: np.ndarray, output: str | os.PathLike) 
       for example in _taken(shards, places):
         writer.write(example)
         manifest.write([_manifest_row(example)])
-    splits.write_shards(folder, {SHARD: len(places)})
+    splits.write_shards(folder, {SHARD: len(places)}, thickness_mm)
 
 
 def _taken(shards, places):

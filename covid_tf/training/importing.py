@@ -51,7 +51,8 @@ def write_shards(
     size: largest side of a stored slice; 0 keeps slices as they are.
     progress: wraps the loop over the studies, as tqdm does.
     allow_empty_class: accept a set without positive or without negative slices.
-    thickness_mm: average slices that lie closer, as `study_lib.prepared` does.
+    thickness_mm: average slices that lie closer, as `study_lib.prepared` does;
+      kept in shards.csv.
 
   Returns:
     What was written.
@@ -64,7 +65,7 @@ def write_shards(
   with files.replacing_directory(output) as folder:
     imported, shards = _write_all(entries, split, folder, size, progress, thickness_mm)
     _require_classes(imported, allow_empty_class)
-    splits.write_shards(folder, shards)
+    splits.write_shards(folder, shards, thickness_mm)
     splits.write(split, folder, imported.slices)
     with open(folder / LEFT_OUT_NAME, 'w', encoding='utf-8', newline='') as file:
       writer = csv.writer(file, lineterminator='\n')

@@ -168,6 +168,35 @@ def test_a_model_of_other_networks_is_refused(
   assert 'a model fitted by covid-tf manifestations' in capsys.readouterr().err
 
 
+def test_a_model_of_another_thickness_is_refused(
+  tmp_path, studies, models, fitted, capsys
+):
+  model = fitted[0] / 'manifestation_model.npz'
+  assert content(fitted[0])['thresholds']['thickness_mm'] == 5
+  applied = ('--apply', str(model), '--every-slice')
+  assert run(studies, tmp_path / 'applied', *applied) == 2
+  words = 'slabs of 5 mm is required, found every slice; give --thickness-mm 5'
+  assert words in capsys.readouterr().err
+  assert not (tmp_path / 'applied').exists()
+  # One of before slices were averaged says nothing of it.
+  with np.load(model) as stored:
+    arrays = dict(stored)
+  words = json.loads(str(arrays['words']))
+  del words['cuts']['thickness_mm']
+  older = tmp_path / 'older.npz'
+  np.savez(older, **arrays | {'words': np.array(json.dumps(words))})
+  assert run(studies, tmp_path / 'applied', '--apply', str(older)) == 2
+  assert 'found slabs of 5 mm; give --every-slice' in capsys.readouterr().err
+  assert run(studies, tmp_path / 'out', '--apply', str(older), '--every-slice') == 0
+
+
+@pytest.mark.parametrize('text', ['0', 'nan', '100', 'thick'])
+def test_what_is_no_thickness_is_refused(tmp_path, studies, models, capsys, text):
+  assert run(studies, tmp_path / 'out', '--thickness-mm', text) == 2
+  assert '--thickness-mm: a number above 0' in capsys.readouterr().err
+  assert not (tmp_path / 'out').exists()
+
+
 def test_describing_goes_on_where_it_stopped(tmp_path, studies):
   models = fake_features.LinearModels()
   places = features.name_studies(studies)

@@ -106,6 +106,27 @@ def test_a_server_is_reached_as_the_flags_say(study, sources, tmp_path):
   assert options['metadata']() == (('authorization', 'Bearer secret'),)
 
 
+def test_a_case_threshold_of_every_slice_judges_no_averages(
+  study, sources, tmp_path, capsys
+):
+  point = tmp_path / 'operating_point.json'  # Of before slices were averaged.
+  point.write_text(
+    json.dumps(
+      {
+        'schema_version': 1,
+        'case_corona_score_cm3': 1.5,
+        'rule': 'a rule',
+        'models': results.card_digests(fake_models.IDENTITIES),
+      }
+    )
+  )
+  flags = [study, '--output', str(tmp_path / 'out'), '--case-threshold', str(point)]
+  assert cli.main(['score', *flags, '--models', 'm', '--thickness-mm', '20']) == 2
+  words = 'every slice as it is, but slabs of 20 mm are asked for; give --every-slice'
+  assert words in capsys.readouterr().err
+  assert not (tmp_path / 'out').exists()
+
+
 def test_a_case_threshold_answers(study, sources, tmp_path):
   digests = results.card_digests(fake_models.IDENTITIES)
   point = tmp_path / 'operating_point.json'

@@ -71,16 +71,21 @@ def test_no_threshold_is_refused(text):
 
 
 def test_an_operating_point_holds_for_its_own_thickness(tmp_path):
-  unstated = operating_points.parse_case_threshold(_write(tmp_path, _CONTENT))
-  unstated.require_same_thickness(results.Thresholds(thickness_mm=3))
-  for stated, same, other in (
-    (5.0, {'thickness_mm': 5}, {'thickness_mm': 3}),
-    (None, {'every_slice': True}, {'thickness_mm': 5}),
+  number = operating_points.parse_case_threshold('7.5')
+  number.require_same_thickness(results.Thresholds(thickness_mm=3))
+  for stated, same, other, flag in (
+    ({'thickness_mm': 5.0}, {'thickness_mm': 5}, {'thickness_mm': 3}, 'thickness-mm 5'),
+    ({'thickness_mm': 5.0}, {'thickness_mm': 5}, {'every_slice': True}, 'mm 5'),
+    ({'thickness_mm': None}, {'every_slice': True}, {'thickness_mm': 5}, 'every-slice'),
+    ({}, {'every_slice': True}, {'thickness_mm': 5}, 'every-slice'),
   ):
-    path = _write(tmp_path, _CONTENT | {'thickness_mm': stated})
+    path = _write(tmp_path, _CONTENT | stated)
     threshold = operating_points.parse_case_threshold(path)
     threshold.require_same_thickness(results.Thresholds(**same))
-    with pytest.raises(errors.UsageError, match='a thickness of .* is used'):
+    thick = (results.Thresholds(**other), False)  # Nothing is averaged.
+    if flag == 'every-slice':
+      threshold.require_same_thickness(*thick)
+    with pytest.raises(errors.UsageError, match=f'give --.*{flag}, or'):
       threshold.require_same_thickness(results.Thresholds(**other))
   for wrong in (0, 'thick', [5], 1e9):
     path = _write(tmp_path, _CONTENT | {'thickness_mm': wrong})

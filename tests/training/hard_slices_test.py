@@ -63,12 +63,13 @@ def test_slices_are_copied_byte_by_byte_with_lists_that_training_reads(
 ):
   places = np.array([1, 6, 8])
   output = tmp_path / 'hard'
-  hard_slices.write(shards, places, output)
+  hard_slices.write(shards, places, output, thickness_mm=5.0)
   everything = list(tf.data.TFRecordDataset(shards).as_numpy_iterator())
   path = output / hard_slices.SHARD
   copied = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
   assert copied == [everything[place] for place in places]
   assert splits.check([path]) == []
+  assert splits.require_one_thickness([path]) == 5.0
   found = shards_lib.look_through(str(output / 'hard' / '*'))
   assert (found.positives, found.negatives) == (1, 2)
 

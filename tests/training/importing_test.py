@@ -109,6 +109,28 @@ def test_shards_without_a_list_are_read_through(shards):
     evaluating.check_shards(paths)
 
 
+def test_shards_of_one_thickness_are_required(shards, tmp_path):
+  _import(tmp_path / 'again', tmp_path / 'slabs', thickness_mm=7.5)
+  slabs = _paths(tmp_path / 'slabs')
+  assert splits.require_one_thickness(slabs) == 7.5
+  splits.check(slabs)
+  whole = _paths(shards)
+  assert splits.require_one_thickness(whole) is None
+  with pytest.raises(errors.UsageError, match=r'they are \(.* 7.5 mm \(.*--thickness'):
+    splits.require_one_thickness([*whole, *slabs])
+  listed = tmp_path / 'slabs' / splits.SHARDS_NAME
+  text = listed.read_text()
+  listed.write_text(text.replace(',7.5\n', ',nan\n'))
+  with pytest.raises(errors.UsageError, match="above 0 and .* found 'nan'"):
+    splits.require_one_thickness(slabs)
+  # A list of before slices could be averaged, and no list at all.
+  older = text.replace(',thickness_mm\n', '\n').replace(',7.5\n', '\n')
+  listed.write_text(older)
+  assert splits.require_one_thickness(slabs) is None
+  listed.unlink()
+  assert splits.require_one_thickness(slabs) is None
+
+
 def test_a_folder_in_use_is_refused(shards, tmp_path):
   with pytest.raises(errors.UsageError, match='a new or empty folder'):
     _import(tmp_path / 'again', shards)

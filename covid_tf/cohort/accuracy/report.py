@@ -188,15 +188,9 @@ def write_operating_point(
         f'{report.detection.n_negative} without disease'
       ),
       'models': models,
-      **_thickness(report),
+      'thickness_mm': report.results[0].thresholds.get('thickness_mm'),
     },
   )
-
-
-def _thickness(report: CohortReport) -> dict[str, float | None]:
-  """The thickness of all scores; nothing where it is not known."""
-  found = {result.thresholds.get('thickness_mm', 0) for result in report.results}
-  return {'thickness_mm': found.pop()} if len(found) == 1 and 0 not in found else {}
 
 
 def relative(path: pathlib.Path | str, root: pathlib.Path) -> str:

@@ -198,7 +198,8 @@ class ManifestationModel:
     explained: float32 [2], share of the variance along each.
     names: what each cluster is read as.
     models: network name to card digest; features of others mean something else.
-    thresholds: the slice and map thresholds.
+    thresholds: the slice and map thresholds, and `thickness_mm` that slices were
+      averaged to; None or absent: every slice as it is.
     seed: of the starts.
   """
 
@@ -209,7 +210,7 @@ class ManifestationModel:
   explained: np.ndarray
   names: tuple[str, ...]
   models: dict[str, str]
-  thresholds: dict[str, float]
+  thresholds: dict[str, float | None]
   seed: int
 
   def assign(self, points: np.ndarray) -> np.ndarray:
@@ -239,6 +240,28 @@ class ManifestationModel:
           f'{digest[:12]} is required, found {models.get(name, "none")[:12]}; fit '
           'again with the network in use.'
         )
+
+  def require_thickness(self, thickness_mm: float | None) -> None:
+    """Refuses features of slices at another thickness.
+
+    Args:
+      thickness_mm: that slices are averaged to now; None: every slice as it is.
+
+    Raises:
+      errors.UsageError: it was fitted at another.
+    """
+    fitted = self.thresholds.get('thickness_mm')
+    if fitted != thickness_mm:
+      required, flag = (
+        ('every slice as it is', '--every-slice')
+        if fitted is None
+        else (f'slabs of {fitted:g} mm', f'--thickness-mm {fitted:g}')
+      )
+      found = 'every slice' if thickness_mm is None else f'slabs of {thickness_mm:g} mm'
+      raise errors.UsageError(
+        'a fitted model belongs to the thickness that it was fitted at: '
+        f'{required} is required, found {found}; give {flag}, or fit again.'
+      )
 
 
 def fit_scaler(weighted: np.ndarray, per_feature: bool) -> Scaler:

@@ -201,7 +201,8 @@ def describe_studies(
 
   Raises:
     errors.ModelError: a model failed; what is described so far stays.
-    errors.UsageError: a stored result is of other models or damaged.
+    errors.UsageError: a stored result is of other models, at another thickness, or
+      damaged.
   """
   models = interface.versioned(models)
   digests = results.card_digests(models.identities())
@@ -254,10 +255,10 @@ def _describe(
     own = slabs.divide(volume.shape[0], volume.spacing_mm[0], thresholds.thickness_mm)
     if study.slabs != own:
       raise errors.UsageError(
-        f'{options.result_paths[uid]}: a result of slices at the thickness in use '
-        f'({_thickness(thresholds)}) is required, found one at '
-        f'{_thickness(study.thresholds)}; score the study again, or give that '
-        'thickness.'
+        f'{options.result_paths[uid]}: a result at the thickness in use '
+        f'({_thickness(thresholds)}) is required, found one of '
+        f'{_thickness(study.thresholds)}; score the study again, or give '
+        f'{_flag(study.thresholds)}.'
       )
   else:
     study = slices_lib.from_case(
@@ -285,7 +286,13 @@ def _one_version(models: interface.VersionedModels, digests: Mapping[str, str]):
 def _thickness(thresholds: results.Thresholds) -> str:
   if thresholds.thickness_mm is None:
     return 'every slice as it is'
-  return f'{thresholds.thickness_mm:g} mm'
+  return f'slabs of {thresholds.thickness_mm:g} mm'
+
+
+def _flag(thresholds: results.Thresholds) -> str:
+  if thresholds.thickness_mm is None:
+    return '--every-slice'
+  return f'--thickness-mm {thresholds.thickness_mm:g}'
 
 
 def _identity(path: pathlib.Path) -> str:

@@ -308,6 +308,7 @@ def write_fitted(
     'warnings': warnings(fitted, described, demo_models),
     'demo_models': demo_models,
     'models': fitted.model.models,
+    'thresholds': fitted.model.thresholds,
     'slices': _slices(fitted),
     'clusters': _clusters(fitted),
     'weighting': fitted.outcome.weighting,

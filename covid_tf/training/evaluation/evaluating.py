@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import glob
 import itertools
-import math
 import os
 import pathlib
 
@@ -42,6 +41,8 @@ class Case:
     box: lung box [row0, column0, row1, column1], or None: ask the lung network.
     spacing_mm: (slices, rows, columns); 0 where unknown or no stack.
     window_hu: of slices that have lost their HU, or None.
+    are_neighbours: whether no slice between them is missing, so that they may be
+      averaged.
   """
 
   series: str
@@ -54,6 +55,7 @@ class Case:
   box: tuple[int, int, int, int] | None
   spacing_mm: tuple[float, float, float]
   window_hu: tuple[float, float] | None = None
+  are_neighbours: bool = True
 
 
 def check_shards(shards: Sequence[str]) -> int:
@@ -102,6 +104,7 @@ def from_shards(shards: Sequence[str]) -> Iterator[Case]:
       (row0, column0, row1, column1),
       (float(first['slice_mm']), pixel_mm, pixel_mm),
       (low, high) if low or high else None,
+      bool((np.diff([item['slice_index'] for item in group]) == 1).all()),
     )
 
 
@@ -203,7 +206,7 @@ def evaluate(
     seed: of the bootstraps.
     thickness_mm: the classifier sees slices that lie closer as slabs this thick, and
       each slice gets the answers of its slabs, as in `analyze`; None: slices as they
-      are. Single slices always are.
+      are. Single slices, and slices of which neighbours are missing, always are.
 
   Returns:
     The metrics.
@@ -270,8 +273,10 @@ def _classify(case, found, classifier, thickness_mm):
     box = lungs_lib.largest_box(lungs_lib.slice_boxes(mask)).as_list()
   row0, column0, row1, column1 = box
   crops = case.hu[:, row0:row1, column0:column1]
-  slice_mm = case.spacing_mm[0] or math.inf  # 0: of no stack.
-  slabs = slabs_lib.divide(len(crops), slice_mm, thickness_mm)
+  is_stack = case.are_neighbours and case.spacing_mm[0]
+  slabs = slabs_lib.divide(
+    len(crops), case.spacing_mm[0], thickness_mm if is_stack else None
+  )
   probability = slabs.to_slices(classifier(slabs.average(crops, slice(None))))
   for label, value in zip(case.labels, probability):
     yield SliceCase(

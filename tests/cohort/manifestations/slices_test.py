@@ -212,7 +212,8 @@ def test_a_stored_result_at_another_thickness_is_refused(models, focal, tmp_path
     result_paths={'thin': tmp_path / 'old' / 'result.json'}
   )
   with pytest.raises(
-    errors.UsageError, match=r'\(5 mm\) is required, found .* as it is'
+    errors.UsageError,
+    match=r'\(slabs of 5 mm\) is required, .* as it is; .* give --every-slice',
   ):
     features.describe_studies(
       {'thin': tmp_path / 'thin.nii'},

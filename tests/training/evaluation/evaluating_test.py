@@ -212,3 +212,18 @@ def test_thin_slices_are_classified_as_slabs(tmp_path):
   ).tolist()
   evaluating.evaluate(cases, None, classifier)
   assert len(seen[1]) == 4
+
+
+def test_slices_that_are_no_neighbours_are_not_averaged(tmp_path):
+  shard = str(tmp_path / 'chosen.tfrecord')
+  records = list(_records('p1', 1, slice_mm=2.5))
+  shards_lib.write_shard(shard, [records[0], *records[2:]])
+  seen = []
+
+  def classifier(hu):
+    seen.append(hu)
+    return _classifier(hu)
+
+  cases = evaluating.from_shards([shard])
+  evaluating.evaluate(cases, None, classifier, thickness_mm=5.0)
+  assert len(seen[0]) == 3
