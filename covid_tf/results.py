@@ -111,7 +111,7 @@ class Thresholds:
     case_corona_score_cm3: a case above it is detected; None: no case answer.
     thickness_mm: slices that lie closer are averaged to slabs this thick; None, in
       what is given to `analyze`: that of the classifier's card, else 5 mm. Of a result
-      it is what was used, and None where every slice was taken as it is.
+      it is what was used, and None with every_slice.
     every_slice: each slice is taken as it is, as in the paper.
   """
 
