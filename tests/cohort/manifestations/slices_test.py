@@ -196,6 +196,31 @@ def test_thin_slices_enter_once_for_each_slab_and_as_its_average(models, focal):
   np.testing.assert_array_equal(found.features, wanted.features)
 
 
+def _save(volume, path):
+  affine = volume_lib.LPS_RAS @ volume.affine[:, [2, 1, 0, 3]]
+  nibabel.save(nibabel.Nifti1Image(volume.hu.T, affine), path)
+
+
+def test_slices_are_described_again_for_another_thickness(models, focal, tmp_path):
+  _save(_thin(focal[0]), tmp_path / 'thin.nii')
+
+  def described(**thickness):
+    options = features.DescribeOptions(thresholds=results.Thresholds(**thickness))
+    found = features.describe_studies(
+      {'thin': tmp_path / 'thin.nii'},
+      tmp_path / 'store',
+      models,
+      options,
+      progress=False,
+    )
+    return len(found.store.get(found.sources[0]).slice_index)
+
+  by_slab = described()
+  calls = models.feature_calls
+  assert described(thickness_mm=5.0) == by_slab and models.feature_calls == calls
+  assert described(every_slice=True) > 2 * by_slab and models.feature_calls > calls
+
+
 def test_a_stored_result_at_another_thickness_is_refused(models, focal, tmp_path):
   thin = _thin(focal[0])
   scored_study.write_all(
@@ -206,8 +231,7 @@ def test_a_stored_result_at_another_thickness_is_refused(models, focal, tmp_path
   )
   stored = slices_lib.read_study(tmp_path / 'old' / 'result.json', thin)
   assert stored.slabs == slabs_lib.Slabs(thin.shape[0], thin.shape[0], 13.0 / 8)
-  affine = volume_lib.LPS_RAS @ thin.affine[:, [2, 1, 0, 3]]
-  nibabel.save(nibabel.Nifti1Image(thin.hu.T, affine), tmp_path / 'thin.nii')
+  _save(thin, tmp_path / 'thin.nii')
   options = features.DescribeOptions(
     result_paths={'thin': tmp_path / 'old' / 'result.json'}
   )
