@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import math
 import pathlib
+from typing import cast
 
 from covid_tf import errors
 from covid_tf.cohort import results as results_lib
@@ -311,7 +312,8 @@ def first_time_points(
   first_missing: list[str] = []
   for studies in by_patient.values():
     if len(studies) > 1:
-      studies = sorted(studies, key=lambda label: label.time_point)
+      # Numbers or dates, one kind in a table and none missing: read_labels sees to it.
+      studies = sorted(studies, key=lambda label: cast(float, label.time_point))
     with_result = [label for label in studies if label.study_uid in scored]
     if not with_result:
       continue

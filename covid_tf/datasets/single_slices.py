@@ -68,7 +68,9 @@ def list_slices(table: str | os.PathLike) -> list[SliceEntry]:
     seen.add(path)
     entries.append(
       SliceEntry(
-        path, int(label), row.cells['patient'] or f'{table.stem}, row {row.number}'
+        path,
+        int(bool(label)),
+        row.cells['patient'] or f'{table.stem}, row {row.number}',
       )
     )
   return entries
@@ -103,7 +105,8 @@ def _read_dicom(path):
   if image.problems or image.plane is None or not series.is_axial(image):
     reason = '; '.join(image.problems) or 'it is not axial'
     raise errors.CTReadError(f'{path.name}: an axial CT slice is required: {reason}.')
-  words = np.empty((image.pixels.rows, image.pixels.columns), np.uint16)
+  pixels, rescale = image.require_pixels(), image.require_rescale()
+  words = np.empty((pixels.rows, pixels.columns), np.uint16)
   try:
     hounsfield.convert_to_hu(
       decoding.PixelReader().read_into(image, words), image, words
@@ -111,10 +114,9 @@ def _read_dicom(path):
   except errors.CTReadError as error:
     raise errors.CTReadError(f'{path.name}: {error}') from None
   hu = words.view(np.int16)
-  if image.rescale.unit and (reason := hounsfield.judge(hu[np.newaxis])):
+  if rescale.unit and (doubt := hounsfield.judge(hu[np.newaxis])):
     raise errors.CTReadError(
-      f"{path.name}: Rescale Type must be HU, found '{image.rescale.unit}', and "
-      f'{reason}.'
+      f"{path.name}: Rescale Type must be HU, found '{rescale.unit}', and {doubt}."
     )
   return hu, float(image.plane.spacing_mm[0])
 

@@ -69,7 +69,9 @@ def _without_activation(output: keras.KerasTensor, calls: tuple[rewrites.Call, .
   while last and _keeps_values(last.layer):
     output = last.inputs[0]
     last = _maker(output, calls)
-  layer = last and last.layer
+  if last is None:
+    return output, _identity
+  layer = last.layer
   if _is_bare_probability(layer):
     return last.inputs[0], _identity
   activation = getattr(layer, 'activation', None)
@@ -112,15 +114,19 @@ def _is_bare_probability(layer) -> bool:
   )
 
 
-def _refuse_hidden_probability(last: rewrites.Call | None, calls) -> None:
+def _refuse_hidden_probability(
+  last: rewrites.Call, calls: tuple[rewrites.Call, ...]
+) -> None:
   """Raises ValueError where a sigmoid or softmax stands before the last layer.
 
   A reshape, an index or a factor behind it would pass for a logit.
   """
-  call = last
+  call: rewrites.Call | None = last
   while call and len(call.inputs) == 1 and not getattr(call.layer, 'weights', ()):
     call = _maker(call.inputs[0], calls)
-    layer = call and call.layer
+    if call is None:
+      return
+    layer = call.layer
     if _is_bare_probability(layer) or getattr(layer, 'activation', None) in (
       keras.activations.sigmoid,
       keras.activations.softmax,

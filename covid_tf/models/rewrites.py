@@ -29,7 +29,7 @@ class Call:
   outputs: tuple[keras.KerasTensor, ...]
 
 
-def rebuild(model: keras.Model, clone: Callable, apply: Callable) -> keras.Model:
+def rebuild(model: keras.Model, clone: Callable, apply: Callable | None) -> keras.Model:
   """Builds a functional model by walking another one, call by call.
 
   Args:

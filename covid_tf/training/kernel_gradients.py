@@ -115,7 +115,8 @@ def _doubtful(model: keras.Model) -> Iterator[keras.layers.Conv2D]:
 
 
 def _of_layer(layer: keras.layers.Conv2D) -> Convolution:
-  size = tuple(size or _FREE_SIZE for size in layer.input.shape[1:3])
+  rows, columns = layer.input.shape[1:3]
+  size = (rows or _FREE_SIZE, columns or _FREE_SIZE)
   return Convolution(
     tuple(layer.kernel.shape[2:]), tuple(layer.strides), size, layer.compute_dtype
   )

@@ -212,6 +212,7 @@ _POINT_NAMES = {
 
 def roc_figure(detection: experiments.Detection) -> matplotlib.figure.Figure:
   """Draws the ROC curve; `detection.curve` must be there."""
+  assert detection.curve is not None  # As the caller promises.
   with figures.styled():
     figure = figures.new_figure(height_inch=4.15)
     axes = figures.roc_axes(
@@ -219,6 +220,8 @@ def roc_figure(detection: experiments.Detection) -> matplotlib.figure.Figure:
     )
     for point, colour in zip(detection.points, figures.CATEGORIES[1:]):
       mark, size = _POINT_MARKS[point.name]
+      if point.specificity.value is None or point.sensitivity.value is None:
+        continue  # One kind has no patient.
       axes.plot(
         1 - point.specificity.value,
         point.sensitivity.value,

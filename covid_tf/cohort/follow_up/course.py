@@ -195,16 +195,16 @@ def _identity(read, same_patient) -> str:
 
 
 def _in_time(read) -> tuple[tuple[TimePoint, ...], bool]:
-  dates = [_date(result.acquisition_date) for _, result in read]
-  by_date = None not in dates
-  if by_date:
-    # Stable: studies of one day stay in the order in which they were given.
-    order = sorted(range(len(read)), key=dates.__getitem__)
-    read, dates = [read[i] for i in order], [dates[i] for i in order]
+  known = [_date(result.acquisition_date) for _, result in read]
+  dates = [date for date in known if date is not None]
+  if len(dates) < len(known):
+    return tuple(TimePoint(result, folder, None) for folder, result in read), False
+  # Stable: studies of one day stay in the order in which they were given.
+  order = sorted(range(len(read)), key=dates.__getitem__)
+  first = dates[order[0]]
   return tuple(
-    TimePoint(result, folder, (date - dates[0]).days if by_date else None)
-    for (folder, result), date in zip(read, dates)
-  ), by_date
+    TimePoint(read[i][1], read[i][0], (dates[i] - first).days) for i in order
+  ), True
 
 
 def _date(text) -> datetime.date | None:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from typing import Any
 import zipfile
 
 import numpy as np
@@ -72,14 +73,11 @@ class FeatureStore:
     """
     with files.replacing(self.path(source)) as temporary:
       with open(temporary, 'wb') as file:
-        np.savez(
-          file,
-          **{_CONFIGURATION: np.array(self.configuration)},
-          **{
-            field.name: np.asarray(getattr(study, field.name))
-            for field in dataclasses.fields(study)
-          },
-        )
+        arrays: dict[str, Any] = {_CONFIGURATION: np.array(self.configuration)} | {
+          field.name: np.asarray(getattr(study, field.name))
+          for field in dataclasses.fields(study)
+        }
+        np.savez(file, **arrays)
 
   def get(self, source: str) -> slices_lib.StudySlices:
     """Reads a study.
@@ -92,16 +90,13 @@ class FeatureStore:
       with np.load(path, allow_pickle=False) as stored:
         if str(stored[_CONFIGURATION]) != self.configuration:
           raise ValueError('another configuration')
-        return slices_lib.StudySlices(
-          **{
-            field.name: (
-              str(stored[field.name])
-              if field.name == _STUDY_UID
-              else stored[field.name]
-            )
-            for field in dataclasses.fields(slices_lib.StudySlices)
-          }
-        )
+        fields: dict[str, Any] = {
+          field.name: (
+            str(stored[field.name]) if field.name == _STUDY_UID else stored[field.name]
+          )
+          for field in dataclasses.fields(slices_lib.StudySlices)
+        }
+        return slices_lib.StudySlices(**fields)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
       raise errors.UsageError(
         f'{path}: described slices of this run are required, found {error}; remove '

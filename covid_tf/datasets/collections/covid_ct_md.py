@@ -50,7 +50,9 @@ def list_studies(
   rows = _label_rows(folder, patients)
   entries = []
   for name, path in patients.items():
-    kind = _KINDS[_PATIENT.fullmatch(name)[1]]
+    found = _PATIENT.fullmatch(name)
+    assert found  # The others are no patients' folders.
+    kind = _KINDS[found[1]]
     if kind == 'pneumonia' and not pneumonia_is_negative:
       continue
     entries.append(
@@ -143,8 +145,7 @@ def _in_slice_order(path, files, volume, row) -> np.ndarray:
   File names do not follow the slices. Slice Location is optional in DICOM; the
   height of the slice stands in where one is missing.
   """
-  headers = [_place(file) for file in files]
-  headers = [header for header in headers if header is not None]
+  headers = [place for file in files if (place := _place(file)) is not None]
   count = volume.shape[0]
   if len(headers) != count or row[count:].any() or count > len(row):
     raise errors.UsageError(

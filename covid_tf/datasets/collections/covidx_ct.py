@@ -109,7 +109,9 @@ def list_studies(
 
 def _lines(path, images, seen):
   """(scan, line) for each line of a label file."""
-  name = _LABEL_FILE.fullmatch(path.name)[1]
+  found = _LABEL_FILE.fullmatch(path.name)
+  assert found  # Files of other names are not given.
+  name = found[1]
   for number, text in enumerate(tables.read_text(path, _REMEDY).splitlines(), start=1):
     if not text.strip():
       continue
@@ -145,7 +147,9 @@ def _scan(file: str) -> str:
 
 
 def _number(file: str) -> int:
-  return int(re.search(r'(\d+)\.png$', file)[1])
+  found = re.search(r'(\d+)\.png$', file)
+  assert found  # Lines without one are refused before.
+  return int(found[1])
 
 
 def _read_metadata(path) -> dict[str, str]:

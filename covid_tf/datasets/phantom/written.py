@@ -128,7 +128,7 @@ def _slice_header(shared, drawn: phantom.Phantom, index: int):
   header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
   header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
   header.file_meta.TransferSyntaxUID = pydicom_uid.ExplicitVRLittleEndian
-  header.file_meta.ImplementationClassUID = make_uid('implementation')
+  header.file_meta.ImplementationClassUID = pydicom_uid.UID(make_uid('implementation'))
   return header
 
 

@@ -141,7 +141,7 @@ def patient_scores(
   labels: np.ndarray,
   probability: np.ndarray,
   patients: Sequence[str],
-  case_labels: Sequence[int],
+  case_labels: np.ndarray | Sequence[int],
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
   """One score a patient: the mean of the three highest slice probabilities.
 
@@ -155,7 +155,8 @@ def patient_scores(
     (patients, labels int [p], scores float [p]) of the patients whose label is
     known: their own, else 1 with a positive slice, else 0 with negative ones alone.
   """
-  labels, case_labels = np.asarray(labels), np.asarray(case_labels)
+  labels = np.asarray(labels)
+  case_labels = np.asarray(case_labels)
   probability = np.asarray(probability, np.float64)
   names, places = np.unique(np.asarray(patients), return_inverse=True)
   kept, known, scores = [], [], []

@@ -22,10 +22,13 @@ def roc_figure(
   found: metrics.Discrimination, unit: str, with_paper: bool = False
 ) -> matplotlib.figure.Figure:
   """ROC curve; `found.curve` must be there."""
+  assert found.curve is not None  # As the caller promises.
   with figures.styled():
     figure = figures.new_figure(height_inch=4.1)
     axes = figures.roc_axes(figure, found.curve, f'AUC {found.auc:.3f}')
     for point, mark, colour in zip(found.points, 'os', (figures.ORANGE, figures.GREEN)):
+      if point.specificity.value is None or point.sensitivity.value is None:
+        continue  # One kind has no patient.
       axes.plot(
         1 - point.specificity.value,
         point.sensitivity.value,
@@ -67,6 +70,7 @@ def calibration_figure(
   found: metrics.Discrimination, unit: str
 ) -> matplotlib.figure.Figure:
   """Share of positives against the mean probability, bin by bin."""
+  assert found.curve is not None  # As the caller promises.
   with figures.styled():
     figure = figures.new_figure(height_inch=4.1)
     axes = figure.add_subplot()
