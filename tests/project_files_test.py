@@ -63,7 +63,7 @@ def test_checks_before_a_commit_download_nothing():
   (repository,) = _yaml('.pre-commit-config.yaml')['repos']
   assert repository['repo'] == 'local'
   hooks = {hook['id']: hook for hook in repository['hooks']}
-  assert {'ruff', 'codespell'} <= set(hooks)
+  assert {'ruff', 'mypy', 'codespell'} <= set(hooks)
   assert {hook['language'] for hook in hooks.values()} == {'system'}
   setup = (_ROOT / 'setup.cfg').read_text('utf-8')
   assert all(f'    {name.split("-")[0]}>=' in setup for name in hooks)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need, checks spelling, style and imports, runs all tests with
-# Bazel and sums them up.
+# Installs what the tests need, checks spelling, style, types and imports, runs all
+# tests with Bazel and sums them up.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/environment.sh
@@ -25,6 +25,7 @@ status=0
 codespell || status=$?
 ruff check --quiet . || status=$?
 ruff format --check --quiet . || status=$?
+mypy --no-error-summary || status=$?
 # Real CT is read where it lies and never kept here; without it the rest runs.
 real_ct=$(realpath --quiet "${COVID_TF_REAL_CT:-../shared/data}" || true)
 if [ ! -d "$real_ct" ]; then
