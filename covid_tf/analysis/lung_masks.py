@@ -64,28 +64,62 @@ def between_slabs(
 
   for index, (log_odds, expected) in slabs.interpolated(values()):
     assert reduction is not None  # The first answers made it.
-    found = reduction.smaller(turn.to_usual(hu[index]))
-    units = (expected - found) * np.float32(1 / _HU_PER_UNIT)
-    log_odds += np.clip(units, -_MAX_UNITS, _MAX_UNITS)
-    yield index, turn.to_stored(reduction.larger(_probability(log_odds)) > 0.5)
+    mask = np.zeros(reduction.plane, bool)
+    # Elsewhere no slice makes lung of it.
+    if (box := _box(log_odds > -_MAX_UNITS)) is not None:
+      found = reduction.smaller(turn.to_usual(hu[index]), box)
+      units = (expected[box] - found) * np.float32(1 / _HU_PER_UNIT)
+      moved = log_odds[box] + np.clip(units, -_MAX_UNITS, _MAX_UNITS)
+      reduction.enlarge(_probability(moved), box, mask)
+    yield index, turn.to_stored(mask)
+
+
+_Box = tuple[slice, slice]
+_EVERYWHERE = (slice(None), slice(None))
+
+
+def _box(where: np.ndarray) -> _Box | None:
+  """Rows and columns around what is set, and one more; None where nothing is."""
+  ends = [np.flatnonzero(where.any(axis=axis)) for axis in (1, 0)]
+  if not len(ends[0]):
+    return None
+  rows, columns = (slice(max(0, end[0] - 1), end[-1] + 2) for end in ends)
+  return rows, columns
 
 
 class _Reduction:
-  """Between a plane and the grid of the network."""
+  """Between a plane and the grid of the network, where a box of the grid is asked for.
+
+  Attributes:
+    plane: its rows and columns.
+  """
 
   def __init__(self, plane: tuple[int, int], grid: tuple[int, int]):
+    self.plane = plane
     self._smaller = tuple(map(_smoothed_averages, plane, grid))
     self._larger = tuple(map(localization.interpolation_matrix, grid, plane))
 
-  def smaller(self, hu: np.ndarray) -> np.ndarray:
-    """int16 [row, column] to averages, float32 [h, w]."""
-    rows, columns = self._smaller
-    return rows @ np.clip(hu, *_HU_RANGE).astype(np.float32) @ columns.T
+  def smaller(self, hu: np.ndarray, box: _Box = _EVERYWHERE) -> np.ndarray:
+    """int16 [row, column] of the plane to averages, float32 of the box."""
+    matrices, window = [], []
+    for matrix, part in zip(self._smaller, box, strict=True):
+      seen = np.flatnonzero(matrix[part].any(axis=0))
+      window.append(slice(seen[0], seen[-1] + 1))
+      matrices.append(matrix[part, window[-1]])
+    part = np.clip(hu[tuple(window)], *_HU_RANGE).astype(np.float32)
+    return matrices[0] @ part @ matrices[1].T
 
-  def larger(self, values: np.ndarray) -> np.ndarray:
-    """float32 [h, w] to [row, column], as the network's own masks are enlarged."""
-    rows, columns = self._larger
-    return rows @ values @ columns.T
+  def enlarge(self, probability: np.ndarray, box: _Box, mask: np.ndarray) -> None:
+    """Sets the mask, bool [row, column], where the box is lung.
+
+    As the network's own masks are made: bilinear interpolation, then the threshold.
+    """
+    matrices, window = [], []
+    for matrix, part in zip(self._larger, box, strict=True):
+      seen = np.flatnonzero(matrix[:, part].any(axis=1))
+      window.append(slice(seen[0], seen[-1] + 1))
+      matrices.append(matrix[window[-1], part])
+    mask[tuple(window)] = matrices[0] @ probability @ matrices[1].T > 0.5
 
 
 def _smoothed_averages(source: int, size: int) -> np.ndarray:
@@ -94,10 +128,10 @@ def _smoothed_averages(source: int, size: int) -> np.ndarray:
   low = np.maximum(edges[:-1, np.newaxis], np.arange(source))
   high = np.minimum(edges[1:, np.newaxis], np.arange(1, source + 1))
   averages = np.maximum(high - low, 0)
-  distance = np.subtract.outer(np.arange(size), np.arange(size))
+  distance = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
   smoothing = np.exp(-0.5 * (distance / _SMOOTHING_PIXELS) ** 2)
-  matrix = smoothing @ averages
-  return (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+  matrix = (smoothing * (distance <= 4 * _SMOOTHING_PIXELS)) @ averages
+  return np.asarray(matrix / matrix.sum(axis=1, keepdims=True), np.float32)
 
 
 def _log_odds(probability: np.ndarray) -> np.ndarray:
