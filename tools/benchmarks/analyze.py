@@ -240,14 +240,17 @@ def thick_ratio() -> float | None:
 
 def lungmask_part(models, torch_python: str) -> dict:
   """Seconds of lungmask's network for 300 slices / of our lungs by slabs, in turns."""
-  script = pathlib.Path(__file__).with_name('lungmask_network.py')
   slices = 300
+  run = f'import lungmask_network; lungmask_network.main({slices})'
   volume = study(slices)
   slabs = slabs_lib.divide(slices, volume.spacing_mm[0], slabs_lib.DEFAULT_THICKNESS_MM)
   ratios = []
   for turn in range(_TURNS):
     theirs = subprocess.run(
-      [torch_python, str(script), str(slices)], capture_output=True, text=True
+      [torch_python, '-c', run],
+      cwd=pathlib.Path(__file__).parent,
+      capture_output=True,
+      text=True,
     )
     if theirs.returncode:
       print(f'lungmask_ratio: {torch_python} has no torch, none measured.')

@@ -6,7 +6,6 @@ A part of analyze.py: `python tools/benchmarks/analyze.py --part trials`.
 from collections.abc import Callable
 import contextlib
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from covid_tf.predictors import interface
 
 _SLABS = 32
 _TURNS = 5
-_CHILD = '--threads-child'
 
 
 def _slices() -> tuple[np.ndarray, np.ndarray]:
@@ -99,8 +97,8 @@ def threads() -> dict[str, float]:
   for _ in range(3):
     for name, variables in settings.items():
       done = subprocess.run(
-        [sys.executable, str(pathlib.Path(__file__)), _CHILD],
-        env=os.environ | variables,
+        [sys.executable, '-c', 'import analyze_trials; analyze_trials.ask_alone()'],
+        env=os.environ | variables | {'PYTHONPATH': os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=True,
@@ -158,18 +156,12 @@ def trials() -> dict:
   return figures
 
 
-def _child() -> None:
+def ask_alone() -> None:
+  """Prints seconds of three rounds, for a process with settings of its own."""
   with predictors.load_models(self_check=False) as models:
-    print(_in_turns_seconds(_ask(models)))
-
-
-def _in_turns_seconds(ask: Callable[[], None]) -> float:
-  ask()
-  begin = time.perf_counter()
-  for _ in range(3):
+    ask = _ask(models)
     ask()
-  return time.perf_counter() - begin
-
-
-if __name__ == '__main__' and _CHILD in sys.argv:
-  _child()
+    begin = time.perf_counter()
+    for _ in range(3):
+      ask()
+    print(time.perf_counter() - begin)

@@ -6,7 +6,6 @@ up, three classes at 256 x 256 (Hofmanninger et al. 2020). Batches of 20, as lun
 asks it. Run by analyze.py in a Python that has torch; 60 slices are timed and scaled.
 """
 
-import sys
 import time
 
 import torch
@@ -51,7 +50,8 @@ class _Network(nn.Module):
     return self._last(image)
 
 
-def main() -> None:
+def main(slices: int) -> None:
+  """Prints the seconds."""
   network = _Network().eval()
   with torch.inference_mode():
     network(torch.zeros(_WARM, 1, _SIZE, _SIZE))
@@ -59,8 +59,4 @@ def main() -> None:
     for _ in range(_TIMED // _BATCH):
       network(torch.rand(_BATCH, 1, _SIZE, _SIZE)).argmax(1)
     seconds = time.perf_counter() - begin
-  print(seconds * int(sys.argv[1]) / _TIMED)
-
-
-if __name__ == '__main__':
-  main()
+  print(seconds * slices / _TIMED)
