@@ -3,7 +3,7 @@
 # folders and flags of pytest that are given. Needs the environment of tools/test.sh.
 #
 # Not part of tools/test.sh: Bazel runs each test file in a sandbox of its own, and
-# measuring takes time (processor time +30 % for tests/statistics, storage and analysis).
+# measuring takes time (processor time +44 % for tests/statistics, storage and analysis).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
