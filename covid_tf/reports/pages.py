@@ -114,7 +114,7 @@ def _thickness_method(result: results.CaseResult) -> str:
     f'Slices, {result.spacing_mm[0]:.4g} mm apart, were averaged by their overlap to '
     f'slabs of {slabs.thickness_mm:.4g} mm for both networks, and each slice was given '
     'the answers of the slabs that cover it, weighted by overlap. Lungs were '
-    'segmented slab by slab, interpolated to the slices'
+    'segmented slab by slab and interpolated to the slices,'
   )
 
 
