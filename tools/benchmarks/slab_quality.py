@@ -161,7 +161,7 @@ def limit(models) -> dict:
   distances = (2.5, 3.0, 3.5, 4.0, 4.5)
   off: dict[str, dict[float, list[float]]] = {'slabs': {}, 'every_slice': {}}
   asked = {}
-  for number in range(6):
+  for number in range(3):
     kind = ('focal', 'diffuse')[number % 2]
 
     def score(distance_mm, thresholds, number=number, kind=kind):
