@@ -82,3 +82,12 @@ def test_nobody_called_positive_has_no_ppv():
   assert point.ppv.value is None and point.ppv.interval is None
   assert point.ppv_at_prevalence.value is None
   assert point.npv.value == pytest.approx(8 / 18)
+
+
+def test_predictive_values_of_a_kind_without_patients_are_unknown():
+  point = operating_points.operating_point(
+    'threshold', 'stated', 1.0, np.array([2.0, 3.0]), np.zeros(0), prevalence=0.1
+  )
+  assert point.sensitivity.value == 1 and point.specificity.value is None
+  assert point.ppv_at_prevalence == operating_points.Share(None, None)
+  assert point.npv_at_prevalence == operating_points.Share(None, None)
