@@ -207,9 +207,7 @@ def _analyze_once(
 ) -> results.CaseResult:
   with models.study() as pinned:
     thresholds = slabs_lib.with_thickness(stated, pinned.identities())
-    slabs = slabs_lib.divide(
-      volume.shape[0], volume.spacing_mm[0], thresholds.thickness_mm
-    )
+    slabs = slabs_lib.of_study(volume, thresholds)
     lungs = lungs_lib.find_lungs(
       segment(volume, pinned, slabs, progress),
       volume.voxel_volume_mm3,

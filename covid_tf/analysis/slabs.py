@@ -12,7 +12,7 @@ averages still keep each position's share of the body's height.
 
 from collections.abc import Iterable, Iterator
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,6 +27,8 @@ DEFAULT_THICKNESS_MM = 5.0
 # each with a part of its neighbour and save a fifth of the work at most
 # (docs/thickness.md has what was measured).
 NEAR_ENOUGH = 0.8
+# Positions are rounded in files: slices of 4 mm may lie 3.9999 mm apart.
+_ROUNDING = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,11 +156,35 @@ def divide(slices: int, distance_mm: float, thickness_mm: float | None) -> Slabs
     The slabs.
   """
   every_slice = Slabs(slices, slices, distance_mm)
-  if thickness_mm is None or distance_mm >= NEAR_ENOUGH * thickness_mm:
+  if thickness_mm is None:
+    return every_slice
+  if distance_mm >= NEAR_ENOUGH * thickness_mm * (1 - _ROUNDING):
     return every_slice
   height_mm = slices * distance_mm
   count = max(1, round(height_mm / thickness_mm))
   return Slabs(slices, count, height_mm / count) if count < slices else every_slice
+
+
+class Stack(Protocol):
+  """A CT, or a result of one."""
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """(slices, rows, columns)."""
+
+  @property
+  def spacing_mm(self) -> tuple[float, float, float]:
+    """Millimetres between voxel centres along (slice, row, column)."""
+
+
+def of_study(stack: Stack, thresholds: results.Thresholds) -> Slabs:
+  """Divides a study as it is, or was, analysed.
+
+  Args:
+    stack: the CT, or its result.
+    thresholds: with the thickness that is used, as `with_thickness` gives them.
+  """
+  return divide(stack.shape[0], stack.spacing_mm[0], thresholds.thickness_mm)
 
 
 def with_thickness(

@@ -402,9 +402,7 @@ def write_figures(
     index = int(np.argmax(result.corona_score_by_slice_cm3))
   box = result.lung_box
   turn = orientation.plane_turn(volume.affine)
-  slabs = slabs_lib.divide(
-    volume.shape[0], volume.spacing_mm[0], result.thresholds.thickness_mm
-  )
+  slabs = slabs_lib.of_study(volume, result.thresholds)
   slab, _ = max(slabs.shares(index), key=lambda one: one[1])
   crop = slabs.average(volume.hu[:, box.rows, box.columns], slice(slab, slab + 1))
   probability, *cams = models.grad_cam(turn.to_usual(crop))

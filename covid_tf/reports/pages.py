@@ -100,14 +100,8 @@ def methods(result: results.CaseResult, demo_models: bool = False) -> str:
   )
 
 
-def _slabs(result: results.CaseResult) -> slabs_lib.Slabs:
-  return slabs_lib.divide(
-    result.shape[0], result.spacing_mm[0], result.thresholds.thickness_mm
-  )
-
-
 def _thickness_method(result: results.CaseResult) -> str:
-  slabs = _slabs(result)
+  slabs = slabs_lib.of_study(result, result.thresholds)
   if not slabs.is_averaged:
     return 'Lungs were segmented slice by slice'
   return (
@@ -119,7 +113,7 @@ def _thickness_method(result: results.CaseResult) -> str:
 
 
 def _thickness(result: results.CaseResult) -> str:
-  slabs = _slabs(result)
+  slabs = slabs_lib.of_study(result, result.thresholds)
   if not slabs.is_averaged:
     return f'slices as they are, {result.spacing_mm[0]:.4g} mm apart'
   return f'{slabs.count} slabs of {slabs.thickness_mm:.4g} mm'

@@ -139,7 +139,7 @@ def _require_same_thickness(
   models: interface.VersionedModels,
 ) -> None:
   used = slabs.with_thickness(stated, models.identities())
-  divided = slabs.divide(volume.shape[0], volume.spacing_mm[0], used.thickness_mm)
+  divided = slabs.of_study(volume, used)
   threshold.require_same_thickness(used, divided.is_averaged)
 
 

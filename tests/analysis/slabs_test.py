@@ -101,7 +101,7 @@ def test_interpolation_is_exact_for_what_is_linear(count, distance_mm):
   )
 
 
-@pytest.mark.parametrize('distance_mm', [4.0, 4.4, 5.0, 8.0])
+@pytest.mark.parametrize('distance_mm', [3.9999, 4.0, 4.4, 5.0, 8.0])
 def test_near_the_stated_thickness_slices_are_as_they_are(distance_mm):
   slabs = slabs_lib.divide(30, distance_mm, 5.0)
   assert not slabs.is_averaged and slabs.thickness_mm == distance_mm

@@ -247,7 +247,7 @@ def _describe(
         f'{options.result_paths[uid]}: a result of the models in use is required, '
         'found one of others; score the study again, or name the models that did.'
       )
-    own = slabs.divide(volume.shape[0], volume.spacing_mm[0], thresholds.thickness_mm)
+    own = slabs.of_study(volume, thresholds)
     if study.slabs != own:
       raise errors.UsageError(
         f'{options.result_paths[uid]}: a result at the thickness in use '

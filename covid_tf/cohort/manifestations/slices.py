@@ -148,7 +148,7 @@ def from_case(case: results.CaseResult) -> ScoredStudy:
     case.localization.maps,
     case.thresholds,
     results.card_digests(case.models),
-    slabs_lib.divide(case.shape[0], case.spacing_mm[0], case.thresholds.thickness_mm),
+    slabs_lib.of_study(case, case.thresholds),
   )
 
 
@@ -335,7 +335,5 @@ def read_study(result_path: pathlib.Path, volume: volume_lib.CTVolume) -> Scored
     localization.maps,
     result.thresholds,
     results.card_digests(result.models),
-    slabs_lib.divide(
-      result.shape[0], volume.spacing_mm[0], result.thresholds.thickness_mm
-    ),
+    slabs_lib.of_study(volume, result.thresholds),
   )
