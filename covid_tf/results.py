@@ -8,7 +8,11 @@ import numpy as np
 
 from covid_tf import volume as volume_lib
 
-SCHEMA_VERSION = 1  # Of result.json; raised when a field changes its meaning.
+# Of result.json; raised when a field changes its meaning. 2: probabilities may be
+# smoothed along the body (`thresholds.smoothing_mm`). 3: acquisition, densities, zone
+# score, label regions and edits beside the score.
+SCHEMA_VERSION = 3
+READ_SCHEMAS = (1, 2, 3)
 
 
 class SliceExplanation(NamedTuple):

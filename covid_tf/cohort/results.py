@@ -189,16 +189,11 @@ def require_comparable(
     A warning for each kind of difference; empty unless `allow_mixed`.
 
   Raises:
-    errors.UsageError: several schema versions, models, or thresholds and thicknesses;
+    errors.UsageError: several models, or thresholds and thicknesses;
       says which, and in how many results.
   """
   warnings = []
   for kind, key, in_words in (
-    (
-      'schema versions',
-      lambda made: made.schema_version,
-      lambda made: str(made.schema_version),
-    ),
     ('models', lambda made: sorted(made.models.items()), _models_in_words),
     (
       'slice and map thresholds, or thicknesses',

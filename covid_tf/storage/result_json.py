@@ -101,7 +101,7 @@ class StoredResult:
   """The fields of a result.json (docs/results.md), without map and mask.
 
   Attributes:
-    schema_version: results.SCHEMA_VERSION.
+    schema_version: one of results.READ_SCHEMAS.
     study_uid, series_uid, acquisition_date, patient_key, shape, spacing_mm,
       voxel_volume_mm3, corona_score_cm3, case_detected, corona_score_in_lung_cm3,
       corona_score_by_region_cm3, involved_lung_fraction, lung_volume_cm3,
@@ -178,9 +178,11 @@ def from_dict(content: dict[str, Any]) -> StoredResult:
   if not isinstance(content, dict):
     raise ValueError(f'an object is required, found {type(content).__name__}')
   version = content.get('schema_version')
-  if version != results.SCHEMA_VERSION:
+  if version not in results.READ_SCHEMAS:
+    *earlier, latest = results.READ_SCHEMAS
     raise ValueError(
-      f'schema_version {results.SCHEMA_VERSION} is required, found {version!r}'
+      f'schema_version {", ".join(map(str, earlier))} or {latest} is required, '
+      f'found {version!r}'
     )
   content = {'demo_models': is_demo(content)} | content
   stored = StoredResult(

@@ -120,7 +120,6 @@ def test_refuses_a_folder_without_results(tmp_path):
 @pytest.mark.parametrize(
   'change, words',
   [
-    ({'schema_version': 2}, 'schema versions'),
     (
       {
         'models': [
@@ -167,13 +166,19 @@ def _made(path, **changes):
 
 
 def test_every_difference_is_a_warning_where_mixed_results_are_asked_for():
-  made = [_made('a'), _made('b', schema_version=2, thresholds={'map': 0.5})]
+  other_card = {'lungs': ('1', 'b' * 64)}
+  made = [_made('a'), _made('b', models=other_card, thresholds={'map': 0.5})]
   warnings = results_lib.require_comparable(made, allow_mixed=True)
   assert [warning.split(' different ')[1].split(':')[0] for warning in warnings] == [
-    'schema versions',
+    'models',
     'slice and map thresholds, or thicknesses',
   ]
   assert not results_lib.require_comparable(made[:1] * 2, allow_mixed=True)
+
+
+def test_results_of_an_earlier_schema_compare():
+  made = [_made('a'), _made('b', schema_version=3)]
+  assert not results_lib.require_comparable(made, allow_mixed=True)
 
 
 def test_versions_of_the_software_are_a_warning_and_no_refusal():

@@ -42,7 +42,7 @@ def test_every_number_comes_back(result, tmp_path):
     ):
       continue
     assert getattr(stored, field.name) == getattr(result, field.name), field.name
-  assert (stored.schema_version, stored.slice_count) == (1, 24)
+  assert (stored.schema_version, stored.slice_count) == (3, 24)
   np.testing.assert_array_equal(
     np.array(stored.slice_probability, np.float32), result.slice_probability
   )
@@ -97,7 +97,7 @@ def test_nan_is_never_written(result):
     ('corona_score_by_region_cm3', {'left': 1}),
     ('thresholds', {'map': 0.6}),
     ('models', [{'name': 'lungs'}]),
-    ('schema_version', 2),
+    ('schema_version', 4),
     ('study_uid', None),
   ],
 )
