@@ -10,9 +10,8 @@ import tqdm
 
 from covid_tf import errors
 from covid_tf import results
-from covid_tf import version
 from covid_tf import volume as volume_lib
-from covid_tf.analysis import corona_score
+from covid_tf.analysis import case_score
 from covid_tf.analysis import localization
 from covid_tf.analysis import lung_masks
 from covid_tf.analysis import lungs as lungs_lib
@@ -216,21 +215,18 @@ def _analyze_once(
     )
     explanation = explain(volume, lungs.box, pinned, slabs, progress)
     identities = pinned.identities()
-  map_ = localization.localize(
-    explanation, lungs.box, volume.shape, thresholds.slice_probability, slabs
-  )
-  score = corona_score.corona_score(
-    map_,
+  findings = case_score.Findings(
     lungs,
-    lungs_lib.find_regions(lungs.mask, volume.affine),
-    volume.voxel_volume_mm3,
-    thresholds.map,
+    slabs.to_slices(explanation.covid_probability),
+    localization.localize(
+      explanation, lungs.box, volume.shape, thresholds.slice_probability, slabs
+    ),
+    thresholds,
+    identities,
+    volume.warnings + slabs_lib.warnings(slabs, stated) + lungs.warnings,
+    demo_models=any(model.is_demo for model in identities),
   )
-  probability = slabs.to_slices(explanation.covid_probability)
-  warnings = volume.warnings + slabs_lib.warnings(slabs, stated) + lungs.warnings
-  return _case_result(
-    volume, lungs, probability, map_, score, thresholds, identities, warnings
-  )
+  return case_score.score(volume, findings)
 
 
 def _parts(slabs: slabs_lib.Slabs, progress: Progress, name: str) -> Iterator[slice]:
@@ -259,47 +255,3 @@ def _numbered(slabs: slabs_lib.Slabs, part: slice) -> Iterator[None]:
       else f'{error} (Asked about slices {part.start} and up of the study: number 0 in '
       f'this message is slice {part.start}.)'
     ) from error
-
-
-def _case_result(
-  volume: volume_lib.CTVolume,
-  lungs: lungs_lib.Lungs,
-  probability: np.ndarray,
-  map_: results.LocalizationMap,
-  score: corona_score.CoronaScore,
-  thresholds: results.Thresholds,
-  identities: tuple[results.ModelIdentity, ...],
-  warnings: tuple[str, ...],
-) -> results.CaseResult:
-  case_threshold = thresholds.case_corona_score_cm3
-  return results.CaseResult(
-    corona_score_cm3=score.total_cm3,
-    corona_score_in_lung_cm3=score.in_lung_cm3,
-    corona_score_by_slice_cm3=score.by_slice_cm3,
-    corona_score_by_region_cm3=score.by_region_cm3,
-    case_detected=(
-      None if case_threshold is None else score.total_cm3 > case_threshold
-    ),
-    lung_volume_cm3=lungs.volume_cm3,
-    involved_lung_fraction=score.involved_lung_fraction,
-    lung_outside_box_fraction=lungs.outside_box_fraction,
-    slice_probability=probability,
-    positive_slices=map_.slices,
-    lung_box=lungs.box,
-    lung_mask=lungs.mask,
-    localization=map_,
-    thresholds=thresholds,
-    models=identities,
-    warnings=warnings,
-    shape=volume.shape,
-    spacing_mm=volume.spacing_mm,
-    voxel_volume_mm3=volume.voxel_volume_mm3,
-    affine=volume.affine,
-    study_uid=volume.study_uid,
-    series_uid=volume.series_uid,
-    acquisition_date=volume.acquisition_date,
-    patient_key=volume.patient_key,
-    software=version.SOFTWARE,
-    stored_grid=volume.stored_grid,
-    demo_models=any(model.is_demo for model in identities),
-  )

@@ -1,0 +1,90 @@
+"""From lungs, probabilities and map to the numbers of a case, without any network.
+
+What `analyze` finds by the networks and `rescore` reads from files is scored here, so
+that both give the same bits.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from covid_tf import results
+from covid_tf import version
+from covid_tf import volume as volume_lib
+from covid_tf.analysis import corona_score
+from covid_tf.analysis import lungs as lungs_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+  """What a study is scored by: the networks' answers, or what was stored of them.
+
+  Attributes:
+    lungs: of the case.
+    slice_probability: float32 [S]; COVID probability of every slice.
+    localization: the map of the positive slices, whose slices these are.
+    thresholds: those used.
+    models: who answered, lungs first.
+    warnings: what a reader of the score should know.
+    demo_models: whether demo models answered.
+  """
+
+  lungs: lungs_lib.Lungs
+  slice_probability: np.ndarray
+  localization: results.LocalizationMap
+  thresholds: results.Thresholds
+  models: tuple[results.ModelIdentity, ...]
+  warnings: tuple[str, ...] = ()
+  demo_models: bool = False
+
+
+def score(volume: volume_lib.CTVolume, findings: Findings) -> results.CaseResult:
+  """Measures what was found in a study.
+
+  Args:
+    volume: the CT, with its original slices.
+    findings: what was found in it, on its grid.
+
+  Returns:
+    The scored study.
+  """
+  lungs, thresholds = findings.lungs, findings.thresholds
+  measured = corona_score.corona_score(
+    findings.localization,
+    lungs,
+    lungs_lib.find_regions(lungs.mask, volume.affine),
+    volume.voxel_volume_mm3,
+    thresholds.map,
+  )
+  case_threshold = thresholds.case_corona_score_cm3
+  return results.CaseResult(
+    corona_score_cm3=measured.total_cm3,
+    corona_score_in_lung_cm3=measured.in_lung_cm3,
+    corona_score_by_slice_cm3=measured.by_slice_cm3,
+    corona_score_by_region_cm3=measured.by_region_cm3,
+    case_detected=(
+      None if case_threshold is None else measured.total_cm3 > case_threshold
+    ),
+    lung_volume_cm3=lungs.volume_cm3,
+    involved_lung_fraction=measured.involved_lung_fraction,
+    lung_outside_box_fraction=lungs.outside_box_fraction,
+    slice_probability=findings.slice_probability,
+    positive_slices=findings.localization.slices,
+    lung_box=lungs.box,
+    lung_mask=lungs.mask,
+    localization=findings.localization,
+    thresholds=thresholds,
+    models=findings.models,
+    warnings=findings.warnings,
+    shape=volume.shape,
+    spacing_mm=volume.spacing_mm,
+    voxel_volume_mm3=volume.voxel_volume_mm3,
+    affine=volume.affine,
+    study_uid=volume.study_uid,
+    series_uid=volume.series_uid,
+    acquisition_date=volume.acquisition_date,
+    patient_key=volume.patient_key,
+    software=version.SOFTWARE,
+    stored_grid=volume.stored_grid,
+    demo_models=findings.demo_models,
+  )
