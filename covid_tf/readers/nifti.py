@@ -1,5 +1,8 @@
 """NIfTI volumes of Hounsfield units, with their place in the patient."""
 
+from collections.abc import Callable, Iterator
+import contextlib
+import functools
 import gzip
 import io
 import pathlib
@@ -26,12 +29,27 @@ def read(path: pathlib.Path) -> volume.CTVolume:
     CTReadError: no valid sform or qform, the two disagree, not 3D, not HU, or
       damaged.
   """
+  with opened(path) as (image, require_end):
+    volume_ = _volume(image, path)
+    require_end()
+  return volume_
+
+
+@contextlib.contextmanager
+def opened(
+  path: pathlib.Path,
+) -> Iterator[tuple[nibabel.Nifti1Image, Callable[[], None]]]:
+  """Yields an image, and what to call once its voxels are read.
+
+  The call reads to the end of the file, where gzip has its checksum.
+
+  Raises:
+    CTReadError: it is no NIfTI, or its end is damaged.
+    OSError: it cannot be opened.
+  """
   # Opened here, a gzip file is unpacked once and not again for each plane.
   with (gzip.open if _is_packed(path) else open)(path, 'rb') as file:
-    image = _image(file)
-    volume_ = _volume(image, path)
-    _require_end(file)
-  return volume_
+    yield _image(file), functools.partial(_require_end, file)
 
 
 def _image(file: io.IOBase) -> nibabel.Nifti1Image:
