@@ -218,6 +218,7 @@ class CaseResult:
     software: name and version of this package.
     stored_grid: of the volume: how map and mask are stored.
     demo_models: whether demo models, trained on phantoms, made it.
+    acquisition: of the volume.
   """
 
   corona_score_cm3: float
@@ -247,3 +248,4 @@ class CaseResult:
   software: str
   stored_grid: volume_lib.StoredGrid | None = None
   demo_models: bool = False
+  acquisition: volume_lib.Acquisition | None = None

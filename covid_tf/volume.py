@@ -32,6 +32,44 @@ class StoredGrid:
 
 
 @dataclasses.dataclass(frozen=True)
+class Acquisition:
+  """How a CT was acquired, as far as its source says so plausibly; else None.
+
+  Nothing in it names a patient, a device's number or an institution.
+
+  Attributes:
+    manufacturer: of the scanner, as written.
+    model: Manufacturer's Model Name.
+    kernel: convolution kernel; several values joined by '/'.
+    kvp: tube voltage, kV.
+    slice_thickness_mm: nominal thickness of a slice.
+    slice_distance_mm: between neighbouring slice positions.
+    contrast: whether contrast was given, by whatever way; None: not recorded.
+    contrast_agent: agent, route and phase of contrast in words of a fixed list, capital
+      letters; free text may hold a name and is not kept.
+    patient_position: defined term of DICOM, such as 'HFS'.
+    exposure_mas: average over the slices that state it, mAs.
+    tube_current_ma: the same of the tube current, mA.
+    rotation_time_s: of one rotation.
+    gantry_tilt_deg: as the header says, whatever the slices' positions show.
+  """
+
+  manufacturer: str | None = None
+  model: str | None = None
+  kernel: str | None = None
+  kvp: float | None = None
+  slice_thickness_mm: float | None = None
+  slice_distance_mm: float | None = None
+  contrast: bool | None = None
+  contrast_agent: str | None = None
+  patient_position: str | None = None
+  exposure_mas: float | None = None
+  tube_current_ma: float | None = None
+  rotation_time_s: float | None = None
+  gantry_tilt_deg: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class CTVolume:
   """A CT series as one block of Hounsfield units.
 
@@ -51,6 +89,7 @@ class CTVolume:
     patient_key: HMAC-SHA-256 (hex) of the patient's ID and its issuer under a
       site's key, or None. The ID itself never leaves the reader.
     stored_grid: how the NIfTI file it was read from stores it; None for DICOM.
+    acquisition: how it was acquired, or None where nobody says.
   """
 
   hu: np.ndarray
@@ -61,6 +100,7 @@ class CTVolume:
   acquisition_date: str | None = None
   patient_key: str | None = None
   stored_grid: StoredGrid | None = None
+  acquisition: Acquisition | None = None
 
   def __post_init__(self) -> None:
     if not isinstance(self.hu, np.ndarray):

@@ -87,4 +87,5 @@ def score(volume: volume_lib.CTVolume, findings: Findings) -> results.CaseResult
     software=version.SOFTWARE,
     stored_grid=volume.stored_grid,
     demo_models=findings.demo_models,
+    acquisition=volume.acquisition,
   )

@@ -14,6 +14,7 @@ from pydicom import tag as pydicom_tag
 from pydicom import uid as pydicom_uid
 from pydicom import valuerep
 
+from covid_tf.readers import acquisition
 from covid_tf.readers import elements as elements_lib
 from covid_tf.readers import privacy
 from covid_tf.readers import sources
@@ -97,22 +98,23 @@ class Walk:
         tag, vr, length, place = header(place)
         if tag >= elements_lib.FLOAT_PIXEL_DATA and tag >> 16 == _PIXELS_GROUP:
           return found, (tag, place, None if length == UNDEFINED_LENGTH else length)
+        end = place + length
         if length == UNDEFINED_LENGTH:
-          if tag in wanted:
+          if tag in wanted and tag not in acquisition.SEQUENCES:
             raise UnusualError
-          place = self._after_sequence(vr, place)
-          continue
+          end = self._after_sequence(vr, place)
+          length = end - place
         if tag in wanted:
           found[tag] = dataelem.RawDataElement(
             pydicom_tag.BaseTag(tag),
             vr.decode() if vr else None,
             length,
-            data[place : place + length],
+            data[place:end],
             place,
             self._implicit,
             self._little,
           )
-        place += length
+        place = end
     except struct.error:  # Ran over the end of the data.
       return found, None
 
@@ -196,7 +198,13 @@ _PREAMBLE = 128
 _MEDIA_STORAGE_CLASS_UID = 0x00020002
 _TRANSFER_SYNTAX_UID = 0x00020010
 _META_TAGS = [_MEDIA_STORAGE_CLASS_UID, _TRANSFER_SYNTAX_UID]
-_HEADER_TAGS = frozenset((*elements_lib.OF_AN_IMAGE, *privacy.TAGS))
+_HEADER_TAGS = frozenset(
+  (
+    *elements_lib.OF_AN_IMAGE,
+    *privacy.TAGS,
+    *acquisition.TAGS,
+  )
+)
 
 # Bytes read for a header, one after the other until the pixels are reached. A
 # scanner's header has 5 to 30 kB; one with a frame table or private archives

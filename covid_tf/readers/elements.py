@@ -151,8 +151,11 @@ def safe_uid(uid: str) -> str:
 
 def iso_date(text: str) -> str | None:
   """'YYYYMMDD…' as 'YYYY-MM-DD'; None if it is no date."""
-  try:
-    return datetime.datetime.strptime(text[:8], '%Y%m%d').date().isoformat()
+  digits = text[:8]
+  if len(digits) < 8 or not (digits.isascii() and digits.isdigit()):
+    return None
+  try:  # Not by strptime, which takes a tenth of the time of a header.
+    return datetime.date(*map(int, (digits[:4], digits[4:6], digits[6:]))).isoformat()
   except ValueError:
     return None
 

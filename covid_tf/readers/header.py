@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from pydicom import uid as pydicom_uid
 
+from covid_tf.readers import acquisition as acquisition_lib
 from covid_tf.readers import dataset
 from covid_tf.readers import elements as elements_lib
 from covid_tf.readers import images
@@ -192,7 +193,7 @@ def functional_groups(elements: elements_lib.Elements) -> list[elements_lib.Elem
 
   A macro stands either in the shared group or in that of each frame. What the
   top level of the file says of geometry or rescale does not count, but kernel,
-  thickness and acquisition do where no macro says more.
+  thickness, acquisition, scanner and contrast do where no macro says more.
 
   Raises:
     ElementError: there are no per-frame groups.
@@ -211,6 +212,8 @@ def functional_groups(elements: elements_lib.Elements) -> list[elements_lib.Elem
       elements_lib.IMAGE_TYPE,
       elements_lib.CONVOLUTION_KERNEL,
       elements_lib.ACQUISITION_NUMBER,
+      elements_lib.SLICE_THICKNESS,
+      *acquisition_lib.TAGS,
     )
     if tag in elements
   }
@@ -218,7 +221,7 @@ def functional_groups(elements: elements_lib.Elements) -> list[elements_lib.Elem
 
 
 def _values(group: elements_lib.Elements) -> dict[int, elements_lib.Element]:
-  values: dict[int, elements_lib.Element] = {}
+  values = acquisition_lib.of_macros(group)
   for macro in _MACROS:
     items = elements_lib.items(group, macro)
     if len(items) > 1:
@@ -331,6 +334,7 @@ def _images(
         pixels=pixels,
         problems=tuple(problems),
         notes=notes,
+        settings=acquisition_lib.of_image(group, elements),
         **common | _of_frame(group, sop_class),
       )
     )

@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from covid_tf import errors
+from covid_tf import volume
 from covid_tf.readers import privacy
 from covid_tf.readers import sources
 
@@ -118,6 +119,7 @@ class Image:
     is_picture: colours or 8 bits, as screen saves have.
     marks: keyword to value of the fields of `elements.MARKS` that are there, printable.
     description: Series Description, printable, without what names the patient.
+    settings: of scanner, tube and contrast.
     notes: oddities that change neither a millimetre nor a HU.
   """
 
@@ -143,6 +145,7 @@ class Image:
   is_picture: bool = False
   marks: dict[str, str] = dataclasses.field(default_factory=dict)
   description: str = ''
+  settings: volume.Acquisition = volume.Acquisition()
 
   def require_plane(self) -> Plane:
     """Where it lies; CTReadError if that is unknown."""

@@ -154,6 +154,30 @@ def without_patient(elements: elements_lib.Elements, text: str) -> str:
   """
   if not text:
     return ''
+  folded = text.casefold()
+  for part in _patient_parts(elements):
+    if part.casefold() in folded:
+      # Short parts only as words: 'Li' is no part of 'Light'.
+      edge = r'(?<![^\W_])', r'(?![^\W_])'
+      left, right = edge if len(part) < _SURELY_A_NAME else ('', '')
+      text = re.sub(left + re.escape(part) + right, '?', text, flags=re.IGNORECASE)
+  return elements_lib.printable(text)
+
+
+def names_patient(elements: elements_lib.Elements, text: str) -> bool:
+  """Whether a text holds a name, ID or birth date of the header's patient.
+
+  Shorter ones than four letters do not count: '64' and 'B' are models and kernels.
+  """
+  folded = text.casefold()
+  return any(
+    len(part) >= _SURELY_A_NAME and part.casefold() in folded
+    for part in _patient_parts(elements)
+  )
+
+
+def _patient_parts(elements: elements_lib.Elements) -> list[str]:
+  """Names, ID and birth date in the ways in which they are written, longest first."""
   name = _text(elements, _PATIENT_NAME)
   birth = _text(elements, _BIRTH_DATE)
   parts = [part for part in re.split(r'[\^=\s,]+', name) if part]
@@ -166,23 +190,28 @@ def without_patient(elements: elements_lib.Elements, text: str) -> str:
       for order in ((year, month, day), (day, month, year), (month, day, year))
     ]
     parts.append(day + month + year)
-  folded = text.casefold()
-  for part in sorted(parts, key=len, reverse=True):
-    if part.casefold() in folded:
-      # Short parts only as words: 'Li' is no part of 'Light'.
-      edge = r'(?<![^\W_])', r'(?![^\W_])'
-      left, right = edge if len(part) < _SURELY_A_NAME else ('', '')
-      text = re.sub(left + re.escape(part) + right, '?', text, flags=re.IGNORECASE)
-  return elements_lib.printable(text)
+  return sorted(parts, key=len, reverse=True)
 
 
-def _text(elements: elements_lib.Elements, tag: int) -> str:
-  """The value of an element as text, without padding."""
+def decoded_text(
+  elements: elements_lib.Elements, tag: int, file: elements_lib.Elements
+) -> str:
+  """The value of an element as text, without padding.
+
+  Args:
+    elements: tag to raw element, of a file or of an item in it.
+    tag: the element.
+    file: the elements of the file, which say the character set.
+  """
   value = elements_lib.raw(elements, tag)
   if value.isascii() and b'\x1b' not in value:
     return value.decode('ascii').strip(' \0')
-  declared = elements_lib.texts(elements, _SPECIFIC_CHARACTER_SET)
+  declared = elements_lib.texts(file, _SPECIFIC_CHARACTER_SET)
   return _decoded(value, declared).strip(' \0')
+
+
+def _text(elements: elements_lib.Elements, tag: int) -> str:
+  return decoded_text(elements, tag, elements)
 
 
 def _decoded(value: bytes, declared: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from covid_tf import errors
 from covid_tf import volume
+from covid_tf.readers import acquisition
 from covid_tf.readers import choice
 from covid_tf.readers import decoding
 from covid_tf.readers import discovery
@@ -241,7 +242,8 @@ def _read(
 ) -> volume.CTVolume:
   all_series, notes = _all_series(found, hasher)
   if not all_series and len(found.niftis) == 1:
-    return _without_header(_in_hu(nifti.read(found.niftis[0])), wanted)
+    ct = _in_hu(nifti.read(found.niftis[0]))
+    return _without_header(_acquired(ct, ()), wanted)
   if not all_series:
     raise errors.CTReadError(_nothing(found))
   series, choice_notes = choice.choose(all_series, wanted.series_uid, wanted.rule)
@@ -258,7 +260,18 @@ def _read(
     (*notes, *choice_notes, *phase_notes, *frame_notes),
     _patient_key(all_series, series) if hasher.lasting else None,
   )
-  return geometry.straightened(result) if wanted.resample_tilt else result
+  return _acquired(
+    geometry.straightened(result) if wanted.resample_tilt else result,
+    [image.settings for image in series.images],
+  )
+
+
+def _acquired(
+  ct: volume.CTVolume, settings: Sequence[volume.Acquisition]
+) -> volume.CTVolume:
+  """The volume with what its images say of how they were acquired."""
+  found, warnings = acquisition.of_series(settings, ct.spacing_mm[0])
+  return dataclasses.replace(ct, acquisition=found, warnings=ct.warnings + warnings)
 
 
 def _without_header(ct: volume.CTVolume, wanted: _Wanted) -> volume.CTVolume:

@@ -12,6 +12,7 @@ import numpy as np
 
 from covid_tf import errors
 from covid_tf import results
+from covid_tf import volume as volume_lib
 from covid_tf.storage import files
 
 # result.json: the numbers of a scored study, for programs (docs/results.md).
@@ -58,6 +59,7 @@ def to_dict(result: results.CaseResult) -> dict[str, Any]:
     'slice_count': result.shape[0],
     'spacing_mm': list(result.spacing_mm),
     'voxel_volume_mm3': result.voxel_volume_mm3,
+    'acquisition': _plain(result.acquisition),
     'corona_score_cm3': result.corona_score_cm3,
     'case_detected': result.case_detected,
     'corona_score_in_lung_cm3': result.corona_score_in_lung_cm3,
@@ -85,6 +87,10 @@ def to_dict(result: results.CaseResult) -> dict[str, Any]:
   }
 
 
+def _plain(value: volume_lib.Acquisition | None) -> dict[str, Any] | None:
+  return None if value is None else dataclasses.asdict(value)
+
+
 def _shortest(values: np.ndarray) -> list[float]:
   """Each float32 by the fewest digits that give it back: 0.1, not 0.10000000149."""
   return [float(str(value)) for value in np.asarray(values, np.float32)]
@@ -106,7 +112,8 @@ class StoredResult:
       voxel_volume_mm3, corona_score_cm3, case_detected, corona_score_in_lung_cm3,
       corona_score_by_region_cm3, involved_lung_fraction, lung_volume_cm3,
       lung_box, lung_outside_box_fraction, positive_slices, thresholds, models,
-      warnings, software, demo_models: as in results.CaseResult.
+      warnings, software, demo_models, acquisition: as in results.CaseResult;
+      acquisition is None where a result of an earlier schema has none.
     slice_count: slices of the CT.
     slice_probability: one a slice.
     corona_score_by_slice_cm3: one a slice.
@@ -137,6 +144,7 @@ class StoredResult:
   warnings: tuple[str, ...]
   software: str
   demo_models: bool
+  acquisition: volume_lib.Acquisition | None = None
 
 
 def read_result(path: str | os.PathLike[str]) -> StoredResult:
@@ -184,7 +192,7 @@ def from_dict(content: dict[str, Any]) -> StoredResult:
       f'schema_version {", ".join(map(str, earlier))} or {latest} is required, '
       f'found {version!r}'
     )
-  content = {'demo_models': is_demo(content)} | content
+  content = {'demo_models': is_demo(content), 'acquisition': None} | content
   stored = StoredResult(
     **{
       field.name: _field(content, field.name, _READERS[field.name])
@@ -320,6 +328,34 @@ def _thresholds(value: Any) -> results.Thresholds:
   )
 
 
+def _acquisition(value: Any) -> volume_lib.Acquisition:
+  if not isinstance(value, dict):
+    raise ValueError('an object or null')
+  fields = {}
+  for field in dataclasses.fields(volume_lib.Acquisition):
+    try:
+      fields[field.name] = _optional(_acquired(field))(value.get(field.name))
+    except ValueError as error:
+      raise ValueError(f'an object whose {field.name} is {error} or null') from None
+  return volume_lib.Acquisition(**fields)
+
+
+def _acquired(field: dataclasses.Field[Any]) -> _Reader:
+  if field.name == 'gantry_tilt_deg':
+    return _finite
+  if field.name == 'contrast':
+    return _truth
+  return _number if str(field.type).startswith('float') else _text
+
+
+def _finite(value: Any) -> float:
+  if isinstance(value, bool) or not isinstance(value, (int, float)):
+    raise ValueError('a finite number')
+  if not math.isfinite(value):
+    raise ValueError('a finite number')
+  return float(value)
+
+
 def _model(value: Any) -> results.ModelIdentity:
   if not isinstance(value, dict) or not {'name', 'version', 'card_sha256'} <= set(
     value
@@ -356,4 +392,5 @@ _READERS: dict[str, _Reader] = {
   'warnings': _list(_text),
   'software': _text,
   'demo_models': _truth,
+  'acquisition': _optional(_acquisition),
 }

@@ -10,6 +10,7 @@ import synthetic_case
 
 from covid_tf import errors
 from covid_tf import results
+from covid_tf import volume as volume_lib
 from covid_tf.analysis import pipeline
 from covid_tf.storage import result_json
 
@@ -20,7 +21,12 @@ _SCHEMA = pathlib.Path(result_json.__file__).with_name('result.schema.json')
 def _result():
   shape = (24, 42, 64)
   affine = synthetic_case.axial_affine((12.0, 6.0, 6.0), shape)
-  volume = synthetic_case.make_volume(affine, shape, warnings=('2 files skipped',))
+  volume = synthetic_case.make_volume(
+    affine,
+    shape,
+    warnings=('2 files skipped',),
+    acquisition=volume_lib.Acquisition('GE', kvp=120.0, contrast=False),
+  )
   return pipeline.analyze(volume, fake_models.FakeModels())
 
 
@@ -56,7 +62,11 @@ def test_the_file_keeps_the_published_schema(content):
   jsonschema.Draft202012Validator.check_schema(schema)
   jsonschema.validate(content, schema)
   assert set(schema['properties']) == set(content)
-  assert set(schema['required']) == set(content) - {'demo_models'}  # Of a later day.
+  # Of a later day.
+  assert set(schema['required']) == set(content) - {'demo_models', 'acquisition'}
+  assert set(schema['properties']['acquisition']['properties']) == {
+    field.name for field in dataclasses.fields(volume_lib.Acquisition)
+  }
   with pytest.raises(jsonschema.ValidationError):
     jsonschema.validate(content | {'involved_lung_fraction': 1.2}, schema)
 
@@ -99,6 +109,11 @@ def test_nan_is_never_written(result):
     ('models', [{'name': 'lungs'}]),
     ('schema_version', 4),
     ('study_uid', None),
+    ('acquisition', 'GE'),
+    ('acquisition', {'kvp': '120'}),
+    ('acquisition', {'kvp': -120}),
+    ('acquisition', {'model': 5}),
+    ('acquisition', {'contrast': 'yes'}),
   ],
 )
 def test_a_wrong_field_is_named(content, tmp_path, name, value):
@@ -199,3 +214,12 @@ def test_a_model_with_a_demo_card_makes_a_demo_result():
     synthetic_case.axial_affine((12.0, 6.0, 6.0), shape), shape
   )
   assert pipeline.analyze(volume, Demo()).demo_models
+
+
+def test_an_acquisition_may_lack_fields_and_have_others(content):
+  content['acquisition'] = {'kvp': 120, 'gantry_tilt_deg': -5, 'of_tomorrow': 1}
+  assert result_json.from_dict(content).acquisition == volume_lib.Acquisition(
+    kvp=120, gantry_tilt_deg=-5
+  )
+  del content['acquisition']
+  assert result_json.from_dict(content).acquisition is None
