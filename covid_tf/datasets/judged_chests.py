@@ -1,0 +1,294 @@
+"""Chests with and without implanted opacities, as the slabs that a classifier is asked.
+
+The positive cases of a judge are slabs of a chest with opacities of `judge_lesions`,
+the negative ones slabs of the same chest as it is. What is not known to be either, a
+slab with less than 60 mm² of opacity, is kept without a label: a score needs it.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import os
+import pathlib
+import zlib
+
+import numpy as np
+import pydicom
+from scipy import ndimage
+
+from covid_tf import errors
+from covid_tf import readers
+from covid_tf.analysis import lung_pieces
+from covid_tf.analysis import lungs
+from covid_tf.analysis import slabs as slabs_lib
+from covid_tf.datasets import judge_lesions
+from covid_tf.datasets.collections import phantoms
+from covid_tf.datasets.collections import study as study_lib
+from covid_tf.storage import files
+
+UNTOUCHED = -1  # The study number of a chest as it is.
+_SMALLEST_LUNG_MM2 = 100.0  # Ours: slabs with less lung are not asked.
+# The simple rule: lung of this density after a slight blur, in cm² of a slab. Beside a
+# network it says what can be had without one.
+RULE_HU = (-700.0, -100.0)
+RULE_BLUR_MM = 1.0
+
+SegmentLungs = Callable[[np.ndarray, tuple[float, float, float]], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scanner:
+  """What a chest was scanned with; '' or 0 where its files do not say."""
+
+  manufacturer: str = ''
+  model: str = ''
+  kernel: str = ''
+  thickness_mm: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Chest:
+  """A chest without COVID.
+
+  Attributes:
+    name: of its folder; it stands for the patient.
+    hu: int16 [slice, row, column], HU; slice 0 the lowest, rows from the front to the
+      back.
+    lung_mask: uint8 [slice, row, column].
+    spacing_mm: between (slices, rows, columns).
+    scanner: that made it.
+  """
+
+  name: str
+  hu: np.ndarray
+  lung_mask: np.ndarray
+  spacing_mm: tuple[float, float, float]
+  scanner: Scanner = Scanner()
+
+
+def read_chest(
+  path: str | os.PathLike, segment_lungs: SegmentLungs | None = None
+) -> Chest:
+  """Reads a chest and finds its lungs.
+
+  Args:
+    path: a CT series, as `read_ct` takes it.
+    segment_lungs: int16 [slice, row, column] in HU and spacing in mm to uint8 of the
+      same shape; None: classical segmentation.
+
+  Raises:
+    errors.StudyRefusedError: it cannot be read.
+    errors.NoLungsError: no lungs were found in it.
+  """
+  path = pathlib.Path(path).resolve()
+  name = path.parent.name if path.name == 'series' else path.name
+  ct = readers.read_ct(path)
+  study = study_lib.of_volume(ct, np.zeros(ct.shape[0], np.int8))
+  mask = (segment_lungs or study_lib.segment_lungs)(study.hu, study.spacing_mm)
+  affine = np.zeros((4, 4))
+  affine[(2, 1, 0, 3), (0, 1, 2, 3)] = (*study.spacing_mm, 1)
+  mask = lung_pieces.keep_lungs(np.array(mask, np.uint8), affine)
+  if not mask.any():
+    raise errors.NoLungsError(
+      f'{name}: lungs are required to judge with it, found none; leave the chest out.'
+    )
+  return Chest(name, study.hu, mask, study.spacing_mm, _scanner(path))
+
+
+def _scanner(path: pathlib.Path) -> Scanner:
+  """Of the first DICOM file of a folder; nothing else of it is read."""
+  wanted = ['Manufacturer', 'ManufacturerModelName', 'ConvolutionKernel']
+  for file in sorted(path.iterdir()) if path.is_dir() else ():
+    try:
+      header = pydicom.dcmread(
+        file, stop_before_pixels=True, specific_tags=[*wanted, 'SliceThickness']
+      )
+      maker, model, kernel = (str(header.get(name) or '') for name in wanted)
+      return Scanner(maker, model, kernel, float(header.get('SliceThickness') or 0))
+    except Exception:  # What is no DICOM file, or says nothing, is no scanner.
+      continue
+  return Scanner()
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgedChest:
+  """The slabs of a chest, as it is and with opacities, cropped to its lung box.
+
+  Attributes:
+    name: of the chest.
+    scanner: that made it.
+    pixel_mm: between rows and between columns.
+    thickness_mm: of a slab.
+    lung_mask: uint8 [slab, row, column], of all slabs of the chest.
+    hu: int16 [n, row, column], HU: its slabs with lung as it is, then those of every
+      study that show an opacity.
+    slab: int32 [n], which slab of the chest each is.
+    study: int32 [n], -1 for the chest as it is, else which implanted study.
+    label: int8 [n], 1 with 60 mm² of opacity or more, 0 for the chest as it is, -1
+      between.
+    lesion_mask: uint8 [n, row, column], where opacity takes half of the slab or more.
+    amount_cm3: float64 [study], opacity in each implanted study.
+    kinds: of the opacities in each study, by name, joined by '; '.
+    skipped: opacities that no lung held.
+  """
+
+  name: str
+  scanner: Scanner
+  pixel_mm: tuple[float, float]
+  thickness_mm: float
+  lung_mask: np.ndarray
+  hu: np.ndarray
+  slab: np.ndarray
+  study: np.ndarray
+  label: np.ndarray
+  lesion_mask: np.ndarray
+  amount_cm3: np.ndarray
+  kinds: tuple[str, ...]
+  skipped: int
+
+  @property
+  def lesion_mm2(self) -> np.ndarray:
+    """float64 [n], opacity on each slab."""
+    return np.count_nonzero(self.lesion_mask, axis=(1, 2)) * np.prod(self.pixel_mm)
+
+  def rule_cm2(self) -> np.ndarray:
+    """float64 [n], the simple rule: lung between -700 and -100 HU, blurred by 1 mm."""
+    blur = [RULE_BLUR_MM / step for step in self.pixel_mm]
+    low, high = RULE_HU
+    counts = np.empty(len(self.hu))
+    for place, (plane, slab) in enumerate(zip(self.hu, self.slab)):
+      smooth = ndimage.gaussian_filter(plane.astype(np.float32), blur)
+      inside = (smooth > low) & (smooth < high) & (self.lung_mask[slab] != 0)
+      counts[place] = np.count_nonzero(inside)
+    return counts * np.prod(self.pixel_mm) / 100
+
+
+def judged_chest(
+  chest: Chest,
+  studies: int,
+  seed: int = 0,
+  thickness_mm: float = slabs_lib.DEFAULT_THICKNESS_MM,
+  amount_cm3: tuple[float, float] = judge_lesions.AMOUNT_CM3,
+  textures: Sequence[judge_lesions.Texture] = (),
+) -> JudgedChest:
+  """Implants opacities into a chest and divides it into slabs.
+
+  Args:
+    chest: without COVID.
+    studies: how often it gets opacities.
+    seed: of every draw, together with the chest's name.
+    thickness_mm: of slabs, as `analyze` averages closer slices.
+    amount_cm3: of opacity in a study, from and to.
+    textures: of real lesions, for every second opacity.
+
+  Raises:
+    errors.NoLungsError: its lungs are too small to hold opacities.
+  """
+  slice_mm, row_mm, column_mm = chest.spacing_mm
+  slabs = slabs_lib.divide(len(chest.hu), slice_mm, thickness_mm)
+  lung_mask = _shares(slabs, chest.lung_mask) >= 50
+  with_lung = lung_mask.sum((1, 2)) * row_mm * column_mm >= _SMALLEST_LUNG_MM2
+  box = lungs.largest_box(lungs.slice_boxes(lung_mask))
+  crop = (slice(None), box.rows, box.columns)
+  every = slice(None)
+  untouched = slabs.average(chest.hu, every)[crop]
+  kept = np.flatnonzero(with_lung)
+  hu, lesions = [untouched[kept]], [np.zeros(untouched[kept].shape, np.uint8)]
+  slab, study = [kept], [np.full(len(kept), UNTOUCHED)]
+  label = [np.zeros(len(kept), int)]
+  amounts, kinds, skipped = [], [], 0
+  for number in range(studies):
+    random = np.random.default_rng([seed, number, zlib.crc32(chest.name.encode())])
+    found = judge_lesions.implant(
+      chest.hu, chest.lung_mask, chest.spacing_mm, random, amount_cm3, textures
+    )
+    shares = _shares(slabs, found.lesion_mask[crop])
+    lesion_mask = (shares >= 50).astype(np.uint8)
+    shown = np.flatnonzero(shares.any((1, 2)) & with_lung)
+    area_mm2 = lesion_mask[shown].sum((1, 2), dtype=float) * row_mm * column_mm
+    hu.append(slabs.average(found.hu[crop], every)[shown])
+    lesions.append(lesion_mask[shown])
+    slab.append(shown)
+    study.append(np.full(len(shown), number))
+    label.append(np.where(area_mm2 >= phantoms.SMALLEST_LESION_MM2, 1, -1))
+    voxels = np.count_nonzero(found.lesion_mask)
+    amounts.append(voxels * slice_mm * row_mm * column_mm / 1000)
+    kinds.append('; '.join(found.kinds))
+    skipped += found.skipped
+  return JudgedChest(
+    chest.name,
+    chest.scanner,
+    (row_mm, column_mm),
+    slabs.thickness_mm,
+    np.ascontiguousarray(lung_mask[crop]).astype(np.uint8),
+    np.concatenate(hu),
+    np.concatenate(slab).astype(np.int32),
+    np.concatenate(study).astype(np.int32),
+    np.concatenate(label).astype(np.int8),
+    np.concatenate(lesions),
+    np.array(amounts, float),
+    tuple(kinds),
+    skipped,
+  )
+
+
+def _shares(slabs: slabs_lib.Slabs, mask: np.ndarray) -> np.ndarray:
+  """int16 [slab, row, column]: how much of a slab is in the mask, in percent."""
+  return slabs.average(mask.astype(np.int16) * np.int16(100), slice(None))
+
+
+# Kept in files: several networks are asked about the same slabs.
+
+SUFFIX = '.npz'
+_PACKED = ('lung_mask', 'lesion_mask')
+
+
+def write(judged: JudgedChest, folder: str | os.PathLike) -> pathlib.Path:
+  """Writes `<folder>/<name>.npz`, whole or not at all.
+
+  Raises:
+    errors.OutputError: it cannot be written.
+  """
+  path = pathlib.Path(folder) / f'{judged.name}{SUFFIX}'
+  content = {
+    field.name: getattr(judged, field.name) for field in dataclasses.fields(judged)
+  }
+  for name in _PACKED:
+    content[name] = np.packbits(content[name], axis=2)
+  content['scanner'] = np.array(dataclasses.astuple(judged.scanner), str)
+  content['kinds'] = np.array(judged.kinds, str)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with files.replacing(path) as file:
+    np.savez(file, **content)
+  return path
+
+
+def read(path: str | os.PathLike) -> JudgedChest:
+  """Reads what `write` wrote.
+
+  Raises:
+    errors.UsageError: the file is none, or is damaged.
+  """
+  path = pathlib.Path(path)
+  try:
+    with np.load(path, allow_pickle=False) as stored:
+      content = {name: stored[name] for name in stored.files}
+    columns = content['hu'].shape[2]
+    for name in _PACKED:
+      content[name] = np.unpackbits(content[name], axis=2)[..., :columns]
+    maker, model, kernel, thickness = map(str, content['scanner'])
+    return JudgedChest(
+      **content
+      | {
+        'name': str(content['name']),
+        'scanner': Scanner(maker, model, kernel, float(thickness)),
+        'pixel_mm': tuple(map(float, content['pixel_mm'])),
+        'thickness_mm': float(content['thickness_mm']),
+        'kinds': tuple(map(str, content['kinds'])),
+        'skipped': int(content['skipped']),
+      }
+    )
+  except (OSError, ValueError, EOFError, KeyError, TypeError, IndexError) as error:
+    raise errors.UsageError(
+      f'{path}: slabs of a judged chest are required, as tools/evaluate.py keeps them; '
+      f'found a file that is none ({type(error).__name__}); write it again.'
+    ) from error

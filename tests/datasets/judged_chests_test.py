@@ -1,0 +1,105 @@
+"""Judged slabs: what is positive, what is not known, what is the chest as it is."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from covid_tf import errors
+from covid_tf.datasets import judged_chests
+
+_SLICE_MM, _PIXEL_MM = 2.5, 2.0
+
+
+@pytest.fixture(name='chest', scope='module')
+def _chest():
+  height, back, left = np.mgrid[:60, :90, :120]
+  lungs = np.zeros(height.shape, bool)
+  for middle in (32, 88):
+    lungs |= ((height - 30) / 27) ** 2 + ((back - 45) / 38) ** 2 + (
+      (left - middle) / 24
+    ) ** 2 < 1
+  hu = np.where(lungs, -860, 30) + np.random.default_rng(1).normal(0, 20, lungs.shape)
+  return judged_chests.Chest(
+    'chest',
+    np.rint(hu).astype(np.int16),
+    lungs.astype(np.uint8),
+    (_SLICE_MM, _PIXEL_MM, _PIXEL_MM),
+    judged_chests.Scanner('ACME', 'Mark 1', 'SOFT', 2.5),
+  )
+
+
+@pytest.fixture(name='judged', scope='module')
+def _judged(chest):
+  return judged_chests.judged_chest(chest, studies=3, amount_cm3=(30.0, 80.0))
+
+
+def test_slabs_of_the_chest_as_it_is_come_first_and_are_negative(chest, judged):
+  untouched = judged.study == judged_chests.UNTOUCHED
+  assert judged.thickness_mm == 5
+  count = untouched.sum()
+  assert untouched[:count].all() and (judged.label[:count] == 0).all()
+  assert (judged.label[count:] != 0).all()
+  rows, columns = (
+    np.flatnonzero(chest.lung_mask.any(axis)) for axis in ((0, 2), (0, 1))
+  )
+  crop = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+  slab = judged.slab[count // 2]
+  pair = chest.hu[2 * slab : 2 * slab + 2][:, *crop].mean(0)
+  np.testing.assert_allclose(judged.hu[count // 2], pair, atol=0.51)
+
+
+def test_labels_follow_from_the_area_of_opacity(judged):
+  implanted = judged.study >= 0
+  area = judged.lesion_mm2
+  np.testing.assert_array_equal(judged.label[implanted] == 1, area[implanted] >= 60)
+  assert set(judged.study[judged.label == 1]) == {0, 1, 2}
+  assert not area[~implanted].any()
+  # Where one of two slices shows it, half of a slab does: a little more than in slices.
+  for study, amount_cm3 in enumerate(judged.amount_cm3):
+    held = area[judged.study == study].sum() * judged.thickness_mm / 1000
+    assert 0.8 * amount_cm3 < held < 1.4 * amount_cm3
+
+
+def test_the_rule_counts_lung_of_middle_density(judged):
+  rule = judged.rule_cm2()
+  positive = judged.label == 1
+  assert rule[positive].mean() > rule[judged.label == 0].mean() + 0.5
+  place = int(np.argmax(rule))
+  smooth = ndimage.gaussian_filter(judged.hu[place].astype(float), 1 / _PIXEL_MM)
+  lung = judged.lung_mask[judged.slab[place]] > 0
+  counted = ((smooth > -700) & (smooth < -100) & lung).sum() * _PIXEL_MM**2 / 100
+  assert rule[place] == pytest.approx(counted, rel=0.01)
+
+
+def test_a_chest_is_drawn_by_its_name_and_the_seed(chest, judged):
+  again = judged_chests.judged_chest(chest, studies=1, amount_cm3=(30.0, 80.0))
+  assert again.amount_cm3[0] == judged.amount_cm3[0]
+  other = judged_chests.judged_chest(
+    dataclasses.replace(chest, name='other'), studies=1, amount_cm3=(30.0, 80.0)
+  )
+  assert other.amount_cm3[0] != judged.amount_cm3[0]
+
+
+def test_slabs_are_kept_and_read_again(judged, tmp_path):
+  path = judged_chests.write(judged, tmp_path / 'slabs')
+  assert path.name == 'chest.npz'
+  found = judged_chests.read(path)
+  for field in dataclasses.fields(judged):
+    stated, kept = (getattr(of, field.name) for of in (judged, found))
+    if isinstance(stated, np.ndarray):
+      assert kept.dtype == stated.dtype
+      np.testing.assert_array_equal(kept, stated)
+    else:
+      assert kept == stated
+
+
+def test_another_file_is_refused(tmp_path):
+  path = tmp_path / 'chest.npz'
+  np.savez(path, hu=np.zeros((2, 3)))
+  with pytest.raises(errors.UsageError, match='slabs of a judged chest'):
+    judged_chests.read(path)
+  path.write_bytes(b'PK')
+  with pytest.raises(errors.UsageError, match='slabs of a judged chest'):
+    judged_chests.read(path)
