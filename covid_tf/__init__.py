@@ -26,6 +26,7 @@ _HOMES = {
   'connect': 'covid_tf.predictors',
   'load_models': 'covid_tf.predictors',
   'read_ct': 'covid_tf.readers',
+  'rescore': 'covid_tf.analysis.rescoring',
 }
 
 __all__ = ('__version__', *_HOMES)

@@ -1,6 +1,7 @@
 """The public names, for editors and type checkers; __init__.py imports them lazily."""
 
 from covid_tf.analysis.pipeline import analyze as analyze
+from covid_tf.analysis.rescoring import rescore as rescore
 from covid_tf.errors import CovidTFError as CovidTFError
 from covid_tf.errors import CTReadError as CTReadError
 from covid_tf.errors import ModelError as ModelError

@@ -150,6 +150,7 @@ def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
 # when it is called: `covid-tf --help` waits for no library.
 _COMMANDS = {
   'score': 'score one study: result.json, report.html, map and mask',
+  'rescore': 'score a result again with a corrected mask, slices or thresholds',
   'inspect': 'geometry and HU of a study, or why it is refused',
   'serve': "serve models over TF Serving's gRPC protocol",
   'check': 'ask a server, or models of a folder, whether they compute right',

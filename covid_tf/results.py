@@ -1,6 +1,6 @@
 """What a scored study is: plain data, from the lung box to the case's numbers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -191,6 +191,77 @@ class LocalizationMap:
 
 
 @dataclasses.dataclass(frozen=True)
+class Edits:
+  """What a person changed of a study: lungs, slices, thresholds (docs/corrections.md).
+
+  Attributes:
+    lung_mask_sha256: of the voxels of a lung mask that was given, as uint8 [slice, row,
+      column] of 0 and 1; None: the mask is the lung network's.
+    excluded_slices: indices of the slices that were left out, ascending.
+    rescored_from_sha256: of the result.json whose stored maps were scored again; None:
+      the networks answered.
+    thresholds_before: name to value of each threshold that was another in the result
+      that was scored again.
+  """
+
+  lung_mask_sha256: str | None = None
+  excluded_slices: tuple[int, ...] = ()
+  rescored_from_sha256: str | None = None
+  thresholds_before: Mapping[str, float | None] = dataclasses.field(
+    default_factory=dict
+  )
+
+  @property
+  def kinds(self) -> tuple[str, ...]:
+    """What makes its numbers others than those of the networks alone; may be empty."""
+    # The case threshold judges a score and does not move it.
+    moved = {name for name in self.thresholds_before if 'case' not in name}
+    said = {
+      'lung mask given': self.lung_mask_sha256 is not None,
+      'slices excluded': bool(self.excluded_slices),
+      'thresholds changed': bool(moved),
+    }
+    return tuple(name for name, is_so in said.items() if is_so)
+
+  def in_words(self) -> tuple[str, ...]:
+    """A sentence for each thing that was edited."""
+    lines = []
+    if self.lung_mask_sha256 is not None:
+      lines.append('The lung mask was given, not found by the lung network.')
+    if self.excluded_slices:
+      count = len(self.excluded_slices)
+      lines.append(
+        f'{count} {"slice was" if count == 1 else "slices were"} excluded from the '
+        f'score: {slices_in_words(self.excluded_slices)}.'
+      )
+    if self.thresholds_before:
+      before = ', '.join(
+        f'{name} {"none" if value is None else format(value, "g")}'
+        for name, value in sorted(self.thresholds_before.items())
+      )
+      lines.append(f'Thresholds were changed; before: {before}.')
+    if self.rescored_from_sha256 is not None:
+      lines.append(
+        'Scored again from the stored maps of an earlier result (result.json, SHA-256 '
+        f'{self.rescored_from_sha256[:12]}).'
+      )
+    return tuple(lines)
+
+
+def slices_in_words(slices: Iterable[int]) -> str:
+  """'3-7, 12' of ascending slice numbers."""
+  runs: list[list[int]] = []
+  for index in slices:
+    if runs and index == runs[-1][1] + 1:
+      runs[-1][1] = index
+    else:
+      runs.append([index, index])
+  return ', '.join(
+    f'{first}' if first == last else f'{first}-{last}' for first, last in runs
+  )
+
+
+@dataclasses.dataclass(frozen=True)
 class CaseResult:
   """A scored study; `covid_tf.storage.result_json` writes its numbers.
 
@@ -206,7 +277,8 @@ class CaseResult:
       in positive slices, in [0, 1].
     lung_outside_box_fraction: share of lung voxels outside the lung box.
     slice_probability: float32 [S]; COVID probability of every slice.
-    positive_slices: indices of the slices detected positive, ascending.
+    positive_slices: indices of the slices detected positive, ascending; none that was
+      excluded.
     lung_box: the crop given to the classifier.
     lung_mask: uint8 [S, rows, columns], 0 or 1.
     localization: the 3D localization map.
@@ -219,6 +291,8 @@ class CaseResult:
     stored_grid: of the volume: how map and mask are stored.
     demo_models: whether demo models, trained on phantoms, made it.
     acquisition: of the volume.
+    edits: what a person changed; None where nothing was.
+    hu_sha256: of the CT's voxels, int16 little-endian [slice, row, column].
   """
 
   corona_score_cm3: float
@@ -249,3 +323,5 @@ class CaseResult:
   stored_grid: volume_lib.StoredGrid | None = None
   demo_models: bool = False
   acquisition: volume_lib.Acquisition | None = None
+  edits: Edits | None = None
+  hu_sha256: str | None = None

@@ -16,6 +16,7 @@ from covid_tf.reports import scored_study
 # Command to a flag that only its own help can know.
 _COMMANDS = {
   'score': '--case-threshold',
+  'rescore': '--slice-threshold',
   'inspect': '--json',
   'serve': '--model_config_file',
   'check': '--accept-narrower',

@@ -5,6 +5,7 @@ that both give the same bits.
 """
 
 import dataclasses
+import hashlib
 
 import numpy as np
 
@@ -27,6 +28,8 @@ class Findings:
     models: who answered, lungs first.
     warnings: what a reader of the score should know.
     demo_models: whether demo models answered.
+    edits: what a person changed; None where nothing was.
+    hu_sha256: of the CT's voxels; None: found when it is scored.
   """
 
   lungs: lungs_lib.Lungs
@@ -36,6 +39,8 @@ class Findings:
   models: tuple[results.ModelIdentity, ...]
   warnings: tuple[str, ...] = ()
   demo_models: bool = False
+  edits: results.Edits | None = None
+  hu_sha256: str | None = None
 
 
 def score(volume: volume_lib.CTVolume, findings: Findings) -> results.CaseResult:
@@ -88,4 +93,17 @@ def score(volume: volume_lib.CTVolume, findings: Findings) -> results.CaseResult
     stored_grid=volume.stored_grid,
     demo_models=findings.demo_models,
     acquisition=volume.acquisition,
+    edits=findings.edits,
+    hu_sha256=findings.hu_sha256 or hu_digest(volume),
   )
+
+
+def hu_digest(volume: volume_lib.CTVolume) -> str:
+  """SHA-256 of a CT's voxels: whether a stored result is one of this CT.
+
+  Of NIfTI nothing else can tell, since it has no series UID.
+  """
+  digest = hashlib.sha256()
+  for plane in volume.hu:
+    digest.update(np.ascontiguousarray(plane, '<i2').data)
+  return digest.hexdigest()

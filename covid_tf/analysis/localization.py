@@ -1,6 +1,6 @@
 """Two Grad-CAM scales to one map on the CT's grid (paper, sections 2.3 and 2.4)."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -153,6 +153,7 @@ def localize(
   shape: tuple[int, int, int],
   slice_threshold: float,
   slabs: slabs_lib.Slabs | None = None,
+  excluded: Container[int] = (),
 ) -> results.LocalizationMap:
   """The 3D localization map of a case (paper, section 2.4).
 
@@ -166,6 +167,7 @@ def localize(
     shape: (slices, rows, columns) of the CT.
     slice_threshold: a slice whose probability is above it is positive.
     slabs: of the case, where the classifier saw these; None: slices.
+    excluded: slices that are not positive, whatever their probability.
 
   Returns:
     The map, as crops of the positive slices.
@@ -175,7 +177,11 @@ def localize(
   probability = explanation.covid_probability
   kept = np.flatnonzero(probability > threshold)
   place = {slab: index for index, slab in enumerate(kept.tolist())}
-  positive = np.flatnonzero(slabs.to_slices(probability) > threshold).tolist()
+  positive = [
+    index
+    for index in np.flatnonzero(slabs.to_slices(probability) > threshold).tolist()
+    if index not in excluded
+  ]
   shares = [
     tuple((place[slab], share) for slab, share in slabs.shares(index) if slab in place)
     for index in positive

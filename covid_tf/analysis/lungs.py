@@ -60,7 +60,25 @@ def find_lungs(
   Raises:
     errors.NoLungsError: they hold less than 200 cm³.
   """
-  mask = lung_pieces.keep_lungs(mask, affine, hu)
+  return measured_lungs(lung_pieces.keep_lungs(mask, affine, hu), voxel_volume_mm3)
+
+
+def measured_lungs(
+  mask: np.ndarray, voxel_volume_mm3: float, box: results.LungBox | None = None
+) -> Lungs:
+  """The lungs of a mask that is taken as it is, with every piece of it.
+
+  Args:
+    mask: uint8 [slice, row, column], 0 or 1.
+    voxel_volume_mm3: volume of one voxel.
+    box: the crop that the classifier saw; None: the largest of the mask's slices.
+
+  Returns:
+    The lungs.
+
+  Raises:
+    errors.NoLungsError: they hold less than 200 cm³.
+  """
   voxel_count = int(np.count_nonzero(mask))
   volume_cm3 = voxel_count * voxel_volume_mm3 / 1000
   if volume_cm3 < MIN_LUNG_VOLUME_CM3:
@@ -68,16 +86,26 @@ def find_lungs(
       f'no lungs found: at least {MIN_LUNG_VOLUME_CM3} cm³ of lung are required, '
       f'found {volume_cm3:.0f} cm³; give a CT series that shows the whole chest.'
     )
-  box = largest_box(slice_boxes(mask))
+  box = box or largest_box(slice_boxes(mask))
   inside = int(np.count_nonzero(mask[:, box.rows, box.columns]))
   outside = 1 - inside / voxel_count
-  warnings: tuple[str, ...] = ()
-  if outside > MAX_OUTSIDE_FRACTION:
-    warnings = (
-      f'{outside:.1%} of the lung lies outside the lung box, where '
+  return Lungs(mask, box, voxel_count, volume_cm3, outside, outside_warnings(outside))
+
+
+def outside_warnings(fraction: float) -> tuple[str, ...]:
+  """A warning where more of the lung lies outside its box than may.
+
+  Args:
+    fraction: share of the lung outside the box.
+  """
+  return (
+    (
+      f'{fraction:.1%} of the lung lies outside the lung box, where '
       'opacities are not seen.',
     )
-  return Lungs(mask, box, voxel_count, volume_cm3, outside, warnings)
+    if fraction > MAX_OUTSIDE_FRACTION
+    else ()
+  )
 
 
 def slice_boxes(mask: np.ndarray) -> list[results.LungBox | None]:

@@ -1,6 +1,6 @@
 """The whole path of one study: lungs, probabilities and maps, score."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import os
 import sys
@@ -12,6 +12,7 @@ from covid_tf import errors
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import case_score
+from covid_tf.analysis import corrections
 from covid_tf.analysis import localization
 from covid_tf.analysis import lung_masks
 from covid_tf.analysis import lungs as lungs_lib
@@ -65,6 +66,8 @@ def analyze(
   models: interface.Models,
   *,
   thresholds: results.Thresholds | None = None,
+  lung_mask: np.ndarray | None = None,
+  exclude_slices: Iterable[int] = (),
   progress: Progress = True,
 ) -> results.CaseResult:
   """Finds the lungs, localizes opacities and measures them.
@@ -77,6 +80,10 @@ def analyze(
       again, once.
     thresholds: of the score, and the thickness that slices are averaged to; None:
       the paper's thresholds, and the thickness of the classifier's card, else 5 mm.
+    lung_mask: [slice, row, column] of 0 and 1, on the CT's grid, taken as it is: the
+      lung network is not asked, no piece is dropped, the lung box is that of the mask.
+    exclude_slices: indices of slices that count as negative, whatever the classifier
+      says; their lung stays lung.
     progress: True: a bar on standard error if that is a terminal or a notebook.
       False: none. Or what makes a bar as `tqdm.tqdm(total=, desc=, unit=)` does.
 
@@ -84,7 +91,8 @@ def analyze(
     The scored study.
 
   Raises:
-    errors.UsageError: an argument is of another kind.
+    errors.UsageError: an argument is of another kind, the mask covers no lung, or
+      no slice with lung is left.
     errors.NoLungsError: there is too little lung to score.
     errors.ModelError: a model failed or answered what is no mask, probability
       or map; names the slice.
@@ -92,11 +100,12 @@ def analyze(
   _check(volume, models, thresholds, progress)
   models = interface.versioned(models)
   thresholds = thresholds or results.Thresholds()
+  corrected = corrections.checked(volume, lung_mask, exclude_slices)
   try:
-    return _analyze_once(volume, models, thresholds, progress)
+    return _analyze_once(volume, models, thresholds, corrected, progress)
   except errors.ModelVersionChangedError:
     # Half of a study by one version and half by another is nobody's result.
-    return _analyze_once(volume, models, thresholds, progress)
+    return _analyze_once(volume, models, thresholds, corrected, progress)
 
 
 def segment(
@@ -202,31 +211,54 @@ def _analyze_once(
   volume: volume_lib.CTVolume,
   models: interface.VersionedModels,
   stated: results.Thresholds,
+  corrected: corrections.Corrections,
   progress: Progress,
 ) -> results.CaseResult:
   with models.study() as pinned:
     thresholds = slabs_lib.with_thickness(stated, pinned.identities())
     slabs = slabs_lib.of_study(volume, thresholds)
-    lungs = lungs_lib.find_lungs(
-      segment(volume, pinned, slabs, progress),
-      volume.voxel_volume_mm3,
-      volume.affine,
-      volume.hu,
-    )
+    lungs = _lungs(volume, pinned, slabs, corrected, progress)
     explanation = explain(volume, lungs.box, pinned, slabs, progress)
     identities = pinned.identities()
   findings = case_score.Findings(
     lungs,
     slabs.to_slices(explanation.covid_probability),
     localization.localize(
-      explanation, lungs.box, volume.shape, thresholds.slice_probability, slabs
+      explanation,
+      lungs.box,
+      volume.shape,
+      thresholds.slice_probability,
+      slabs,
+      corrected.excluded_slices,
     ),
     thresholds,
     identities,
     volume.warnings + slabs_lib.warnings(slabs, stated) + lungs.warnings,
     demo_models=any(model.is_demo for model in identities),
+    edits=corrected.edits(),
   )
   return case_score.score(volume, findings)
+
+
+def _lungs(
+  volume: volume_lib.CTVolume,
+  models: interface.Models,
+  slabs: slabs_lib.Slabs,
+  corrected: corrections.Corrections,
+  progress: Progress,
+) -> lungs_lib.Lungs:
+  """The lungs that were given, else those that the network finds."""
+  if corrected.lung_mask is not None:
+    lungs = lungs_lib.measured_lungs(corrected.lung_mask, volume.voxel_volume_mm3)
+  else:
+    lungs = lungs_lib.find_lungs(
+      segment(volume, models, slabs, progress),
+      volume.voxel_volume_mm3,
+      volume.affine,
+      volume.hu,
+    )
+  corrections.require_lung_left(lungs.mask, corrected.excluded_slices)
+  return lungs
 
 
 def _parts(slabs: slabs_lib.Slabs, progress: Progress, name: str) -> Iterator[slice]:

@@ -12,6 +12,7 @@ import os
 import pathlib
 
 from covid_tf import errors
+from covid_tf import results as score_results
 from covid_tf.reports import scored_study
 from covid_tf.storage import result_json
 
@@ -131,6 +132,7 @@ def _noted_reason(folder: pathlib.Path, names: set[str]) -> str | None:
 
 
 CORONA_SCORE = 'corona_score_cm3'
+_NAMED = 3  # Results that a warning names.
 # Numbers of a result that also grow with disease, for the paired comparison.
 SECOND_SCORES = (
   'involved_lung_fraction',
@@ -152,6 +154,7 @@ class Provenance:
       (None: every slice as it is), name to value. The case threshold is none of them:
       it does not change a score.
     software: name and version of the package that made it; '' where it is not stated.
+    edits: what a person changed; None where nothing was.
   """
 
   path: pathlib.Path
@@ -159,6 +162,7 @@ class Provenance:
   models: Mapping[str, tuple[str, str]]
   thresholds: Mapping[str, float | None]
   software: str = ''
+  edits: score_results.Edits | None = None
 
 
 def provenance_of(path: pathlib.Path, stored: result_json.StoredResult) -> Provenance:
@@ -173,6 +177,7 @@ def provenance_of(path: pathlib.Path, stored: result_json.StoredResult) -> Prove
       'thickness_mm': stored.thresholds.thickness_mm,
     },
     stored.software,
+    stored.edits,
   )
 
 
@@ -240,6 +245,25 @@ def software_warnings(provenances: Sequence[Provenance]) -> tuple[str, ...]:
   )
 
 
+def edit_warnings(provenances: Sequence[Provenance]) -> tuple[str, ...]:
+  """A warning where a person changed what results were scored by.
+
+  They are compared all the same: a mask that was mended is the better one. But whoever
+  reads the comparison must know how many and which (docs/adr, 162).
+  """
+  edited = [
+    (made, made.edits.kinds) for made in provenances if made.edits and made.edits.kinds
+  ]
+  if not edited:
+    return ()
+  kinds = sorted({kind for _, found in edited for kind in found})
+  paths = ', '.join(str(made.path) for made, _ in edited[:_NAMED])
+  return (
+    f'Edited results are among those compared: {len(edited)} of {len(provenances)} '
+    f'({"; ".join(kinds)}): {paths}{", …" * (len(edited) > _NAMED)}.',
+  )
+
+
 def _models_in_words(made: Provenance) -> str:
   return (
     ', '.join(
@@ -274,6 +298,7 @@ class StudyResult:
     patient_key: pseudonym of the patient, or None.
     demo_models: whether the demo models made it.
     software: name and version of the package that made it; '' where it is not stated.
+    edits: what a person changed; None where nothing was.
   """
 
   path: pathlib.Path
@@ -285,12 +310,18 @@ class StudyResult:
   patient_key: str | None = dataclasses.field(default=None, repr=False)
   demo_models: bool = False
   software: str = ''
+  edits: score_results.Edits | None = None
 
   @property
   def provenance(self) -> Provenance:
     """What made its scores, besides the CT."""
     return Provenance(
-      self.path, self.schema_version, self.models, self.thresholds, self.software
+      self.path,
+      self.schema_version,
+      self.models,
+      self.thresholds,
+      self.software,
+      self.edits,
     )
 
 
@@ -362,7 +393,15 @@ def _study_result(path: pathlib.Path, content: dict) -> StudyResult:
     content.get('patient_key'),
     result_json.is_demo(content),
     str(content.get('software') or ''),
+    _edits(content.get('edits')),
   )
+
+
+def _edits(value: object) -> score_results.Edits | None:
+  try:
+    return None if value is None else result_json.read_edits(value)
+  except ValueError as error:
+    raise ValueError(f'edits must be {error}') from error
 
 
 def _second_scores(content: dict) -> dict[str, float]:

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--series', metavar='UID', help='which series of the study')
   shared_flags.add_reading_arguments(parser)
   shared_flags.add_thickness_arguments(parser)
+  shared_flags.add_correction_arguments(parser)
   parser.add_argument(
     '--case-threshold',
     metavar='FILE|CM3',
@@ -54,15 +55,20 @@ def run(arguments: argparse.Namespace) -> int:
     reading=shared_flags.chosen(arguments),
     threshold=threshold or None,
     thickness=shared_flags.thickness(arguments),
+    lung_mask=arguments.lung_mask,
+    exclude_slices=shared_flags.excluded_slices(arguments.exclude_slices),
     demo_models=shared_flags.are_demo(arguments),
   )
-  _print_summary(result, pathlib.Path(arguments.output))
+  print_summary('score', result, pathlib.Path(arguments.output))
   return 0
 
 
-def _print_summary(result: results.CaseResult, output: pathlib.Path) -> None:
+def print_summary(
+  command: str, result: results.CaseResult, output: pathlib.Path
+) -> None:
+  """Prints the score, what was edited, and on standard error the warnings."""
   for warning in result.warnings:
-    print(f'covid-tf score: warning: {warning}', file=sys.stderr)
+    print(f'covid-tf {command}: warning: {warning}', file=sys.stderr)
   detected = {None: '', True: ' Case detected.', False: ' Case not detected.'}
   print(
     f'Corona score {result.corona_score_cm3:.1f} cm³; '
@@ -70,4 +76,6 @@ def _print_summary(result: results.CaseResult, output: pathlib.Path) -> None:
     f'lung involved; {len(result.positive_slices)} of {result.shape[0]} slices '
     f'positive.{detected[result.case_detected]}'
   )
+  for line in result.edits.in_words() if result.edits else ():
+    print(f'Edited: {line}')
   print(f'{output / "report.html"}: research use only.')

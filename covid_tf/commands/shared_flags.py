@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator
 import contextlib
 import os
 import pathlib
+import re
 import sys
+import textwrap
 from typing import Any
 
 from covid_tf import errors
@@ -231,6 +233,51 @@ def thickness(arguments: argparse.Namespace) -> dict[str, Any]:
         f'{arguments.thickness_mm!r}; 5 is usual, --every-slice averages nothing.'
       ) from None
   return {'thickness_mm': thickness_mm, 'every_slice': arguments.every_slice}
+
+
+# Flags that correct a study: its lung mask, and slices that are left out.
+
+_RANGE = re.compile(r'([0-9]{1,9})(?:-([0-9]{1,9}))?')
+_MOST_SLICES = 100_000  # Ours: no CT has more, and a typing error shall take no memory.
+
+
+def add_correction_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds --lung-mask and --exclude-slices."""
+  corrections = parser.add_argument_group('corrections (docs/corrections.md)')
+  corrections.add_argument(
+    '--lung-mask',
+    metavar='FILE',
+    help="a NIfTI of 0 and 1 on the CT's grid, taken as the lungs instead of what the "
+    'lung network finds',
+  )
+  corrections.add_argument(
+    '--exclude-slices',
+    metavar='N-M,…',
+    help='slices that count as negative, for instance 3-7,12: numbered as in '
+    'result.json, 0 the lowest, both ends included',
+  )
+
+
+def excluded_slices(text: str | None) -> tuple[int, ...]:
+  """The slices that --exclude-slices names, ascending; none where it is not given.
+
+  Raises:
+    errors.UsageError: it is no list of slices and ranges.
+  """
+  if text is None:
+    return ()
+  found: set[int] = set()
+  for part in text.split(','):
+    match = _RANGE.fullmatch(part.strip())
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
+    if not first <= last < _MOST_SLICES:
+      raise errors.UsageError(
+        '--exclude-slices: slices and ranges with commas between them are required, '
+        'the lower number first, for instance 3-7,12, found '
+        f'{textwrap.shorten(part.strip(), 40)!r}.'
+      )
+    found.update(range(first, last + 1))
+  return tuple(sorted(found))
 
 
 def chosen(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def report_html(
       for index in ranked
     ],
     apart_mm=_APART_MM,
+    excluded_lung_cm3=_excluded_lung_cm3(result),
     gradient=pictures.css_gradient(),
     window=pictures.WINDOW_HU,
     methods=pages.methods(result, demo_models),
@@ -118,6 +119,13 @@ def _most_affected(result) -> list[int]:
     if all(abs(index - other) >= apart for other in chosen):
       chosen.append(index)
   return chosen
+
+
+def _excluded_lung_cm3(result) -> float:
+  excluded = list(result.edits.excluded_slices) if result.edits else []
+  return int(np.count_nonzero(result.lung_mask[excluded])) * (
+    result.voxel_volume_mm3 / 1000
+  )
 
 
 def _widest_lung(result) -> int:

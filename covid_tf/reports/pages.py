@@ -96,20 +96,30 @@ def methods(result: results.CaseResult, demo_models: bool = False) -> str:
     f'map values above {thresholds.map:g} times the voxel volume '
     f'({result.voxel_volume_mm3:.3f} mm³, from slice positions and pixel spacing). '
     'The involved fraction is the share of segmented lung voxels above the same map '
-    f'threshold.{case}'
+    f'threshold.{_edits_method(result)}{case}'
   )
 
 
 def _thickness_method(result: results.CaseResult) -> str:
   slabs = slabs_lib.of_study(result, result.thresholds)
+  given = result.edits is not None and result.edits.lung_mask_sha256 is not None
+  own = 'Lungs are those of a mask that was made or corrected by other means,'
   if not slabs.is_averaged:
-    return 'Lungs were segmented slice by slice'
+    return own if given else 'Lungs were segmented slice by slice'
+  lungs = 'Lungs were segmented slab by slab and interpolated to the slices,'
   return (
     f'Slices, {result.spacing_mm[0]:.4g} mm apart, were averaged by their overlap to '
-    f'slabs of {slabs.thickness_mm:.4g} mm for both networks, and each slice was given '
-    'the answers of the slabs that cover it, weighted by overlap. Lungs were '
-    'segmented slab by slab and interpolated to the slices,'
+    f'slabs of {slabs.thickness_mm:.4g} mm for the networks, and each slice was given '
+    'the answers of the slabs that cover it, weighted by overlap. '
+    f'{own if given else lungs}'
   )
+
+
+def _edits_method(result: results.CaseResult) -> str:
+  if result.edits is None or not result.edits.excluded_slices:
+    return ''
+  slices = results.slices_in_words(result.edits.excluded_slices)
+  return f' Slices excluded from the score, 0 the lowest: {slices}.'
 
 
 def _thickness(result: results.CaseResult) -> str:
@@ -156,6 +166,8 @@ def provenance(
     ('Lung outside the box', f'{percent(result.lung_outside_box_fraction)} %'),
     ('Window of the pictures', _window(window_hu)),
   ]
+  if result.edits:
+    rows.append(('Edits', ' '.join(result.edits.in_words()) or 'none'))
   return tuple(rows)
 
 

@@ -1,19 +1,24 @@
-"""One study from its files to its result folder, as `covid-tf score` leaves it."""
+"""One study from its files, or its result, to a result folder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import dataclasses
 import os
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from covid_tf import errors
 from covid_tf import readers
 from covid_tf import results
 from covid_tf import volume as volume_lib
+from covid_tf.analysis import corrections
 from covid_tf.analysis import pipeline
+from covid_tf.analysis import rescoring
 from covid_tf.analysis import slabs
 from covid_tf.predictors import interface
+from covid_tf.readers import label_maps
 from covid_tf.reports import case_report
 from covid_tf.statistics import operating_points
 from covid_tf.storage import files
@@ -88,6 +93,8 @@ def score_study(
   reading: Mapping[str, Any] | None = None,
   threshold: operating_points.CaseThreshold | None = None,
   thickness: Mapping[str, Any] | None = None,
+  lung_mask: str | os.PathLike | None = None,
+  exclude_slices: Iterable[int] = (),
   demo_models: bool = False,
 ) -> results.CaseResult:
   """Reads, scores and writes a study; all of its files appear, or none.
@@ -102,6 +109,8 @@ def score_study(
     threshold: of the case; None for no answer.
     thickness: thickness_mm or every_slice of `results.Thresholds`; None: that of the
       classifier's card, else 5 mm.
+    lung_mask: NIfTI of 0 and 1 on the CT's grid; None: the lung network's.
+    exclude_slices: indices of slices that count as negative.
     demo_models: the models are the demo's, whatever their cards state.
 
   Returns:
@@ -110,6 +119,7 @@ def score_study(
   Raises:
     errors.CovidTFError: nothing appeared in `output`.
   """
+  exclude_slices = tuple(exclude_slices)
   with files.filling_folder(output, FILE_NAMES) as folder:
     volume = readers.read_ct(
       study, series_uid=series_uid, patient_key_file=patient_key_file, **(reading or {})
@@ -118,11 +128,20 @@ def score_study(
       case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None,
       **(thickness or {}),
     )
+    mask = _read_mask(lung_mask, volume)
+    corrections.checked(volume, mask, exclude_slices)  # Before any network is asked.
     with open_models() as models:
       if threshold:
         threshold.require_same_models(models.identities())
         _require_same_thickness(threshold, thresholds, volume, models)
-      result = _analyze(study, volume, models, thresholds)
+      result = _analyze(
+        study,
+        volume,
+        models,
+        thresholds=thresholds,
+        lung_mask=mask,
+        exclude_slices=exclude_slices,
+      )
       if threshold:
         # Again: the server may have changed models since.
         threshold.require_same_models(result.models)
@@ -130,6 +149,88 @@ def score_study(
       result = marked_as_demo(result)
     write_all(folder, result, volume, demo_models=result.demo_models)
   return result
+
+
+def rescore_study(
+  result: str | os.PathLike,
+  study: str | os.PathLike,
+  output: str | os.PathLike,
+  *,
+  lung_mask: str | os.PathLike | None = None,
+  exclude_slices: Iterable[int] = (),
+  slice_threshold: float | None = None,
+  map_threshold: float | None = None,
+  threshold: operating_points.CaseThreshold | None = None,
+  reading: Mapping[str, Any] | None = None,
+) -> results.CaseResult:
+  """Scores a stored result again, without any network, and writes it elsewhere.
+
+  Args:
+    result: the folder that `score_study` left, or its result.json; never changed.
+    study: the files that were scored.
+    output: where the files of FILE_NAMES appear; not the result's folder.
+    lung_mask, exclude_slices, slice_threshold, map_threshold: as of
+      `rescoring.rescore`; the mask as NIfTI on the CT's grid.
+    threshold: of the case; None for that of the result.
+    reading: keyword arguments of `read_ct`; the series is that of the result.
+
+  Returns:
+    The result whose files are in `output` now.
+
+  Raises:
+    errors.CovidTFError: nothing appeared in `output`.
+  """
+  path = pathlib.Path(result)
+  folder = path if path.is_dir() else path.parent
+  _require_elsewhere(folder, output)
+  stored = result_json.read_result(path)
+  if not os.path.exists(study):
+    raise errors.UsageError(
+      f'{study}: the study of {folder} is required, found nothing there; give the '
+      'files that were scored.'
+    )
+  if threshold:
+    threshold.require_same_models(stored.models)
+    averaged = slabs.of_study(stored, stored.thresholds).is_averaged
+    threshold.require_same_thickness(stored.thresholds, averaged)
+  options = {'series_uid': stored.series_uid or None} | dict(reading or {})
+  with files.filling_folder(output, FILE_NAMES) as made:
+    volume = readers.read_ct(study, **options)
+    rescored = rescoring.rescore(
+      path,
+      volume,
+      lung_mask=_read_mask(lung_mask, volume),
+      exclude_slices=exclude_slices,
+      slice_threshold=slice_threshold,
+      map_threshold=map_threshold,
+      case_threshold_cm3=threshold.corona_score_cm3 if threshold else None,
+    )
+    write_all(made, rescored, volume, demo_models=rescored.demo_models)
+  return rescored
+
+
+def _require_elsewhere(folder: pathlib.Path, output: str | os.PathLike) -> None:
+  own, other = folder.resolve(), pathlib.Path(output).resolve()
+  if own == other or own in other.parents:
+    raise errors.UsageError(
+      f'{output}: another folder than that of the result is required, which is never '
+      'changed; choose one outside of it.'
+    )
+
+
+def _read_mask(
+  path: str | os.PathLike | None, volume: volume_lib.CTVolume
+) -> np.ndarray | None:
+  """uint8 [slice, row, column] of 0 and 1 from a file on the CT's grid."""
+  if path is None:
+    return None
+  labels = label_maps.read_label_map(path, volume)
+  if labels.max() > 1:
+    raise errors.UsageError(
+      f'{path}: a lung mask of 0 and 1 is required, found labels '
+      f'{label_maps.in_words(labels)}; make one label, 1, of all that is lung.'
+    )
+  return labels.astype(np.uint8)
 
 
 def _require_same_thickness(
@@ -143,8 +244,8 @@ def _require_same_thickness(
   threshold.require_same_thickness(used, divided.is_averaged)
 
 
-def _analyze(study, volume, models, thresholds) -> results.CaseResult:
+def _analyze(study, volume, models, **options) -> results.CaseResult:
   try:
-    return pipeline.analyze(volume, models, thresholds=thresholds)
+    return pipeline.analyze(volume, models, **options)
   except errors.StudyRefusedError as error:
     raise type(error)(f'{study}: {error}') from error

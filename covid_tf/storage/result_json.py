@@ -84,6 +84,17 @@ def to_dict(result: results.CaseResult) -> dict[str, Any]:
     'warnings': list(result.warnings),
     'software': result.software,
     'demo_models': result.demo_models,
+    'edits': None if result.edits is None else _edits_dict(result.edits),
+    'hu_sha256': result.hu_sha256,
+  }
+
+
+def _edits_dict(edits: results.Edits) -> dict[str, Any]:
+  return {
+    'lung_mask_sha256': edits.lung_mask_sha256,
+    'excluded_slices': list(edits.excluded_slices),
+    'rescored_from_sha256': edits.rescored_from_sha256,
+    'thresholds_before': dict(edits.thresholds_before),
   }
 
 
@@ -112,8 +123,9 @@ class StoredResult:
       voxel_volume_mm3, corona_score_cm3, case_detected, corona_score_in_lung_cm3,
       corona_score_by_region_cm3, involved_lung_fraction, lung_volume_cm3,
       lung_box, lung_outside_box_fraction, positive_slices, thresholds, models,
-      warnings, software, demo_models, acquisition: as in results.CaseResult;
-      acquisition is None where a result of an earlier schema has none.
+      warnings, software, demo_models: as in results.CaseResult.
+    acquisition, edits, hu_sha256: as in results.CaseResult; None where a result of an
+      earlier schema has none.
     slice_count: slices of the CT.
     slice_probability: one a slice.
     corona_score_by_slice_cm3: one a slice.
@@ -145,6 +157,8 @@ class StoredResult:
   software: str
   demo_models: bool
   acquisition: volume_lib.Acquisition | None = None
+  edits: results.Edits | None = None
+  hu_sha256: str | None = None
 
 
 def read_result(path: str | os.PathLike[str]) -> StoredResult:
@@ -192,7 +206,7 @@ def from_dict(content: dict[str, Any]) -> StoredResult:
       f'schema_version {", ".join(map(str, earlier))} or {latest} is required, '
       f'found {version!r}'
     )
-  content = {'demo_models': is_demo(content), 'acquisition': None} | content
+  content = _ABSENT | {'demo_models': is_demo(content)} | content
   stored = StoredResult(
     **{
       field.name: _field(content, field.name, _READERS[field.name])
@@ -218,8 +232,13 @@ def _check_consistent(stored: StoredResult) -> None:
   count = stored.slice_count
   # In float32, as the slices were decided.
   probability = np.asarray(stored.slice_probability, np.float32)
+  excluded = set(stored.edits.excluded_slices if stored.edits else ())
   positive = tuple(
-    np.flatnonzero(probability > stored.thresholds.slice_probability).tolist()
+    index
+    for index in np.flatnonzero(
+      probability > stored.thresholds.slice_probability
+    ).tolist()
+    if index not in excluded
   )
   box = stored.lung_box
   checks = {
@@ -235,6 +254,7 @@ def _check_consistent(stored: StoredResult) -> None:
       )
     ),
     'positive_slices': stored.positive_slices == positive,
+    'edits': all(index < count for index in excluded),
     'lung_box': (
       box.row0 < box.row1 <= stored.shape[1]
       and box.column0 < box.column1 <= stored.shape[2]
@@ -366,6 +386,36 @@ def _model(value: Any) -> results.ModelIdentity:
   )
 
 
+def read_edits(value: Any) -> results.Edits:
+  """The field `edits` of a result.json that is not null.
+
+  Raises:
+    ValueError: it is something else.
+  """
+  names = (
+    'lung_mask_sha256',
+    'excluded_slices',
+    'rescored_from_sha256',
+    'thresholds_before',
+  )
+  if not isinstance(value, dict) or not set(names) <= set(value):
+    raise ValueError(f'an object of {", ".join(names)}, or null')
+  before = value['thresholds_before']
+  if not isinstance(before, dict):
+    raise ValueError('an object whose thresholds_before names numbers')
+  excluded = _list(_integer)(value['excluded_slices'])
+  if list(excluded) != sorted(set(excluded)):
+    raise ValueError('an object whose excluded_slices ascend')
+  return results.Edits(
+    _optional(_text)(value['lung_mask_sha256']),
+    excluded,
+    _optional(_text)(value['rescored_from_sha256']),
+    {str(name): _optional(_number)(number) for name, number in before.items()},
+  )
+
+
+# Fields that files of schemas 1 and 2 lack.
+_ABSENT: dict[str, Any] = {'acquisition': None, 'edits': None, 'hu_sha256': None}
 _READERS: dict[str, _Reader] = {
   'schema_version': _integer,
   'study_uid': _text,
@@ -393,4 +443,6 @@ _READERS: dict[str, _Reader] = {
   'software': _text,
   'demo_models': _truth,
   'acquisition': _optional(_acquisition),
+  'edits': _optional(read_edits),
+  'hu_sha256': _optional(_text),
 }

@@ -199,3 +199,46 @@ def test_a_stored_result_and_a_cohorts_one_have_one_provenance(tmp_path):
   stored = result_json.read_result(folder)
   made = results_lib.provenance_of(folder / 'result.json', stored)
   assert made == read.provenance and made.software
+
+
+def _edits(**changes):
+  return {
+    'lung_mask_sha256': None,
+    'excluded_slices': [],
+    'rescored_from_sha256': 'c' * 64,
+    'thresholds_before': {},
+  } | changes
+
+
+def test_edited_results_are_never_compared_in_silence(tmp_path):
+  plain = cohort_files.write_result(tmp_path, '1.1', 3)
+  again = cohort_files.write_result(tmp_path, '1.2', 3, edits=_edits())
+  case = cohort_files.write_result(
+    tmp_path, '1.3', 3, edits=_edits(thresholds_before={'case_corona_score_cm3': 9})
+  )
+  made = [result.provenance for result in results_lib.load_results(tmp_path)[0]]
+  # Scored again without an edit, or judged otherwise: the same score.
+  assert [one.path for one in made] == [plain, again, case]
+  assert results_lib.edit_warnings(made) == ()
+  for number, changes in enumerate(
+    (
+      {'lung_mask_sha256': 'a' * 64},
+      {'excluded_slices': [0]},
+      {'thresholds_before': {'map': 0.5}},
+      {'excluded_slices': [1], 'lung_mask_sha256': 'a' * 64},
+    )
+  ):
+    cohort_files.write_result(tmp_path, f'2.{number}', 3, edits=_edits(**changes))
+  made = [result.provenance for result in results_lib.load_results(tmp_path)[0]]
+  (warning,) = results_lib.edit_warnings(made)
+  assert '4 of 7 (lung mask given; slices excluded; thresholds changed): ' in warning
+  assert str(tmp_path / '2.0') in warning and warning.endswith(', ….')
+  assert results_lib.require_comparable(made) == ()
+
+
+def test_edits_that_are_none_are_no_result(tmp_path):
+  cohort_files.write_result(tmp_path, '1.1', 3)
+  cohort_files.write_result(tmp_path, '1.2', 3, edits={'excluded_slices': 'all'})
+  results, failed = results_lib.load_results(tmp_path)
+  assert [result.study_uid for result in results] == ['1.1']
+  assert 'edits must be an object' in failed[0].reason

@@ -193,6 +193,7 @@ def test_what_was_only_printed_and_not_taken_is_status_5(tmp_path):
   [
     '',
     'score',
+    'rescore',
     'inspect',
     'serve',
     'demo',

@@ -62,8 +62,8 @@ def test_the_file_keeps_the_published_schema(content):
   jsonschema.Draft202012Validator.check_schema(schema)
   jsonschema.validate(content, schema)
   assert set(schema['properties']) == set(content)
-  # Of a later day.
-  assert set(schema['required']) == set(content) - {'demo_models', 'acquisition'}
+  later = {'demo_models', 'acquisition', 'edits', 'hu_sha256'}  # Of a later day.
+  assert set(schema['required']) == set(content) - later
   assert set(schema['properties']['acquisition']['properties']) == {
     field.name for field in dataclasses.fields(volume_lib.Acquisition)
   }
@@ -223,3 +223,67 @@ def test_an_acquisition_may_lack_fields_and_have_others(content):
   )
   del content['acquisition']
   assert result_json.from_dict(content).acquisition is None
+
+
+_EDITS = results.Edits(
+  'a' * 64, (3, 4, 7), 'b' * 64, {'map': 0.6, 'case_corona_score_cm3': None}
+)
+
+
+def test_edits_come_back(result, tmp_path):
+  positive = tuple(index for index in result.positive_slices if index not in (3, 4, 7))
+  by_slice = result.corona_score_by_slice_cm3.copy()
+  by_slice[[3, 4, 7]] = 0
+  edited = dataclasses.replace(
+    result,
+    edits=_EDITS,
+    positive_slices=positive,
+    corona_score_by_slice_cm3=by_slice,
+    corona_score_cm3=float(by_slice.sum()),
+  )
+  result_json.write_result(tmp_path / 'result.json', edited)
+  stored = result_json.read_result(tmp_path)
+  assert stored.edits == _EDITS and stored.hu_sha256 == result.hu_sha256
+  schema = json.loads(_SCHEMA.read_text())
+  jsonschema.validate(json.loads((tmp_path / 'result.json').read_text()), schema)
+
+
+def test_earlier_schemas_lack_edits(content):
+  del content['edits'], content['hu_sha256']
+  stored = result_json.from_dict(content | {'schema_version': 2})
+  assert stored.edits is None and stored.hu_sha256 is None
+
+
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    ({'excluded_slices': [99]}, 'edits contradicts'),
+    ({'excluded_slices': [2, 1]}, 'excluded_slices ascend'),
+    ({'excluded_slices': ['3']}, 'an integer not below 0'),
+    ({'thresholds_before': [0.6]}, 'thresholds_before names numbers'),
+    ({'lung_mask_sha256': 5}, 'edits must be text'),
+  ],
+)
+def test_edits_are_checked(content, change, words):
+  edits = {
+    'lung_mask_sha256': None,
+    'excluded_slices': [],
+    'rescored_from_sha256': None,
+    'thresholds_before': {},
+  }
+  assert result_json.from_dict(content | {'edits': edits}).edits == results.Edits()
+  with pytest.raises(ValueError, match=words):
+    result_json.from_dict(content | {'edits': edits | change})
+  with pytest.raises(ValueError, match='an object of lung_mask_sha256'):
+    result_json.from_dict(content | {'edits': {}})
+
+
+def test_a_positive_slice_that_is_excluded_contradicts(content):
+  edits = {
+    'lung_mask_sha256': None,
+    'excluded_slices': content['positive_slices'][:1],
+    'rescored_from_sha256': None,
+    'thresholds_before': {},
+  }
+  with pytest.raises(ValueError, match='positive_slices contradicts'):
+    result_json.from_dict(content | {'edits': edits})

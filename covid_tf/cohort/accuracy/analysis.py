@@ -78,6 +78,7 @@ def analyze_cohort(
       *mixed,
       *_no_point(mixed),
       *results_lib.software_warnings(made),
+      *results_lib.edit_warnings(made),
       *_left_out(cohort, failed),
     ),
     mixed=bool(mixed),

@@ -147,6 +147,7 @@ def follow_up(
   warnings = [
     *results_lib.require_comparable(made, allow_mixed),
     *results_lib.software_warnings(made),
+    *results_lib.edit_warnings(made),
   ]
   points, by_date = _in_time(read)
   if identity == 'stated':

@@ -1,0 +1,281 @@
+"""A stored result scored again: the same maps, other thresholds, mask or slices.
+
+No network is asked. What was not stored cannot be scored: maps exist for the slices
+that were positive, inside the lung box that the classifier saw.
+"""
+
+from collections.abc import Iterable
+import dataclasses
+import hashlib
+import math
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from covid_tf import errors
+from covid_tf import results
+from covid_tf import volume as volume_lib
+from covid_tf.analysis import case_score
+from covid_tf.analysis import corrections
+from covid_tf.analysis import lungs as lungs_lib
+from covid_tf.analysis import slabs as slabs_lib
+from covid_tf.storage import maps
+from covid_tf.storage import result_json
+
+_SAME = 1e-6  # Relative: what is stored and what it sums to are the same numbers.
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+  """A stored result with its map and its mask, which are those of its CT.
+
+  Attributes:
+    stored: the fields of result.json.
+    lung_mask: uint8 [slice, row, column], 0 or 1, as stored.
+    localization: the map of the positive slices, as stored.
+    sha256: of result.json.
+    hu_sha256: of the CT's voxels.
+  """
+
+  stored: result_json.StoredResult
+  lung_mask: np.ndarray
+  localization: results.LocalizationMap
+  sha256: str
+  hu_sha256: str
+
+
+def read_scored(result: str | os.PathLike[str], volume: volume_lib.CTVolume) -> Scored:
+  """Reads what `covid-tf score` wrote of a study.
+
+  Args:
+    result: its folder, or the result.json in it.
+    volume: the CT that was scored.
+
+  Raises:
+    errors.UsageError: there is no such result, its map is not there or gives another
+      score, or it is of another CT.
+  """
+  path = pathlib.Path(result)
+  folder = path if path.is_dir() else path.parent
+  file = folder / result_json.FILE_NAME if path.is_dir() else path
+  stored = result_json.read_result(file)
+  lung_mask, localization, _ = maps.read_maps(folder, stored, volume)
+  hu_sha256 = case_score.hu_digest(volume)
+  if stored.hu_sha256 not in (None, hu_sha256):
+    raise errors.UsageError(
+      f'{file}: a result of the CT at hand is required, found one of other voxels; '
+      'give the study that was scored, read as it was then, or score it again.'
+    )
+  localization = dataclasses.replace(
+    localization, maps=np.ascontiguousarray(localization.maps)
+  )
+  _require_same_score(folder, stored, localization)
+  return Scored(
+    stored,
+    np.ascontiguousarray(lung_mask),
+    localization,
+    hashlib.sha256(file.read_bytes()).hexdigest(),
+    hu_sha256,
+  )
+
+
+def rescore(
+  result: str | os.PathLike[str] | Scored,
+  volume: volume_lib.CTVolume,
+  *,
+  lung_mask: np.ndarray | None = None,
+  exclude_slices: Iterable[int] = (),
+  slice_threshold: float | None = None,
+  map_threshold: float | None = None,
+  case_threshold_cm3: float | None = None,
+) -> results.CaseResult:
+  """Scores a stored result again, with corrections.
+
+  What is not given stays as it was, and so do earlier edits. Without any correction the
+  numbers are those of the result, bit for bit.
+
+  Args:
+    result: the folder that `covid-tf score` wrote, or its result.json; or what
+      `read_scored` gives.
+    volume: the CT that was scored, with its original slices.
+    lung_mask: [slice, row, column] of 0 and 1, on the CT's grid, taken as it is. The
+      lung box stays: it is what the classifier saw.
+    exclude_slices: indices of slices that count as negative, besides those that the
+      result excludes already.
+    slice_threshold: of the slices' probability; not below that of the result, since
+      maps of the slices between were not stored.
+    map_threshold: of the map.
+    case_threshold_cm3: of the case.
+
+  Returns:
+    The scored study; its `edits` say what was changed.
+
+  Raises:
+    errors.UsageError: the result cannot be read, is of another CT, or a correction is
+      none that can be made.
+  """
+  scored = result if isinstance(result, Scored) else read_scored(result, volume)
+  corrected = corrections.checked(volume, lung_mask, exclude_slices)
+  mask, mask_sha256 = _mask(scored, corrected, volume)
+  before = scored.stored.edits or results.Edits()
+  excluded = tuple(sorted({*before.excluded_slices, *corrected.excluded_slices}))
+  corrections.require_lung_left(mask, excluded)
+  thresholds = _thresholds(
+    scored.stored.thresholds,
+    slice_probability=slice_threshold,
+    map=map_threshold,
+    case_corona_score_cm3=case_threshold_cm3,
+  )
+  lungs = lungs_lib.measured_lungs(
+    mask, volume.voxel_volume_mm3, scored.stored.lung_box
+  )
+  findings = case_score.Findings(
+    lungs,
+    np.asarray(scored.stored.slice_probability, np.float32),
+    _positive(scored, thresholds, excluded),
+    thresholds,
+    scored.stored.models,
+    _warnings(scored, lungs, thresholds, volume),
+    demo_models=scored.stored.demo_models,
+    edits=results.Edits(
+      mask_sha256,
+      excluded,
+      scored.sha256,
+      _changed(scored.stored.thresholds, thresholds, before.thresholds_before),
+    ),
+    hu_sha256=scored.hu_sha256,
+  )
+  return dataclasses.replace(
+    case_score.score(volume, findings),
+    # Of the CT as it was read then, perhaps with the site's key.
+    patient_key=scored.stored.patient_key,
+  )
+
+
+def _require_same_score(
+  folder: pathlib.Path,
+  stored: result_json.StoredResult,
+  localization: results.LocalizationMap,
+) -> None:
+  """Refuses a map that another score belongs to."""
+  threshold = float(stored.thresholds.map)
+  total = math.fsum(
+    map_[map_ > threshold].sum(dtype=np.float64) for map_ in localization.maps
+  )
+  found = total * stored.voxel_volume_mm3 / 1000
+  if not math.isclose(found, stored.corona_score_cm3, rel_tol=_SAME, abs_tol=_SAME):
+    raise errors.UsageError(
+      f'{folder / maps.MAP_NAME}: the map of result.json is required, with a score of '
+      f'{stored.corona_score_cm3:.3f} cm³, found one of {found:.3f} cm³; score the '
+      'study again.'
+    )
+
+
+def _mask(
+  scored: Scored, corrected: corrections.Corrections, volume: volume_lib.CTVolume
+) -> tuple[np.ndarray, str | None]:
+  """The mask to score by, and its digest where it is not the lung network's."""
+  before = scored.stored.edits
+  stored_sha256 = before.lung_mask_sha256 if before else None
+  given = corrected.lung_mask
+  if given is None:
+    _require_same_volume(scored, volume)
+    return scored.lung_mask, stored_sha256
+  if _is_intact(scored, volume) and np.array_equal(given, scored.lung_mask):
+    return scored.lung_mask, stored_sha256
+  return given, corrections.mask_digest(given)
+
+
+def _is_intact(scored: Scored, volume: volume_lib.CTVolume) -> bool:
+  cm3 = np.count_nonzero(scored.lung_mask) * volume.voxel_volume_mm3 / 1000
+  return math.isclose(cm3, scored.stored.lung_volume_cm3, rel_tol=_SAME)
+
+
+def _require_same_volume(scored: Scored, volume: volume_lib.CTVolume) -> None:
+  if not _is_intact(scored, volume):
+    raise errors.UsageError(
+      f'{maps.MASK_NAME}: the mask of result.json is required, with '
+      f'{scored.stored.lung_volume_cm3:.1f} cm³ of lung, found another; if it was '
+      'edited, give it as the lung mask (--lung-mask).'
+    )
+
+
+def _thresholds(
+  before: results.Thresholds, **stated: float | None
+) -> results.Thresholds:
+  try:
+    changes: dict[str, Any] = {
+      name: float(value) for name, value in stated.items() if value is not None
+    }
+    after = dataclasses.replace(before, **changes)
+  except (TypeError, ValueError) as error:
+    raise errors.UsageError(f'thresholds: {error}') from None
+  if after.slice_probability < before.slice_probability:
+    raise errors.UsageError(
+      f'slice threshold: {before.slice_probability:g} or more is required, that of '
+      f'the result, found {after.slice_probability:g}: maps of slices below it were '
+      'not stored; score the study again.'
+    )
+  return after
+
+
+def _positive(
+  scored: Scored, thresholds: results.Thresholds, excluded: tuple[int, ...]
+) -> results.LocalizationMap:
+  """The stored map of the slices that are still positive."""
+  map_ = scored.localization
+  # In float32, as the slices were decided.
+  probability = np.asarray(scored.stored.slice_probability, np.float32)
+  threshold = float(thresholds.slice_probability)
+  kept = [
+    place
+    for place, index in enumerate(map_.slices)
+    if probability[index] > threshold and index not in excluded
+  ]
+  if len(kept) == len(map_.slices):
+    return map_
+  return dataclasses.replace(
+    map_,
+    slices=tuple(map_.slices[place] for place in kept),
+    maps=np.asarray(map_.maps)[kept],
+  )
+
+
+def _changed(
+  before: results.Thresholds,
+  after: results.Thresholds,
+  earlier: Any,
+) -> dict[str, float | None]:
+  """Name to first value of each threshold that is not what it was at first."""
+  first = {
+    name: getattr(before, name)
+    for name in ('slice_probability', 'map', 'case_corona_score_cm3')
+  } | dict(earlier)
+  return {name: value for name, value in first.items() if getattr(after, name) != value}
+
+
+def _warnings(
+  scored: Scored,
+  lungs: lungs_lib.Lungs,
+  thresholds: results.Thresholds,
+  volume: volume_lib.CTVolume,
+) -> tuple[str, ...]:
+  """The result's warnings, with those of its lungs by the lungs of now."""
+  stored = scored.stored
+  kept = stored.warnings
+  if lungs.mask is not scored.lung_mask:
+    by_stored = lungs_lib.outside_warnings(stored.lung_outside_box_fraction)
+    kept = (*(text for text in kept if text not in by_stored), *lungs.warnings)
+  slabs = slabs_lib.of_study(volume, thresholds)
+  if slabs.is_averaged and (
+    thresholds.slice_probability > stored.thresholds.slice_probability
+  ):
+    kept = (
+      *kept,
+      f'The slice threshold was raised from {stored.thresholds.slice_probability:g} to '
+      f'{thresholds.slice_probability:g} on stored maps: where slices were averaged, '
+      'maps at the ends of positive stretches may still hold slabs below it.',
+    )
+  return kept
