@@ -7,6 +7,8 @@ What no shape can say, `REQUIRED_INPUT` does: every card carries it.
 """
 
 import dataclasses
+import math
+from typing import Any
 
 LUNGS_MODEL = 'lungs'
 CLASSIFIER_MODEL = 'classifier'
@@ -126,3 +128,65 @@ SELF_CHECK_BYTES = 1_000_000  # Of all its tensors together, at most.
 # assets, and only reads the warm-up requests. It prescribes both names.
 EXTRA_FOLDER = 'assets.extra'
 WARM_UP_FILE = 'tf_serving_warmup_requests'
+
+# What the card of a classifier may say of the scans that it was made for: `scope`, an
+# object with any of these. Numbers as [lowest, highest], as warnings show them, and
+# lists of patterns with * and ?, of which capitals make no difference.
+SCOPE_RANGES: dict[str, str] = {
+  'slice_distance_mm': 'slices {} mm apart',
+  'slice_thickness_mm': 'slices of {} mm',
+  'kvp': '{} kV',
+}
+SCOPE_PATTERNS: dict[str, str] = {'kernels': 'kernel', 'manufacturers': 'manufacturer'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+  """The scans that a classifier was made for; what it does not name is not limited.
+
+  Attributes:
+    ranges: field of `volume.Acquisition` to lowest and highest value.
+    patterns: field of `volume.Acquisition` to patterns, one of which fits.
+  """
+
+  ranges: dict[str, tuple[float, float]]
+  patterns: dict[str, tuple[str, ...]]
+
+  @classmethod
+  def of_card(cls, found: Any) -> 'Scope':
+    """Checks the `scope` of a card; None, and other keys, limit nothing.
+
+    Raises:
+      ValueError: it is no scope; says what was found.
+    """
+    if found is None:
+      return cls({}, {})
+    if not isinstance(found, dict):
+      raise ValueError(f'scope must be an object, found {found!r}')
+    ranges, patterns = {}, {}
+    for key in SCOPE_RANGES.keys() & found.keys():
+      ranges[key] = _range(key, found[key])
+    for key in SCOPE_PATTERNS.keys() & found.keys():
+      patterns[SCOPE_PATTERNS[key]] = _patterns(key, found[key])
+    return cls(ranges, patterns)
+
+
+def _range(key: str, found: Any) -> tuple[float, float]:
+  if (
+    not isinstance(found, list)
+    or len(found) != 2
+    or any(isinstance(end, bool) or not isinstance(end, (int, float)) for end in found)
+    or not 0 <= found[0] <= found[1] < math.inf
+  ):
+    raise ValueError(f'scope must say {key} as [lowest, highest], found {found!r}')
+  return float(found[0]), float(found[1])
+
+
+def _patterns(key: str, found: Any) -> tuple[str, ...]:
+  if (
+    not isinstance(found, list)
+    or not found
+    or any(not isinstance(pattern, str) for pattern in found)
+  ):
+    raise ValueError(f'scope must say {key} as a list of texts, found {found!r}')
+  return tuple(found)

@@ -13,6 +13,7 @@ from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import case_score
 from covid_tf.analysis import corrections
+from covid_tf.analysis import coverage
 from covid_tf.analysis import localization
 from covid_tf.analysis import lung_masks
 from covid_tf.analysis import lungs as lungs_lib
@@ -233,7 +234,11 @@ def _analyze_once(
     ),
     thresholds,
     identities,
-    volume.warnings + slabs_lib.warnings(slabs, stated) + lungs.warnings,
+    volume.warnings
+    + slabs_lib.warnings(slabs, stated)
+    + lungs.warnings
+    + coverage.of_acquisition(volume, identities)
+    + coverage.of_lungs(volume, lungs.mask),
     demo_models=any(model.is_demo for model in identities),
     edits=corrected.edits(),
   )

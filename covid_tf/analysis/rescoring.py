@@ -19,6 +19,7 @@ from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import case_score
 from covid_tf.analysis import corrections
+from covid_tf.analysis import coverage
 from covid_tf.analysis import lungs as lungs_lib
 from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.storage import maps
@@ -268,6 +269,7 @@ def _warnings(
   if lungs.mask is not scored.lung_mask:
     by_stored = lungs_lib.outside_warnings(stored.lung_outside_box_fraction)
     kept = (*(text for text in kept if text not in by_stored), *lungs.warnings)
+    kept = coverage.renewed(kept, volume, lungs.mask)
   slabs = slabs_lib.of_study(volume, thresholds)
   if slabs.is_averaged and (
     thresholds.slice_probability > stored.thresholds.slice_probability

@@ -199,6 +199,7 @@ def make_card(name: str, model: keras.Model, training: dict) -> dict:
     'thresholds': _thresholds(name),
     'training': training,
     **_thickness(training),
+    **_scope(training),
     'package': f'covid_tf {__version__}',
   }
 
@@ -216,6 +217,16 @@ def _thickness(training: dict) -> dict[str, float]:
       f'{results.MAX_THICKNESS_MM:g} mm, found {found!r}.'
     ) from None
   return {'thickness_mm': float(found)}
+
+
+def _scope(training: dict) -> dict[str, dict]:
+  """Which scans the weights were made for, where their training says so."""
+  found = training.get('scope')
+  try:
+    contract.Scope.of_card(found)
+  except ValueError as error:
+    raise errors.UsageError(f"the card's {error}.") from None
+  return {} if found is None else {'scope': found}
 
 
 def card_json(card: dict) -> str:

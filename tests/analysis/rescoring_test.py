@@ -167,6 +167,14 @@ def test_lung_outside_the_box_is_warned_of_by_the_mask_of_now(folder, volume, re
   assert back.warnings == ('an oddity of the files',)
 
 
+def test_one_lung_is_warned_of_by_the_mask_of_now(folder, volume, result):
+  mask = result.lung_mask.copy()
+  mask[:, :, : _SHAPE[2] // 2] = 0
+  found = rescoring.rescore(folder, volume, lung_mask=mask)
+  (text,) = set(found.warnings) - set(result.warnings)
+  assert text.startswith('Nearly all lung') and found.warnings[-1] == text
+
+
 def test_edits_add_up(folder, volume, result, tmp_path):
   first = rescoring.rescore(
     folder, volume, exclude_slices=[3], map_threshold=0.7, case_threshold_cm3=1.0

@@ -8,6 +8,7 @@ import pytest
 from covid_tf import contract
 from covid_tf import errors
 from covid_tf.models import signatures
+from covid_tf.models import weights
 
 
 def test_a_file_is_read_by_network(tmp_path):
@@ -44,3 +45,18 @@ def test_a_card_says_for_which_thickness_the_weights_were_made():
   for wrong in (0, 'thick', float('nan'), 100):
     with pytest.raises(errors.UsageError, match=r"card's thickness_mm .* found"):
       signatures.make_card('classifier', model, {'thickness_mm': wrong})
+
+
+def test_a_card_says_for_which_scans_the_weights_were_made():
+  model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+  assert 'scope' not in signatures.make_card('classifier', model, {})
+  scope = {'slice_distance_mm': [1, 10], 'kernels': ['B40f']}
+  card = signatures.make_card('classifier', model, {'scope': scope})
+  assert card['scope'] == scope
+  with pytest.raises(errors.UsageError, match="card's scope must say kernels .* found"):
+    signatures.make_card('classifier', model, {'scope': {'kernels': 'B40f'}})
+
+
+def test_the_demo_card_says_which_scans_its_training_saw():
+  scope = contract.Scope.of_card(weights.training_cards()['classifier']['scope'])
+  assert scope.ranges['slice_distance_mm'] == (1, 10)
