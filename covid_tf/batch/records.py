@@ -41,6 +41,9 @@ class Record:
     finished: UTC, 'YYYY-MM-DDTHH:MM:SSZ'.
     configuration: digest of models, thresholds and software.
     fingerprint: digest of the study's images.
+    manufacturer, model, kernel, kvp, slice_thickness_mm, slice_distance_mm,
+      contrast: of the result's acquisition; None where it states none, and in
+      earlier records.
   """
 
   key: str
@@ -59,8 +62,25 @@ class Record:
   finished: str
   configuration: str
   fingerprint: str
+  manufacturer: str | None = None
+  model: str | None = None
+  kernel: str | None = None
+  kvp: float | None = None
+  slice_thickness_mm: float | None = None
+  slice_distance_mm: float | None = None
+  contrast: bool | None = None
 
 
+# Of a result's acquisition, by the same names.
+ACQUISITION_FIELDS = (
+  'manufacturer',
+  'model',
+  'kernel',
+  'kvp',
+  'slice_thickness_mm',
+  'slice_distance_mm',
+  'contrast',
+)
 FIELDS = tuple(field.name for field in dataclasses.fields(Record))
 
 
@@ -214,11 +234,12 @@ class Appender:
 
 def _values(record: Record) -> list:
   values = dataclasses.asdict(record)
-  # A cell that starts like a formula is one to a spreadsheet.
-  if values['reason'].startswith(('=', '+', '-', '@')):
-    values['reason'] = ' ' + values['reason']
-  if values['case_detected'] is not None:
-    values['case_detected'] = str(values['case_detected']).lower()
+  for name, value in values.items():
+    if isinstance(value, bool):
+      values[name] = str(value).lower()
+    # A cell that starts like a formula is one to a spreadsheet.
+    elif isinstance(value, str) and value.startswith(('=', '+', '-', '@')):
+      values[name] = ' ' + value
   return [values[name] for name in FIELDS]
 
 

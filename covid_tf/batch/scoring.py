@@ -306,6 +306,7 @@ def end_record(
 ) -> records.Record:
   """The record of a study that has ended, with or without a result."""
   now = datetime.datetime.now(datetime.UTC)
+  acquisition = result.acquisition if result else None
   return records.Record(
     key=study.key,
     status=status,
@@ -323,6 +324,7 @@ def end_record(
     finished=now.strftime('%Y-%m-%dT%H:%M:%SZ'),
     configuration=configuration,
     fingerprint=study.fingerprint,
+    **{name: getattr(acquisition, name, None) for name in records.ACQUISITION_FIELDS},
   )
 
 

@@ -102,6 +102,7 @@ def report_html(
     excluded_lung_cm3=_excluded_lung_cm3(result),
     gradient=pictures.css_gradient(),
     window=pictures.WINDOW_HU,
+    scan=pages.acquisition(result.acquisition),
     methods=pages.methods(result, demo_models),
     provenance=pages.provenance(result, pictures.WINDOW_HU, demo_models),
     coded=_coded(result),

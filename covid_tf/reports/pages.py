@@ -3,6 +3,7 @@
 import jinja2
 
 from covid_tf import results
+from covid_tf import volume as volume_lib
 from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.reports import case_pictures
 
@@ -67,6 +68,31 @@ def change(difference: float, relative: float | None, unit: str) -> str:
     if relative is None
     else (f'{in_words} ({sign}{abs(relative):.0%})'.replace('%)', ' %)'))
   )
+
+
+def acquisition(found: volume_lib.Acquisition | None) -> str:
+  """Scanner, kernel, tube, slices, contrast and position as far as stated, or ''."""
+  if found is None:
+    return ''
+  scanner = [text for text in (found.manufacturer, found.model) if text]
+  parts = [
+    ' '.join(scanner),
+    f'kernel {found.kernel}' if found.kernel else '',
+    f'{found.kvp:g} kV' if found.kvp else '',
+    f'{found.exposure_mas:g} mAs' if found.exposure_mas else '',
+    f'slices of {found.slice_thickness_mm:.3g} mm' if found.slice_thickness_mm else '',
+    _contrast(found),
+    f'position {found.patient_position}' if found.patient_position else '',
+  ]
+  return ', '.join(filter(None, parts))
+
+
+def _contrast(found: volume_lib.Acquisition) -> str:
+  if found.contrast is None:
+    return ''
+  if not found.contrast:
+    return 'without contrast'
+  return f'contrast ({found.contrast_agent})' if found.contrast_agent else 'contrast'
 
 
 def methods(result: results.CaseResult, demo_models: bool = False) -> str:
@@ -159,6 +185,7 @@ def provenance(
     ('Study UID', result.study_uid or 'none'),
     ('Series UID', result.series_uid or 'none'),
     ('Acquired', result.acquisition_date or 'not stated'),
+    ('Scan', acquisition(result.acquisition) or 'not stated'),
     ('Grid', ' × '.join(map(str, result.shape)) + ' (slices, rows, columns)'),
     ('Spacing', f'{spacing} mm (slice, row, column)'),
     ('Voxel volume', f'{result.voxel_volume_mm3:.4f} mm³'),

@@ -66,6 +66,10 @@ def test_an_archive_becomes_results_and_a_manifest(source, output):
   assert float(second['corona_score_cm3']) > float(first['corona_score_cm3']) > 0
   assert first['status'] == 'scored' and first['series_uid'] == stored.series_uid
   assert first['study_uid'] == batch_archive.study_uid(1)
+  assert [first[name] for name in records.ACQUISITION_FIELDS] == [
+    *['', '', 'B40f', ''],
+    *['20.0', '20.0', ''],
+  ]
   # What a cohort's analysis makes of the same folder.
   loaded, failed = results.load_results(output / 'studies')
   assert len(loaded) == 2 and not failed
@@ -352,3 +356,23 @@ class _Full:
 
   def __getattr__(self, name):
     return getattr(self._file, name)
+
+
+def test_records_of_before_acquisition_are_read(source, output):
+  batch_archive.score_in_process(source, output)
+  path = output / 'studies' / batch_archive.study_uid(1) / records.RECORD_FILE
+  record = json.loads(path.read_text())
+  for name in records.ACQUISITION_FIELDS:
+    del record[name]
+  path.write_text(json.dumps(record))
+  assert batch_archive.score_in_process(source, output).already == {'scored': 2}
+  assert _rows(output)[0]['kernel'] == '' and _rows(output)[1]['kernel'] == 'B40f'
+
+
+def test_no_cell_of_the_manifest_is_a_formula(source, output):
+  batch_archive.score_in_process(source, output)
+  record = next(records.read_records(output))
+  hostile = dataclasses.replace(record, kernel='=1+1', model='-2', contrast=True)
+  records.write_manifest(output / records.MANIFEST_FILE, [hostile])
+  (row,) = _rows(output)
+  assert (row['kernel'], row['model'], row['contrast']) == (' =1+1', ' -2', 'true')

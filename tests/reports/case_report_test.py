@@ -9,7 +9,9 @@ import report_page
 import synthetic_case
 
 from covid_tf import results
+from covid_tf import volume as volume_lib
 from covid_tf.reports import case_report
+from covid_tf.reports import pages
 from covid_tf.reports import pictures
 
 
@@ -327,3 +329,41 @@ def test_heat_rises_in_lightness_for_any_colour_vision():
 def _area(points):
   x, y = points.T
   return 0.5 * float(x @ np.roll(y, -1) - y @ np.roll(x, -1))
+
+
+def test_how_the_ct_was_acquired_is_one_line():
+  acquisition = volume_lib.Acquisition(
+    manufacturer='GE <b>',
+    model='LightSpeed16',
+    kernel='STANDARD',
+    kvp=120.0,
+    slice_thickness_mm=2.5,
+    contrast=True,
+    contrast_agent='IV',
+    patient_position='FFS',
+  )
+  page, _ = _page(acquisition=acquisition)
+  expected = (
+    'GE <b> LightSpeed16, kernel STANDARD, 120 kV, slices of 2.5 mm, contrast (IV), '
+    'position FFS'
+  )
+  assert page.by_id('scan').words() == expected
+  assert expected in page.by_id('provenance').words()
+
+
+@pytest.mark.parametrize(
+  'acquisition, words',
+  (
+    (None, ''),
+    (volume_lib.Acquisition(slice_distance_mm=5.0), ''),
+    (volume_lib.Acquisition(contrast=False, kvp=100.0), '100 kV, without contrast'),
+    (volume_lib.Acquisition(contrast=True), 'contrast'),
+  ),
+)
+def test_of_an_acquisition_what_is_stated_is_shown(acquisition, words):
+  assert pages.acquisition(acquisition) == words
+
+
+def test_without_an_acquisition_there_is_no_line(case):
+  page, _ = case
+  assert not [e for e in page.all('span') if e.attributes.get('id') == 'scan']
