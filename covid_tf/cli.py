@@ -157,6 +157,7 @@ _COMMANDS = {
   'demo': 'the whole path on a phantom cohort, offline',
   'cohort': 'ROC, severity and figures over many results',
   'compare': 'one patient over time',
+  'review': 'a contact sheet of many results, and a table to accept or reject them',
   'manifestations': 'cluster slices into kinds of disease',
   'batch': 'score an archive, every study exactly once',
 }

@@ -37,6 +37,7 @@ _TESTED_ELSEWHERE = {
   'batch/archive_test': 'batch.listing',
   'cli_test': 'errors version',
   'cohort/follow_up/course_test': 'cohort.follow_up.report',
+  'cohort/review/contact_sheet_test': 'commands.review',
   'cohort/manifestations/slices_test': 'cohort.manifestations.kinds',
   'commands/cohort_test': (
     'cohort.accuracy.analysis cohort.accuracy.experiments cohort.accuracy.report'

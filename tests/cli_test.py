@@ -23,6 +23,7 @@ _COMMANDS = {
   'demo': '--cases',
   'cohort': '--prevalence',
   'compare': '--same-patient',
+  'review': '--most-pictures',
   'manifestations': '--weighting',
   'batch': '--scheduler',
 }

@@ -19,6 +19,7 @@ from covid_tf.storage import result_json
 # Where results lie below a folder, and which studies there have none.
 
 OWN_OUTPUT = 'cohort.json'  # A cohort written among its results is none of them.
+CONTACT_SHEET = 'contact_sheet.html'  # Nor is a review.
 _REASON_KEYS = ('error', 'reason', 'refusal', 'message')
 _LARGEST_NOTE_BYTES = 1 << 20
 
@@ -86,6 +87,11 @@ def _search(
     yield from _search(inner, failed, seen)
 
 
+def relative_name(path: pathlib.Path, root: pathlib.Path) -> str:
+  """`path` below `root`, with forward slashes; results travel without their disk."""
+  return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
 def _was_a_study(folder: pathlib.Path) -> bool:
   """Whether a folder is empty or holds what scoring leaves, but maybe no result."""
   try:
@@ -106,7 +112,7 @@ def _add_failure(folder: pathlib.Path, failed: list[FailedStudy]) -> None:
   except OSError:
     return
   names = {entry.name for entry in entries}
-  if names & {result_json.FILE_NAME, OWN_OUTPUT} or any(
+  if names & {result_json.FILE_NAME, OWN_OUTPUT, CONTACT_SHEET} or any(
     entry.is_dir() for entry in entries
   ):
     return

@@ -80,6 +80,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--seed', type=int, default=0, help='of the bootstrap (default 0)'
   )
+  parser.add_argument(
+    '--review',
+    type=pathlib.Path,
+    metavar='FILE',
+    help='review.csv of covid-tf review, filled in: rejected results are left out and '
+    'counted',
+  )
   shared_flags.add_allow_mixed(parser)
   parser.add_argument(
     '--require-all',
@@ -97,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.second_results,
     arguments.allow_mixed,
     arguments.require_all,
+    arguments.review,
   )
   report = analysis.analyze_cohort(arguments.results, arguments.labels, options)
   analysis.write_report(report, arguments.output, arguments.operating_point)

@@ -1,9 +1,15 @@
 """report.html: one case on one self-contained page."""
 
+import base64
+import binascii
 import dataclasses
+import io
 import os
+import pathlib
+import re
 
 import numpy as np
+from PIL import Image
 
 from covid_tf import results
 from covid_tf import volume as volume_lib
@@ -167,3 +173,86 @@ def _coded(result) -> set[str]:
   return {'Study UID', 'Series UID'} | {
     f'Card of {model.name}, SHA-256' for model in result.models
   }
+
+
+# The key pictures of a stored report, taken out of its page for a list of many cases:
+# the CT itself need not be read again.
+
+_NUMBER, _DATA = r'([\d.]+)', r'data:image/(?:webp|png);base64,([A-Za-z0-9+/=]+)'
+_CORONAL = re.compile(
+  r'<div class="picture" id="coronal">\s*(<svg .*?</svg>)', re.DOTALL
+)
+_SIZE = re.compile(rf'viewBox="0 0 {_NUMBER} {_NUMBER}"')
+_GREY = re.compile(rf'<image class="grey" href="{_DATA}"')
+_HEAT = re.compile(rf'<image class="map" href="({_DATA})"')
+_FRONT = re.compile(rf'<img src="{_DATA}" width="\d+" height="\d+" alt="Lungs with the')
+_OUTLINE = r'<path class="{}" transform="scale\(.1\)" d="([-Ml z\d]*)"'
+_COUNTED, _LUNGS = (re.compile(_OUTLINE.format(name)) for name in ('counted', 'lungs'))
+_SMALL_COLUMNS, _SMALL_QUALITY = 300, 50
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyPictures:
+  """The coronal picture of a report, made smaller, and its rendered lungs.
+
+  Attributes:
+    coronal: lengths in its millimetres.
+    size_mm: (height, width) of it.
+    front_uri: the lungs with the map from the front, as a data URI.
+  """
+
+  coronal: case_pictures.Picture
+  size_mm: tuple[float, float]
+  front_uri: str
+
+
+def read_key_pictures(path: str | os.PathLike) -> KeyPictures | None:
+  """Takes the key pictures out of a report.
+
+  Nothing but pictures and outlines is taken: no other text of the page.
+
+  Args:
+    path: the report that `write_report` wrote.
+
+  Returns:
+    The pictures; None where there is no report, or none of ours.
+  """
+  try:
+    page = pathlib.Path(path).read_text('utf-8')
+  except (OSError, UnicodeDecodeError):
+    return None
+  coronal, front = _CORONAL.search(page), _FRONT.search(page)
+  if not (coronal and front):
+    return None
+  svg = coronal[1]
+  size, grey = _SIZE.search(svg), _GREY.search(svg)
+  if not (size and grey):
+    return None
+  heat, counted, lungs = (kind.search(svg) for kind in (_HEAT, _COUNTED, _LUNGS))
+  try:
+    return KeyPictures(
+      case_pictures.Picture(
+        _smaller(grey[1], 'L'),
+        heat[1] if heat else '',
+        lungs[1] if lungs else '',
+        counted[1] if counted else '',
+      ),
+      (float(size[2]), float(size[1])),
+      _smaller(front[1], 'RGBA'),
+    )
+  except (OSError, ValueError, Image.DecompressionBombError):
+    return None
+
+
+def _smaller(encoded: str, mode: str) -> str:
+  """Data URI of a picture with at most _SMALL_COLUMNS columns."""
+  try:
+    data = base64.b64decode(encoded, validate=True)
+  except binascii.Error as error:
+    raise ValueError(str(error)) from None
+  image = Image.open(io.BytesIO(data)).convert(mode)
+  image.thumbnail((_SMALL_COLUMNS, 2 * _SMALL_COLUMNS))
+  picture = np.asarray(image)
+  if mode == 'RGBA':
+    return pictures.rgba_uri(picture)
+  return pictures.grey_uri(picture, picture.shape[:2], _SMALL_QUALITY)

@@ -292,3 +292,94 @@ def test_flags_out_of_range_are_refused(tmp_path, flags):
   results, labels = cohort_files.write_cohort(tmp_path, (5, 6), (1, 2))
   assert run(results, labels, tmp_path / 'out', *flags) == 2
   assert not (tmp_path / 'out').exists()
+
+
+def _review(path, rows):
+  path.write_text('result,decision,comment\n' + ''.join(f'{row}\n' for row in rows))
+  return path
+
+
+def test_rejected_results_are_left_out_and_counted(tmp_path, capsys):
+  results, labels = cohort_files.write_cohort(tmp_path, POSITIVE, NEGATIVE)
+  review = _review(
+    tmp_path / 'review.csv',
+    [
+      'site0/1.2.1.0,rejected,motion',
+      'site1/1.2.1.1,rejected,motion',
+      'site2/1.2.0.2,rejected,',
+      'site0/1.2.1.3,accepted,',
+    ],
+  )
+  output = tmp_path / 'out'
+  assert run(results, labels, output, '--review', str(review), '--require-all') == 0
+  found = content(output)
+  studies = found['studies']
+  assert studies['results'] == 19 and studies['labels_without_result'] == []
+  assert studies['review'] == {
+    'accepted': 1,
+    'rejected': 3,
+    'not_reviewed': 18,
+    'rejected_by_reason': {'motion': 2, 'no reason given': 1},
+    'rejected_results': {
+      'site0/1.2.1.0': 'motion',
+      'site1/1.2.1.1': 'motion',
+      'site2/1.2.0.2': 'no reason given',
+    },
+  }
+  kept = [p for i, p in enumerate(POSITIVE) if i > 1]
+  without = [n for i, n in enumerate(NEGATIVE) if i != 2]
+  wins = np.mean([(p > n) + 0.5 * (p == n) for p in kept for n in without])
+  assert found['detection']['auc'] == pytest.approx(wins)
+  said = capsys.readouterr().err
+  assert 'left out: 3 of 22 (motion: 2; no reason given: 1)' in said
+  assert 'not reviewed: 18 of 22' in said
+  page = (output / 'cohort.html').read_text()
+  assert 'rejected in review: 3' in page and 'site0/1.2.1.0: motion' in page
+  assert content(output)['studies']['failed'] == 0
+
+
+def test_without_a_review_none_is_stated(tmp_path):
+  results, labels = cohort_files.write_cohort(tmp_path, POSITIVE, NEGATIVE)
+  assert run(results, labels, tmp_path / 'out') == 0
+  assert content(tmp_path / 'out')['studies']['review'] is None
+
+
+@pytest.mark.parametrize(
+  'rows, words',
+  [
+    (['1.2.1.0,rejected,'], "no result in a folder '1.2.1.0'"),
+    (['site0/1.2.1.0,bad,'], "the decision 'bad'"),
+    (['site0/1.2.1.0,accepted,', 'site0/1.2.1.0,rejected,'], 'again, after row 2'),
+  ],
+)
+def test_a_review_of_other_results_is_refused(tmp_path, rows, words, capsys):
+  results, labels = cohort_files.write_cohort(tmp_path, POSITIVE, NEGATIVE)
+  review = _review(tmp_path / 'review.csv', rows)
+  assert run(results, labels, tmp_path / 'out', '--review', str(review)) == 2
+  assert words in capsys.readouterr().err and not (tmp_path / 'out').exists()
+
+
+def test_all_rejected_leaves_nothing(tmp_path, capsys):
+  results, labels = cohort_files.write_cohort(tmp_path, [5], [1])
+  review = _review(
+    tmp_path / 'review.csv',
+    ['site0/1.2.1.0,rejected,', 'site0/1.2.0.0,rejected,'],
+  )
+  assert run(results, labels, tmp_path / 'out', '--review', str(review)) == 2
+  assert 'not rejected is required, found 2 rejected of 2' in capsys.readouterr().err
+
+
+def test_edited_results_are_said(tmp_path, capsys):
+  results, labels = cohort_files.write_cohort(tmp_path, POSITIVE, NEGATIVE)
+  edits = {
+    'lung_mask_sha256': 'a' * 64,
+    'excluded_slices': [],
+    'rescored_from_sha256': None,
+    'thresholds_before': {},
+  }
+  cohort_files.write_result(
+    results, '1.2.1.0', 5.0, folder='site0/1.2.1.0', edits=edits
+  )
+  assert run(results, labels, tmp_path / 'out') == 0
+  assert '1 of 22 (lung mask given)' in capsys.readouterr().err
+  assert any('Edited results' in text for text in content(tmp_path / 'out')['warnings'])

@@ -6,6 +6,7 @@ import report_page
 import scored_studies
 
 from covid_tf import cli
+from covid_tf import results
 from covid_tf.cohort.follow_up import report
 from covid_tf.storage import result_json
 
@@ -160,3 +161,17 @@ def test_wrong_use_is_one_line_and_leaves_nothing(tmp_path, capsys):
     cli.main(['compare', str(one), str(two), '--same-patient', '--output', str(out)])
     == 0
   )
+
+
+def test_an_edited_study_is_said(tmp_path, capsys):
+  paths = [
+    scored_studies.write_study(tmp_path / 'a', patient_key=_KEY),
+    scored_studies.write_study(
+      tmp_path / 'b',
+      patient_key=_KEY,
+      changes={'edits': results.Edits('a' * 64), 'study_uid': '1.2.9'},
+    ),
+  ]
+  assert cli.main(['compare', *map(str, paths), '--output', str(tmp_path / 'out')]) == 0
+  assert '1 of 2 (lung mask given)' in capsys.readouterr().err
+  assert 'Edited results' in (tmp_path / 'out' / 'compare.html').read_text()

@@ -199,6 +199,7 @@ def test_what_was_only_printed_and_not_taken_is_status_5(tmp_path):
     'demo',
     'cohort',
     'compare',
+    'review',
     'manifestations',
     'batch',
   ],

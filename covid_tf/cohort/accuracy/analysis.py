@@ -9,6 +9,8 @@ from covid_tf.cohort import labels as labels_lib
 from covid_tf.cohort import results as results_lib
 from covid_tf.cohort.accuracy import experiments
 from covid_tf.cohort.accuracy import report as report_lib
+from covid_tf.cohort.review import contact_sheet
+from covid_tf.cohort.review import decisions
 from covid_tf.reports import figures
 from covid_tf.statistics import operating_points
 
@@ -27,6 +29,7 @@ class CohortOptions:
     second_results: other results whose Corona score is compared instead, or None.
     allow_mixed: take results whose scores may not compare.
     require_all: refuse studies that would be left out.
+    review: review.csv with the results that a person accepted and rejected, or None.
   """
 
   detection: experiments.DetectionOptions = experiments.DetectionOptions()
@@ -35,6 +38,7 @@ class CohortOptions:
   second_results: pathlib.Path | None = None
   allow_mixed: bool = False
   require_all: bool = False
+  review: pathlib.Path | None = None
 
 
 def analyze_cohort(
@@ -58,7 +62,14 @@ def analyze_cohort(
   root = pathlib.Path(results_root)
   labels = labels_lib.read_labels(labels_path, options.severity_order)
   results, failed = results_lib.load_results(root)
+  results, review, rejected = _reviewed(options.review, results, root)
   cohort = labels_lib.first_time_points(labels, results)
+  cohort = dataclasses.replace(
+    cohort,
+    labels_without_result=tuple(
+      uid for uid in cohort.labels_without_result if uid not in rejected
+    ),
+  )
   if options.require_all:
     _require_all(cohort, failed)
   labelled = {label.study_uid for label in labels}
@@ -79,10 +90,34 @@ def analyze_cohort(
       *_no_point(mixed),
       *results_lib.software_warnings(made),
       *results_lib.edit_warnings(made),
+      *(review.messages() if review else ()),
       *_left_out(cohort, failed),
     ),
     mixed=bool(mixed),
+    review=review,
   )
+
+
+def _reviewed(
+  path: pathlib.Path | None,
+  results: tuple[results_lib.StudyResult, ...],
+  root: pathlib.Path,
+) -> tuple[
+  tuple[results_lib.StudyResult, ...], decisions.Review | None, frozenset[str]
+]:
+  """(results that were not rejected, the review, study UIDs of those that were)."""
+  if path is None:
+    return results, None, frozenset()
+  folders = {contact_sheet.folder_name(result.path, root): result for result in results}
+  review = decisions.read_review(path, folders)
+  rejected = review.rejected()
+  kept = tuple(result for folder, result in folders.items() if folder not in rejected)
+  if not kept:
+    raise errors.UsageError(
+      f'{path}: at least one result that is not rejected is required, found '
+      f'{len(rejected)} rejected of {len(results)}.'
+    )
+  return kept, review, frozenset(folders[folder].study_uid for folder in rejected)
 
 
 def write_report(
@@ -184,7 +219,7 @@ def _left_out(
     (len(cohort.results_without_label), 'scored, but without a label'),
     (
       len(cohort.first_not_scored),
-      'replaced by a later study of the same patient, having no result',
+      'replaced by a later study of the same patient, having no result to use',
     ),
   )
   return tuple(

@@ -11,6 +11,7 @@ from covid_tf.cohort import labels
 from covid_tf.cohort import paper
 from covid_tf.cohort import results as results_lib
 from covid_tf.cohort.accuracy import experiments
+from covid_tf.cohort.review import decisions
 from covid_tf.reports import figures
 from covid_tf.reports import pages
 from covid_tf.statistics import groups as groups_lib
@@ -35,6 +36,7 @@ class CohortReport:
     severity: see severity_analysis.
     warnings: to be read before the numbers.
     mixed: whether the scores come from several schema versions, models or thresholds.
+    review: which results a person accepted and rejected, or None.
   """
 
   root: pathlib.Path
@@ -45,6 +47,7 @@ class CohortReport:
   severity: experiments.SeverityAnalysis
   warnings: tuple[str, ...]
   mixed: bool = False
+  review: decisions.Review | None = None
 
   @property
   def demo_models(self) -> bool:
@@ -99,12 +102,22 @@ def _studies(report: CohortReport) -> dict:
       {'path': relative(study.path, report.root), 'reason': study.reason}
       for study in report.failed
     ],
+    'review': _review(report.review),
     'later_time_points': list(cohort.later_studies),
     'first_time_points_not_scored': list(cohort.first_not_scored),
     'labels_without_result': list(cohort.labels_without_result),
     'results_without_label': [
       relative(path, report.root) for path in cohort.results_without_label
     ],
+  }
+
+
+def _review(review: decisions.Review | None) -> dict | None:
+  if review is None:
+    return None
+  return {name.replace(' ', '_'): count for name, count in review.counts().items()} | {
+    'rejected_by_reason': review.reasons(),
+    'rejected_results': review.rejected(),
   }
 
 
@@ -195,8 +208,7 @@ def write_operating_point(
 
 def relative(path: pathlib.Path | str, root: pathlib.Path) -> str:
   """`path` below `root`, with forward slashes; results travel without their disk."""
-  path = pathlib.Path(path)
-  return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+  return results_lib.relative_name(pathlib.Path(path), root)
 
 
 # Figure 4 of the paper, of this cohort: the box plot and the ROC curve.
@@ -380,6 +392,8 @@ def _left_out(report: CohortReport) -> list[tuple[str, list[str]]]:
     f'{relative(study.path, report.root)}: {study.reason}' for study in report.failed
   ]
   unlabelled = [relative(path, report.root) for path in cohort.results_without_label]
+  review = report.review.rejected() if report.review else {}
+  rejected = [f'{folder}: {reason}' for folder, reason in review.items()]
   groups = [
     ('failed studies', failed),
     ('labelled, but without a result', list(cohort.labels_without_result)),
@@ -389,5 +403,6 @@ def _left_out(report: CohortReport) -> list[tuple[str, list[str]]]:
       'first time points without a result (a later study stands in)',
       list(cohort.first_not_scored),
     ),
+    ('rejected in review', rejected),
   ]
   return [(title, entries) for title, entries in groups if entries]
