@@ -43,6 +43,8 @@ _SMALL_LUNGS_CM3 = 2000
 _CUT = 'Lungs reach the '
 _ONE_SIDE = 'Nearly all lung '
 _SMALL = 'A lung volume of '
+# How warnings of lungs that are cut off, missing or small begin.
+OF_LUNGS = (_CUT, _ONE_SIDE, _SMALL)
 
 # Words of `Acquisition.contrast_agent` that say where contrast did not reach the lungs,
 # and those that say it did in spite of them.
@@ -70,7 +72,7 @@ def renewed(
   warnings: Iterable[str], volume: volume_lib.CTVolume, mask: np.ndarray
 ) -> tuple[str, ...]:
   """Warnings of a result with those of its lungs as another mask gives them."""
-  others = (text for text in warnings if not text.startswith((_CUT, _ONE_SIDE, _SMALL)))
+  others = (text for text in warnings if not text.startswith(OF_LUNGS))
   return *others, *of_lungs(volume, mask)
 
 

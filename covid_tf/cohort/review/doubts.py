@@ -12,10 +12,12 @@ import numpy as np
 from scipy import ndimage
 
 from covid_tf import results
+from covid_tf.analysis import coverage
 from covid_tf.analysis import lung_pieces
 from covid_tf.storage import result_json
 
 _SEVERE, _CLEAR, _SLIGHT, _ROUTINE = 4, 2, 1, 0
+_OUTSIDE_BOX = ' of the lung lies outside the lung box'
 # Counts of voxels that the reader set to air: most files have some.
 _COUNTED_VOXELS = re.compile(r'\d+ (padding )?voxels ')
 
@@ -93,7 +95,9 @@ def of_numbers(stored: result_json.StoredResult) -> tuple[Doubt, ...]:
 def _warning_weight(text: str) -> int:
   if _COUNTED_VOXELS.match(text):
     return _ROUTINE
-  return _CLEAR if 'lung' in text.casefold() else _SLIGHT
+  if text.startswith(coverage.OF_LUNGS):
+    return _SEVERE
+  return _CLEAR if _OUTSIDE_BOX in text else _SLIGHT
 
 
 def of_mask(mask: np.ndarray, stored: result_json.StoredResult) -> tuple[Doubt, ...]:

@@ -6,6 +6,7 @@ import scored_studies
 import synthetic_case
 
 from covid_tf import results
+from covid_tf.analysis import lungs as lungs_lib
 from covid_tf.cohort.review import doubts as doubts_lib
 from covid_tf.storage import maps
 from covid_tf.storage import result_json
@@ -37,8 +38,8 @@ def test_a_usual_result_raises_no_doubt(stored, mask):
   'changes, words',
   [
     (
-      {'warnings': ('3.1% of the lung lies outside.',)},
-      '3.1% of the lung lies outside.',
+      {'warnings': ('3.1% of the lung lies outside the lung box, x',)},
+      '3.1% of the lung lies outside the lung box, x',
     ),
     ({'lung_volume_cm3': 9500.0}, 'Lung volume of 9500 cm³'),
     ({'corona_score_in_lung_cm3': 1.0}, 'of the score lies outside the lung mask'),
@@ -56,13 +57,16 @@ def test_warnings_of_lungs_weigh_more_and_counts_of_voxels_nothing(stored):
   texts = (
     '1979880 padding voxels were set to -1024 HU',
     'Contrast was given.',
-    'Lungs reach the lowest slice.',
+    'Lungs reach the lowest slice (90 cm² there): their lower end was not imaged.',
     result_json.DEMO_WARNING,
   )
   found = doubts_lib.of_numbers(dataclasses.replace(stored, warnings=texts))
   assert _texts(found) == list(texts[:3])
   padding, contrast, lungs = (doubt.weight for doubt in found)
   assert padding == 0 < contrast < lungs
+  (box,) = lungs_lib.outside_warnings(0.05)
+  (outside,) = doubts_lib.of_numbers(dataclasses.replace(stored, warnings=(box,)))
+  assert contrast < outside.weight < lungs
   assert doubts_lib.total(found) == contrast + lungs
 
 
