@@ -13,6 +13,7 @@ import pathlib
 
 from covid_tf import errors
 from covid_tf import results as score_results
+from covid_tf import volume as volume_lib
 from covid_tf.reports import scored_study
 from covid_tf.storage import result_json
 
@@ -305,6 +306,7 @@ class StudyResult:
     demo_models: whether the demo models made it.
     software: name and version of the package that made it; '' where it is not stated.
     edits: what a person changed; None where nothing was.
+    acquisition: how the CT was acquired; None where that is not stated.
   """
 
   path: pathlib.Path
@@ -317,6 +319,7 @@ class StudyResult:
   demo_models: bool = False
   software: str = ''
   edits: score_results.Edits | None = None
+  acquisition: volume_lib.Acquisition | None = None
 
   @property
   def provenance(self) -> Provenance:
@@ -400,6 +403,7 @@ def _study_result(path: pathlib.Path, content: dict) -> StudyResult:
     result_json.is_demo(content),
     str(content.get('software') or ''),
     _edits(content.get('edits')),
+    _acquisition(content.get('acquisition')),
   )
 
 
@@ -408,6 +412,13 @@ def _edits(value: object) -> score_results.Edits | None:
     return None if value is None else result_json.read_edits(value)
   except ValueError as error:
     raise ValueError(f'edits must be {error}') from error
+
+
+def _acquisition(value: object) -> volume_lib.Acquisition | None:
+  try:
+    return None if value is None else result_json.read_acquisition(value)
+  except ValueError as error:
+    raise ValueError(f'acquisition must be {error}') from error
 
 
 def _second_scores(content: dict) -> dict[str, float]:

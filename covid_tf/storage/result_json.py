@@ -348,7 +348,8 @@ def _thresholds(value: Any) -> results.Thresholds:
   )
 
 
-def _acquisition(value: Any) -> volume_lib.Acquisition:
+def read_acquisition(value: Any) -> volume_lib.Acquisition:
+  """The field `acquisition` of a result.json; ValueError says what it must be."""
   if not isinstance(value, dict):
     raise ValueError('an object or null')
   fields = {}
@@ -442,7 +443,7 @@ _READERS: dict[str, _Reader] = {
   'warnings': _list(_text),
   'software': _text,
   'demo_models': _truth,
-  'acquisition': _optional(_acquisition),
+  'acquisition': _optional(read_acquisition),
   'edits': _optional(read_edits),
   'hu_sha256': _optional(_text),
 }

@@ -383,3 +383,35 @@ def test_edited_results_are_said(tmp_path, capsys):
   assert run(results, labels, tmp_path / 'out') == 0
   assert '1 of 22 (lung mask given)' in capsys.readouterr().err
   assert any('Edited results' in text for text in content(tmp_path / 'out')['warnings'])
+
+
+def test_groups_of_two_scanners_are_told_before_the_numbers(tmp_path, capsys):
+  results, labels = cohort_files.write_cohort(tmp_path, (5, 40, 80), (0, 0, 3))
+  for path in results.rglob('result.json'):
+    covid = json.loads(path.read_text())['study_uid'].split('.')[2]
+    model = {'1': 'Sensation <10>', '0': 'LightSpeed16'}[covid]
+    content_ = json.loads(path.read_text()) | {'acquisition': {'model': model}}
+    path.write_text(json.dumps(content_))
+  output = tmp_path / 'out'
+  assert run(results, labels, output) == 0
+  printed = capsys.readouterr()
+  assert 'Patients with and without disease differ in scanner' in printed.err
+  (factor,) = content(output)['acquisition']
+  assert factor['name'] == 'scanner' and factor['separates']
+  assert {each['name'] for each in factor['strata']} == {
+    'SENSATION <10>',
+    'LIGHTSPEED16',
+  }
+  page = (output / 'cohort.html').read_text()
+  assert 'By scanner' in page and 'SENSATION &lt;10&gt;' in page
+
+
+def test_an_acquisition_that_is_none_is_a_failed_study(tmp_path):
+  results, labels = cohort_files.write_cohort(tmp_path, (5, 40), (0, 3))
+  path = next(results.rglob('result.json'))
+  path.write_text(
+    json.dumps(json.loads(path.read_text()) | {'acquisition': {'kvp': 'high'}})
+  )
+  assert run(results, labels, tmp_path / 'out') == 0
+  (failed,) = content(tmp_path / 'out')['studies']['failed_studies']
+  assert 'acquisition must be an object whose kvp is' in failed['reason']

@@ -9,6 +9,7 @@ from covid_tf.cohort import labels as labels_lib
 from covid_tf.cohort import results as results_lib
 from covid_tf.cohort.accuracy import experiments
 from covid_tf.cohort.accuracy import report as report_lib
+from covid_tf.cohort.accuracy import strata
 from covid_tf.cohort.review import contact_sheet
 from covid_tf.cohort.review import decisions
 from covid_tf.reports import figures
@@ -77,6 +78,9 @@ def analyze_cohort(
   made = [result.provenance for result in used]
   mixed = results_lib.require_comparable(made, options.allow_mixed)
   second, second_name = _second(options, used)
+  factors = strata.factors(
+    cohort.patients, {result.study_uid: result.acquisition for result in used}
+  )
   return report_lib.CohortReport(
     root,
     used,
@@ -90,11 +94,13 @@ def analyze_cohort(
       *_no_point(mixed),
       *results_lib.software_warnings(made),
       *results_lib.edit_warnings(made),
+      *strata.warnings(factors),
       *(review.messages() if review else ()),
       *_left_out(cohort, failed),
     ),
     mixed=bool(mixed),
     review=review,
+    factors=factors,
   )
 
 

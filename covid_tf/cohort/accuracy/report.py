@@ -11,6 +11,7 @@ from covid_tf.cohort import labels
 from covid_tf.cohort import paper
 from covid_tf.cohort import results as results_lib
 from covid_tf.cohort.accuracy import experiments
+from covid_tf.cohort.accuracy import strata
 from covid_tf.cohort.review import decisions
 from covid_tf.reports import figures
 from covid_tf.reports import pages
@@ -37,6 +38,7 @@ class CohortReport:
     warnings: to be read before the numbers.
     mixed: whether the scores come from several schema versions, models or thresholds.
     review: which results a person accepted and rejected, or None.
+    factors: patients by scanner, kernel, thickness and contrast.
   """
 
   root: pathlib.Path
@@ -48,6 +50,7 @@ class CohortReport:
   warnings: tuple[str, ...]
   mixed: bool = False
   review: decisions.Review | None = None
+  factors: tuple[strata.Factor, ...] = ()
 
   @property
   def demo_models(self) -> bool:
@@ -79,6 +82,7 @@ def as_dict(report: CohortReport) -> dict:
     'studies': _studies(report),
     'detection': _detection(report.detection),
     'severity': _severity(report.severity),
+    'acquisition': strata.as_json(report.factors),
     'paper': paper.as_dict(),
     'patients': [
       {
