@@ -72,6 +72,7 @@ _TESTED_ELSEWHERE = {
   'training/evaluation/evaluating_test': (
     'training.evaluation.metrics training.evaluation.report'
   ),
+  'training/evaluation/judging_test': 'training.evaluation.judging_report',
   'training/importing_test': 'training.shards',
   'training/trainer_test': 'training.loop',
 }

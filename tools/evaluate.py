@@ -1,21 +1,24 @@
-r"""Evaluates networks on shards, on phantoms or on single slices.
+r"""Evaluates networks on shards, on phantoms, on single slices or on implanted chests.
 
   python tools/evaluate.py --classifier=runs/classifier --lungs=runs/lungs \
       --shards='runs/data/test/*.tfrecord' --output=runs/evaluation
   python tools/evaluate.py --classifier=demo --lungs=demo --phantoms=10 --output=...
   python tools/evaluate.py --classifier=demo --lungs=demo --slices=slices.csv ...
+  python tools/evaluate.py --classifier=demo --implanted=CHEST --implanted=CHEST ...
 
 A network is 'demo', a run's folder, a .weights.h5 file or an export. Writes
 evaluation.json and evaluation.html. docs/training.md says what the figures mean.
 """
 
 import glob
+import pathlib
 
 from absl import flags
 import script
 
 from covid_tf import contract
 from covid_tf import errors
+from covid_tf.datasets import judged_chests
 from covid_tf.datasets import splits
 
 _CLASSIFIER = flags.DEFINE_string('classifier', None, 'The classifier.')
@@ -32,6 +35,33 @@ _SIZE = flags.DEFINE_integer(
   'size', 256, 'Rows and columns of a phantom.', lower_bound=1
 )
 _SLICES = flags.DEFINE_string('slices', None, 'CSV: file,label[,patient].')
+_IMPLANTED = flags.DEFINE_multi_string(
+  'implanted',
+  [],
+  'CT folder of a chest without COVID that training left out, or its slabs as '
+  '--keep_slabs wrote them.',
+)
+_STUDIES = flags.DEFINE_integer(
+  'studies', 10, 'How often each chest gets opacities.', lower_bound=1
+)
+_IMPLANTS_SEED = flags.DEFINE_integer(
+  'implants_seed', 0, 'Of the opacities.', lower_bound=0
+)
+_TEXTURES = flags.DEFINE_multi_string(
+  'textures',
+  [],
+  'Axial slice with an opacity whose density every second implant takes; of no '
+  'patient that training saw.',
+)
+_STRESS = flags.DEFINE_bool(
+  'stress', False, 'Implanted chests also with other kernels, dose and thickness.'
+)
+_PREVALENCE = flags.DEFINE_float(
+  'prevalence', 0.33, 'Share of slices with an opacity that calibration holds for.'
+)
+_KEEP_SLABS = flags.DEFINE_string(
+  'keep_slabs', None, 'Folder for the slabs of implanted chests, to judge them again.'
+)
 _THICKNESS_MM = flags.DEFINE_float(
   'thickness_mm',
   5.0,
@@ -44,13 +74,21 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Of the bootstraps.', lower_bound=0)
 
 def main():
   """Evaluates, as the flags say."""
-  sources = [bool(_SHARDS.value), _PHANTOMS.value is not None, bool(_SLICES.value)]
+  sources = [
+    bool(_SHARDS.value),
+    _PHANTOMS.value is not None,
+    bool(_SLICES.value),
+    bool(_IMPLANTED.value),
+  ]
   if sum(sources) != 1 or not (_CLASSIFIER.value or _LUNGS.value):
     raise errors.UsageError(
-      '--classifier or --lungs (or both), and one of --shards, --phantoms '
-      f'and --slices are required, found {sum(sources)} of the latter.'
+      '--classifier or --lungs (or both), and one of --shards, --phantoms, --slices '
+      f'and --implanted are required, found {sum(sources)} of the latter.'
     )
   script.check_thickness('--thickness_mm', _THICKNESS_MM.value)
+  if _IMPLANTED.value:
+    _judge()
+    return
   shards = _matches(_SHARDS.value)
   if _APART_FROM.value:
     splits.require_apart(
@@ -74,6 +112,64 @@ def main():
   )
   report.write(found, _subject(shards), _OUTPUT.value)
   _print(found)
+
+
+def _judge():
+  """Judges the classifier on chests with implanted opacities."""
+  if not _CLASSIFIER.value:
+    raise errors.UsageError('--implanted: --classifier is required, found none.')
+  if not 0 < _PREVALENCE.value < 1:
+    raise errors.UsageError(
+      '--prevalence: a share above 0 and below 1 is required, found '
+      f'{_PREVALENCE.value:g}.'
+    )
+  paths = [pathlib.Path(path) for path in _IMPLANTED.value]
+  if names := [str(path) for path in paths if not path.exists()]:
+    raise errors.UsageError(f'--implanted: {names[0]}: no such file or folder.')
+  wanted = judged_chests.Wanted(
+    studies=_STUDIES.value,
+    seed=_IMPLANTS_SEED.value,
+    thickness_mm=_THICKNESS_MM.value,
+    textures=tuple(map(judged_chests.read_texture, _TEXTURES.value)),
+    stress=_STRESS.value,
+  )
+  # Here: what is asked wrongly is refused before TensorFlow starts.
+  from covid_tf.training.evaluation import evaluating
+  from covid_tf.training.evaluation import judging
+  from covid_tf.training.evaluation import judging_report
+
+  lungs = _LUNGS.value and evaluating.load_network(contract.LUNGS_MODEL, _LUNGS.value)
+  found = judging.judge(
+    evaluating.load_explainer(_CLASSIFIER.value),
+    _kept(
+      judged_chests.prepare(
+        paths, wanted, (lambda hu, spacing_mm: lungs(hu)) if lungs else None
+      )
+    ),
+    prevalence=_PREVALENCE.value,
+    seed=_SEED.value,
+  )
+  subject = {
+    'Classifier': _CLASSIFIER.value,
+    'Lungs': _LUNGS.value or 'classical segmentation',
+    'Chests': ', '.join(sorted({slab.chest for slab in found.slabs})),
+    'Implants': (
+      f'{_STUDIES.value} studies of each chest, seed {_IMPLANTS_SEED.value}, '
+      f'{len(_TEXTURES.value)} textures of real lesions; slabs that were kept are as '
+      'they were drawn'
+    ),
+    'Thickness': f'slabs of about {_THICKNESS_MM.value:g} mm, or slices as they are',
+  }
+  judging_report.write(found, subject, _OUTPUT.value)
+  print('\n'.join(judging_report.in_words(found)))
+  print(f'{_OUTPUT.value}/evaluation.html')
+
+
+def _kept(chests):
+  for chest in chests:
+    if _KEEP_SLABS.value and not chest.condition:
+      judged_chests.write(chest, _KEEP_SLABS.value)
+    yield chest
 
 
 def _cases(cases, shards):

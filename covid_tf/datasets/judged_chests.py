@@ -5,7 +5,7 @@ the negative ones slabs of the same chest as it is. What is not known to be eith
 slab with less than 60 mm² of opacity, is kept without a label: a score needs it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import os
 import pathlib
@@ -21,6 +21,8 @@ from covid_tf.analysis import lung_pieces
 from covid_tf.analysis import lungs
 from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.datasets import judge_lesions
+from covid_tf.datasets import single_slices
+from covid_tf.datasets import stress
 from covid_tf.datasets.collections import phantoms
 from covid_tf.datasets.collections import study as study_lib
 from covid_tf.storage import files
@@ -129,6 +131,7 @@ class JudgedChest:
     amount_cm3: float64 [study], opacity in each implanted study.
     kinds: of the opacities in each study, by name, joined by '; '.
     skipped: opacities that no lung held.
+    condition: what was done to the slabs afterwards (`stress`), or ''.
   """
 
   name: str
@@ -144,6 +147,7 @@ class JudgedChest:
   amount_cm3: np.ndarray
   kinds: tuple[str, ...]
   skipped: int
+  condition: str = ''
 
   @property
   def lesion_mm2(self) -> np.ndarray:
@@ -236,6 +240,113 @@ def _shares(slabs: slabs_lib.Slabs, mask: np.ndarray) -> np.ndarray:
   return slabs.average(mask.astype(np.int16) * np.int16(100), slice(None))
 
 
+def stressed(
+  judged: JudgedChest, condition: str, change: stress.Change, seed: int = 0
+) -> JudgedChest:
+  """The same slabs as another scanner would show them.
+
+  Args:
+    judged: the slabs.
+    condition: what the change is called.
+    change: as in `stress.CONDITIONS`.
+    seed: of noise, together with the chest's name.
+  """
+  random = np.random.default_rng([seed, zlib.crc32(judged.name.encode())])
+  return dataclasses.replace(
+    judged, condition=condition, hu=change(judged.hu, judged.pixel_mm, random)
+  )
+
+
+def read_texture(path: str | os.PathLike) -> judge_lesions.Texture:
+  """The density of the largest opacity of a single slice (`single_slices`).
+
+  Raises:
+    errors.UsageError: it is no axial slice with millimetres, or shows no opacity.
+  """
+  try:
+    hu, pixel_mm = single_slices.read_slice(pathlib.Path(path))
+    if not pixel_mm:
+      raise errors.CTReadError(f'{path}: millimetres between pixels are required.')
+    mask = study_lib.segment_slice_lungs(hu, pixel_mm)
+    return judge_lesions.texture_of(hu, mask, pixel_mm)
+  except (errors.StudyRefusedError, OSError) as error:
+    raise errors.UsageError(f'texture of {path}: {error}') from error
+
+
+THICK_MM = 10.0  # The upper end of the paper's slices (5 to 10 mm).
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+  """How chests are implanted and asked.
+
+  Attributes:
+    studies: how often each chest gets opacities.
+    seed: of every draw, together with the chest's name.
+    thickness_mm: of slabs.
+    amount_cm3: of opacity in a study, from and to.
+    textures: of real lesions, for every second opacity.
+    stress: also with other kernels, dose and thickness.
+  """
+
+  studies: int = 10
+  seed: int = 0
+  thickness_mm: float = slabs_lib.DEFAULT_THICKNESS_MM
+  amount_cm3: tuple[float, float] = judge_lesions.AMOUNT_CM3
+  textures: tuple[judge_lesions.Texture, ...] = ()
+  stress: bool = False
+
+
+def prepare(
+  paths: Sequence[str | os.PathLike],
+  wanted: Wanted,
+  segment_lungs: SegmentLungs | None = None,
+) -> Iterator[JudgedChest]:
+  """Judged slabs of chests, one chest in memory at a time.
+
+  Args:
+    paths: CT series, or files that `write` wrote; these are as they were drawn, with
+      other kernels and doses where asked for, and no other thickness.
+    wanted: how they are implanted.
+    segment_lungs: as of `read_chest`.
+
+  Yields:
+    Each chest, then the same under each condition.
+
+  Raises:
+    errors.UsageError: two chests have one name, or a file of slabs is damaged.
+    errors.StudyRefusedError: a chest cannot be read, or shows no lungs.
+  """
+  names: set[str] = set()
+  for path in map(pathlib.Path, paths):
+    chest = None
+    if path.suffix == SUFFIX:
+      judged = read(path)
+    else:
+      chest = read_chest(path, segment_lungs)
+      judged = _implanted(chest, wanted, wanted.thickness_mm)
+    if judged.name in names:
+      raise errors.UsageError(
+        f'{path}: chests of different names are required, found {judged.name} twice; '
+        'a name stands for a patient.'
+      )
+    names.add(judged.name)
+    yield judged
+    if not wanted.stress:
+      continue
+    for condition, change in stress.CONDITIONS.items():
+      yield stressed(judged, condition, change, wanted.seed)
+    if chest is not None and judged.thickness_mm < THICK_MM:
+      thick = _implanted(chest, wanted, THICK_MM)
+      yield dataclasses.replace(thick, condition='thicker slabs')
+
+
+def _implanted(chest, wanted, thickness_mm):
+  return judged_chest(
+    chest, wanted.studies, wanted.seed, thickness_mm, wanted.amount_cm3, wanted.textures
+  )
+
+
 # Kept in files: several networks are asked about the same slabs.
 
 SUFFIX = '.npz'
@@ -285,6 +396,7 @@ def read(path: str | os.PathLike) -> JudgedChest:
         'thickness_mm': float(content['thickness_mm']),
         'kinds': tuple(map(str, content['kinds'])),
         'skipped': int(content['skipped']),
+        'condition': str(content['condition']),
       }
     )
   except (OSError, ValueError, EOFError, KeyError, TypeError, IndexError) as error:

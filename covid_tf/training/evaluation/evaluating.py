@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from covid_tf import contract
 from covid_tf import errors
+from covid_tf import results
 from covid_tf.analysis import lungs as lungs_lib
 from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.datasets import single_slices
@@ -336,7 +337,7 @@ _BATCH = 16
 def load_network(
   name: str, source: str | os.PathLike
 ) -> Callable[[np.ndarray], np.ndarray]:
-  """Loads a network.
+  """Loads a network for its masks, or its probabilities.
 
   Args:
     name: a model name of the contract.
@@ -350,31 +351,55 @@ def load_network(
   Raises:
     errors.UsageError, errors.ModelError: there is no such network.
   """
-  output = contract.SIGNATURES[name][contract.SERVING_DEFAULT].outputs[0].name
+  answers = _load(name, source, contract.SERVING_DEFAULT)
+  return lambda hu: answers(hu)[0]
+
+
+def load_explainer(
+  source: str | os.PathLike,
+) -> Callable[[np.ndarray], results.SliceExplanation]:
+  """Loads a classifier for its probabilities with their Grad-CAM.
+
+  Args:
+    source: as of `load_network`.
+
+  Returns:
+    A function: int16 [N, h, w] lung crops in HU to the explanation of N slices.
+
+  Raises:
+    errors.UsageError, errors.ModelError: there is no such network.
+  """
+  answers = _load(contract.CLASSIFIER_MODEL, source, contract.GRAD_CAM)
+  return lambda hu: results.SliceExplanation(*answers(hu))
+
+
+def _load(name, source, signature) -> Callable[[np.ndarray], list[np.ndarray]]:
+  """A function from int16 [N, h, w] to the outputs of a signature, in its order."""
+  outputs = [spec.name for spec in contract.SIGNATURES[name][signature].outputs]
   if (export := _version_folder(name, pathlib.Path(source))) is not None:
-    ask = _exported(export)
+    ask = _exported(export, signature)
   else:
     model, _ = weights.load_network(name, source)
     # One trace for all sizes: studies differ in theirs.
     ask = tf.function(
-      signatures.SIGNATURES[name](model, '')[contract.SERVING_DEFAULT],
+      signatures.SIGNATURES[name](model, '')[signature],
       input_signature=[tf.TensorSpec([None, None, None], tf.int16, 'hu')],
     )
 
-  def answer(hu: np.ndarray) -> np.ndarray:
+  def answers(hu: np.ndarray) -> list[np.ndarray]:
     parts = [
       ask(hu=tf.constant(np.ascontiguousarray(hu[first : first + _BATCH])))
       for first in range(0, len(hu), _BATCH)
     ]
-    return np.concatenate([part[output].numpy() for part in parts])
+    return [np.concatenate([part[key].numpy() for part in parts]) for key in outputs]
 
-  return answer
+  return answers
 
 
-def _exported(folder):
+def _exported(folder, signature):
   try:
     loaded = tf.saved_model.load(str(folder))
-    ask = loaded.signatures[contract.SERVING_DEFAULT]
+    ask = loaded.signatures[signature]
   except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
     raise errors.ModelError(
       f'{folder}: an exported model is required, found one that cannot be loaded '

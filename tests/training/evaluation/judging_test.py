@@ -1,0 +1,193 @@
+"""The judge: network and rule on the same slabs, scores, calibration, the page."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from covid_tf import errors
+from covid_tf import results
+from covid_tf.datasets import judged_chests
+from covid_tf.training.evaluation import judging
+from covid_tf.training.evaluation import judging_report
+
+_SIDE = 56
+_SLABS = 6
+
+
+def _chest(name='a', studies=3, kernel='SOFT', seed=0):
+  """Study s has squares of 10 + 4 s pixels on slabs 1 to 3."""
+  random = np.random.default_rng(seed)
+  hu = [random.normal(-850, 20, (_SLABS, _SIDE, _SIDE))]
+  lesions = [np.zeros((_SLABS, _SIDE, _SIDE), np.uint8)]
+  for study in range(studies):
+    plane = np.zeros((3, _SIDE, _SIDE), np.uint8)
+    plane[:, 10 : 20 + 4 * study, 10 : 20 + 4 * study] = 1
+    hu.append(np.where(plane, -500, hu[0][1:4]))
+    lesions.append(plane)
+  lesion_mask = np.concatenate(lesions)
+  study = np.array([-1] * _SLABS + [s for s in range(studies) for _ in range(3)])
+  return judged_chests.JudgedChest(
+    name,
+    judged_chests.Scanner('ACME', 'Mark 1', kernel, 2.5),
+    (1.0, 1.0),
+    5.0,
+    np.ones((_SLABS, _SIDE, _SIDE), np.uint8),
+    np.rint(np.concatenate(hu)).astype(np.int16),
+    np.array([*range(_SLABS), *([1, 2, 3] * studies)], np.int32),
+    study.astype(np.int32),
+    np.where(study < 0, 0, 1).astype(np.int8),
+    lesion_mask,
+    lesion_mask.sum((1, 2)).reshape(-1)[_SLABS:].reshape(studies, 3).sum(1) * 5 / 1000,
+    ('ground glass',) * studies,
+    0,
+  )
+
+
+def _finder(hu):
+  """A network that sees density, and marks it."""
+  dense = hu > -700
+  share = dense.mean((1, 2))
+  fine = dense.reshape(len(hu), 28, 2, 28, 2).mean((2, 4))
+  coarse = fine.reshape(len(hu), 14, 2, 14, 2).max((2, 4))
+  return results.SliceExplanation(
+    (share / (share + 0.01)).astype(np.float32),
+    fine.astype(np.float32),
+    coarse.astype(np.float32),
+  )
+
+
+def _blind(hu):
+  """A network that answers by chance, of each slab's bytes."""
+  return np.array(
+    [np.random.default_rng(abs(int(plane.sum()))).random() for plane in hu], np.float32
+  )
+
+
+def test_a_network_that_sees_opacities_is_told_from_one_that_does_not():
+  chests = [_chest('a'), _chest('b', seed=1), _chest('c', seed=2)]
+  seeing = judging.judge(_finder, chests)
+  assert seeing.overall.auc.value == 1 and seeing.overall.rule_auc.value == 1
+  assert (seeing.overall.n_positive, seeing.overall.n_negative) == (27, 18)
+  assert seeing.overall.n_chests == 3
+  assert seeing.overall.sensitivity.value == 1 == seeing.overall.specificity.value
+  blind = judging.judge(_blind, chests)
+  assert 0.2 < blind.overall.auc.value < 0.8
+  low, high = blind.overall.difference.interval
+  assert low <= blind.overall.difference.value <= high < 0
+  assert blind.overall.difference.value == pytest.approx(
+    blind.overall.auc.value - blind.overall.rule_auc.value
+  )
+  assert not blind.studies and blind.rank_correlation.value is None
+
+
+def test_slabs_with_too_little_opacity_are_in_no_area_but_in_the_score():
+  chest = _chest()
+  unknown = dataclasses.replace(
+    chest, label=np.where(chest.study == 0, -1, chest.label).astype(np.int8)
+  )
+  both = [judging.judge(_finder, [case]) for case in (chest, unknown)]
+  assert [found.overall.n_positive for found in both] == [9, 6]
+  assert both[0].studies == both[1].studies
+
+
+def test_scores_follow_the_opacity_and_maps_lie_on_it():
+  found = judging.judge(_finder, [_chest()])
+  assert [study.amount_cm3 for study in found.studies] == [1.5, 2.94, 4.86]
+  for study in found.studies:
+    assert study.score_cm3 == pytest.approx(study.amount_cm3, rel=0.35)
+  assert found.rank_correlation.value == pytest.approx(1)
+  assert (found.marked.count, found.marked.total) == (9, 9)
+  low, middle, high = found.score_ratio
+  assert low <= middle <= high
+
+  def aside(hu):
+    answer = _finder(hu)
+    return answer._replace(cam_28=answer.cam_28[:, ::-1, ::-1])
+
+  assert judging.judge(aside, [_chest()]).marked.count == 0
+
+
+def test_an_alarm_outside_the_opacity_counts_in_the_score_of_each_study():
+  chest = _chest()
+  alarm = chest.hu.copy()
+  alarm[5, 30:50, 30:50] = -500  # On a slab that no study touches.
+  found = judging.judge(_finder, [dataclasses.replace(chest, hu=alarm)])
+  plain = judging.judge(_finder, [chest])
+  for more, less in zip(found.studies, plain.studies):
+    assert more.score_cm3 - less.score_cm3 == pytest.approx(2, rel=0.25)
+  assert found.overall.specificity.count == _SLABS - 1
+  assert found.false_alarms[0].answer.slab == 5
+
+
+def test_groups_where_chests_differ_and_stress_apart():
+  chests = [_chest('a'), _chest('b', kernel='SHARP', seed=1)]
+  noisy = dataclasses.replace(chests[0], condition='lower dose')
+  found = judging.judge(_finder, [*chests, noisy])
+  assert found.overall.n_positive == 18  # Not the noisy ones.
+  names = [(group.by, group.name) for group in found.groups]
+  assert names == [
+    ('chest', 'a'),
+    ('chest', 'b'),
+    ('kernel', 'SHARP'),
+    ('kernel', 'SOFT'),
+    ('condition', 'as it was scanned'),
+    ('condition', 'lower dose'),
+  ]
+  by_condition = {group.name: group.n_positive for group in found.groups[-2:]}
+  assert by_condition == {'as it was scanned': 18, 'lower dose': 9}
+
+
+def test_calibration_holds_for_the_stated_prevalence():
+  random = np.random.default_rng(0)
+  truth = random.random(40000) < 0.3
+  logit = np.log(0.3 / 0.7) + np.where(truth, 1.0, -1.0) * 1.5
+  logit = logit + random.normal(0, np.sqrt(3), len(truth))  # Likelihood ratio: exp(x).
+  label = truth.astype(int)
+  honest = judging.calibrate(label, 1 / (1 + np.exp(-logit)), 0.3)
+  assert honest.slope == pytest.approx(1, abs=0.06)
+  assert honest.intercept == pytest.approx(0, abs=0.06)
+  bold = judging.calibrate(label, 1 / (1 + np.exp(-2 * logit)), 0.3)
+  assert bold.slope == pytest.approx(0.5, abs=0.04)
+  assert bold.brier > honest.brier
+  # The same answers where opacities are rarer: the intercept says how much.
+  rare = judging.calibrate(label, 1 / (1 + np.exp(-logit)), 0.1)
+  shift = np.log(0.1 / 0.9) - np.log(0.3 / 0.7)
+  assert rare.intercept == pytest.approx(shift, abs=0.08)
+
+
+def test_calibration_where_it_is_not_defined():
+  separated = judging.calibrate(np.array([1, 0]), np.array([0.9, 0.1]), 0.5)
+  assert separated.slope is None and separated.brier == pytest.approx(0.01)
+  assert judging.calibrate(np.array([1, -1]), np.array([0.9, 0.1]), 0.5) is None
+  with pytest.raises(errors.UsageError, match='prevalence'):
+    judging.calibrate(np.array([1, 0]), np.array([0.9, 0.1]), 1.0)
+
+
+def test_no_chest_is_refused():
+  with pytest.raises(errors.UsageError, match='one chest'):
+    judging.judge(_finder, [])
+
+
+def test_the_page_shows_figures_and_the_worst_slabs(tmp_path):
+  found = judging.judge(_finder, [_chest('a'), _chest('b', kernel='SHARP', seed=1)])
+  judging_report.write(found, {'Classifier': 'demo'}, tmp_path)
+  page = (tmp_path / 'evaluation.html').read_text('utf-8')
+  for text in ('Worst misses', 'Worst false alarms', 'kernel: SHARP', 'simple rule'):
+    assert text in page
+  assert page.count('<image ') == len(found.misses) + len(found.false_alarms)
+  content = json.loads((tmp_path / 'evaluation.json').read_text('utf-8'))
+  assert content['overall']['auc']['value'] == 1
+  assert len(content['slabs']) == 30 and len(content['studies']) == 6
+  assert 'misses' not in content
+  lines = judging_report.in_words(found)
+  assert lines[0].startswith('slabs: 18 + 12 of 2 chests, AUC 1.0000')
+
+
+def test_a_chest_without_its_opacities_has_no_curve(tmp_path):
+  chest = _chest(studies=0)
+  found = judging.judge(_finder, [chest])
+  assert found.overall.auc.value is None and found.calibration is None
+  judging_report.write(found, {'Classifier': 'demo'}, tmp_path)
+  assert 'not defined' in (tmp_path / 'evaluation.html').read_text('utf-8')
