@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from covid_tf import lung_measures
 from covid_tf import volume as volume_lib
 
 # Of result.json; raised when a field changes its meaning. 2: probabilities may be
@@ -293,6 +294,10 @@ class CaseResult:
     acquisition: of the volume.
     edits: what a person changed; None where nothing was.
     hu_sha256: of the CT's voxels, int16 little-endian [slice, row, column].
+    densities: of the lungs and their parts, from the voxels as scanned.
+    zone_score: grades of six zones by the network's map (`involved_lung_fraction` of
+      each), not by a radiologist's eye.
+    zone_score_by_density: the same grades by the share of dense voxels.
   """
 
   corona_score_cm3: float
@@ -325,3 +330,6 @@ class CaseResult:
   acquisition: volume_lib.Acquisition | None = None
   edits: Edits | None = None
   hu_sha256: str | None = None
+  densities: lung_measures.Densities | None = None
+  zone_score: lung_measures.ZoneScore | None = None
+  zone_score_by_density: lung_measures.ZoneScore | None = None

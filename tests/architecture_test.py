@@ -67,7 +67,7 @@ _TESTED_ELSEWHERE = {
   'reports/case_report_test': 'reports.pages',
   'reports/pictures_test': 'reports.case_pictures',
   'server/conformance_test': 'contract server.services',
-  'storage/result_json_test': 'results',
+  'storage/result_json_test': 'lung_measures results storage.measures_json',
   'training/augmentation_test': 'training.pipelines training.tasks',
   'training/evaluation/evaluating_test': (
     'training.evaluation.metrics training.evaluation.report'

@@ -9,11 +9,24 @@ import hashlib
 
 import numpy as np
 
+from covid_tf import lung_measures
 from covid_tf import results
 from covid_tf import version
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import corona_score
+from covid_tf.analysis import densities as densities_lib
 from covid_tf.analysis import lungs as lungs_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How a study is measured beside its score.
+
+  Attributes:
+    density_schemes: bins and percentiles of densities.
+  """
+
+  density_schemes: lung_measures.DensitySchemes = lung_measures.DensitySchemes()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +43,7 @@ class Findings:
     demo_models: whether demo models answered.
     edits: what a person changed; None where nothing was.
     hu_sha256: of the CT's voxels; None: found when it is scored.
+    options: how it is measured beside its score.
   """
 
   lungs: lungs_lib.Lungs
@@ -41,6 +55,7 @@ class Findings:
   demo_models: bool = False
   edits: results.Edits | None = None
   hu_sha256: str | None = None
+  options: Options = Options()
 
 
 def score(volume: volume_lib.CTVolume, findings: Findings) -> results.CaseResult:
@@ -54,13 +69,18 @@ def score(volume: volume_lib.CTVolume, findings: Findings) -> results.CaseResult
     The scored study.
   """
   lungs, thresholds = findings.lungs, findings.thresholds
+  regions = lungs_lib.find_regions(lungs.mask, volume.affine)
+  opacity = densities_lib.VoxelCounts()
   measured = corona_score.corona_score(
     findings.localization,
     lungs,
-    lungs_lib.find_regions(lungs.mask, volume.affine),
+    regions,
     volume.voxel_volume_mm3,
     thresholds.map,
+    (lambda slice_, rows, columns, _: opacity.add(volume.hu[slice_, rows, columns]),),
   )
+  zones = densities_lib.count_lung_voxels(volume.hu, lungs.mask, regions)
+  schemes = findings.options.density_schemes
   case_threshold = thresholds.case_corona_score_cm3
   return results.CaseResult(
     corona_score_cm3=measured.total_cm3,
@@ -95,6 +115,13 @@ def score(volume: volume_lib.CTVolume, findings: Findings) -> results.CaseResult
     acquisition=volume.acquisition,
     edits=findings.edits,
     hu_sha256=findings.hu_sha256 or hu_digest(volume),
+    densities=densities_lib.densities(zones, opacity, volume.voxel_volume_mm3, schemes),
+    zone_score=densities_lib.zone_score(
+      densities_lib.involved_voxels(measured.involved_voxels_by_zone, zones)
+    ),
+    zone_score_by_density=densities_lib.zone_score(
+      densities_lib.dense_voxels(zones, schemes)
+    ),
   )
 
 

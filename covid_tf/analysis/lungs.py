@@ -169,10 +169,11 @@ class LungRegions:
     Args:
       slice_: the slice's index.
       rows: int [K].
-      columns: int [K].
+      columns: int [K]; or arrays that broadcast with `rows`.
 
     Returns:
-      int64 [K]: len(LEVELS) * (place in SIDES) + (place in LEVELS).
+      int64 [K], or of the shape of both:
+        len(LEVELS) * (place in SIDES) + (place in LEVELS).
     """
     x = _coordinate(self.affine, _X, slice_, rows, columns)
     z = _coordinate(self.affine, _Z, slice_, rows, columns)

@@ -9,6 +9,7 @@ import numpy as np
 import tqdm
 
 from covid_tf import errors
+from covid_tf import lung_measures
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import case_score
@@ -69,6 +70,7 @@ def analyze(
   thresholds: results.Thresholds | None = None,
   lung_mask: np.ndarray | None = None,
   exclude_slices: Iterable[int] = (),
+  density_schemes: lung_measures.DensitySchemes | None = None,
   progress: Progress = True,
 ) -> results.CaseResult:
   """Finds the lungs, localizes opacities and measures them.
@@ -85,6 +87,7 @@ def analyze(
       lung network is not asked, no piece is dropped, the lung box is that of the mask.
     exclude_slices: indices of slices that count as negative, whatever the classifier
       says; their lung stays lung.
+    density_schemes: bins and percentiles of densities; None: those of the literature.
     progress: True: a bar on standard error if that is a terminal or a notebook.
       False: none. Or what makes a bar as `tqdm.tqdm(total=, desc=, unit=)` does.
 
@@ -102,11 +105,12 @@ def analyze(
   models = interface.versioned(models)
   thresholds = thresholds or results.Thresholds()
   corrected = corrections.checked(volume, lung_mask, exclude_slices)
+  options = case_score.Options(density_schemes or lung_measures.DensitySchemes())
   try:
-    return _analyze_once(volume, models, thresholds, corrected, progress)
+    return _analyze_once(volume, models, thresholds, corrected, options, progress)
   except errors.ModelVersionChangedError:
     # Half of a study by one version and half by another is nobody's result.
-    return _analyze_once(volume, models, thresholds, corrected, progress)
+    return _analyze_once(volume, models, thresholds, corrected, options, progress)
 
 
 def segment(
@@ -213,6 +217,7 @@ def _analyze_once(
   models: interface.VersionedModels,
   stated: results.Thresholds,
   corrected: corrections.Corrections,
+  options: case_score.Options,
   progress: Progress,
 ) -> results.CaseResult:
   with models.study() as pinned:
@@ -241,6 +246,7 @@ def _analyze_once(
     + coverage.of_lungs(volume, lungs.mask),
     demo_models=any(model.is_demo for model in identities),
     edits=corrected.edits(),
+    options=options,
   )
   return case_score.score(volume, findings)
 

@@ -147,12 +147,20 @@ def rescore(
       _changed(scored.stored.thresholds, thresholds, before.thresholds_before),
     ),
     hu_sha256=scored.hu_sha256,
+    options=_options(scored.stored),
   )
   return dataclasses.replace(
     case_score.score(volume, findings),
     # Of the CT as it was read then, perhaps with the site's key.
     patient_key=scored.stored.patient_key,
   )
+
+
+def _options(stored: result_json.StoredResult) -> case_score.Options:
+  """As the result was measured; by today's schemes where it has no densities."""
+  if stored.densities is None:
+    return case_score.Options()
+  return case_score.Options(stored.densities.schemes)
 
 
 def _require_same_score(

@@ -11,9 +11,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 from covid_tf import errors
+from covid_tf import lung_measures
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.storage import files
+from covid_tf.storage import measures_json
 
 # result.json: the numbers of a scored study, for programs (docs/results.md).
 
@@ -86,6 +88,11 @@ def to_dict(result: results.CaseResult) -> dict[str, Any]:
     'demo_models': result.demo_models,
     'edits': None if result.edits is None else _edits_dict(result.edits),
     'hu_sha256': result.hu_sha256,
+    'densities': measures_json.densities_dict(result.densities),
+    'zone_score': measures_json.zone_score_dict(result.zone_score, 'network'),
+    'zone_score_by_density': measures_json.zone_score_dict(
+      result.zone_score_by_density, 'density'
+    ),
   }
 
 
@@ -124,8 +131,8 @@ class StoredResult:
       corona_score_by_region_cm3, involved_lung_fraction, lung_volume_cm3,
       lung_box, lung_outside_box_fraction, positive_slices, thresholds, models,
       warnings, software, demo_models: as in results.CaseResult.
-    acquisition, edits, hu_sha256: as in results.CaseResult; None where a result of an
-      earlier schema has none.
+    acquisition, edits, hu_sha256, densities, zone_score, zone_score_by_density: as in
+      results.CaseResult; None where a result of an earlier schema has none.
     slice_count: slices of the CT.
     slice_probability: one a slice.
     corona_score_by_slice_cm3: one a slice.
@@ -159,6 +166,9 @@ class StoredResult:
   acquisition: volume_lib.Acquisition | None = None
   edits: results.Edits | None = None
   hu_sha256: str | None = None
+  densities: lung_measures.Densities | None = None
+  zone_score: lung_measures.ZoneScore | None = None
+  zone_score_by_density: lung_measures.ZoneScore | None = None
 
 
 def read_result(path: str | os.PathLike[str]) -> StoredResult:
@@ -416,7 +426,16 @@ def read_edits(value: Any) -> results.Edits:
 
 
 # Fields that files of schemas 1 and 2 lack.
-_ABSENT: dict[str, Any] = {'acquisition': None, 'edits': None, 'hu_sha256': None}
+_ABSENT: dict[str, Any] = dict.fromkeys(
+  (
+    'acquisition',
+    'edits',
+    'hu_sha256',
+    'densities',
+    'zone_score',
+    'zone_score_by_density',
+  )
+)
 _READERS: dict[str, _Reader] = {
   'schema_version': _integer,
   'study_uid': _text,
@@ -446,4 +465,7 @@ _READERS: dict[str, _Reader] = {
   'acquisition': _optional(read_acquisition),
   'edits': _optional(read_edits),
   'hu_sha256': _optional(_text),
+  'densities': _optional(measures_json.read_densities),
+  'zone_score': _optional(measures_json.read_zone_score),
+  'zone_score_by_density': _optional(measures_json.read_zone_score),
 }

@@ -62,7 +62,15 @@ def test_the_file_keeps_the_published_schema(content):
   jsonschema.Draft202012Validator.check_schema(schema)
   jsonschema.validate(content, schema)
   assert set(schema['properties']) == set(content)
-  later = {'demo_models', 'acquisition', 'edits', 'hu_sha256'}  # Of a later day.
+  later = {  # Of a later day.
+    'demo_models',
+    'acquisition',
+    'edits',
+    'hu_sha256',
+    'densities',
+    'zone_score',
+    'zone_score_by_density',
+  }
   assert set(schema['required']) == set(content) - later
   assert set(schema['properties']['acquisition']['properties']) == {
     field.name for field in dataclasses.fields(volume_lib.Acquisition)
@@ -287,3 +295,67 @@ def test_a_positive_slice_that_is_excluded_contradicts(content):
   }
   with pytest.raises(ValueError, match='positive_slices contradicts'):
     result_json.from_dict(content | {'edits': edits})
+
+
+def _densities(content, **changes):
+  regions = content['densities']['regions']
+  lungs = regions['lungs'] | changes
+  return content['densities'] | {'regions': regions | {'lungs': lungs}}
+
+
+@pytest.mark.parametrize(
+  'said, change',
+  [
+    ('finite numbers', lambda c: {'densities': _densities(c, volume_cm3=-1)}),
+    ('add up', lambda c: {'densities': _densities(c, volume_cm3=9999.0)}),
+    ('mean_hu', lambda c: {'densities': _densities(c, mean_hu=None)}),
+    ('object of 5', lambda c: {'densities': _densities(c, percentiles_hu={})}),
+    ('an object of schemes', lambda c: {'densities': {'regions': {}}}),
+    ('right_apical', lambda c: {'zone_score': {'total': 0, 'zones': {}, 'shares': {}}}),
+    ('the sum', lambda c: {'zone_score': c['zone_score'] | {'total': 25}}),
+    (
+      'from 0 to 4',
+      lambda c: {
+        'zone_score': c['zone_score']
+        | {'zones': c['zone_score']['zones'] | {'left_basal': 5}}
+      },
+    ),
+  ],
+)
+def test_densities_and_grades_that_cannot_be_are_refused(content, said, change):
+  with pytest.raises(ValueError, match=said):
+    result_json.from_dict(content | change(content))
+
+
+def test_shares_stand_beside_volumes(content):
+  lungs = content['densities']['regions']['lungs']
+  for scheme, parts in lungs['bins_cm3'].items():
+    assert sum(parts.values()) == pytest.approx(lungs['volume_cm3'])
+    for part, cm3 in parts.items():
+      assert lungs['bin_shares'][scheme][part] == cm3 / lungs['volume_cm3']
+  assert 'network' in content['zone_score']['method']
+  assert 'network' not in content['zone_score_by_density']['method']
+
+
+def test_results_without_opacity_have_no_density_of_it(result):
+  empty = dataclasses.replace(
+    result.densities.regions['opacity'],
+    volume_cm3=0.0,
+    mean_hu=None,
+    percentiles_hu={},
+    bins_cm3={
+      name: dict.fromkeys(parts, 0.0)
+      for name, parts in result.densities.regions['opacity'].bins_cm3.items()
+    },
+    low_attenuation_cm3=0.0,
+  )
+  changed = dataclasses.replace(
+    result,
+    densities=dataclasses.replace(
+      result.densities, regions={**result.densities.regions, 'opacity': empty}
+    ),
+  )
+  content = json.loads(result_json.to_text(changed))
+  jsonschema.validate(content, json.loads(_SCHEMA.read_text()))
+  assert content['densities']['regions']['opacity']['low_attenuation_share'] is None
+  assert result_json.from_dict(content).densities == changed.densities
