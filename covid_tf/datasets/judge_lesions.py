@@ -533,6 +533,8 @@ def _noise(hu, lung_mask, grid) -> float:
 _WINDOWS_MM = (60.0, 45.0, 32.0, 22.0)
 _OPAQUE_HU = (-720.0, -50.0)
 _OPAQUE_SHARE = 0.6  # Of a window that is taken.
+_WIDER_THAN_VESSELS_MM = 4.5
+_MOST_OVER_GROUND_HU = 150.0
 
 
 def texture_of(hu: np.ndarray, lung_mask: np.ndarray, pixel_mm: float) -> Texture:
@@ -552,7 +554,9 @@ def texture_of(hu: np.ndarray, lung_mask: np.ndarray, pixel_mm: float) -> Textur
   """
   lung = np.asarray(lung_mask) != 0
   smooth = ndimage.gaussian_filter(hu.astype(np.float32), _STRUCTURE_MM / pixel_mm)
-  opaque = lung & (smooth > _OPAQUE_HU[0]) & (smooth < _OPAQUE_HU[1])
+  # What a square of 4.5 mm fits into is no vessel of a lung's outer parts.
+  wide = ndimage.grey_opening(smooth, max(2, round(_WIDER_THAN_VESSELS_MM / pixel_mm)))
+  opaque = lung & (wide > _OPAQUE_HU[0]) & (wide < _OPAQUE_HU[1])
   for window_mm in _WINDOWS_MM:
     side = max(3, round(window_mm / pixel_mm))
     if side >= min(hu.shape):
@@ -564,16 +568,18 @@ def texture_of(hu: np.ndarray, lung_mask: np.ndarray, pixel_mm: float) -> Textur
         slice(max(0, place - side // 2), place + side // 2 + 1)
         for place in (int(row), int(column))
       )
-      return _texture(smooth, lung, part, pixel_mm)
+      return _texture(smooth, wide, lung, part, pixel_mm)
   raise errors.NoLungsError(
     f'a slice with an opacity is required, found no window of {_WINDOWS_MM[-1]:g} mm '
     f'of which {_OPAQUE_SHARE:g} is lung of {_OPAQUE_HU[0]:g} to {_OPAQUE_HU[1]:g} HU.'
   )
 
 
-def _texture(smooth, lung, part, pixel_mm) -> Texture:
+def _texture(smooth, wide, lung, part, pixel_mm) -> Texture:
   aerated = float(np.clip(np.percentile(smooth[lung], 20), -900, -780))
-  water = np.clip((smooth - aerated) / (_WATER_HU - aerated), 0, 1)[part]
+  # Vessels of the source, which the chest has itself, are cut down to their ground.
+  limited = np.minimum(smooth, wide + _MOST_OVER_GROUND_HU)
+  water = np.clip((limited - aerated) / (_WATER_HU - aerated), 0, 1)[part]
   inside = lung[part]
   water = np.where(inside, water, np.median(water[inside]))  # Chest wall, not lung.
   return Texture(water.astype(np.float32), float(pixel_mm))

@@ -20,6 +20,8 @@ from covid_tf.statistics import operating_points
 from covid_tf.statistics import roc
 
 Explain = Callable[[np.ndarray], results.SliceExplanation]
+# Probabilities [k] of slabs and their positions in mm [k] to probabilities [k].
+Smooth = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 # Ours: of the slices of a study of suspected pneumonia, a third with an opacity.
 PREVALENCE = 0.33
@@ -169,6 +171,7 @@ def judge(
   chests: Iterable[judged_chests.JudgedChest],
   *,
   thresholds: results.Thresholds | None = None,
+  smooth: Smooth | None = None,
   prevalence: float = PREVALENCE,
   seed: int = 0,
 ) -> Judgement:
@@ -179,6 +182,8 @@ def judge(
       `SliceExplanation`, with which scores and maps are judged too.
     chests: consumed one by one.
     thresholds: of the slice and of the map; None: the package's.
+    smooth: probabilities of neighbouring slabs, as `analyze` smooths them; None: each
+      as it is.
     prevalence: of opacity, for the calibration.
     seed: of the bootstraps.
 
@@ -195,22 +200,59 @@ def judge(
   alarms: list[Shown] = []
   skipped = 0
   for chest in chests:
-    found, maps = _answers(chest, classifier, thresholds)
+    found, scores = _asked(chest, classifier, thresholds, smooth)
     answers += found
-    studies += _studies(chest, found, maps, thresholds)
-    misses = _worst(misses, chest, found, 1)
-    alarms = _worst(alarms, chest, found, 0)
+    studies += scores
+    misses += _worst(chest, found, 1)
+    alarms += _worst(chest, found, 0)
     skipped += chest.skipped
+  return _judgement(
+    answers, studies, misses, alarms, skipped, thresholds, prevalence, seed
+  )
+
+
+def pooled(
+  folds: Sequence[Judgement],
+  *,
+  thresholds: results.Thresholds | None = None,
+  prevalence: float = PREVALENCE,
+  seed: int = 0,
+) -> Judgement:
+  """One judgement of the chests of several, such as each fold's network on its own.
+
+  Args:
+    folds: what `judge` gave, of different chests.
+    thresholds, prevalence, seed: as of `judge`.
+
+  Raises:
+    errors.UsageError: there is none.
+  """
+
+  def all_of(name):
+    return [item for fold in folds for item in getattr(fold, name)]
+
+  return _judgement(
+    all_of('slabs'),
+    all_of('studies'),
+    all_of('misses'),
+    all_of('false_alarms'),
+    sum(fold.skipped for fold in folds),
+    thresholds or results.Thresholds(),
+    prevalence,
+    seed,
+  )
+
+
+def _judgement(answers, studies, misses, alarms, skipped, thresholds, prevalence, seed):
   if not answers:
     raise errors.UsageError('judge: one chest or more is required, found none.')
   # Chests under stress are judged beside, not with, those as they were scanned.
   plain = [answer for answer in answers if not answer.condition] or answers
   scored = [study for study in studies if not study.condition] or studies
-  overall = _compared('', '', plain, thresholds, seed)
   marks = [answer.is_marked for answer in plain if answer.is_marked is not None]
   return Judgement(
     tuple(answers),
-    overall,
+    _compared('', '', plain, thresholds, seed),
     _groups(answers, plain, thresholds, seed),
     calibrate(
       np.array([answer.label for answer in plain]),
@@ -221,22 +263,50 @@ def judge(
     _rank_correlation(scored, seed),
     _score_ratio(scored),
     operating_points.wilson(sum(marks), len(marks)),
-    tuple(misses),
-    tuple(alarms),
+    tuple(sorted(misses, key=lambda shown: shown.answer.probability)[:_GALLERY]),
+    tuple(sorted(alarms, key=lambda shown: -shown.answer.probability)[:_GALLERY]),
     skipped,
   )
 
 
-def _answers(chest, classifier, thresholds):
-  """(answers to the slabs of a chest, its maps or None)."""
+def _asked(chest, classifier, thresholds, smooth):
+  """(answers to the slabs of a chest, scores of its studies)."""
   found = classifier(chest.hu)
-  explanation = found if isinstance(found, results.SliceExplanation) else None
-  probability = found if explanation is None else explanation.covid_probability
-  maps = None
-  if explanation is not None:
-    maps = localization.FusedMaps(
-      explanation.cam_28, explanation.cam_14, chest.hu.shape[1:]
-    )
+  if not isinstance(found, results.SliceExplanation):
+    probability, _ = _probability(chest, found, smooth)
+    return _answers(chest, probability, None, thresholds), []
+  maps = localization.FusedMaps(found.cam_28, found.cam_14, chest.hu.shape[1:])
+  probability, by_study = _probability(chest, found.covid_probability, smooth)
+  answers = _answers(chest, probability, maps, thresholds)
+  return answers, _studies(chest, by_study, maps, thresholds)
+
+
+def _probability(chest, probability, smooth):
+  """What analysis makes of the answers, study by study.
+
+  A slab that shows no opacity of a study is the chest's own.
+
+  Returns:
+    (float [n], of every slab; study -> (places of its slabs in [n], their float [k])).
+  """
+  used = np.array(probability, float)
+  own = {int(chest.slab[place]): place for place in np.flatnonzero(chest.study < 0)}
+  by_study = {}
+  for study in range(judged_chests.UNTOUCHED, len(chest.amount_cm3)):
+    shown = np.flatnonzero(chest.study == study)
+    sequence = own | {int(chest.slab[place]): int(place) for place in shown}
+    slabs = sorted(sequence)
+    places = np.array([sequence[slab] for slab in slabs], int)
+    values = np.asarray(probability, float)[places]
+    if smooth is not None:
+      values = smooth(values, np.array(slabs) * chest.thickness_mm)
+    by_study[study] = places, values
+    is_own = chest.study[places] == study
+    used[places[is_own]] = values[is_own]
+  return used, by_study
+
+
+def _answers(chest, probability, maps, thresholds) -> list[SlabAnswer]:
   rule, area = chest.rule_cm2(), chest.lesion_mm2
   answers = []
   for place in range(len(chest.hu)):
@@ -260,58 +330,56 @@ def _answers(chest, classifier, thresholds):
         is_marked,
       )
     )
-  return answers, maps
+  return answers
 
 
-def _studies(chest, answers, maps, thresholds) -> list[StudyScore]:
-  """The Corona score (Eq. 1) of each implanted study, over all its slabs.
-
-  A slab that shows no opacity of a study is the chest's own.
-  """
-  if maps is None:
-    return []
+def _studies(chest, by_study, maps, thresholds) -> list[StudyScore]:
+  """The Corona score (Eq. 1) of each implanted study, over all its slabs."""
   slab_cm3 = chest.thickness_mm * float(np.prod(chest.pixel_mm)) / 1000
-  parts = np.zeros(len(answers))
-  for place, answer in enumerate(answers):
-    if answer.probability > thresholds.slice_probability:
-      map_ = maps[place]
-      hot = map_ > float(thresholds.map)
-      parts[place] = map_[hot].sum(dtype=np.float64) * slab_cm3
-  own = {a.slab: part for a, part in zip(answers, parts) if a.study < 0}
+  parts: dict[int, float] = {}
   scores = []
   for number, amount_cm3 in enumerate(chest.amount_cm3):
-    shown = {a.slab: part for a, part in zip(answers, parts) if a.study == number}
-    score = sum((own | shown).values())
+    score = 0.0
+    for place, probability in zip(*by_study[number]):
+      if probability > thresholds.slice_probability:
+        if place not in parts:
+          values = maps[place][maps[place] > float(thresholds.map)]
+          parts[place] = float(values.sum(dtype=np.float64)) * slab_cm3
+        score += parts[place]
     scores.append(
       StudyScore(
         chest.name,
         chest.condition,
         number,
         float(amount_cm3),
-        float(score),
+        score,
         chest.kinds[number],
       )
     )
   return scores
 
 
-def _worst(kept, chest, answers, label) -> list[Shown]:
-  """The gallery with the worst of one more chest; one slab of each study at most."""
+def _worst(chest, answers, label) -> list[Shown]:
+  """For the gallery: the worst slab of each study, or of five neighbours."""
   worst: dict[int, int] = {}
   sign = 1 if label else -1
   for place, answer in enumerate(answers):
     if answer.label != label:
       continue
-    # Of a chest as it is, neighbours are one alarm: one of five slabs.
     key = answer.study if label else answer.slab // 5
     best = worst.setdefault(key, place)
     if sign * answer.probability < sign * answers[best].probability:
       worst[key] = place
-  shown = [
-    Shown(answers[place], chest.hu[place], chest.lesion_mask[place], chest.pixel_mm)
-    for place in worst.values()
-  ]
-  return sorted([*kept, *shown], key=lambda s: sign * s.answer.probability)[:_GALLERY]
+  # Copies: the whole chest need not stay for a few slabs of it.
+  return [
+    Shown(
+      answers[place],
+      chest.hu[place].copy(),
+      chest.lesion_mask[place].copy(),
+      chest.pixel_mm,
+    )
+    for place in sorted(worst.values(), key=lambda p: sign * answers[p].probability)
+  ][:_GALLERY]
 
 
 def _groups(answers, plain, thresholds, seed) -> tuple[Comparison, ...]:

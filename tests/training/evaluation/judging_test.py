@@ -191,3 +191,34 @@ def test_a_chest_without_its_opacities_has_no_curve(tmp_path):
   assert found.overall.auc.value is None and found.calibration is None
   judging_report.write(found, {'Classifier': 'demo'}, tmp_path)
   assert 'not defined' in (tmp_path / 'evaluation.html').read_text('utf-8')
+
+
+def test_neighbours_are_smoothed_within_each_study():
+  seen = []
+
+  def smooth(probability, positions_mm):
+    seen.append((probability, positions_mm))
+    return probability[::-1]
+
+  chest = _chest(studies=2)
+  plain = judging.judge(_finder, [chest]).slabs
+  turned = judging.judge(_finder, [chest], smooth=smooth).slabs
+  assert len(seen) == 3  # The chest as it is, and two studies.
+  for probability, positions_mm in seen:
+    assert len(probability) == _SLABS
+    np.testing.assert_array_equal(positions_mm, 5.0 * np.arange(_SLABS))
+  for number in (0, 1):
+    own = {s.slab: s.probability for s in plain if s.study == -1}
+    own |= {s.slab: s.probability for s in plain if s.study == number}
+    for slab in turned:
+      if slab.study == number:
+        assert slab.probability == own[_SLABS - 1 - slab.slab]
+
+
+def test_folds_are_pooled():
+  chests = [_chest('a'), _chest('b', seed=1)]
+  whole = judging.judge(_finder, chests)
+  parts = judging.pooled([judging.judge(_finder, [chest]) for chest in chests])
+  assert parts.overall == whole.overall and parts.studies == whole.studies
+  assert parts.groups == whole.groups and parts.slabs == whole.slabs
+  assert [s.answer for s in parts.misses] == [s.answer for s in whole.misses]
