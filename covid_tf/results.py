@@ -118,6 +118,10 @@ class Thresholds:
       what is given to `analyze`: that of the classifier's card, else 5 mm. Of a result
       it is what was used, and None with every_slice.
     every_slice: each slice is taken as it is, as in the paper.
+    smoothing_mm: standard deviation of the Gaussian that logits of slices, or slabs,
+      are smoothed by along the body; 0: each answers for itself. None, in what is
+      given to `analyze`: that of the classifier's card, else 6 mm, and 0 with
+      every_slice. Of a result it is what was used.
   """
 
   slice_probability: float = 0.5
@@ -125,6 +129,7 @@ class Thresholds:
   case_corona_score_cm3: float | None = None
   thickness_mm: float | None = None
   every_slice: bool = False
+  smoothing_mm: float | None = None
 
   def __post_init__(self) -> None:
     for name in ('slice_probability', 'map'):
@@ -141,6 +146,8 @@ class Thresholds:
           f'every_slice takes no thickness_mm, found {self.thickness_mm:g}; give one '
           'of the two.'
         )
+    if self.smoothing_mm is not None:
+      check_smoothing(self.smoothing_mm)
 
 
 # Ours: twice the thickest slices of the paper (5 to 10 mm); thicker ones hold no
@@ -155,6 +162,19 @@ def check_thickness(thickness_mm: float) -> None:
     raise ValueError(
       f'thickness_mm must be above 0 and at most {MAX_THICKNESS_MM:g} mm, found '
       f'{thickness_mm:g}.'
+    )
+
+
+# Ours: beyond it a slice would get its answer from half a lung's height.
+MAX_SMOOTHING_MM = 30.0
+
+
+def check_smoothing(smoothing_mm: float) -> None:
+  """Raises ValueError unless logits can be smoothed by it; 0 smooths nothing."""
+  if not 0 <= smoothing_mm <= MAX_SMOOTHING_MM:
+    raise ValueError(
+      f'smoothing_mm must be 0 or more and at most {MAX_SMOOTHING_MM:g} mm, found '
+      f'{smoothing_mm:g}.'
     )
 
 

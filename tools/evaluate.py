@@ -68,6 +68,12 @@ _THICKNESS_MM = flags.DEFINE_float(
   'Slices that lie closer are averaged for the classifier, as covid-tf score does.',
 )
 _EVERY_SLICE = flags.DEFINE_bool('every_slice', False, 'Slices as they are.')
+_SMOOTHING_MM = flags.DEFINE_float(
+  'smoothing_mm',
+  None,
+  'Standard deviation by which logits are smoothed along the body, as covid-tf score '
+  'does: 6 by default, with --every_slice 0.',
+)
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder to make.', required=True)
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the bootstraps.', lower_bound=0)
 
@@ -86,6 +92,9 @@ def main():
       f'and --implanted are required, found {sum(sources)} of the latter.'
     )
   script.check_thickness('--thickness_mm', _THICKNESS_MM.value)
+  smoothing_mm = script.smoothing(
+    '--smoothing_mm', _SMOOTHING_MM.value, _EVERY_SLICE.value
+  )
   if _IMPLANTED.value:
     _judge()
     return
@@ -109,8 +118,9 @@ def main():
     classifier,
     _SEED.value,
     None if _EVERY_SLICE.value else _THICKNESS_MM.value,
+    smoothing_mm,
   )
-  report.write(found, _subject(shards), _OUTPUT.value)
+  report.write(found, _subject(shards, smoothing_mm), _OUTPUT.value)
   _print(found)
 
 
@@ -180,7 +190,7 @@ def _cases(cases, shards):
   return cases.from_phantoms(_PHANTOMS.value, _FIRST_SEED.value, _SIZE.value)
 
 
-def _subject(shards):
+def _subject(shards, smoothing_mm):
   data = (
     f'{len(shards)} shards: {", ".join(_SHARDS.value)}'
     if shards
@@ -193,6 +203,7 @@ def _subject(shards):
     'Lungs': _LUNGS.value or 'none',
     'Data': data,
     'Thickness': _thickness(),
+    'Smoothing': _smoothing(smoothing_mm),
   }
 
 
@@ -202,6 +213,15 @@ def _thickness():
   return (
     f'for the classifier neighbouring slices are averaged to {_THICKNESS_MM.value:g} '
     'mm where they lie closer; a slice without its neighbours is taken as it is'
+  )
+
+
+def _smoothing(smoothing_mm):
+  if not smoothing_mm or _SLICES.value:
+    return 'none'
+  return (
+    f'logits are smoothed along the body by {smoothing_mm:g} mm; those of a slice '
+    'without its neighbours are not'
   )
 
 

@@ -11,6 +11,7 @@ from absl import logging
 from covid_tf import cli
 from covid_tf import errors
 from covid_tf import results
+from covid_tf.analysis import slabs
 from covid_tf.predictors import in_process
 
 # Here: a script may import TensorFlow at its top, and it imports this module first.
@@ -38,6 +39,19 @@ def check_thickness(flag: str, thickness_mm: float) -> None:
     results.check_thickness(thickness_mm)
   except ValueError as error:
     raise errors.UsageError(f'{flag}: {error}') from None
+
+
+def smoothing(flag: str, stated_mm: float | None, every_slice: bool) -> float:
+  """The smoothing along the body: stated, else as `covid-tf score` has it.
+
+  Raises:
+    errors.UsageError: it is none.
+  """
+  try:
+    asked = results.Thresholds(every_slice=every_slice, smoothing_mm=stated_mm)
+  except ValueError as error:
+    raise errors.UsageError(f'{flag}: {error}') from None
+  return slabs.as_used(asked, ()).smoothing_mm
 
 
 def _parse(argv):

@@ -81,8 +81,9 @@ def analyze(
       `study()` (interface.VersionedModels), the whole study is answered by one
       version of each network; where that version goes meanwhile, the study starts
       again, once.
-    thresholds: of the score, and the thickness that slices are averaged to; None:
-      the paper's thresholds, and the thickness of the classifier's card, else 5 mm.
+    thresholds: of the score, the thickness that slices are averaged to and the
+      smoothing along the body; None: the paper's thresholds, and thickness and
+      smoothing of the classifier's card, else 5 and 6 mm.
     lung_mask: [slice, row, column] of 0 and 1, on the CT's grid, taken as it is: the
       lung network is not asked, no piece is dropped, the lung box is that of the mask.
     exclude_slices: indices of slices that count as negative, whatever the classifier
@@ -221,11 +222,16 @@ def _analyze_once(
   progress: Progress,
 ) -> results.CaseResult:
   with models.study() as pinned:
-    thresholds = slabs_lib.with_thickness(stated, pinned.identities())
+    thresholds = slabs_lib.as_used(stated, pinned.identities())
     slabs = slabs_lib.of_study(volume, thresholds)
     lungs = _lungs(volume, pinned, slabs, corrected, progress)
     explanation = explain(volume, lungs.box, pinned, slabs, progress)
     identities = pinned.identities()
+  explanation = explanation._replace(
+    covid_probability=slabs_lib.smoothed(
+      explanation.covid_probability, slabs.positions_mm, thresholds.smoothing_mm or 0.0
+    )
+  )
   findings = case_score.Findings(
     lungs,
     slabs.to_slices(explanation.covid_probability),

@@ -54,6 +54,7 @@ class Configuration:
     software: name and version of this package.
     ignore_frame_of_reference, phase, select: as for `covid_tf.read_ct`.
     thickness_mm: that slices are averaged to; None: each is taken as it is.
+    smoothing_mm: of the logits along the body; 0: none.
   """
 
   models: tuple[tuple[str, int, str], ...]
@@ -65,6 +66,7 @@ class Configuration:
   phase: str | None = None
   select: str | None = None
   thickness_mm: float | None = None
+  smoothing_mm: float = 0.0
 
   @property
   def reading(self) -> dict[str, object]:

@@ -157,9 +157,9 @@ class Provenance:
     path: of the result.
     schema_version: of its file.
     models: name to (version, card digest), as text.
-    thresholds: of slices and of maps, and the thickness that slices were averaged to
-      (None: every slice as it is), name to value. The case threshold is none of them:
-      it does not change a score.
+    thresholds: of slices and of maps, the thickness that slices were averaged to
+      (None: every slice as it is) and the smoothing of their logits, name to value.
+      The case threshold is none of them: it does not change a score.
     software: name and version of the package that made it; '' where it is not stated.
     edits: what a person changed; None where nothing was.
   """
@@ -182,6 +182,7 @@ def provenance_of(path: pathlib.Path, stored: result_json.StoredResult) -> Prove
       'slice_probability': stored.thresholds.slice_probability,
       'map': stored.thresholds.map,
       'thickness_mm': stored.thresholds.thickness_mm,
+      'smoothing_mm': stored.thresholds.smoothing_mm,
     },
     stored.software,
     stored.edits,
@@ -201,14 +202,14 @@ def require_comparable(
     A warning for each kind of difference; empty unless `allow_mixed`.
 
   Raises:
-    errors.UsageError: several models, or thresholds and thicknesses;
+    errors.UsageError: several models, or thresholds, thicknesses and smoothings;
       says which, and in how many results.
   """
   warnings = []
   for kind, key, in_words in (
     ('models', lambda made: sorted(made.models.items()), _models_in_words),
     (
-      'slice and map thresholds, or thicknesses',
+      'slice and map thresholds, thicknesses or smoothings',
       lambda made: sorted(made.thresholds.items()),
       _thresholds_in_words,
     ),
@@ -387,8 +388,8 @@ def _study_result(path: pathlib.Path, content: dict) -> StudyResult:
       f'{content.get(CORONA_SCORE)!r}'
     )
   thresholds = content.get('thresholds')
-  if thresholds:  # Of before slices were averaged: taken as they are.
-    thresholds = {'thickness_mm': None} | thresholds
+  if thresholds:  # Of before slices were averaged, or smoothed: as they were.
+    thresholds = {'thickness_mm': None, 'smoothing_mm': 0.0} | thresholds
   for name in ('study_uid', 'patient_key'):
     if not isinstance(content.get(name), str | None):
       raise ValueError(f'{name} must be text')
@@ -398,7 +399,11 @@ def _study_result(path: pathlib.Path, content: dict) -> StudyResult:
     {CORONA_SCORE: score} | _second_scores(content),
     content.get('schema_version'),
     _models(content.get('models')),
-    {name: value for name, value in (thresholds or {}).items() if 'case' not in name},
+    {
+      name: None if value is None else float(value)  # 6 and 6.0 are one smoothing.
+      for name, value in (thresholds or {}).items()
+      if 'case' not in name
+    },
     content.get('patient_key'),
     result_json.is_demo(content),
     str(content.get('software') or ''),

@@ -224,10 +224,11 @@ def _scorer(arguments, workers: archive_run.MapStudies) -> scoring.Scorer:
     case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None,
     **shared_flags.thickness(arguments),
   )
-  used = slabs.with_thickness(thresholds, identities)
+  used = slabs.as_used(thresholds, identities)
   if threshold:
     threshold.require_same_models(identities)
     threshold.require_same_thickness(used)
+    threshold.require_same_smoothing(used)
   return scoring.Scorer(
     arguments.output,
     open_models,
@@ -237,6 +238,7 @@ def _scorer(arguments, workers: archive_run.MapStudies) -> scoring.Scorer:
       thresholds,
       key_digest,
       thickness_mm=used.thickness_mm,
+      smoothing_mm=used.smoothing_mm or 0.0,
       **shared_flags.chosen(arguments),
     ),
     shared_flags.are_demo(arguments, identities),

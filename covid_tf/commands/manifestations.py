@@ -99,10 +99,11 @@ def run(arguments: argparse.Namespace) -> int:
   with shared_flags.open_models(arguments) as models:
     identities = models.identities()
     digests = results.card_digests(identities)
-    thickness_mm = slabs.with_thickness(options.thresholds, identities).thickness_mm
+    used = slabs.as_used(options.thresholds, identities)
     if model:
       model.require_models(digests)
-      model.require_thickness(thickness_mm)
+      model.require_thickness(used.thickness_mm)
+      model.require_smoothing(used.smoothing_mm or 0.0)
     described = features.describe_studies(
       studies, arguments.output / 'features', models, options
     )
@@ -119,9 +120,10 @@ def run(arguments: argparse.Namespace) -> int:
     _apply(model, described, arguments.output, demo)
     return 0
   thresholds = {
-    'slice_probability': options.thresholds.slice_probability,
-    'map': options.thresholds.map,
-    'thickness_mm': thickness_mm,
+    'slice_probability': used.slice_probability,
+    'map': used.map,
+    'thickness_mm': used.thickness_mm,
+    'smoothing_mm': used.smoothing_mm,
   }
   fitted = kinds_lib.fit(
     described.store,

@@ -1,7 +1,7 @@
 """Flags that several commands share: models and servers, and how a study is read."""
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import os
 import pathlib
@@ -194,14 +194,13 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
-# Flags of the thickness that slices are analysed at.
+# Flags of the thickness that slices are analysed at, and of the smoothing.
 
 
 def add_thickness_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds --thickness-mm and --every-slice."""
-  thickness = parser.add_argument_group(
-    'the thickness that slices are analysed at'
-  ).add_mutually_exclusive_group()
+  """Adds --thickness-mm, --every-slice and --smoothing-mm."""
+  group = parser.add_argument_group('how slices are analysed')
+  thickness = group.add_mutually_exclusive_group()
   thickness.add_argument(
     '--thickness-mm',
     metavar='MM',
@@ -213,26 +212,51 @@ def add_thickness_arguments(parser: argparse.ArgumentParser) -> None:
     action='store_true',
     help='take each slice as it is, as the paper does',
   )
+  group.add_argument(
+    '--smoothing-mm',
+    metavar='MM',
+    help='smooth the logits of slices along the body by a Gaussian of this standard '
+    "deviation (default: what the classifier's card says, else 6; 0 with "
+    '--every-slice)',
+  )
 
 
 def thickness(arguments: argparse.Namespace) -> dict[str, Any]:
   """The values of the flags, as keyword arguments of `results.Thresholds`.
 
   Raises:
-    errors.UsageError: --thickness-mm is no thickness.
+    errors.UsageError: --thickness-mm is no thickness, or --smoothing-mm no smoothing.
   """
-  thickness_mm = None
-  if arguments.thickness_mm is not None:
-    try:
-      thickness_mm = float(arguments.thickness_mm)
-      results.check_thickness(thickness_mm)
-    except ValueError:
-      raise errors.UsageError(
-        '--thickness-mm: a number above 0 and at most '
-        f'{results.MAX_THICKNESS_MM:g} is required, in millimetres, found '
-        f'{arguments.thickness_mm!r}; 5 is usual, --every-slice averages nothing.'
-      ) from None
-  return {'thickness_mm': thickness_mm, 'every_slice': arguments.every_slice}
+  return {
+    'thickness_mm': _length(
+      arguments.thickness_mm,
+      results.check_thickness,
+      f'--thickness-mm: a number above 0 and at most {results.MAX_THICKNESS_MM:g}',
+      '5 is usual, --every-slice averages nothing',
+    ),
+    'every_slice': arguments.every_slice,
+    'smoothing_mm': _length(
+      arguments.smoothing_mm,
+      results.check_smoothing,
+      f'--smoothing-mm: a number from 0 to {results.MAX_SMOOTHING_MM:g}',
+      '6 is usual, 0 smooths nothing',
+    ),
+  }
+
+
+def _length(
+  text: str | None, check: Callable[[float], None], required: str, advice: str
+) -> float | None:
+  if text is None:
+    return None
+  try:
+    length_mm = float(text)
+    check(length_mm)
+  except ValueError:
+    raise errors.UsageError(
+      f'{required} is required, in millimetres, found {text!r}; {advice}.'
+    ) from None
+  return length_mm
 
 
 # Flags that correct a study: its lung mask, and slices that are left out.

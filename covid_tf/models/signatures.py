@@ -198,25 +198,38 @@ def make_card(name: str, model: keras.Model, training: dict) -> dict:
     'low_pass_sigma': inputs.low_pass_sigma,
     'thresholds': _thresholds(name),
     'training': training,
-    **_thickness(training),
+    **_lengths(training),
     **_scope(training),
     'package': f'covid_tf {__version__}',
   }
 
 
-def _thickness(training: dict) -> dict[str, float]:
-  """For which thickness the weights were made, where their training says so."""
-  found = training.get('thickness_mm')
-  if found is None:
-    return {}
-  try:
-    results.check_thickness(float(found))
-  except (TypeError, ValueError):
-    raise errors.UsageError(
-      "the card's thickness_mm must be above 0 and at most "
-      f'{results.MAX_THICKNESS_MM:g} mm, found {found!r}.'
-    ) from None
-  return {'thickness_mm': float(found)}
+def _lengths(training: dict) -> dict[str, float]:
+  """For which thickness and smoothing the weights were made, where training says so."""
+  lengths = {}
+  for name, check, required in (
+    (
+      'thickness_mm',
+      results.check_thickness,
+      f'above 0 and at most {results.MAX_THICKNESS_MM:g} mm',
+    ),
+    (
+      'smoothing_mm',
+      results.check_smoothing,
+      f'from 0 to {results.MAX_SMOOTHING_MM:g} mm',
+    ),
+  ):
+    found = training.get(name)
+    if found is None:
+      continue
+    try:
+      lengths[name] = float(found)
+      check(lengths[name])
+    except (TypeError, ValueError):
+      raise errors.UsageError(
+        f"the card's {name} must be {required}, found {found!r}."
+      ) from None
+  return lengths
 
 
 def _scope(training: dict) -> dict[str, dict]:

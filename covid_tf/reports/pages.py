@@ -116,7 +116,8 @@ def methods(result: results.CaseResult, demo_models: bool = False) -> str:
   return (
     f'The Corona score (Eq. 1 of {PAPER}) was computed with {result.software}, using '
     f'{models}.{demo} {_thickness_method(result)} and the largest lung box '
-    'of the case was given to the slice classifier. For slices with a COVID-19 '
+    f'of the case was given to the slice classifier.{_smoothing_method(result)} For '
+    'slices with a COVID-19 '
     f'probability above {thresholds.slice_probability:g}, Grad-CAM maps at 28 × 28 '
     'and 14 × 14 were multiplied to one localization map; the score is the sum of '
     f'map values above {thresholds.map:g} times the voxel volume '
@@ -148,6 +149,17 @@ def _edits_method(result: results.CaseResult) -> str:
   return f' Slices excluded from the score, 0 the lowest: {slices}.'
 
 
+def _smoothing_method(result: results.CaseResult) -> str:
+  if not result.thresholds.smoothing_mm:
+    return ''
+  slabs = slabs_lib.of_study(result, result.thresholds)
+  return (
+    f' Its logits of {"slabs" if slabs.is_averaged else "slices"} were smoothed along '
+    'the body by a Gaussian with a standard deviation of '
+    f'{result.thresholds.smoothing_mm:g} mm.'
+  )
+
+
 def _thickness(result: results.CaseResult) -> str:
   slabs = slabs_lib.of_study(result, result.thresholds)
   if not slabs.is_averaged:
@@ -176,6 +188,10 @@ def provenance(
     ('Slice threshold', f'probability > {thresholds.slice_probability:g}'),
     ('Map threshold', f'map > {thresholds.map:g}'),
     ('Thickness', _thickness(result)),
+    (
+      'Smoothing along the body',
+      f'{thresholds.smoothing_mm:g} mm' if thresholds.smoothing_mm else 'none',
+    ),
     (
       'Case threshold',
       'none'

@@ -107,8 +107,8 @@ def score_study(
     patient_key_file: a site's secret, or None.
     reading: further keyword arguments of `read_ct`, such as resample_tilt.
     threshold: of the case; None for no answer.
-    thickness: thickness_mm or every_slice of `results.Thresholds`; None: that of the
-      classifier's card, else 5 mm.
+    thickness: thickness_mm, every_slice and smoothing_mm of `results.Thresholds`;
+      None: those of the classifier's card, else 5 and 6 mm.
     lung_mask: NIfTI of 0 and 1 on the CT's grid; None: the lung network's.
     exclude_slices: indices of slices that count as negative.
     demo_models: the models are the demo's, whatever their cards state.
@@ -133,7 +133,7 @@ def score_study(
     with open_models() as models:
       if threshold:
         threshold.require_same_models(models.identities())
-        _require_same_thickness(threshold, thresholds, volume, models)
+        _require_same_analysis(threshold, thresholds, volume, models)
       result = _analyze(
         study,
         volume,
@@ -193,6 +193,7 @@ def rescore_study(
     threshold.require_same_models(stored.models)
     averaged = slabs.of_study(stored, stored.thresholds).is_averaged
     threshold.require_same_thickness(stored.thresholds, averaged)
+    threshold.require_same_smoothing(stored.thresholds)
   options = {'series_uid': stored.series_uid or None} | dict(reading or {})
   with files.filling_folder(output, FILE_NAMES) as made:
     volume = readers.read_ct(study, **options)
@@ -233,15 +234,16 @@ def _read_mask(
   return labels.astype(np.uint8)
 
 
-def _require_same_thickness(
+def _require_same_analysis(
   threshold: operating_points.CaseThreshold,
   stated: results.Thresholds,
   volume: volume_lib.CTVolume,
   models: interface.VersionedModels,
 ) -> None:
-  used = slabs.with_thickness(stated, models.identities())
+  used = slabs.as_used(stated, models.identities())
   divided = slabs.of_study(volume, used)
   threshold.require_same_thickness(used, divided.is_averaged)
+  threshold.require_same_smoothing(used)
 
 
 def _analyze(study, volume, models, **options) -> results.CaseResult:

@@ -185,6 +185,7 @@ class CaseThreshold:
     is_of_scores: whether it was chosen from scores; False: a number of somebody.
     thickness_mm: that the slices of these scores were averaged to; None: every slice
       as it is.
+    smoothing_mm: that the logits of these scores were smoothed by; 0: not smoothed.
   """
 
   corona_score_cm3: float
@@ -192,6 +193,7 @@ class CaseThreshold:
   models: Mapping[str, str] = dataclasses.field(default_factory=dict)
   is_of_scores: bool = False
   thickness_mm: float | None = None
+  smoothing_mm: float = 0.0
 
   def require_same_models(self, identities: Iterable[results.ModelIdentity]) -> None:
     """Refuses to judge scores of other models: their cm³ are not the same.
@@ -243,6 +245,25 @@ class CaseThreshold:
       f'for; give {flag}, or run covid-tf cohort on scores at the thickness in use.'
     )
 
+  def require_same_smoothing(self, thresholds: results.Thresholds) -> None:
+    """Refuses to judge scores of slices smoothed otherwise along the body.
+
+    Args:
+      thresholds: of the scores, with the smoothing that is used.
+
+    Raises:
+      errors.UsageError: the scores that it was chosen from had another.
+    """
+    used_mm = thresholds.smoothing_mm or 0.0
+    if not self.is_of_scores or self.smoothing_mm == used_mm:
+      return
+    raise errors.UsageError(
+      '--case-threshold: it was chosen from scores of logits smoothed by '
+      f'{self.smoothing_mm:g} mm along the body, but {used_mm:g} mm are asked for; '
+      f'give --smoothing-mm {self.smoothing_mm:g}, or run covid-tf cohort on scores '
+      'with the smoothing in use.'
+    )
+
 
 def parse_case_threshold(text: str) -> CaseThreshold:
   """Reads the value of --case-threshold.
@@ -289,17 +310,18 @@ def read_operating_point(path: str | os.PathLike[str]) -> CaseThreshold:
     str(content.get('rule', '')),
     _digests(content.get('models'), path),
     True,
-    # Files of before slices were averaged do not say it: taken as they are.
-    _thickness(content.get('thickness_mm'), path),
+    # Files of before slices were averaged, or smoothed, do not say it: as they were.
+    _length('thickness_mm', content.get('thickness_mm'), path),
+    _length('smoothing_mm', content.get('smoothing_mm', 0.0), path) or 0.0,
   )
 
 
-def _thickness(value: Any, path: pathlib.Path) -> float | None:
+def _length(name: str, value: Any, path: pathlib.Path) -> float | None:
   try:
-    return results.Thresholds(thickness_mm=value).thickness_mm
+    return getattr(results.Thresholds(**{name: value}), name)
   except (TypeError, ValueError):
     raise errors.UsageError(
-      f'--case-threshold {path}: thickness_mm must be millimetres or null, found '
+      f'--case-threshold {path}: {name} must be millimetres or null, found '
       f'{value!r}; write it again with covid-tf cohort.'
     ) from None
 

@@ -78,6 +78,7 @@ def to_dict(result: results.CaseResult) -> dict[str, Any]:
       'map': result.thresholds.map,
       'case_corona_score_cm3': result.thresholds.case_corona_score_cm3,
       'thickness_mm': result.thresholds.thickness_mm,
+      'smoothing_mm': result.thresholds.smoothing_mm or 0.0,
     },
     'models': [
       {'name': model.name, 'version': model.version, 'card_sha256': model.card_sha256}
@@ -345,9 +346,10 @@ def _regions(value: Any) -> dict[str, float]:
 
 def _thresholds(value: Any) -> results.Thresholds:
   names = ('slice_probability', 'map', 'case_corona_score_cm3')
-  # Results of before slices were averaged lack it: theirs were taken as they are.
-  if not isinstance(value, dict) or set(value) - {'thickness_mm'} != set(names):
-    raise ValueError(f'an object of {", ".join(names)} and thickness_mm')
+  # Results of before slices were averaged, or smoothed, lack these: theirs were not.
+  later = {'thickness_mm', 'smoothing_mm'}
+  if not isinstance(value, dict) or set(value) - later != set(names):
+    raise ValueError(f'an object of {", ".join(names)}, thickness_mm and smoothing_mm')
   thickness_mm = _optional(_number)(value.get('thickness_mm'))
   return results.Thresholds(
     _share(value['slice_probability']),
@@ -355,6 +357,7 @@ def _thresholds(value: Any) -> results.Thresholds:
     _optional(_number)(value['case_corona_score_cm3']),
     thickness_mm,
     every_slice=thickness_mm is None,
+    smoothing_mm=_number(value.get('smoothing_mm', 0.0)),
   )
 
 

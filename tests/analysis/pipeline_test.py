@@ -27,9 +27,13 @@ def _volume():
   )
 
 
+# As the network gives them: what smoothing does is tested by itself.
+_UNSMOOTHED = results.Thresholds(smoothing_mm=0)
+
+
 @pytest.fixture(name='result', scope='module')
 def _result(volume):
-  return pipeline.analyze(volume, fake_models.FakeModels())
+  return pipeline.analyze(volume, fake_models.FakeModels(), thresholds=_UNSMOOTHED)
 
 
 def test_the_path_from_volume_to_score(volume, result):
@@ -115,7 +119,7 @@ def test_models_need_no_more_than_two_methods(volume, result):
         np.asarray(part, np.float64) for part in fake_models.FakeModels().grad_cam(hu)
       )
 
-  bare = pipeline.analyze(volume, Bare())
+  bare = pipeline.analyze(volume, Bare(), thresholds=_UNSMOOTHED)
   assert bare.corona_score_cm3 == result.corona_score_cm3 and bare.models == ()
 
 
@@ -175,7 +179,8 @@ class _Versioned(fake_models.FakeModels):
 
 def test_a_study_starts_again_once_when_the_version_changes(volume, result):
   models = _Versioned(changes=1)
-  assert pipeline.analyze(volume, models).corona_score_cm3 == result.corona_score_cm3
+  again = pipeline.analyze(volume, models, thresholds=_UNSMOOTHED)
+  assert again.corona_score_cm3 == result.corona_score_cm3
   assert models.studies == 2
   models = _Versioned(changes=2)
   with pytest.raises(errors.ModelVersionChangedError):
@@ -276,7 +281,9 @@ class _Forwarding:
 
 
 def test_models_need_neither_identities_nor_studies(volume, result):
-  plain = pipeline.analyze(volume, _Plain(fake_models.FakeModels()))
+  plain = pipeline.analyze(
+    volume, _Plain(fake_models.FakeModels()), thresholds=_UNSMOOTHED
+  )
   assert plain.models == ()
   assert plain.corona_score_cm3 == result.corona_score_cm3
   assert result.models == fake_models.IDENTITIES  # FakeModels have no study().
@@ -284,7 +291,7 @@ def test_models_need_neither_identities_nor_studies(volume, result):
 
 def test_a_wrapper_that_forwards_keeps_versions_and_identities(volume):
   models = _Versioned(changes=1)
-  result = pipeline.analyze(volume, _Forwarding(models))
+  result = pipeline.analyze(volume, _Forwarding(models), thresholds=_UNSMOOTHED)
   assert models.studies == 2
   assert result.models == fake_models.IDENTITIES
 
@@ -309,7 +316,7 @@ def _thin(spacing_mm=1.0, slices=140):
 def test_thin_slices_are_seen_as_slabs_and_counted_as_slices():
   models = fake_models.FakeModels()
   volume = _thin()
-  result = pipeline.analyze(volume, models)
+  result = pipeline.analyze(volume, models, thresholds=_UNSMOOTHED)
   assert result.thresholds.thickness_mm == 5 and not result.thresholds.every_slice
   slabs = slabs_lib.divide(140, 1.0, 5.0)
   assert sum(models.lung_calls) == 28 == sum(shape[0] for shape in models.crops)
@@ -350,6 +357,42 @@ def test_every_slice_and_thick_slices_are_the_same_bits(volume, result):
   np.testing.assert_array_equal(
     whole.localization.to_volume(), result.localization.to_volume()
   )
+
+
+@pytest.mark.parametrize('spacing_mm, slices', [(1.0, 280), (4.0, 70), (8.0, 35)])
+def test_logits_are_smoothed_along_the_body_before_anything_is_decided(
+  spacing_mm, slices
+):
+  volume = _thin(spacing_mm, slices)
+  raw, smooth = (
+    pipeline.analyze(volume, fake_models.FakeModels(), thresholds=thresholds)
+    for thresholds in (_UNSMOOTHED, results.Thresholds())
+  )
+  assert raw.thresholds.smoothing_mm == 0 and smooth.thresholds.smoothing_mm == 6
+  slabs = slabs_lib.divide(slices, spacing_mm, 5.0)
+  by_slab = raw.slice_probability[slabs.middles(slice(None))]
+  if slabs.is_averaged:
+    models = fake_models.FakeModels()
+    box = raw.lung_box
+    crops = slabs.average(volume.hu[:, box.rows, box.columns], slice(0, slabs.count))
+    by_slab = models.grad_cam(np.ascontiguousarray(crops)).covid_probability
+  expected = slabs.to_slices(slabs_lib.smoothed(by_slab, slabs.positions_mm, 6.0))
+  np.testing.assert_array_equal(smooth.slice_probability, expected)
+  assert (smooth.slice_probability != raw.slice_probability).any()
+  positive = tuple(np.flatnonzero(expected > np.float32(0.5)).tolist())
+  assert smooth.positive_slices == positive != raw.positive_slices
+  counted = np.flatnonzero(smooth.corona_score_by_slice_cm3)
+  assert counted.size and set(counted) <= set(positive)
+
+
+def test_every_slice_is_smoothed_where_it_is_asked_for():
+  volume = _thin(4.0, 70)
+  stated = results.Thresholds(every_slice=True, smoothing_mm=6)
+  every, thick = (
+    pipeline.analyze(volume, fake_models.FakeModels(), thresholds=thresholds)
+    for thresholds in (stated, None)
+  )
+  np.testing.assert_array_equal(every.slice_probability, thick.slice_probability)
 
 
 def test_models_with_probabilities_are_asked_for_these():

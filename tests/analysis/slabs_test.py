@@ -127,22 +127,123 @@ def _classifier(card):
   )
 
 
-def test_the_thickness_is_stated_or_the_cards_or_five_millimetres():
+def test_thickness_and_smoothing_are_stated_or_the_cards_or_usual():
   asked = results.Thresholds(map=0.5)
-  assert slabs_lib.with_thickness(asked, ()).thickness_mm == 5
-  assert slabs_lib.with_thickness(asked, _classifier({})).thickness_mm == 5
-  of_card = slabs_lib.with_thickness(asked, _classifier({'thickness_mm': 8}))
-  assert of_card == results.Thresholds(map=0.5, thickness_mm=8.0)
-  stated = results.Thresholds(thickness_mm=2)
-  assert slabs_lib.with_thickness(stated, _classifier({'thickness_mm': 8})) == stated
-  whole = results.Thresholds(every_slice=True)
-  assert slabs_lib.with_thickness(whole, _classifier({'thickness_mm': 8})) == whole
+  usual = results.Thresholds(map=0.5, thickness_mm=5, smoothing_mm=6)
+  assert slabs_lib.as_used(asked, ()) == usual
+  assert slabs_lib.as_used(asked, _classifier({})) == usual
+  card = _classifier({'thickness_mm': 8, 'smoothing_mm': 4})
+  assert slabs_lib.as_used(asked, card) == results.Thresholds(
+    map=0.5, thickness_mm=8.0, smoothing_mm=4.0
+  )
+  none = slabs_lib.as_used(asked, _classifier({'smoothing_mm': 0}))
+  assert none.smoothing_mm == 0 and none.thickness_mm == 5
+  stated = results.Thresholds(thickness_mm=2, smoothing_mm=0)
+  assert slabs_lib.as_used(stated, card) == stated
+  # As in the paper, unless somebody states another smoothing.
+  paper = results.Thresholds(every_slice=True)
+  assert slabs_lib.as_used(paper, card) == results.Thresholds(
+    every_slice=True, smoothing_mm=0
+  )
+  both = results.Thresholds(every_slice=True, smoothing_mm=3)
+  assert slabs_lib.as_used(both, card) == both
 
 
-@pytest.mark.parametrize('found', ['thick', 0, -1, math.nan, 1e9, [5], {}])
-def test_a_card_with_another_thickness_is_refused(found):
-  with pytest.raises(errors.ModelError, match='card must say thickness_mm .* found'):
-    slabs_lib.with_thickness(results.Thresholds(), _classifier({'thickness_mm': found}))
+@pytest.mark.parametrize('found', ['thick', -1, math.nan, 1e9, [5], {}])
+@pytest.mark.parametrize('name', ['thickness_mm', 'smoothing_mm'])
+def test_a_card_with_another_length_is_refused(name, found):
+  with pytest.raises(errors.ModelError, match=f'card must say {name} .* found'):
+    slabs_lib.as_used(results.Thresholds(), _classifier({name: found}))
+
+
+def test_a_card_with_no_thickness_is_refused():
+  with pytest.raises(errors.ModelError, match='card must say thickness_mm .* found 0'):
+    slabs_lib.as_used(results.Thresholds(), _classifier({'thickness_mm': 0}))
+
+
+@pytest.mark.parametrize('wrong', [-1, math.nan, math.inf, 100])
+def test_a_stated_smoothing_is_checked(wrong):
+  with pytest.raises(ValueError, match=r'0 or more and at most 30 mm, found'):
+    results.Thresholds(smoothing_mm=wrong)
+
+
+_PROBABILITIES = st.lists(
+  st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.0, 1.0])),
+  min_size=1,
+  max_size=60,
+).map(lambda values: np.array(values, np.float32))
+_SMOOTHINGS = st.floats(0.1, 30)
+
+
+def _positions(count, seed):
+  """Ascending, in steps of 0.3 to 10 mm."""
+  return np.cumsum(np.random.default_rng(seed).uniform(0.3, 10, count))
+
+
+@hypothesis.given(_PROBABILITIES, _SMOOTHINGS, st.integers(0, 2**32 - 1))
+def test_smoothing_is_a_weighted_mean_whatever_the_positions(p, smoothing_mm, seed):
+  positions_mm = _positions(len(p), seed)
+  smooth = slabs_lib.smoothed(p, positions_mm, smoothing_mm)
+  assert smooth.dtype == np.float32 and smooth.shape == p.shape
+  assert (smooth >= p.min()).all() and (smooth <= p.max()).all()
+  turned = slabs_lib.smoothed(p[::-1], -positions_mm[::-1], smoothing_mm)
+  np.testing.assert_allclose(turned[::-1], smooth, rtol=1e-5, atol=1e-7)
+  moved = slabs_lib.smoothed(p, positions_mm + 1234.5, smoothing_mm)
+  np.testing.assert_allclose(moved, smooth, rtol=1e-5, atol=1e-7)
+
+
+@hypothesis.given(
+  st.floats(0, 1, width=32), st.integers(1, 50), _SMOOTHINGS, st.integers(0, 2**32 - 1)
+)
+def test_a_constant_stays_one(value, count, smoothing_mm, seed):
+  p = np.full(count, value, np.float32)
+  smooth = slabs_lib.smoothed(p, _positions(count, seed), smoothing_mm)
+  np.testing.assert_array_equal(smooth, p)
+
+
+@hypothesis.given(_PROBABILITIES, st.floats(0.3, 10))
+def test_no_smoothing_and_no_neighbours_change_no_bit(p, distance_mm):
+  positions_mm = distance_mm * np.arange(len(p))
+  assert slabs_lib.smoothed(p, positions_mm, 0) is p
+  inside = np.clip(p, 1e-6, 1 - 1e-6).astype(np.float32)
+  far = slabs_lib.smoothed(inside, 100 * positions_mm, 1.0)
+  np.testing.assert_allclose(far, inside, rtol=1e-5)
+
+
+@hypothesis.given(st.floats(25, 80), st.floats(0, 2 * np.pi), st.floats(4, 9))
+def test_thin_and_thick_slices_of_one_body_are_smoothed_alike(
+  period_mm, phase, smoothing_mm
+):
+  def logits(z):
+    return 6 * np.sin(2 * np.pi * z / period_mm + phase) + z / 100
+
+  found = []
+  for distance_mm in (1.0, 5.0):
+    slabs = slabs_lib.divide(round(300 / distance_mm), distance_mm, None)
+    p = 1 / (1 + np.exp(-logits(slabs.positions_mm)))
+    found.append(
+      slabs_lib.smoothed(p.astype(np.float32), slabs.positions_mm, smoothing_mm)
+    )
+  thin, thick = found[0][2::5], found[1]  # The same positions.
+  np.testing.assert_allclose(thin[10:-10], thick[10:-10], atol=0.002)
+
+
+def test_smoothing_means_a_gaussian_in_millimetres():
+  p = np.full(41, 0.5, np.float32)
+  p[20] = 1 / (1 + np.exp(-3.0))  # One slab of logit 3 among zeros.
+  for distance_mm in (1.0, 5.0, 8.0):
+    positions_mm = distance_mm * np.arange(41)
+    smooth = slabs_lib.smoothed(p, positions_mm, 6.0).astype(np.float64)
+    weights = np.exp(-((positions_mm - positions_mm[20]) ** 2) / 72)
+    logits = np.log(smooth / (1 - smooth))
+    np.testing.assert_allclose(logits[20], 3 / weights.sum(), rtol=1e-3)
+    np.testing.assert_allclose(logits[21], logits[20] * weights[21], rtol=1e-3)
+  # A lone, sure answer outweighs unsure ones; a lone unsure one does not.
+  p = np.full(9, 0.3, np.float32)
+  for lone, is_positive in ((0.7, False), (0.999, True)):
+    p[4] = lone
+    smooth = slabs_lib.smoothed(p, 5.0 * np.arange(9), 6.0)
+    assert (smooth[4] > 0.5) == is_positive
 
 
 @pytest.mark.parametrize('wrong', [0, -1, math.nan, math.inf, 100])

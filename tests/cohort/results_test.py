@@ -25,6 +25,7 @@ def test_finds_results_at_any_depth(tmp_path):
     'slice_probability': 0.5,
     'map': 0.6,
     'thickness_mm': None,
+    'smoothing_mm': 0,
   }
   assert results[0].scores['positive_slice_fraction'] == 0.5
   assert results[0].scores['highest_slice_probability'] == 0.9
@@ -171,9 +172,23 @@ def test_every_difference_is_a_warning_where_mixed_results_are_asked_for():
   warnings = results_lib.require_comparable(made, allow_mixed=True)
   assert [warning.split(' different ')[1].split(':')[0] for warning in warnings] == [
     'models',
-    'slice and map thresholds, or thicknesses',
+    'slice and map thresholds, thicknesses or smoothings',
   ]
   assert not results_lib.require_comparable(made[:1] * 2, allow_mixed=True)
+
+
+def test_results_of_other_smoothing_do_not_compare(tmp_path):
+  for uid, smoothing in (('1.1', {'smoothing_mm': 6}), ('1.2', {'smoothing_mm': 6.0})):
+    path = cohort_files.write_result(tmp_path, uid, 3.5)
+    content = json.loads(path.read_text())
+    content['thresholds'] |= smoothing
+    path.write_text(json.dumps(content))
+  alike, _ = results_lib.load_results(tmp_path)
+  results_lib.require_comparable([result.provenance for result in alike])
+  cohort_files.write_result(tmp_path, '1.3', 3.5)  # Of before logits were smoothed.
+  mixed, _ = results_lib.load_results(tmp_path)
+  with pytest.raises(errors.UsageError, match=r'smoothing_mm 6\.0.* smoothing_mm 0\.0'):
+    results_lib.require_comparable([result.provenance for result in mixed])
 
 
 def test_results_of_an_earlier_schema_compare():

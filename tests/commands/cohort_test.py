@@ -90,6 +90,7 @@ def test_operating_point_is_what_score_reads(tmp_path):
   assert point['rule'].startswith('stated beforehand')
   assert point['models'] == {'lungs': 'a' * 64, 'classifier': 'b' * 64}
   assert point['thickness_mm'] is None  # As its results, of before there was one.
+  assert point['smoothing_mm'] == 0
 
 
 def test_page_needs_no_other_file_and_names_no_patient(tmp_path):

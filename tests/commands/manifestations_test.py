@@ -85,6 +85,8 @@ def run(studies, output, *flags):
       str(output),
       '--models',
       'exported',
+      '--smoothing-mm',
+      '0',  # Flags that come later count.
       *flags,
     ]
   )
@@ -188,6 +190,19 @@ def test_a_model_of_another_thickness_is_refused(
   assert run(studies, tmp_path / 'applied', '--apply', str(older)) == 2
   assert 'found slabs of 5 mm; give --every-slice' in capsys.readouterr().err
   assert run(studies, tmp_path / 'out', '--apply', str(older), '--every-slice') == 0
+
+
+def test_a_model_of_another_smoothing_is_refused(
+  tmp_path, studies, models, fitted, capsys
+):
+  assert content(fitted[0])['thresholds']['smoothing_mm'] == 0
+  model = str(fitted[0] / 'manifestation_model.npz')
+  assert run(studies, tmp_path / 'o', '--apply', model, '--smoothing-mm', '6') == 2
+  words = '0 mm along the body is required, found 6 mm; give --smoothing-mm 0, or fit'
+  assert words in capsys.readouterr().err
+  for wrong in ('-1', 'nan', '31', 'much'):
+    assert run(studies, tmp_path / 'o', '--smoothing-mm', wrong) == 2
+    assert '--smoothing-mm: a number from 0 to 30' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('text', ['0', 'nan', '100', 'thick'])

@@ -127,6 +127,29 @@ def test_a_case_threshold_of_every_slice_judges_no_averages(
   assert not (tmp_path / 'out').exists()
 
 
+def test_a_case_threshold_of_another_smoothing_judges_nothing(
+  study, sources, tmp_path, capsys
+):
+  point = tmp_path / 'operating_point.json'  # Of before logits were smoothed.
+  point.write_text(
+    json.dumps(
+      {
+        'schema_version': 1,
+        'case_corona_score_cm3': 1.5,
+        'models': results.card_digests(fake_models.IDENTITIES),
+      }
+    )
+  )
+  flags = [study, '--output', str(tmp_path / 'out'), '--case-threshold', str(point)]
+  assert cli.main(['score', *flags, '--models', 'm']) == 2
+  words = 'smoothed by 0 mm along the body, but 6 mm are asked for; give --smoothing-mm'
+  assert words in capsys.readouterr().err
+  assert not (tmp_path / 'out').exists()
+  assert cli.main(['score', *flags, '--models', 'm', '--smoothing-mm', '0']) == 0
+  stored = result_json.read_result(tmp_path / 'out')
+  assert stored.thresholds.smoothing_mm == 0 and stored.case_detected is not None
+
+
 def test_a_case_threshold_answers(study, sources, tmp_path):
   digests = results.card_digests(fake_models.IDENTITIES)
   point = tmp_path / 'operating_point.json'
@@ -137,6 +160,7 @@ def test_a_case_threshold_answers(study, sources, tmp_path):
         'case_corona_score_cm3': 1.5,
         'rule': 'a rule',
         'models': digests,
+        'smoothing_mm': 6.0,
       }
     )
   )

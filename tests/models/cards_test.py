@@ -37,7 +37,7 @@ def test_a_card_says_what_has_to_be_sent(name):
   assert ('lung box' in card['required_input']) == (name == 'classifier')
 
 
-def test_a_card_says_for_which_thickness_the_weights_were_made():
+def test_a_card_says_for_which_thickness_and_smoothing_the_weights_were_made():
   model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
   assert 'thickness_mm' not in signatures.make_card('classifier', model, {})
   card = signatures.make_card('classifier', model, {'thickness_mm': 5})
@@ -45,6 +45,13 @@ def test_a_card_says_for_which_thickness_the_weights_were_made():
   for wrong in (0, 'thick', float('nan'), 100):
     with pytest.raises(errors.UsageError, match=r"card's thickness_mm .* found"):
       signatures.make_card('classifier', model, {'thickness_mm': wrong})
+  assert 'smoothing_mm' not in card
+  for length in (0, 4):
+    card = signatures.make_card('classifier', model, {'smoothing_mm': length})
+    assert card['smoothing_mm'] == length
+  for wrong in (-1, 'much', float('nan'), 100):
+    with pytest.raises(errors.UsageError, match=r"card's smoothing_mm .* found"):
+      signatures.make_card('classifier', model, {'smoothing_mm': wrong})
 
 
 def test_a_card_says_for_which_scans_the_weights_were_made():

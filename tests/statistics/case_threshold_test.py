@@ -87,6 +87,18 @@ def test_an_operating_point_holds_for_its_own_thickness(tmp_path):
       threshold.require_same_thickness(*thick)
     with pytest.raises(errors.UsageError, match=f'give --.*{flag}, or'):
       threshold.require_same_thickness(results.Thresholds(**other))
+  smooth = operating_points.parse_case_threshold(
+    _write(tmp_path, _CONTENT | {'smoothing_mm': 6.0})
+  )
+  smooth.require_same_smoothing(results.Thresholds(smoothing_mm=6))
+  number.require_same_smoothing(results.Thresholds(smoothing_mm=6))
+  for other in (0, 3):
+    with pytest.raises(errors.UsageError, match='give --smoothing-mm 6, or'):
+      smooth.require_same_smoothing(results.Thresholds(smoothing_mm=other))
+  for wrong in (-1, 'much', [5], 1e9):
+    path = _write(tmp_path, _CONTENT | {'smoothing_mm': wrong})
+    with pytest.raises(errors.UsageError, match='smoothing_mm must be millimetres'):
+      operating_points.parse_case_threshold(path)
   for wrong in (0, 'thick', [5], 1e9):
     path = _write(tmp_path, _CONTENT | {'thickness_mm': wrong})
     with pytest.raises(errors.UsageError, match='thickness_mm must be millimetres'):

@@ -170,11 +170,23 @@ def test_thresholds_of_few_digits_decide_alike_before_and_after(result):
     positive_slices=(),
     corona_score_by_slice_cm3=np.zeros(1),
     corona_score_cm3=0.0,
-    thresholds=results.Thresholds(slice_probability=0.3, every_slice=True),
+    thresholds=results.Thresholds(
+      slice_probability=0.3, every_slice=True, smoothing_mm=6.0
+    ),
   )
   stored = result_json.from_dict(json.loads(result_json.to_text(changed)))
   assert stored.positive_slices == ()
   assert stored.thresholds == changed.thresholds
+
+
+def test_results_of_before_logits_were_smoothed_were_not(content):
+  assert result_json.from_dict(content).thresholds.smoothing_mm == 6
+  del content['thresholds']['smoothing_mm']
+  assert result_json.from_dict(content).thresholds.smoothing_mm == 0
+  for wrong in (-1, 'much', None, 31):
+    content['thresholds']['smoothing_mm'] = wrong
+    with pytest.raises(ValueError, match='thresholds must be'):
+      result_json.from_dict(content)
 
 
 def test_demo_models_are_a_field_and_once_were_a_sentence(content):

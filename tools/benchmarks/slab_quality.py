@@ -21,7 +21,8 @@ from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.datasets import phantom
 
 _SEED = phantom.TRAINING_SEED_LIMIT + 300  # Held out.
-_SLABS = results.Thresholds()
+# What slabs alone change: nothing is smoothed along the body.
+_SLABS = results.Thresholds(smoothing_mm=0)
 _EVERY_SLICE = results.Thresholds(every_slice=True)
 
 # Distance between slices and how far they lie nearer to the head, in mm.
@@ -179,7 +180,7 @@ def limit(models) -> dict:
     for distance_mm in distances:
       for way, thresholds in (
         ('every_slice', _EVERY_SLICE),
-        ('slabs', results.Thresholds(thickness_mm=5.0)),
+        ('slabs', results.Thresholds(thickness_mm=5.0, smoothing_mm=0)),
       ):
         found = score(distance_mm, thresholds).corona_score_cm3
         off[way].setdefault(distance_mm, []).append(abs(found / wanted - 1))

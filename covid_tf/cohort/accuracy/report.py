@@ -206,6 +206,7 @@ def write_operating_point(
       ),
       'models': models,
       'thickness_mm': report.results[0].thresholds.get('thickness_mm'),
+      'smoothing_mm': report.results[0].thresholds.get('smoothing_mm', 0.0),
     },
   )
 

@@ -198,8 +198,9 @@ class ManifestationModel:
     explained: float32 [2], share of the variance along each.
     names: what each cluster is read as.
     models: network name to card digest; features of others mean something else.
-    thresholds: the slice and map thresholds, and `thickness_mm` that slices were
-      averaged to; None or absent: every slice as it is.
+    thresholds: the slice and map thresholds, `thickness_mm` that slices were
+      averaged to (None or absent: every slice as it is) and `smoothing_mm` of their
+      logits (absent: 0).
     seed: of the starts.
   """
 
@@ -261,6 +262,23 @@ class ManifestationModel:
       raise errors.UsageError(
         'a fitted model belongs to the thickness that it was fitted at: '
         f'{required} is required, found {found}; give {flag}, or fit again.'
+      )
+
+  def require_smoothing(self, smoothing_mm: float) -> None:
+    """Refuses slices that were chosen by logits smoothed otherwise.
+
+    Args:
+      smoothing_mm: along the body, now; 0: none.
+
+    Raises:
+      errors.UsageError: it was fitted with another.
+    """
+    fitted_mm = self.thresholds.get('smoothing_mm') or 0.0
+    if fitted_mm != smoothing_mm:
+      raise errors.UsageError(
+        'a fitted model belongs to the smoothing that it was fitted with: '
+        f'{fitted_mm:g} mm along the body is required, found {smoothing_mm:g} mm; '
+        f'give --smoothing-mm {fitted_mm:g}, or fit again.'
       )
 
 

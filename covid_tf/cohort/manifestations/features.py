@@ -196,12 +196,12 @@ def describe_studies(
 
   Raises:
     errors.ModelError: a model failed; what is described so far stays.
-    errors.UsageError: a stored result is of other models, at another thickness, or
-      damaged.
+    errors.UsageError: a stored result is of other models, at another thickness or
+      smoothing, or damaged.
   """
   models = interface.versioned(models)
   digests = results.card_digests(models.identities())
-  thresholds = slabs.with_thickness(options.thresholds, models.identities())
+  thresholds = slabs.as_used(options.thresholds, models.identities())
   store = FeatureStore(
     folder,
     {
@@ -255,6 +255,7 @@ def _describe(
         f'{_thickness(study.thresholds)}; score the study again, or give '
         f'{_flag(study.thresholds)}.'
       )
+    _require_smoothing(options.result_paths[uid], study.thresholds, thresholds)
   else:
     study = slices_lib.from_case(
       pipeline.analyze(volume, models, thresholds=thresholds, progress=False)
@@ -276,6 +277,17 @@ def _one_version(models: interface.VersionedModels, digests: Mapping[str, str]):
         'all studies are then described by the new ones.'
       )
     yield pinned
+
+
+def _require_smoothing(
+  path: pathlib.Path, found: results.Thresholds, used: results.Thresholds
+) -> None:
+  if found.smoothing_mm != used.smoothing_mm:
+    raise errors.UsageError(
+      f'{path}: a result with the smoothing in use ({used.smoothing_mm:g} mm along the '
+      f'body) is required, found one of {found.smoothing_mm:g} mm; score the study '
+      f'again, or give --smoothing-mm {found.smoothing_mm:g}.'
+    )
 
 
 def _thickness(thresholds: results.Thresholds) -> str:

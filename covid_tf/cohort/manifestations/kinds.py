@@ -189,8 +189,8 @@ def fit(
     store: where they are.
     sources: which studies, as they were put there.
     models: network name to card digest.
-    thresholds: the slice and map thresholds, and `thickness_mm` that slices were
-      averaged to; None: every slice as it is.
+    thresholds: the slice and map thresholds, `thickness_mm` that slices were
+      averaged to (None: every slice as it is) and `smoothing_mm` of their logits.
     weighting: the one whose clusters are kept.
     compared: the weightings to try beside it.
     k: number of clusters; None: the elbow.

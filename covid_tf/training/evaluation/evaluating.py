@@ -197,6 +197,7 @@ def evaluate(
   classifier: Callable | None,
   seed: int = 0,
   thickness_mm: float | None = None,
+  smoothing_mm: float = 0.0,
 ) -> Evaluation:
   """Asks the networks about every case.
 
@@ -208,6 +209,8 @@ def evaluate(
     thickness_mm: the classifier sees slices that lie closer as slabs this thick, and
       each slice gets the answers of its slabs, as in `analyze`; None: slices as they
       are. Single slices, and slices of which neighbours are missing, always are.
+    smoothing_mm: of the logits along the body, as in `analyze`; 0: none. Not of single
+      slices, nor where neighbours are missing.
 
   Returns:
     The metrics.
@@ -239,7 +242,9 @@ def evaluate(
       )
     if classifier is not None:
       try:
-        slice_cases.extend(_classify(case, found, classifier, thickness_mm))
+        slice_cases.extend(
+          _classify(case, found, classifier, thickness_mm, smoothing_mm)
+        )
       except errors.NoLungsError as error:
         left_out.append((case.series, str(error)))
   if not lung_cases and not slice_cases:
@@ -259,7 +264,7 @@ def evaluate(
   )
 
 
-def _classify(case, found, classifier, thickness_mm):
+def _classify(case, found, classifier, thickness_mm, smoothing_mm):
   box, crop = case.box, FROM_CASE
   if box is None:
     mask, crop = found, FROM_NETWORK
@@ -278,7 +283,10 @@ def _classify(case, found, classifier, thickness_mm):
   slabs = slabs_lib.divide(
     len(crops), case.spacing_mm[0], thickness_mm if is_stack else None
   )
-  probability = slabs.to_slices(classifier(slabs.average(crops, slice(None))))
+  probability = classifier(slabs.average(crops, slice(None)))
+  if is_stack:
+    probability = slabs_lib.smoothed(probability, slabs.positions_mm, smoothing_mm)
+  probability = slabs.to_slices(probability)
   for label, value in zip(case.labels, probability):
     yield SliceCase(
       case.series, case.patient, int(label), case.case_label, float(value), crop

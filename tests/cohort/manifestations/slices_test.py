@@ -1,3 +1,5 @@
+import dataclasses
+
 import fake_features
 import nibabel
 import numpy as np
@@ -205,7 +207,9 @@ def test_slices_are_described_again_for_another_thickness(models, focal, tmp_pat
   _save(_thin(focal[0]), tmp_path / 'thin.nii')
 
   def described(**thickness):
-    options = features.DescribeOptions(thresholds=results.Thresholds(**thickness))
+    options = features.DescribeOptions(
+      thresholds=results.Thresholds(**{'smoothing_mm': 0} | thickness)
+    )
     found = features.describe_studies(
       {'thin': tmp_path / 'thin.nii'},
       tmp_path / 'store',
@@ -218,9 +222,14 @@ def test_slices_are_described_again_for_another_thickness(models, focal, tmp_pat
   by_slab = described()
   calls = models.feature_calls
   assert described(thickness_mm=5.0) == by_slab and models.feature_calls == calls
-  every = 8 * len(focal[1].positive_slices)
+  unsmoothed = pipeline.analyze(
+    focal[0], models, thresholds=results.Thresholds(smoothing_mm=0)
+  )
+  every = 8 * len(unsmoothed.positive_slices)
   assert described(every_slice=True) == every > by_slab
   assert models.feature_calls > calls
+  calls = models.feature_calls
+  assert described(smoothing_mm=9) and models.feature_calls > calls
 
 
 def test_a_stored_result_at_another_thickness_is_refused(models, focal, tmp_path):
@@ -240,6 +249,19 @@ def test_a_stored_result_at_another_thickness_is_refused(models, focal, tmp_path
   with pytest.raises(
     errors.UsageError,
     match=r'\(slabs of 5 mm\) is required, .* as it is; .* give --every-slice',
+  ):
+    features.describe_studies(
+      {'thin': tmp_path / 'thin.nii'},
+      tmp_path / 'store',
+      models,
+      options,
+      progress=False,
+    )
+  options = dataclasses.replace(
+    options, thresholds=results.Thresholds(every_slice=True, smoothing_mm=6)
+  )
+  with pytest.raises(
+    errors.UsageError, match=r'\(6 mm .*found one of 0 mm; .* give --smoothing-mm 0'
   ):
     features.describe_studies(
       {'thin': tmp_path / 'thin.nii'},

@@ -7,6 +7,7 @@ import pytest
 
 from covid_tf import contract
 from covid_tf import errors
+from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.training import shards as shards_lib
 from covid_tf.training.evaluation import evaluating
 from covid_tf.training.evaluation import metrics
@@ -212,6 +213,11 @@ def test_thin_slices_are_classified_as_slabs(tmp_path):
   ).tolist()
   evaluating.evaluate(cases, None, classifier)
   assert len(seen[1]) == 4
+  found = evaluating.evaluate(
+    cases, None, classifier, thickness_mm=5.0, smoothing_mm=6.0
+  )
+  smooth = slabs_lib.smoothed(_classifier(seen[0]), np.array([2.5, 7.5]), 6.0)
+  assert [one.probability for one in found.slices] == np.repeat(smooth, 2).tolist()
 
 
 def test_slices_that_are_no_neighbours_are_not_averaged(tmp_path):
@@ -225,5 +231,8 @@ def test_slices_that_are_no_neighbours_are_not_averaged(tmp_path):
     return _classifier(hu)
 
   cases = evaluating.from_shards([shard])
-  evaluating.evaluate(cases, None, classifier, thickness_mm=5.0)
+  found = evaluating.evaluate(
+    cases, None, classifier, thickness_mm=5.0, smoothing_mm=6.0
+  )
   assert len(seen[0]) == 3
+  assert [one.probability for one in found.slices] == _classifier(seen[0]).tolist()
