@@ -259,9 +259,9 @@ class CaseThreshold:
       return
     raise errors.UsageError(
       '--case-threshold: it was chosen from scores of logits smoothed by '
-      f'{self.smoothing_mm:g} mm along the body, but {used_mm:g} mm are asked for; '
-      f'give --smoothing-mm {self.smoothing_mm:g}, or run covid-tf cohort on scores '
-      'with the smoothing in use.'
+      f'{self.smoothing_mm:g} mm along the body, but {used_mm:g} mm are in use; '
+      f'score with --smoothing-mm {self.smoothing_mm:g}, or run covid-tf cohort on '
+      'scores with the smoothing in use.'
     )
 
 

@@ -316,6 +316,7 @@ def test_a_threshold_chosen_with_other_models_is_refused(place, tmp_path, capsys
     'rule': 'youden',
     'models': {'classifier': 'c' * 64},
     'thickness_mm': 5.0,
+    'smoothing_mm': 6.0,
   }
   path = tmp_path / 'operating_point.json'
   path.write_text(json.dumps(point))

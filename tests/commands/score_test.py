@@ -142,7 +142,9 @@ def test_a_case_threshold_of_another_smoothing_judges_nothing(
   )
   flags = [study, '--output', str(tmp_path / 'out'), '--case-threshold', str(point)]
   assert cli.main(['score', *flags, '--models', 'm']) == 2
-  words = 'smoothed by 0 mm along the body, but 6 mm are asked for; give --smoothing-mm'
+  words = (
+    'smoothed by 0 mm along the body, but 6 mm are in use; score with --smoothing-mm'
+  )
   assert words in capsys.readouterr().err
   assert not (tmp_path / 'out').exists()
   assert cli.main(['score', *flags, '--models', 'm', '--smoothing-mm', '0']) == 0

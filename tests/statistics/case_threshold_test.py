@@ -93,7 +93,7 @@ def test_an_operating_point_holds_for_its_own_thickness(tmp_path):
   smooth.require_same_smoothing(results.Thresholds(smoothing_mm=6))
   number.require_same_smoothing(results.Thresholds(smoothing_mm=6))
   for other in (0, 3):
-    with pytest.raises(errors.UsageError, match='give --smoothing-mm 6, or'):
+    with pytest.raises(errors.UsageError, match='score with --smoothing-mm 6, or'):
       smooth.require_same_smoothing(results.Thresholds(smoothing_mm=other))
   for wrong in (-1, 'much', [5], 1e9):
     path = _write(tmp_path, _CONTENT | {'smoothing_mm': wrong})
