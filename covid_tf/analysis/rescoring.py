@@ -25,6 +25,11 @@ from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.storage import maps
 from covid_tf.storage import result_json
 
+_MIXED = (
+  'The slice threshold was raised on stored maps, of averages of so few slices that '
+  'some maps may still hold a part that is below it; score the study again for the '
+  'exact map.',
+)
 _SAME = 1e-6  # Relative: what is stored and what it sums to are the same numbers.
 
 
@@ -118,41 +123,48 @@ def rescore(
       none that can be made.
   """
   scored = result if isinstance(result, Scored) else read_scored(result, volume)
-  corrected = corrections.checked(volume, lung_mask, exclude_slices)
-  mask, mask_sha256 = _mask(scored, corrected, volume)
-  before = scored.stored.edits or results.Edits()
-  excluded = tuple(sorted({*before.excluded_slices, *corrected.excluded_slices}))
-  corrections.require_lung_left(mask, excluded)
   thresholds = _thresholds(
     scored.stored.thresholds,
     slice_probability=slice_threshold,
     map=map_threshold,
     case_corona_score_cm3=case_threshold_cm3,
   )
-  lungs = lungs_lib.measured_lungs(
-    mask, volume.voxel_volume_mm3, scored.stored.lung_box
-  )
-  findings = case_score.Findings(
+  corrected = corrections.checked(volume, lung_mask, exclude_slices)
+  again = case_score.score(volume, _findings(scored, volume, corrected, thresholds))
+  # Of the CT as it was read then, perhaps with the site's key.
+  return dataclasses.replace(again, patient_key=scored.stored.patient_key)
+
+
+def _findings(
+  scored: Scored,
+  volume: volume_lib.CTVolume,
+  corrected: corrections.Corrections,
+  thresholds: results.Thresholds,
+) -> case_score.Findings:
+  """What is stored, corrected."""
+  stored = scored.stored
+  mask, mask_sha256 = _mask(scored, corrected, volume)
+  before = stored.edits or results.Edits()
+  excluded = tuple(sorted({*before.excluded_slices, *corrected.excluded_slices}))
+  corrections.require_lung_left(mask, excluded)
+  lungs = lungs_lib.measured_lungs(mask, volume.voxel_volume_mm3, stored.lung_box)
+  localization, is_exact = _positive(scored, thresholds, excluded)
+  return case_score.Findings(
     lungs,
-    np.asarray(scored.stored.slice_probability, np.float32),
-    _positive(scored, thresholds, excluded),
+    np.asarray(stored.slice_probability, np.float32),
+    localization,
     thresholds,
-    scored.stored.models,
-    _warnings(scored, lungs, thresholds, volume),
-    demo_models=scored.stored.demo_models,
+    stored.models,
+    _warnings(scored, lungs, volume) + _MIXED * (not is_exact),
+    demo_models=stored.demo_models,
     edits=results.Edits(
       mask_sha256,
       excluded,
       scored.sha256,
-      _changed(scored.stored.thresholds, thresholds, before.thresholds_before),
+      _changed(stored.thresholds, thresholds, before.thresholds_before),
     ),
     hu_sha256=scored.hu_sha256,
     options=_options(scored.stored),
-  )
-  return dataclasses.replace(
-    case_score.score(volume, findings),
-    # Of the CT as it was read then, perhaps with the site's key.
-    patient_key=scored.stored.patient_key,
   )
 
 
@@ -232,24 +244,65 @@ def _thresholds(
 
 def _positive(
   scored: Scored, thresholds: results.Thresholds, excluded: tuple[int, ...]
-) -> results.LocalizationMap:
-  """The stored map of the slices that are still positive."""
-  map_ = scored.localization
+) -> tuple[results.LocalizationMap, bool]:
+  """(the map of the slices that are still positive, whether it is that of a score)."""
+  map_, stored = scored.localization, scored.stored
   # In float32, as the slices were decided.
-  probability = np.asarray(scored.stored.slice_probability, np.float32)
+  probability = np.asarray(stored.slice_probability, np.float32)
   threshold = float(thresholds.slice_probability)
   kept = [
     place
     for place, index in enumerate(map_.slices)
     if probability[index] > threshold and index not in excluded
   ]
-  if len(kept) == len(map_.slices):
-    return map_
-  return dataclasses.replace(
-    map_,
-    slices=tuple(map_.slices[place] for place in kept),
-    maps=np.asarray(map_.maps)[kept],
-  )
+  kept_maps = np.asarray(map_.maps)[kept]
+  is_exact = True
+  slabs = slabs_lib.of_study(stored, stored.thresholds)
+  if slabs.is_averaged and threshold > stored.thresholds.slice_probability:
+    for place, found in _of_fewer_slabs(map_, slabs, probability, threshold).items():
+      if place in kept and found is not None:
+        kept_maps[kept.index(place)] = found
+      is_exact &= place not in kept or found is not None
+  slices = tuple(map_.slices[place] for place in kept)
+  return dataclasses.replace(map_, slices=slices, maps=kept_maps), is_exact
+
+
+def _of_fewer_slabs(
+  map_: results.LocalizationMap,
+  slabs: slabs_lib.Slabs,
+  probability: np.ndarray,
+  threshold: float,
+) -> dict[int, np.ndarray | None]:
+  """Maps of slices between two slabs, one of which is not above a raised threshold.
+
+  A slice that one slab covers alone has that slab's probability, and its map if it is
+  positive: of these the map of a slice between two slabs is made anew, as `localize`
+  makes it.
+
+  Returns:
+    Place among the map's slices to the new map; None where a slab has no such slice.
+  """
+  alone: dict[int, int] = {}
+  for index in range(slabs.slices):
+    if len(slabs.shares(index)) == 1:
+      alone.setdefault(slabs.shares(index)[0][0], index)
+  renewed: dict[int, np.ndarray | None] = {}
+  for place, index in enumerate(map_.slices):
+    shares = slabs.shares(index)
+    if len(shares) == 1:
+      continue
+    own = [alone.get(slab) for slab, _ in shares]
+    above = [one is not None and probability[one] > threshold for one in own]
+    if all(above):
+      continue
+    known = None not in own and sum(above) == 1
+    other = own[above.index(True)] if known else None
+    renewed[place] = (
+      np.float32(shares[above.index(True)][1]) * map_.maps[map_.slices.index(other)]
+      if other in map_.slices
+      else None
+    )
+  return renewed
 
 
 def _changed(
@@ -268,7 +321,6 @@ def _changed(
 def _warnings(
   scored: Scored,
   lungs: lungs_lib.Lungs,
-  thresholds: results.Thresholds,
   volume: volume_lib.CTVolume,
 ) -> tuple[str, ...]:
   """The result's warnings, with those of its lungs by the lungs of now."""
@@ -278,14 +330,4 @@ def _warnings(
     by_stored = lungs_lib.outside_warnings(stored.lung_outside_box_fraction)
     kept = (*(text for text in kept if text not in by_stored), *lungs.warnings)
     kept = coverage.renewed(kept, volume, lungs.mask)
-  slabs = slabs_lib.of_study(volume, thresholds)
-  if slabs.is_averaged and (
-    thresholds.slice_probability > stored.thresholds.slice_probability
-  ):
-    kept = (
-      *kept,
-      f'The slice threshold was raised from {stored.thresholds.slice_probability:g} to '
-      f'{thresholds.slice_probability:g} on stored maps: where slices were averaged, '
-      'maps at the ends of positive stretches may still hold slabs below it.',
-    )
   return kept

@@ -205,6 +205,8 @@ def _options(arguments: argparse.Namespace) -> features.DescribeOptions:
     }
   if arguments.results:
     found, _ = results_lib.load_results(arguments.results)
+    for warning in results_lib.edit_warnings([one.provenance for one in found]):
+      print(f'covid-tf manifestations: warning: {warning}', file=sys.stderr)
   return features.DescribeOptions(
     arguments.negative_slices,
     covid,

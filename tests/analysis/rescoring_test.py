@@ -269,10 +269,31 @@ def test_a_mask_that_was_edited_in_its_place_must_be_given(
   np.testing.assert_array_equal(found.lung_mask, mask)
 
 
-def test_a_raised_threshold_on_averaged_slices_is_warned_of(tmp_path):
-  volume = _volume(2.0, 140)
-  folder = _write(tmp_path / 'result', _analyzed(volume))
-  found = rescoring.rescore(folder, volume, slice_threshold=0.8)
+@settings(max_examples=6, deadline=None)
+@given(
+  spacing=st.sampled_from([(1.0, 280), (2.0, 140), (2.4, 117)]),
+  slice_threshold=st.floats(0.5, 0.95),
+  excluded=st.sets(st.integers(0, 116), max_size=40),
+)
+def test_a_raised_threshold_on_averaged_slices_is_exact(
+  tmp_path_factory, spacing, slice_threshold, excluded
+):
+  volume = _volume(*spacing)
+  thresholds = results.Thresholds(slice_threshold)
+  expected = _analyzed(volume, thresholds=thresholds, exclude_slices=excluded)
+  folder = _write(tmp_path_factory.mktemp('raised') / 'result', _analyzed(volume))
+  found = rescoring.rescore(
+    folder, volume, slice_threshold=slice_threshold, exclude_slices=excluded
+  )
+  _same_bits(expected, found)
+
+
+def test_where_it_cannot_be_exact_a_raised_threshold_is_warned_of(tmp_path):
+  volume = _volume(3.6, 78)  # Slabs of 1.4 slices: not each has a slice of its own.
+  result = _analyzed(volume)
+  folder = _write(tmp_path / 'result', result)
+  highest = float(np.sort(result.slice_probability)[-8])
+  found = rescoring.rescore(folder, volume, slice_threshold=highest)
   assert found.warnings and 'slice threshold was raised' in found.warnings[-1]
   assert not rescoring.rescore(folder, volume, map_threshold=0.8).warnings
 

@@ -93,6 +93,7 @@ class ScoredStudy:
     thresholds: of the score.
     models: model name to card digest.
     slabs: what the networks saw.
+    excluded_slices: that a person excluded; they are neither positive nor negative.
   """
 
   study_uid: str
@@ -104,6 +105,7 @@ class ScoredStudy:
   thresholds: results.Thresholds
   models: dict[str, str]
   slabs: slabs_lib.Slabs
+  excluded_slices: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +151,7 @@ def from_case(case: results.CaseResult) -> ScoredStudy:
     case.thresholds,
     results.card_digests(case.models),
     slabs_lib.of_study(case, case.thresholds),
+    case.edits.excluded_slices if case.edits else (),
   )
 
 
@@ -173,7 +176,7 @@ def choose_slices(
   if is_positive:
     return tuple(np.intersect1d(middles, study.positive_slices).tolist())
   with_lung = middles[study.lung_mask[middles].any(axis=(1, 2))]
-  clear = np.setdiff1d(with_lung, study.positive_slices)
+  clear = np.setdiff1d(with_lung, (*study.positive_slices, *study.excluded_slices))
   if len(clear) > negative_count:
     clear = clear[np.linspace(0, len(clear) - 1, negative_count).round().astype(int)]
   return tuple(clear.tolist())
@@ -336,4 +339,5 @@ def read_study(result_path: pathlib.Path, volume: volume_lib.CTVolume) -> Scored
     result.thresholds,
     results.card_digests(result.models),
     slabs_lib.of_study(volume, result.thresholds),
+    result.edits.excluded_slices if result.edits else (),
   )

@@ -45,6 +45,16 @@ def test_positive_slices_of_the_ill_and_clear_ones_of_the_others(models, focal):
   assert slices_lib.choose_slices(healthy, 5, True) == ()
 
 
+def test_excluded_slices_are_neither_positive_nor_negative(models, focal):
+  volume, case = focal
+  clear = slices_lib.choose_slices(slices_lib.from_case(case), 99, False)
+  excluded = (clear[0], case.positive_slices[0])
+  edited = pipeline.analyze(volume, models, exclude_slices=excluded, progress=False)
+  study = slices_lib.from_case(edited)
+  assert slices_lib.choose_slices(study, 99, False) == clear[1:]
+  assert slices_lib.choose_slices(study, 99, True) == case.positive_slices[1:]
+
+
 def test_described_slices(models, focal):
   volume, case = focal
   study = slices_lib.from_case(case)
