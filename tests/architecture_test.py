@@ -70,7 +70,8 @@ _TESTED_ELSEWHERE = {
   'storage/result_json_test': 'lung_measures results storage.measures_json',
   'training/augmentation_test': 'training.pipelines training.tasks',
   'training/evaluation/evaluating_test': (
-    'training.evaluation.metrics training.evaluation.report'
+    'training.evaluation.by_acquisition training.evaluation.metrics '
+    'training.evaluation.report'
   ),
   'training/evaluation/judging_test': 'training.evaluation.judging_report',
   'training/importing_test': 'training.shards',

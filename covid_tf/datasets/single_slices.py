@@ -97,6 +97,15 @@ def read_slice(path: pathlib.Path) -> tuple[np.ndarray, float]:
   return _read_dicom(path)
 
 
+def read_acquisition(path: pathlib.Path) -> volume.Acquisition | None:
+  """How a DICOM slice was acquired; None of other files, and of what is no slice."""
+  path = pathlib.Path(path)
+  if discovery.is_nifti(path.name) or path.suffix == '.npy':
+    return None
+  images = header.images_of(sources.FileSource(path), privacy.PatientHasher())
+  return images[0].settings if isinstance(images, list) and len(images) == 1 else None
+
+
 def _read_dicom(path):
   images = header.images_of(sources.FileSource(path), privacy.PatientHasher())
   if not isinstance(images, list) or len(images) != 1:

@@ -8,6 +8,7 @@ import os
 import re
 
 from covid_tf import errors
+from covid_tf import volume as volume_lib
 from covid_tf.datasets import splits
 from covid_tf.datasets.collections import study as study_lib
 from covid_tf.storage import files
@@ -101,6 +102,7 @@ def slice_records(entry: study_lib.StudyEntry, study: study_lib.Study):
   """The records of a prepared study, slice by slice."""
   # `study_lib.prepared` gives both.
   assert study.lung_mask is not None and study.box is not None
+  acquisition = study.acquisition or volume_lib.Acquisition()
   for place, hu in enumerate(study.hu):
     yield shards_lib.SliceRecord(
       hu=hu,
@@ -117,6 +119,9 @@ def slice_records(entry: study_lib.StudyEntry, study: study_lib.Study):
       case_label=entry.case_label,
       slice_mm=study.spacing_mm[0],
       window_hu=study.window_hu or (0.0, 0.0),
+      manufacturer=acquisition.manufacturer or '',
+      kernel=acquisition.kernel or '',
+      nominal_thickness_mm=acquisition.slice_thickness_mm or 0.0,
     )
 
 

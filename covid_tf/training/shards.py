@@ -160,6 +160,9 @@ class SliceRecord:
     slice_mm: distance between slices in millimetres; 0 where slices are no stack.
     window_hu: (low, high) of grey values that were turned back into HU; (0, 0)
       where the source holds HU.
+    manufacturer, kernel: of the scan; '' where they are not stated.
+    nominal_thickness_mm: thickness of the slices as they were imaged; 0 where it is
+      not stated.
   """
 
   hu: np.ndarray
@@ -176,6 +179,9 @@ class SliceRecord:
   case_label: int = study_lib.UNLABELLED
   slice_mm: float = 0.0
   window_hu: tuple[float, float] = (0.0, 0.0)
+  manufacturer: str = ''
+  kernel: str = ''
+  nominal_thickness_mm: float = 0.0
 
 
 _FEATURES = {
@@ -195,6 +201,9 @@ _FEATURES = {
   'case_label': tf.io.FixedLenFeature([], tf.int64, study_lib.UNLABELLED),
   'slice_mm': tf.io.FixedLenFeature([], tf.float32, 0.0),
   'window_hu': tf.io.FixedLenFeature([2], tf.float32, (0.0, 0.0)),
+  'manufacturer': tf.io.FixedLenFeature([], tf.string, ''),
+  'kernel': tf.io.FixedLenFeature([], tf.string, ''),
+  'nominal_thickness_mm': tf.io.FixedLenFeature([], tf.float32, 0.0),
 }
 
 
@@ -234,6 +243,9 @@ def serialize_record(record: SliceRecord) -> bytes:
         'case_label': _ints([record.case_label]),
         'slice_mm': _floats([record.slice_mm]),
         'window_hu': _floats(record.window_hu),
+        'manufacturer': _bytes(record.manufacturer.encode()),
+        'kernel': _bytes(record.kernel.encode()),
+        'nominal_thickness_mm': _floats([record.nominal_thickness_mm]),
       }
     )
   ).SerializeToString()

@@ -199,8 +199,19 @@ def test_records_written_before_the_new_fields_are_still_read(tmp_path):
     'test',
   )
   example = tf.train.Example.FromString(shards_lib.serialize_record(record))
-  for name in ('lung_mask_kind', 'case_label', 'slice_mm', 'window_hu'):
+  for name in (
+    'lung_mask_kind',
+    'case_label',
+    'slice_mm',
+    'window_hu',
+    'manufacturer',
+    'kernel',
+    'nominal_thickness_mm',
+  ):
     del example.features.feature[name]
   parsed = shards_lib.parse_record(example.SerializeToString())
   assert int(parsed['case_label']) == study_lib.UNLABELLED
+  assert (
+    parsed['kernel'].numpy() == b'' and float(parsed['nominal_thickness_mm']) == 0.0
+  )
   assert float(parsed['slice_mm']) == 0.0 and parsed['lung_mask_kind'].numpy() == b''

@@ -78,7 +78,7 @@ def factors(
     The factors that any result states; () for results of before they were stated.
   """
   found = []
-  for name, value in _FACTORS.items():
+  for name, value in FACTORS.items():
     members: dict[str, list[labels.Patient]] = {}
     for patient in patients:
       acquisition = acquisitions.get(patient.study_uid) or volume_lib.Acquisition()
@@ -113,7 +113,8 @@ def _contrast(acquisition: volume_lib.Acquisition) -> str:
   return '' if acquisition.contrast is None else words[acquisition.contrast]
 
 
-_FACTORS: dict[str, Callable[[volume_lib.Acquisition], str | None]] = {
+# Name of each factor to the stratum of an acquisition; blank where it is not stated.
+FACTORS: dict[str, Callable[[volume_lib.Acquisition], str | None]] = {
   'scanner': _scanner,
   'kernel': lambda acquisition: acquisition.kernel,
   'slice thickness': _thickness,

@@ -144,6 +144,7 @@ def _read_study(path, count, size, seeds, thickness_mm=None) -> study.Study:
     study.PSEUDO,
     chest.box,
     slice_index=chosen,
+    acquisition=chest.acquisition,
   )
 
 

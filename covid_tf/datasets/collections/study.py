@@ -37,6 +37,7 @@ class Study:
     window_hu: (low, high) of grey values that were turned back into HU; None where
       the source holds HU.
     slice_index: int [slice], the slices' numbers in their series; None: 0, 1, ...
+    acquisition: how the series was acquired; None where that is not known.
   """
 
   hu: np.ndarray
@@ -48,6 +49,7 @@ class Study:
   box: tuple[int, int, int, int] | None = None
   window_hu: tuple[float, float] | None = None
   slice_index: np.ndarray | None = None
+  acquisition: volume_lib.Acquisition | None = None
 
   def __post_init__(self):
     if self.hu.ndim != 3 or self.hu.dtype != np.int16 or not self.hu.size:
@@ -101,6 +103,7 @@ def of_volume(
     lesion_mask,
     lung_mask_kind,
     window_hu=window_hu,
+    acquisition=volume.acquisition,
   )
 
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from covid_tf import contract
 from covid_tf import errors
 from covid_tf import results
+from covid_tf import volume as volume_lib
 from covid_tf.analysis import lungs as lungs_lib
 from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.datasets import single_slices
@@ -23,6 +24,7 @@ from covid_tf.models import signatures
 from covid_tf.models import weights
 from covid_tf.training import pipelines
 from covid_tf.training import shards as shards_lib
+from covid_tf.training.evaluation import by_acquisition
 from covid_tf.training.evaluation import metrics
 
 # Where the cases of an evaluation come from; one is in memory at a time.
@@ -44,6 +46,7 @@ class Case:
     window_hu: of slices that have lost their HU, or None.
     are_neighbours: whether no slice between them is missing, so that they may be
       averaged.
+    acquisition: how the series was acquired; None where that is not known.
   """
 
   series: str
@@ -57,6 +60,7 @@ class Case:
   spacing_mm: tuple[float, float, float]
   window_hu: tuple[float, float] | None = None
   are_neighbours: bool = True
+  acquisition: volume_lib.Acquisition | None = None
 
 
 def check_shards(shards: Sequence[str]) -> int:
@@ -106,6 +110,11 @@ def from_shards(shards: Sequence[str]) -> Iterator[Case]:
       (float(first['slice_mm']), pixel_mm, pixel_mm),
       (low, high) if low or high else None,
       bool((np.diff([item['slice_index'] for item in group]) == 1).all()),
+      volume_lib.Acquisition(
+        manufacturer=first['manufacturer'].decode() or None,
+        kernel=first['kernel'].decode() or None,
+        slice_thickness_mm=float(first['nominal_thickness_mm']) or None,
+      ),
     )
 
 
@@ -140,6 +149,7 @@ def from_single_slices(table: str) -> Iterator[Case]:
       study_lib.NO_MASK,
       None,
       (0.0, pixel_mm, pixel_mm),
+      acquisition=single_slices.read_acquisition(entry.path),
     )
 
 
@@ -180,6 +190,7 @@ class Evaluation:
     patients: (patient, label, score) of labelled patients.
     left_out: (series, reason).
     notes: to be read with the metrics.
+    strata: the same by scanner, kernel and thickness; () where no case states any.
   """
 
   lungs: tuple[LungCase, ...]
@@ -189,6 +200,7 @@ class Evaluation:
   patients: tuple[tuple[str, int, float], ...]
   left_out: tuple[tuple[str, str], ...]
   notes: tuple[str, ...]
+  strata: tuple[by_acquisition.Stratum, ...] = ()
 
 
 def evaluate(
@@ -219,6 +231,7 @@ def evaluate(
     errors.UsageError: no case shows anything to evaluate.
   """
   lung_cases, slice_cases, left_out, notes = [], [], [], set()
+  acquisitions = {}
   cases = iter(cases)
   while True:
     try:
@@ -230,6 +243,7 @@ def evaluate(
     if case is None:
       break
     notes.update(_notes(case))
+    acquisitions[case.series] = case.acquisition
     found = None if lungs is None else lungs(case.hu)
     if found is not None and case.lung_mask is not None:
       lung_cases.append(
@@ -261,6 +275,7 @@ def evaluate(
     patients,
     tuple(left_out),
     tuple(sorted(notes)),
+    _strata(acquisitions, slice_cases, lung_cases),
   )
 
 
@@ -291,6 +306,15 @@ def _classify(case, found, classifier, thickness_mm, smoothing_mm):
     yield SliceCase(
       case.series, case.patient, int(label), case.case_label, float(value), crop
     )
+
+
+def _strata(acquisitions, slices, lungs):
+  dice = [(case.series, case.agreement.dice) for case in lungs]
+  return by_acquisition.divide(
+    acquisitions,
+    [(s.series, s.label, s.probability) for s in slices if s.label >= 0],
+    [(series, value) for series, value in dice if value is not None],
+  )
 
 
 def _discrimination(slices, seed):

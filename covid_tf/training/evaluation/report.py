@@ -12,6 +12,7 @@ from covid_tf.cohort import paper
 from covid_tf.reports import figures
 from covid_tf.reports import pages
 from covid_tf.storage import files
+from covid_tf.training.evaluation import by_acquisition
 from covid_tf.training.evaluation import evaluating
 from covid_tf.training.evaluation import metrics
 
@@ -197,6 +198,7 @@ def as_dict(evaluation: evaluating.Evaluation, subject: dict[str, str]) -> dict:
     'lungs': _lungs(evaluation.lungs),
     'slices': _discrimination(evaluation.by_slice),
     'patients': _discrimination(evaluation.by_patient),
+    'acquisition': by_acquisition.as_json(evaluation.strata),
     'paper': {
       'source': paper.CITATION,
       'slices': {
@@ -293,6 +295,7 @@ def _page(evaluation, subject, content) -> bytes:
     paper=paper,
     words=paper,
     lungs=content['lungs'],
+    paper_threshold=metrics.DECISION_THRESHOLD,
     most=_MOST_LISTED,
     demo_models='demo' in subject.values(),
     figures=[(title, figures.svg_text(figure)) for title, figure in drawn],

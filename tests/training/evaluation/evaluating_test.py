@@ -3,11 +3,15 @@
 import json
 
 import numpy as np
+import odd_series
 import pytest
 
 from covid_tf import contract
 from covid_tf import errors
+from covid_tf import volume as volume_lib
 from covid_tf.analysis import slabs as slabs_lib
+from covid_tf.datasets.collections import study as study_lib
+from covid_tf.training import importing
 from covid_tf.training import shards as shards_lib
 from covid_tf.training.evaluation import evaluating
 from covid_tf.training.evaluation import metrics
@@ -236,3 +240,76 @@ def test_slices_that_are_no_neighbours_are_not_averaged(tmp_path):
   )
   assert len(seen[0]) == 3
   assert [one.probability for one in found.slices] == _classifier(seen[0]).tolist()
+
+
+def test_figures_are_divided_by_what_the_cases_state(tmp_path):
+  paths = []
+  for number in range(6):
+    scan = {'manufacturer': 'SIEMENS', 'kernel': 'B40f', 'nominal_thickness_mm': 8.0}
+    if number > 3:
+      scan = {'manufacturer': 'GE <b>', 'kernel': 'LUNG', 'nominal_thickness_mm': 1.25}
+    path = tmp_path / f'{number}.tfrecord'
+    shards_lib.write_shard(
+      path, _records(f'p{number}', number % 2, **(scan if number else {}))
+    )
+    paths.append(str(path))
+  found = evaluating.evaluate(evaluating.from_shards(paths), _lungs, _classifier)
+  by_name = {(each.factor, each.name): each for each in found.strata}
+  assert {name for factor, name in by_name if factor == 'kernel'} == {
+    'B40f',
+    'LUNG',
+    'not stated',
+  }
+  siemens = by_name['scanner', 'SIEMENS']
+  assert (siemens.series, siemens.n_positive, siemens.n_negative) == (3, 6, 6)
+  assert siemens.auc == 1.0 and siemens.sensitivity == siemens.specificity == 1.0
+  assert by_name['slice thickness', 'below 1.5 mm'].series == 2
+  without = by_name['kernel', 'not stated']
+  assert (without.n_positive, without.auc, without.sensitivity) == (0, None, None)
+  assert without.dice == 1.0 > siemens.dice
+  report.write(found, {'Classifier': 'x'}, tmp_path / 'out')
+  stored = json.loads((tmp_path / 'out' / report.JSON_NAME).read_text())
+  assert len(stored['acquisition']) == len(found.strata) == 9
+  page = (tmp_path / 'out' / report.PAGE_NAME).read_text()
+  assert 'By scanner, kernel and thickness' in page and 'GE &lt;B&gt;' in page
+
+
+def test_cases_that_state_nothing_are_not_divided(shards):
+  found = evaluating.evaluate(evaluating.from_shards(shards), _lungs, _classifier)
+  assert found.strata == ()
+
+
+def test_single_slices_say_how_they_were_acquired(tmp_path):
+  (ds, *_) = odd_series.series()
+  ds.Manufacturer = 'SIEMENS'
+  odd_series.save_one(ds, tmp_path / 'a.dcm')
+  np.save(tmp_path / 'b.npy', odd_series.chest_hu()[0])
+  table = tmp_path / 'slices.csv'
+  table.write_text('file,label\na.dcm,1\nb.npy,0\n')
+  first, second = evaluating.from_single_slices(str(table))
+  assert (first.acquisition.manufacturer, first.acquisition.kernel) == (
+    'SIEMENS',
+    'B40f',
+  )
+  assert second.acquisition is None
+
+
+def test_an_import_keeps_how_a_series_was_acquired():
+  volume = volume_lib.CTVolume(
+    np.full((4, 24, 24), -850, np.int16),
+    np.diag((-1.0, -1.0, 1.0, 1.0))[[2, 1, 0, 3]].T,
+    acquisition=volume_lib.Acquisition(
+      manufacturer='GE', kernel='LUNG', slice_thickness_mm=1.25
+    ),
+  )
+  study = study_lib.prepared(
+    study_lib.of_volume(
+      volume, np.zeros(4, np.int8), np.ones((4, 24, 24), np.uint8), None, 'drawn'
+    ),
+    12,
+    'x',
+  )
+  entry = study_lib.StudyEntry('test', 'p', 's', 'normal', lambda: study)
+  (record, *_) = importing.slice_records(entry, study)
+  assert (record.manufacturer, record.kernel) == ('GE', 'LUNG')
+  assert record.nominal_thickness_mm == 1.25
