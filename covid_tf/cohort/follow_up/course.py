@@ -1,13 +1,15 @@
 """One patient over time: the paper's discussion proposes the score for follow-up."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import datetime
 import itertools
 import pathlib
 
 from covid_tf import errors
+from covid_tf.analysis import coverage
 from covid_tf.cohort import results as results_lib
+from covid_tf.cohort.accuracy import strata
 from covid_tf.storage import result_json
 
 # Ours. Two scans of one patient differ by their depth of breath; beyond these the
@@ -232,4 +234,26 @@ def _comparability_warnings(points, by_date):
     yield (
       f'Slice spacing differs, from {min(spacings):.1f} to {max(spacings):.1f} '
       'mm: small opacities may be seen in one study and missed in another.'
+    )
+  yield from _scan_warnings([point.result for point in points])
+
+
+def _scan_warnings(found: Sequence[result_json.StoredResult]) -> Iterator[str]:
+  """Scans of other kinds, or of other parts of the lungs, change scores too."""
+  for name, value in strata.FACTORS.items():
+    acquisitions = [result.acquisition for result in found if result.acquisition]
+    kinds = dict.fromkeys(filter(None, map(value, acquisitions)))
+    if len(kinds) > 1 and name != 'slice thickness':  # Told by their distance.
+      yield (
+        f'The studies differ in {name} ({", ".join(kinds)}), which changes densities '
+        'and probabilities by itself.'
+      )
+  parts = [
+    any(text.startswith(coverage.OF_LUNGS[:2]) for text in result.warnings)
+    for result in found
+  ]
+  if any(parts):
+    yield (
+      f'In {sum(parts)} of {len(parts)} studies lungs are cut off or one is missing: a '
+      'change may be of the part that was scored.'
     )

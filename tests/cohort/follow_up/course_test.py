@@ -6,6 +6,7 @@ import scored_studies
 
 from covid_tf import errors
 from covid_tf import results
+from covid_tf import volume as volume_lib
 from covid_tf.cohort.follow_up import course
 from covid_tf.cohort.follow_up import report
 from covid_tf.storage import maps
@@ -208,3 +209,45 @@ def test_the_course_is_drawn_over_whole_days_or_studies(tmp_path, dates, label, 
       if low <= place <= high
     ]
     assert shown == ticks
+
+
+@pytest.mark.parametrize(
+  'first, second, told',
+  (
+    ({'kernel': 'B40f'}, {'kernel': 'B60f'}, ['kernel (B40f, B60f)']),
+    ({'kernel': 'B40f'}, {'kernel': None}, []),
+    (
+      {'contrast': True, 'model': 'A'},
+      {'contrast': False, 'model': 'B'},
+      ['scanner (A, B)', 'contrast (given, none given)'],
+    ),
+    ({'model': 'A', 'manufacturer': 'GE'}, {'model': 'a', 'manufacturer': 'Ge'}, []),
+  ),
+)
+def test_scans_of_other_kinds_are_told(tmp_path, first, second, told):
+  paths = [
+    _study(
+      tmp_path,
+      name,
+      date,
+      changes={'acquisition': volume_lib.Acquisition(**acquired)},
+    )
+    for name, date, acquired in (
+      ('a', '2020-03-01', first),
+      ('b', '2020-03-05', second),
+    )
+  ]
+  warnings = course.follow_up(paths).warnings
+  assert [
+    text.split(' differ in ')[1].split('),')[0] + ')' for text in warnings
+  ] == told
+
+
+def test_lungs_that_are_cut_off_in_one_study_are_told(tmp_path):
+  cut = ('Lungs reach the highest slice (200 cm² there): …',)
+  paths = [
+    _study(tmp_path, 'a', '2020-03-01'),
+    _study(tmp_path, 'b', '2020-03-05', changes={'warnings': cut}),
+  ]
+  (text,) = course.follow_up(paths).warnings
+  assert text.startswith('In 1 of 2 studies lungs are cut off')
