@@ -19,6 +19,7 @@ _HOMES = {
   'CTVolume': 'covid_tf.volume',
   'CaseResult': 'covid_tf.results',
   'CovidTFError': 'covid_tf.errors',
+  'LabelMap': 'covid_tf.analysis.label_regions',
   'ModelError': 'covid_tf.errors',
   'NoLungsError': 'covid_tf.errors',
   'Thresholds': 'covid_tf.results',

@@ -1,5 +1,6 @@
 """The public names, for editors and type checkers; __init__.py imports them lazily."""
 
+from covid_tf.analysis.label_regions import LabelMap as LabelMap
 from covid_tf.analysis.pipeline import analyze as analyze
 from covid_tf.analysis.rescoring import rescore as rescore
 from covid_tf.errors import CovidTFError as CovidTFError

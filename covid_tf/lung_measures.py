@@ -173,3 +173,71 @@ class ZoneScore:
   total: int
   zones: Mapping[str, int | None]
   shares: Mapping[str, float | None]
+
+
+# The lobes of both lungs, as result.json names them.
+LOBES = (
+  'right_upper_lobe',
+  'right_middle_lobe',
+  'right_lower_lobe',
+  'left_upper_lobe',
+  'left_lower_lobe',
+)
+# Involved share above which each grade after the first begins; a lobe with any is 1.
+# Francone et al. 2020 (doi 10.1007/s00330-020-07033-y) grade by eye, below 5, 5 to 25,
+# 26 to 50, 51 to 75 and above 75 %; here a cut itself, 5 % too, has the lower grade.
+LOBE_CUTS = (0.05, 0.25, 0.50, 0.75)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelRegion:
+  """One region of a label map.
+
+  Attributes:
+    label: its number in the map.
+    label_volume_cm3: of all voxels with the label, lung mask or not.
+    corona_score_in_lung_cm3: the score over its voxels of the lung mask.
+    involved_lung_fraction: share of its lung voxels that the score counts; None where
+      it covers no lung.
+    densities: of its voxels of the lung mask; their volume is in it.
+  """
+
+  label: int
+  label_volume_cm3: float
+  corona_score_in_lung_cm3: float
+  involved_lung_fraction: float | None
+  densities: RegionDensity
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelRegions:
+  """Regions of a label map that was given.
+
+  Attributes:
+    labels_sha256: of its voxels, as uint16 little-endian [slice, row, column].
+    schemes: what their densities were measured by.
+    unlabelled_lung_cm3: lung in none of the regions.
+    regions: name to what was measured.
+  """
+
+  labels_sha256: str
+  schemes: DensitySchemes
+  unlabelled_lung_cm3: float
+  regions: Mapping[str, LabelRegion]
+
+
+@dataclasses.dataclass(frozen=True)
+class LobeScore:
+  """Grades of five lobes by the share of them that is involved, and their sum.
+
+  Attributes:
+    total: 0 to 25.
+    lobes: those of LOBES to 0 to 5: 0 for nothing, then 1 up to 5 %, 2 up to 25 %, 3 up
+      to 50 %, 4 up to 75 %, 5 above; None where a lobe covers no lung, which adds
+      nothing.
+    shares: involved share of each lobe's lung voxels, in [0, 1], or None.
+  """
+
+  total: int
+  lobes: Mapping[str, int | None]
+  shares: Mapping[str, float | None]

@@ -15,6 +15,7 @@ from covid_tf import version
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import corona_score
 from covid_tf.analysis import densities as densities_lib
+from covid_tf.analysis import label_regions
 from covid_tf.analysis import lungs as lungs_lib
 
 
@@ -24,9 +25,11 @@ class Options:
 
   Attributes:
     density_schemes: bins and percentiles of densities.
+    label_map: further regions to measure, checked; or None.
   """
 
   density_schemes: lung_measures.DensitySchemes = lung_measures.DensitySchemes()
+  label_map: label_regions.LabelMap | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,22 +70,33 @@ def score(volume: volume_lib.CTVolume, findings: Findings) -> results.CaseResult
 
   Returns:
     The scored study.
+
+  Raises:
+    errors.UsageError: the label map covers no lung.
   """
   lungs, thresholds = findings.lungs, findings.thresholds
   regions = lungs_lib.find_regions(lungs.mask, volume.affine)
   opacity = densities_lib.VoxelCounts()
+  tally = (
+    label_regions.RegionTally(findings.options.label_map)
+    if findings.options.label_map
+    else None
+  )
+  observers: list[corona_score.Observer] = [
+    lambda slice_, rows, columns, _: opacity.add(volume.hu[slice_, rows, columns])
+  ]
   measured = corona_score.corona_score(
     findings.localization,
     lungs,
     regions,
     volume.voxel_volume_mm3,
     thresholds.map,
-    (lambda slice_, rows, columns, _: opacity.add(volume.hu[slice_, rows, columns]),),
+    (*observers, tally.observe) if tally else observers,
   )
   zones = densities_lib.count_lung_voxels(volume.hu, lungs.mask, regions)
   schemes = findings.options.density_schemes
   case_threshold = thresholds.case_corona_score_cm3
-  return results.CaseResult(
+  result = results.CaseResult(
     corona_score_cm3=measured.total_cm3,
     corona_score_in_lung_cm3=measured.in_lung_cm3,
     corona_score_by_slice_cm3=measured.by_slice_cm3,
@@ -122,6 +136,24 @@ def score(volume: volume_lib.CTVolume, findings: Findings) -> results.CaseResult
     zone_score_by_density=densities_lib.zone_score(
       densities_lib.dense_voxels(zones, schemes)
     ),
+  )
+  return result if tally is None else _with_regions(result, volume, tally, schemes)
+
+
+def _with_regions(
+  result: results.CaseResult,
+  volume: volume_lib.CTVolume,
+  tally: label_regions.RegionTally,
+  schemes: lung_measures.DensitySchemes,
+) -> results.CaseResult:
+  measured = tally.measured(volume, result.lung_mask, schemes)
+  lobes = label_regions.lobe_score(measured)
+  said = label_regions.warnings(measured, lobes, result.lung_volume_cm3)
+  return dataclasses.replace(
+    result,
+    label_regions=measured,
+    lobe_score=lobes,
+    warnings=(*result.warnings, *said),
   )
 
 

@@ -15,6 +15,7 @@ from covid_tf import volume as volume_lib
 from covid_tf.analysis import case_score
 from covid_tf.analysis import corrections
 from covid_tf.analysis import coverage
+from covid_tf.analysis import label_regions
 from covid_tf.analysis import localization
 from covid_tf.analysis import lung_masks
 from covid_tf.analysis import lungs as lungs_lib
@@ -70,6 +71,7 @@ def analyze(
   thresholds: results.Thresholds | None = None,
   lung_mask: np.ndarray | None = None,
   exclude_slices: Iterable[int] = (),
+  regions: label_regions.LabelMap | None = None,
   density_schemes: lung_measures.DensitySchemes | None = None,
   progress: Progress = True,
 ) -> results.CaseResult:
@@ -88,6 +90,7 @@ def analyze(
       lung network is not asked, no piece is dropped, the lung box is that of the mask.
     exclude_slices: indices of slices that count as negative, whatever the classifier
       says; their lung stays lung.
+    regions: further regions to measure, such as lobes, on the CT's grid; or None.
     density_schemes: bins and percentiles of densities; None: those of the literature.
     progress: True: a bar on standard error if that is a terminal or a notebook.
       False: none. Or what makes a bar as `tqdm.tqdm(total=, desc=, unit=)` does.
@@ -96,8 +99,8 @@ def analyze(
     The scored study.
 
   Raises:
-    errors.UsageError: an argument is of another kind, the mask covers no lung, or
-      no slice with lung is left.
+    errors.UsageError: an argument is of another kind, the mask or the label map covers
+      no lung, its names do not fit, or no slice with lung is left.
     errors.NoLungsError: there is too little lung to score.
     errors.ModelError: a model failed or answered what is no mask, probability
       or map; names the slice.
@@ -106,7 +109,10 @@ def analyze(
   models = interface.versioned(models)
   thresholds = thresholds or results.Thresholds()
   corrected = corrections.checked(volume, lung_mask, exclude_slices)
-  options = case_score.Options(density_schemes or lung_measures.DensitySchemes())
+  options = case_score.Options(
+    density_schemes or lung_measures.DensitySchemes(),
+    None if regions is None else label_regions.checked(volume, regions),
+  )
   try:
     return _analyze_once(volume, models, thresholds, corrected, options, progress)
   except errors.ModelVersionChangedError:

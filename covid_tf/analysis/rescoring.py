@@ -20,6 +20,7 @@ from covid_tf import volume as volume_lib
 from covid_tf.analysis import case_score
 from covid_tf.analysis import corrections
 from covid_tf.analysis import coverage
+from covid_tf.analysis import label_regions
 from covid_tf.analysis import lungs as lungs_lib
 from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.storage import maps
@@ -29,6 +30,10 @@ _MIXED = (
   'The slice threshold was raised on stored maps, of averages of so few slices that '
   'some maps may still hold a part that is below it; score the study again for the '
   'exact map.',
+)
+_REGIONS_LEFT_OUT = (
+  'The regions of the label map were left out: what was edited moves their numbers; '
+  'give the label map again (--regions).'
 )
 _SAME = 1e-6  # Relative: what is stored and what it sums to are the same numbers.
 
@@ -96,6 +101,7 @@ def rescore(
   slice_threshold: float | None = None,
   map_threshold: float | None = None,
   case_threshold_cm3: float | None = None,
+  regions: label_regions.LabelMap | None = None,
 ) -> results.CaseResult:
   """Scores a stored result again, with corrections.
 
@@ -114,6 +120,8 @@ def rescore(
       maps of the slices between were not stored.
     map_threshold: of the map.
     case_threshold_cm3: of the case.
+    regions: further regions to measure, on the CT's grid. None: those of the result
+      stay where nothing moves their numbers, else they are left out with a warning.
 
   Returns:
     The scored study; its `edits` say what was changed.
@@ -130,7 +138,14 @@ def rescore(
     case_corona_score_cm3=case_threshold_cm3,
   )
   corrected = corrections.checked(volume, lung_mask, exclude_slices)
-  again = case_score.score(volume, _findings(scored, volume, corrected, thresholds))
+  label_map = None if regions is None else label_regions.checked(volume, regions)
+  findings = dataclasses.replace(
+    _findings(scored, volume, corrected, thresholds),
+    options=_options(scored.stored, label_map),
+  )
+  again = case_score.score(volume, findings)
+  if label_map is None and scored.stored.label_regions is not None:
+    again = _with_stored_regions(again, scored)
   # Of the CT as it was read then, perhaps with the site's key.
   return dataclasses.replace(again, patient_key=scored.stored.patient_key)
 
@@ -164,15 +179,34 @@ def _findings(
       _changed(stored.thresholds, thresholds, before.thresholds_before),
     ),
     hu_sha256=scored.hu_sha256,
-    options=_options(scored.stored),
   )
 
 
-def _options(stored: result_json.StoredResult) -> case_score.Options:
+def _options(
+  stored: result_json.StoredResult, label_map: label_regions.LabelMap | None
+) -> case_score.Options:
   """As the result was measured; by today's schemes where it has no densities."""
   if stored.densities is None:
-    return case_score.Options()
-  return case_score.Options(stored.densities.schemes)
+    return case_score.Options(label_map=label_map)
+  return case_score.Options(stored.densities.schemes, label_map)
+
+
+def _with_stored_regions(
+  found: results.CaseResult, scored: Scored
+) -> results.CaseResult:
+  """The regions of the result where they would be the same; its label map is gone."""
+  before, after = scored.stored.thresholds, found.thresholds
+  if (
+    found.lung_mask is scored.lung_mask
+    and found.positive_slices == scored.stored.positive_slices
+    and (after.slice_probability, after.map) == (before.slice_probability, before.map)
+  ):
+    return dataclasses.replace(
+      found,
+      label_regions=scored.stored.label_regions,
+      lobe_score=scored.stored.lobe_score,
+    )
+  return dataclasses.replace(found, warnings=(*found.warnings, _REGIONS_LEFT_OUT))
 
 
 def _require_same_score(

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help=f'where {", ".join(scored_study.FILE_NAMES)} appear, all or none; not RESULT',
   )
   shared_flags.add_correction_arguments(parser)
+  shared_flags.add_region_arguments(parser)
   thresholds = parser.add_argument_group('other thresholds than those of RESULT')
   thresholds.add_argument(
     '--slice-threshold',
@@ -63,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.output,
     lung_mask=arguments.lung_mask,
     exclude_slices=shared_flags.excluded_slices(arguments.exclude_slices),
+    regions=arguments.regions,
+    region_names=arguments.region_names,
     slice_threshold=_share('--slice-threshold', arguments.slice_threshold),
     map_threshold=_share('--map-threshold', arguments.map_threshold),
     threshold=threshold or None,

@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   shared_flags.add_reading_arguments(parser)
   shared_flags.add_thickness_arguments(parser)
   shared_flags.add_correction_arguments(parser)
+  shared_flags.add_region_arguments(parser)
   parser.add_argument(
     '--case-threshold',
     metavar='FILE|CM3',
@@ -57,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     thickness=shared_flags.thickness(arguments),
     lung_mask=arguments.lung_mask,
     exclude_slices=shared_flags.excluded_slices(arguments.exclude_slices),
+    regions=arguments.regions,
+    region_names=arguments.region_names,
     demo_models=shared_flags.are_demo(arguments),
   )
   print_summary('score', result, pathlib.Path(arguments.output))

@@ -282,6 +282,23 @@ def add_correction_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def add_region_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds --regions and --region-names."""
+  regions = parser.add_argument_group('further regions (docs/densities.md)')
+  regions.add_argument(
+    '--regions',
+    metavar='FILE',
+    help="a NIfTI label map on the CT's grid, for instance of lobes: score, densities "
+    'and involved share of each label',
+  )
+  regions.add_argument(
+    '--region-names',
+    metavar='FILE|N=NAME,…',
+    help='names of its labels: a JSON file, a table with the columns label and name, '
+    "or '1=left_upper_lobe,2=left_lower_lobe'; only named labels are measured",
+  )
+
+
 def excluded_slices(text: str | None) -> tuple[int, ...]:
   """The slices that --exclude-slices names, ascending; none where it is not given.
 

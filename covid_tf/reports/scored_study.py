@@ -14,6 +14,7 @@ from covid_tf import readers
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import corrections
+from covid_tf.analysis import label_regions
 from covid_tf.analysis import pipeline
 from covid_tf.analysis import rescoring
 from covid_tf.analysis import slabs
@@ -95,6 +96,8 @@ def score_study(
   thickness: Mapping[str, Any] | None = None,
   lung_mask: str | os.PathLike | None = None,
   exclude_slices: Iterable[int] = (),
+  regions: str | os.PathLike | None = None,
+  region_names: str | os.PathLike | None = None,
   demo_models: bool = False,
 ) -> results.CaseResult:
   """Reads, scores and writes a study; all of its files appear, or none.
@@ -111,6 +114,8 @@ def score_study(
       None: those of the classifier's card, else 5 and 6 mm.
     lung_mask: NIfTI of 0 and 1 on the CT's grid; None: the lung network's.
     exclude_slices: indices of slices that count as negative.
+    regions: NIfTI label map on the CT's grid; None: no further regions.
+    region_names: of its labels, as `label_regions.read_names` takes them; None: none.
     demo_models: the models are the demo's, whatever their cards state.
 
   Returns:
@@ -120,6 +125,7 @@ def score_study(
     errors.CovidTFError: nothing appeared in `output`.
   """
   exclude_slices = tuple(exclude_slices)
+  names = _read_names(regions, region_names)
   with files.filling_folder(output, FILE_NAMES) as folder:
     volume = readers.read_ct(
       study, series_uid=series_uid, patient_key_file=patient_key_file, **(reading or {})
@@ -130,6 +136,7 @@ def score_study(
     )
     mask = _read_mask(lung_mask, volume)
     corrections.checked(volume, mask, exclude_slices)  # Before any network is asked.
+    label_map = _read_regions(regions, names, volume)
     with open_models() as models:
       if threshold:
         threshold.require_same_models(models.identities())
@@ -141,6 +148,7 @@ def score_study(
         thresholds=thresholds,
         lung_mask=mask,
         exclude_slices=exclude_slices,
+        regions=label_map,
       )
       if threshold:
         # Again: the server may have changed models since.
@@ -158,6 +166,8 @@ def rescore_study(
   *,
   lung_mask: str | os.PathLike | None = None,
   exclude_slices: Iterable[int] = (),
+  regions: str | os.PathLike | None = None,
+  region_names: str | os.PathLike | None = None,
   slice_threshold: float | None = None,
   map_threshold: float | None = None,
   threshold: operating_points.CaseThreshold | None = None,
@@ -171,6 +181,7 @@ def rescore_study(
     output: where the files of FILE_NAMES appear; not the result's folder.
     lung_mask, exclude_slices, slice_threshold, map_threshold: as of
       `rescoring.rescore`; the mask as NIfTI on the CT's grid.
+    regions, region_names: as of `score_study`.
     threshold: of the case; None for that of the result.
     reading: keyword arguments of `read_ct`; the series is that of the result.
 
@@ -194,6 +205,7 @@ def rescore_study(
     averaged = slabs.of_study(stored, stored.thresholds).is_averaged
     threshold.require_same_thickness(stored.thresholds, averaged)
     threshold.require_same_smoothing(stored.thresholds)
+  names = _read_names(regions, region_names)
   options = {'series_uid': stored.series_uid or None} | dict(reading or {})
   with files.filling_folder(output, FILE_NAMES) as made:
     volume = readers.read_ct(study, **options)
@@ -205,6 +217,7 @@ def rescore_study(
       slice_threshold=slice_threshold,
       map_threshold=map_threshold,
       case_threshold_cm3=threshold.corona_score_cm3 if threshold else None,
+      regions=_read_regions(regions, names, volume),
     )
     write_all(made, rescored, volume, demo_models=rescored.demo_models)
   return rescored
@@ -232,6 +245,34 @@ def _read_mask(
       f'{label_maps.in_words(labels)}; make one label, 1, of all that is lung.'
     )
   return labels.astype(np.uint8)
+
+
+def _read_names(
+  regions: str | os.PathLike | None, region_names: str | os.PathLike | None
+) -> dict[int, str] | None:
+  if region_names is None:
+    return None
+  if regions is None:
+    raise errors.UsageError(
+      'region names: a label map (--regions) is required that they belong to, found '
+      'none; give both.'
+    )
+  return label_regions.read_names(region_names)
+
+
+def _read_regions(
+  path: str | os.PathLike | None,
+  names: dict[int, str] | None,
+  volume: volume_lib.CTVolume,
+) -> label_regions.LabelMap | None:
+  """The label map of a file on the CT's grid, with the names of its labels."""
+  if path is None:
+    return None
+  labels = label_maps.read_label_map(path, volume)
+  try:
+    return label_regions.checked(volume, label_regions.LabelMap(labels, names))
+  except errors.UsageError as error:
+    raise errors.UsageError(f'{path}: {error}') from None
 
 
 def _require_same_analysis(

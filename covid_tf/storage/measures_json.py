@@ -18,20 +18,23 @@ def densities_dict(densities: lung_measures.Densities | None) -> dict[str, Any] 
   """The field `densities`."""
   if densities is None:
     return None
-  schemes = densities.schemes
   return {
-    'schemes': {
-      **{
-        name: {'edges_hu': list(scheme.edges_hu), 'bins': list(scheme.bins)}
-        for name, scheme in schemes.by_name().items()
-      },
-      'low_attenuation_hu': schemes.low_attenuation_hu,
-      'percentiles': list(schemes.percentiles),
-      'dense_bins': list(schemes.dense_bins),
-    },
+    'schemes': _schemes_dict(densities.schemes),
     'regions': {
       name: region_dict(region) for name, region in densities.regions.items()
     },
+  }
+
+
+def _schemes_dict(schemes: lung_measures.DensitySchemes) -> dict[str, Any]:
+  return {
+    **{
+      name: {'edges_hu': list(scheme.edges_hu), 'bins': list(scheme.bins)}
+      for name, scheme in schemes.by_name().items()
+    },
+    'low_attenuation_hu': schemes.low_attenuation_hu,
+    'percentiles': list(schemes.percentiles),
+    'dense_bins': list(schemes.dense_bins),
   }
 
 
@@ -69,6 +72,41 @@ def zone_score_dict(
     'zones': dict(score.zones),
     'shares': dict(score.shares),
     'method': _METHODS[method],
+  }
+
+
+def label_regions_dict(
+  regions: lung_measures.LabelRegions | None,
+) -> dict[str, Any] | None:
+  """The field `label_regions`."""
+  if regions is None:
+    return None
+  return {
+    'labels_sha256': regions.labels_sha256,
+    'schemes': _schemes_dict(regions.schemes),
+    'unlabelled_lung_cm3': regions.unlabelled_lung_cm3,
+    'regions': {
+      name: {
+        'label': region.label,
+        'label_volume_cm3': region.label_volume_cm3,
+        'corona_score_in_lung_cm3': region.corona_score_in_lung_cm3,
+        'involved_lung_fraction': region.involved_lung_fraction,
+        'densities': region_dict(region.densities),
+      }
+      for name, region in regions.regions.items()
+    },
+  }
+
+
+def lobe_score_dict(score: lung_measures.LobeScore | None) -> dict[str, Any] | None:
+  """The field `lobe_score`."""
+  if score is None:
+    return None
+  return {
+    'total': score.total,
+    'lobes': dict(score.lobes),
+    'shares': dict(score.shares),
+    'method': _METHODS['network'],
   }
 
 
@@ -135,17 +173,71 @@ def read_zone_score(value: Any) -> lung_measures.ZoneScore:
   Raises:
     ValueError: it is something else, or its total is another.
   """
-  said = _object(value, 'total', 'zones', 'shares')
-  zones = _object(said['zones'], *lung_measures.ZONES)
-  shares = _object(said['shares'], *lung_measures.ZONES)
-  grades = {zone: _grade(zones[zone], 4) for zone in lung_measures.ZONES}
-  if said['total'] != sum(filter(None, grades.values())):
-    raise ValueError('an object whose total is the sum of its zones')
-  return lung_measures.ZoneScore(
-    int(said['total']),
-    grades,
-    {zone: _share(shares[zone]) for zone in lung_measures.ZONES},
+  return lung_measures.ZoneScore(*_graded(value, 'zones', lung_measures.ZONES, 4))
+
+
+def read_lobe_score(value: Any) -> lung_measures.LobeScore:
+  """The field `lobe_score` that is not null.
+
+  Raises:
+    ValueError: it is something else, or its total is another.
+  """
+  return lung_measures.LobeScore(*_graded(value, 'lobes', lung_measures.LOBES, 5))
+
+
+def read_label_regions(value: Any) -> lung_measures.LabelRegions:
+  """The field `label_regions` that is not null.
+
+  Raises:
+    ValueError: it is something else.
+  """
+  said = _object(value, 'labels_sha256', 'schemes', 'unlabelled_lung_cm3', 'regions')
+  if not isinstance(said['labels_sha256'], str):
+    raise ValueError('an object whose labels_sha256 is text')
+  schemes = _schemes(said['schemes'])
+  return lung_measures.LabelRegions(
+    said['labels_sha256'],
+    schemes,
+    _number(said['unlabelled_lung_cm3'], 0),
+    {
+      str(name): _label_region(region, schemes)
+      for name, region in _object(said['regions']).items()
+    },
   )
+
+
+def _label_region(
+  value: Any, schemes: lung_measures.DensitySchemes
+) -> lung_measures.LabelRegion:
+  said = _object(
+    value,
+    'label',
+    'label_volume_cm3',
+    'corona_score_in_lung_cm3',
+    'involved_lung_fraction',
+    'densities',
+  )
+  if type(said['label']) is not int or said['label'] < 1:
+    raise ValueError('an object whose regions have labels above 0')
+  return lung_measures.LabelRegion(
+    said['label'],
+    _number(said['label_volume_cm3'], 0),
+    _number(said['corona_score_in_lung_cm3'], 0),
+    _share(said['involved_lung_fraction']),
+    read_region(said['densities'], schemes),
+  )
+
+
+def _graded(
+  value: Any, parts: str, names: tuple[str, ...], most: int
+) -> tuple[int, dict[str, int | None], dict[str, float | None]]:
+  """(total, grades, shares) of a score whose parts are `names`."""
+  said = _object(value, 'total', parts, 'shares')
+  graded, shares = _object(said[parts], *names), _object(said['shares'], *names)
+  grades = {name: _grade(graded[name], most) for name in names}
+  if said['total'] != sum(filter(None, grades.values())):
+    raise ValueError(f'an object whose total is the sum of its {parts}')
+  return int(said['total']), grades, {name: _share(shares[name]) for name in names}
 
 
 def _schemes(value: Any) -> lung_measures.DensitySchemes:

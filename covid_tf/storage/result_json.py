@@ -94,6 +94,8 @@ def to_dict(result: results.CaseResult) -> dict[str, Any]:
     'zone_score_by_density': measures_json.zone_score_dict(
       result.zone_score_by_density, 'density'
     ),
+    'label_regions': measures_json.label_regions_dict(result.label_regions),
+    'lobe_score': measures_json.lobe_score_dict(result.lobe_score),
   }
 
 
@@ -132,8 +134,9 @@ class StoredResult:
       corona_score_by_region_cm3, involved_lung_fraction, lung_volume_cm3,
       lung_box, lung_outside_box_fraction, positive_slices, thresholds, models,
       warnings, software, demo_models: as in results.CaseResult.
-    acquisition, edits, hu_sha256, densities, zone_score, zone_score_by_density: as in
-      results.CaseResult; None where a result of an earlier schema has none.
+    acquisition, edits, hu_sha256, densities, zone_score, zone_score_by_density,
+      label_regions, lobe_score: as in results.CaseResult; None where a result of an
+      earlier schema has none.
     slice_count: slices of the CT.
     slice_probability: one a slice.
     corona_score_by_slice_cm3: one a slice.
@@ -170,6 +173,8 @@ class StoredResult:
   densities: lung_measures.Densities | None = None
   zone_score: lung_measures.ZoneScore | None = None
   zone_score_by_density: lung_measures.ZoneScore | None = None
+  label_regions: lung_measures.LabelRegions | None = None
+  lobe_score: lung_measures.LobeScore | None = None
 
 
 def read_result(path: str | os.PathLike[str]) -> StoredResult:
@@ -437,6 +442,8 @@ _ABSENT: dict[str, Any] = dict.fromkeys(
     'densities',
     'zone_score',
     'zone_score_by_density',
+    'label_regions',
+    'lobe_score',
   )
 )
 _READERS: dict[str, _Reader] = {
@@ -471,4 +478,6 @@ _READERS: dict[str, _Reader] = {
   'densities': _optional(measures_json.read_densities),
   'zone_score': _optional(measures_json.read_zone_score),
   'zone_score_by_density': _optional(measures_json.read_zone_score),
+  'label_regions': _optional(measures_json.read_label_regions),
+  'lobe_score': _optional(measures_json.read_lobe_score),
 }

@@ -14,8 +14,10 @@ import pytest
 import synthetic_case
 
 from covid_tf import errors
+from covid_tf import lung_measures
 from covid_tf import results
 from covid_tf import volume as volume_lib
+from covid_tf.analysis import label_regions
 from covid_tf.analysis import pipeline
 from covid_tf.analysis import rescoring
 from covid_tf.storage import maps
@@ -302,3 +304,35 @@ def test_voxels_of_the_ct_alone_make_its_digest(volume):
   flipped = volume_lib.CTVolume(np.asfortranarray(volume.hu), volume.affine)
   expected = hashlib.sha256(volume.hu.astype('<i2').tobytes()).hexdigest()
   assert _analyzed(flipped).hu_sha256 == expected
+
+
+def test_regions_stay_where_nothing_moves_them_and_are_measured_again(volume, tmp_path):
+  labels = np.ones(volume.shape, np.uint8)
+  labels[:, :, 32:] = 2
+  regions = label_regions.LabelMap(labels, {1: 'one', 2: 'other'})
+  result = _analyzed(volume, regions=regions)
+  folder = _write(tmp_path / 'with', result)
+  _same_bits(result, rescoring.rescore(folder, volume))
+  _same_bits(result, rescoring.rescore(folder, volume, regions=regions))
+  found = rescoring.rescore(folder, volume, map_threshold=0.7)
+  assert found.label_regions is None
+  assert any('--regions' in text for text in found.warnings)
+  found = rescoring.rescore(folder, volume, map_threshold=0.7, regions=regions)
+  assert not any('--regions' in text for text in found.warnings)
+  assert (
+    found.label_regions.regions['one'].corona_score_in_lung_cm3
+    < result.label_regions.regions['one'].corona_score_in_lung_cm3
+  )
+
+
+def test_densities_are_of_the_given_mask_by_the_schemes_of_the_result(volume, tmp_path):
+  schemes = lung_measures.DensitySchemes(low_attenuation_hu=-870)
+  result = _analyzed(volume, density_schemes=schemes)
+  mask = result.lung_mask.copy()
+  mask[:, :, :32] = 0  # The patient's left lung alone.
+  folder = _write(tmp_path / 'with', result)
+  found = rescoring.rescore(folder, volume, lung_mask=mask)
+  assert found.densities.schemes == schemes
+  assert found.densities.regions['lungs'].mean_hu == pytest.approx(
+    volume.hu[mask != 0].mean(), rel=1e-9
+  )

@@ -296,3 +296,75 @@ def test_flags_of_a_server_need_one(study, sources, tmp_path):
   assert cli.main(command) == 2
   assert not sources and not (tmp_path / 'out').exists()
   assert cli.main([*command, '--server', 'a:1', '--models', 'b']) == 2
+
+
+def _label_map(study, folder, change=lambda labels: labels):
+  """A label map on the study's grid: 1 the patient's right, 2 the left."""
+  image = nib.load(study)
+  x = (np.arange(image.shape[0]) * image.affine[0, 0] + image.affine[0, 3]) < 0
+  labels = np.broadcast_to((1 + x)[:, None, None], image.shape).astype(np.uint8)
+  # As an editor may store it: the first axis the other way round.
+  affine = image.affine @ np.diag((-1.0, 1, 1, 1))
+  affine[:3, 3] += image.affine[:3, 0] * (image.shape[0] - 1)
+  path = folder / 'labels.nii.gz'
+  nib.save(nib.Nifti1Image(change(labels[::-1]), affine), path)
+  return str(path)
+
+
+def test_regions_of_a_label_map_with_names(study, sources, tmp_path):
+  output = tmp_path / 'out'
+  arguments = ['score', study, '--output', str(output), '--models', 'exported']
+  arguments += ['--regions', _label_map(study, tmp_path)]
+  assert cli.main([*arguments, '--region-names', '1=right half,2=left half']) == 0
+  stored = result_json.read_result(output)
+  regions = stored.label_regions.regions
+  assert list(regions) == ['right half', 'left half'] and stored.lobe_score is None
+  by_side = stored.corona_score_by_region_cm3
+  assert by_side['right'] > 0
+  for side in ('right', 'left'):
+    assert regions[f'{side} half'].corona_score_in_lung_cm3 == pytest.approx(
+      by_side[side], rel=0.05
+    )
+
+
+@pytest.mark.parametrize(
+  'change, names, words',
+  [
+    (lambda labels: labels[1:], '1=a', 'grid of the CT is required'),
+    (lambda labels: labels * np.float32(0.5), '1=a', 'with fractions'),
+    (lambda labels: labels * 0, None, 'found an empty one'),
+    (lambda labels: labels, '5=a', 'found 5'),
+    (lambda labels: labels, '1=a,2=a', 'for the labels 1 and 2'),
+    (None, '1=a', '--regions'),
+  ],
+)
+def test_regions_that_cannot_be_meant_are_refused(
+  change, names, words, study, sources, tmp_path, capsys
+):
+  output = tmp_path / 'out'
+  arguments = ['score', study, '--output', str(output), '--models', 'exported']
+  if change:
+    arguments += ['--regions', _label_map(study, tmp_path, change)]
+  if names:
+    arguments += ['--region-names', names]
+  assert cli.main(arguments) == 2
+  said = capsys.readouterr().err.strip()
+  assert words in said and len(said.splitlines()) == 1
+  assert sources == [] and not output.exists()
+
+
+def test_regions_without_lung_are_refused_and_nothing_is_written(
+  study, sources, tmp_path, capsys
+):
+  def corner(labels):
+    labels = np.zeros_like(labels)
+    labels[0, 0, 0] = 3
+    return labels
+
+  output = tmp_path / 'out'
+  arguments = ['score', study, '--output', str(output), '--models', 'exported']
+  arguments += ['--regions', _label_map(study, tmp_path, corner)]
+  assert cli.main(arguments) == 2
+  said = capsys.readouterr().err.strip()
+  assert 'covers lung of this CT' in said and len(said.splitlines()) == 1
+  assert not output.exists()

@@ -9,6 +9,7 @@ import pytest
 import synthetic_case
 
 from covid_tf import errors
+from covid_tf import lung_measures
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import pipeline
@@ -70,6 +71,8 @@ def test_the_file_keeps_the_published_schema(content):
     'densities',
     'zone_score',
     'zone_score_by_density',
+    'label_regions',
+    'lobe_score',
   }
   assert set(schema['required']) == set(content) - later
   assert set(schema['properties']['acquisition']['properties']) == {
@@ -371,3 +374,33 @@ def test_results_without_opacity_have_no_density_of_it(result):
   jsonschema.validate(content, json.loads(_SCHEMA.read_text()))
   assert content['densities']['regions']['opacity']['low_attenuation_share'] is None
   assert result_json.from_dict(content).densities == changed.densities
+
+
+def test_label_regions_and_lobes_come_back(result):
+  lobes = lung_measures.LOBES
+  region = lung_measures.LabelRegion(
+    7, 900.0, 3.5, 0.25, result.densities.regions['right']
+  )
+  changed = dataclasses.replace(
+    result,
+    label_regions=lung_measures.LabelRegions(
+      'a' * 64, result.densities.schemes, 12.0, dict.fromkeys(lobes, region)
+    ),
+    lobe_score=lung_measures.LobeScore(
+      4,
+      dict.fromkeys(lobes, 1) | {lobes[0]: None},
+      dict.fromkeys(lobes, 0.04) | {lobes[0]: None},
+    ),
+  )
+  content = json.loads(result_json.to_text(changed))
+  jsonschema.validate(content, json.loads(_SCHEMA.read_text()))
+  stored = result_json.from_dict(content)
+  assert stored.label_regions == changed.label_regions
+  assert stored.lobe_score == changed.lobe_score
+  for name, wrong in (
+    ('lobe_score', content['lobe_score'] | {'total': 5}),
+    ('label_regions', content['label_regions'] | {'labels_sha256': None}),
+    ('label_regions', content['label_regions'] | {'regions': {'x': {'label': 0}}}),
+  ):
+    with pytest.raises(ValueError, match=name):
+      result_json.from_dict(content | {name: wrong})
