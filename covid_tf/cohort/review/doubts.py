@@ -86,7 +86,7 @@ def of_numbers(stored: result_json.StoredResult) -> tuple[Doubt, ...]:
       Doubt(f'{stored.involved_lung_fraction:.0%} of the lungs are involved.', _SLIGHT)
     )
   if stored.edits:
-    doubts += [Doubt(f'Edited: {line}', _SLIGHT) for line in stored.edits.in_words()]
+    doubts.append(Doubt(f'Edited: {" ".join(stored.edits.in_words())}', _SLIGHT))
   if stored.demo_models:
     doubts.append(Doubt('Scored by the demo models, trained on phantoms.', _SLIGHT))
   return tuple(doubts)
@@ -127,8 +127,8 @@ def _pieces(mask: np.ndarray, voxel_cm3: float) -> tuple[Doubt, ...]:
   others = ', '.join(f'{size:.0f}' for size in large[_LUNGS : _LUNGS + 4])
   return (
     Doubt(
-      f'The lung mask is in {len(large)} pieces of {_PIECE_CM3:.0f} cm³ or more; the '
-      f'third and further hold {others}{", …" * (len(large) > _LUNGS + 4)} cm³.',
+      f'The lung mask is in {len(large)} pieces of {_PIECE_CM3:.0f} cm³ or more: beside '
+      f'the two largest {others}{", …" * (len(large) > _LUNGS + 4)} cm³.',
       _CLEAR,
     ),
   )

@@ -74,7 +74,7 @@ def test_a_mask_in_pieces(stored, mask):
   with_pieces = mask.copy()
   with_pieces[2, 2:8, 2:8] = with_pieces[14, 2:8, 2:8] = 1
   (doubt,) = doubts_lib.of_mask(with_pieces, stored)
-  assert 'in 4 pieces of 10 cm³ or more' in doubt.text and '21, 21 cm³' in doubt.text
+  assert 'in 4 pieces of 10 cm³ or more' in doubt.text and ' 21, 21 cm³.' in doubt.text
   crumbs = mask.copy()
   crumbs[2, 2, 2] = crumbs[14, 2, 2] = 1
   assert doubts_lib.of_mask(crumbs, stored) == ()
