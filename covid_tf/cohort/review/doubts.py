@@ -127,8 +127,8 @@ def _pieces(mask: np.ndarray, voxel_cm3: float) -> tuple[Doubt, ...]:
   others = ', '.join(f'{size:.0f}' for size in large[_LUNGS : _LUNGS + 4])
   return (
     Doubt(
-      f'The lung mask is in {len(large)} pieces of {_PIECE_CM3:.0f} cm³ or more: beside '
-      f'the two largest {others}{", …" * (len(large) > _LUNGS + 4)} cm³.',
+      f'The lung mask is in {len(large)} pieces of {_PIECE_CM3:.0f} cm³ or more: '
+      f'beside the two largest {others}{", …" * (len(large) > _LUNGS + 4)} cm³.',
       _CLEAR,
     ),
   )
