@@ -130,6 +130,11 @@ def rescore(
     errors.UsageError: the result cannot be read, is of another CT, or a correction is
       none that can be made.
   """
+  if not isinstance(volume, volume_lib.CTVolume):
+    raise errors.UsageError(
+      'volume: a covid_tf.CTVolume is required, found '
+      f'{type(volume).__name__}; covid_tf.read_ct(path) makes one of files.'
+    )
   scored = result if isinstance(result, Scored) else read_scored(result, volume)
   thresholds = _thresholds(
     scored.stored.thresholds,

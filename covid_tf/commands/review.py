@@ -40,6 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
     raise errors.UsageError(
       f'--most-pictures must be 0 or more, found {arguments.most_pictures}.'
     )
+  if arguments.output.suffix.casefold() in ('.html', '.csv'):
+    raise errors.UsageError(
+      f'--output {arguments.output}: a folder is required, in which '
+      f'{" and ".join(contact_sheet.FILE_NAMES)} appear, found the name of a file.'
+    )
   archive = contact_sheet.look_through(arguments.results)
   review = contact_sheet.write(archive, arguments.output, arguments.most_pictures)
   if archive.failed:

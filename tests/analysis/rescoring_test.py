@@ -240,6 +240,11 @@ def test_results_of_before_digests_were_stored_are_scored_again(
   _same_bits(result, rescoring.rescore(old, volume))
 
 
+def test_a_path_is_no_ct(folder):
+  with pytest.raises(errors.UsageError, match='CTVolume is required, found str'):
+    rescoring.rescore(folder, 'study/')
+
+
 def test_a_map_that_was_changed_is_refused(folder, volume, tmp_path):
   damaged = shutil.copytree(folder, tmp_path / 'damaged')
   path = damaged / maps.MAP_NAME

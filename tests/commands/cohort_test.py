@@ -386,6 +386,20 @@ def test_edited_results_are_said(tmp_path, capsys):
   assert any('Edited results' in text for text in content(tmp_path / 'out')['warnings'])
 
 
+def test_second_results_that_were_edited_are_said(tmp_path, capsys):
+  results, labels = cohort_files.write_cohort(tmp_path, POSITIVE, NEGATIVE)
+  others, _ = cohort_files.write_cohort(tmp_path / 'others', POSITIVE, NEGATIVE)
+  edits = {
+    'lung_mask_sha256': None,
+    'excluded_slices': [0],
+    'rescored_from_sha256': 'b' * 64,
+    'thresholds_before': {},
+  }
+  cohort_files.write_result(others, '1.2.1.0', 4.0, folder='site0/1.2.1.0', edits=edits)
+  assert run(results, labels, tmp_path / 'out', '--second-results', str(others)) == 0
+  assert '1 of 22 (slices excluded)' in capsys.readouterr().err
+
+
 def test_groups_of_two_scanners_are_told_before_the_numbers(tmp_path, capsys):
   results, labels = cohort_files.write_cohort(tmp_path, (5, 40, 80), (0, 0, 3))
   for path in results.rglob('result.json'):

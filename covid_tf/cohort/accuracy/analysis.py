@@ -77,7 +77,7 @@ def analyze_cohort(
   used = tuple(result for result in results if result.study_uid in labelled)
   made = [result.provenance for result in used]
   mixed = results_lib.require_comparable(made, options.allow_mixed)
-  second, second_name = _second(options, used)
+  second, second_name, second_edits = _second(options, used)
   factors = strata.factors(
     cohort.patients, {result.study_uid: result.acquisition for result in used}
   )
@@ -94,6 +94,7 @@ def analyze_cohort(
       *_no_point(mixed),
       *results_lib.software_warnings(made),
       *results_lib.edit_warnings(made),
+      *second_edits,
       *strata.warnings(factors),
       *(review.messages() if review else ()),
       *_left_out(cohort, failed),
@@ -190,14 +191,14 @@ def _no_point(mixed: Sequence[str]) -> tuple[str, ...]:
 
 def _second(
   options: CohortOptions, used: Sequence[results_lib.StudyResult]
-) -> tuple[dict[str, float] | None, str]:
-  """(study UID to the second score, its name); None where there is none."""
+) -> tuple[dict[str, float] | None, str, tuple[str, ...]]:
+  """(study UID to the second score or None, its name, warnings of edited results)."""
   if options.second_results is None:
     name = options.second_score
     values = {
       result.study_uid: result.scores[name] for result in used if name in result.scores
     }
-    return values or None, name.replace('_', ' ')
+    return values or None, name.replace('_', ' '), ()
   loaded, _ = results_lib.load_results(options.second_results)
   wanted = {result.study_uid for result in used}
   others = [other for other in loaded if other.study_uid in wanted]
@@ -206,10 +207,12 @@ def _second(
       f'{options.second_results}: results of the same studies are required, found '
       'no study_uid in common.'
     )
-  results_lib.require_comparable([other.provenance for other in others])
+  made = [other.provenance for other in others]
+  results_lib.require_comparable(made)
   return (
     {other.study_uid: other.scores[results_lib.CORONA_SCORE] for other in others},
     f'Corona score in {options.second_results.name}',
+    results_lib.edit_warnings(made),
   )
 
 

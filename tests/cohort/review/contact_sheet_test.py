@@ -147,6 +147,12 @@ def test_what_cannot_be_looked_through_is_refused(tmp_path, archive, capsys):
     assert os.listdir(tmp_path) == []
 
 
+def test_the_output_is_a_folder(archive, tmp_path, capsys):
+  output = tmp_path / 'sheet.html'
+  assert cli.main(['review', str(archive), '--output', str(output)]) == 2
+  assert 'a folder is required' in capsys.readouterr().err and not output.exists()
+
+
 def test_names_are_escaped(tmp_path):
   evil = '<script>alert(1)</script>'.replace('/', '_')
   scored_studies.write_study(tmp_path / 'archive' / evil, warnings=('<b>bold</b>',))
