@@ -3,11 +3,15 @@
 import dataclasses
 
 import numpy as np
+import pydicom
 import pytest
+import real_ct
 from scipy import ndimage
 
 from covid_tf import errors
+from covid_tf import volume
 from covid_tf.datasets import judged_chests
+from covid_tf.datasets import stress
 
 _SLICE_MM, _PIXEL_MM = 2.5, 2.0
 
@@ -103,3 +107,52 @@ def test_another_file_is_refused(tmp_path):
   path.write_bytes(b'PK')
   with pytest.raises(errors.UsageError, match='slabs of a judged chest'):
     judged_chests.read(path)
+
+
+def test_the_trachea_is_no_lung(chest, tmp_path, monkeypatch):
+  hu, lungs = chest.hu.copy(), chest.lung_mask.copy()
+  hu[:, 20:28, 56:64] = -1000  # 2.6 cm², away from both lungs.
+  lungs[:, 20:28, 56:64] = 1
+  affine = np.eye(4)[[2, 1, 0, 3]] * (_SLICE_MM, _PIXEL_MM, _PIXEL_MM, 1)
+  monkeypatch.setattr(
+    judged_chests.readers, 'read_ct', lambda path: volume.CTVolume(hu, affine)
+  )
+  found = judged_chests.read_chest(tmp_path, lambda hu, spacing_mm: lungs)
+  np.testing.assert_array_equal(found.lung_mask, chest.lung_mask)
+  with pytest.raises(errors.NoLungsError, match='found none'):
+    judged_chests.read_chest(tmp_path, lambda hu, spacing_mm: np.zeros_like(lungs))
+
+
+def test_a_real_chest_is_judged():
+  folder = real_ct.folder('cip-ct64', 'series')
+  (found,) = judged_chests.prepare([folder], judged_chests.Wanted(studies=1))
+  assert found.name == 'cip-ct64'
+  assert (found.label == 1).any() and (found.label == 0).sum() > 40
+  first = pydicom.dcmread(sorted(folder.iterdir())[0], stop_before_pixels=True)
+  assert found.scanner.manufacturer == str(first.get('Manufacturer') or '')
+
+
+def test_conditions_follow_a_chest_and_names_stand_for_patients(judged, tmp_path):
+  path = judged_chests.write(judged, tmp_path)
+  wanted = judged_chests.Wanted(stress=True)
+  found = list(judged_chests.prepare([path], wanted))
+  assert [one.condition for one in found] == ['', *stress.CONDITIONS]
+  for changed in found[1:]:
+    assert changed.hu.shape == judged.hu.shape
+    assert not np.array_equal(changed.hu, judged.hu)
+    np.testing.assert_array_equal(changed.label, judged.label)
+  with pytest.raises(errors.UsageError, match='twice'):
+    list(judged_chests.prepare([path, path], wanted))
+
+
+def test_a_texture_is_of_a_slice_with_an_opacity(tmp_path):
+  folder = real_ct.folder('covid-19-ny-sbu', 'A002304-19010112-135-axial')
+  texture = judged_chests.read_texture(next(folder.iterdir()))
+  assert 0.05 < texture.water.mean() < 0.6
+  assert texture.pixel_mm == pytest.approx(0.640625)
+
+
+def test_a_texture_without_millimetres_is_refused(tmp_path):
+  np.save(tmp_path / 'slice.npy', np.full((40, 40), -800.0))
+  with pytest.raises(errors.UsageError, match='millimetres'):
+    judged_chests.read_texture(tmp_path / 'slice.npy')

@@ -14,6 +14,7 @@ import argparse
 import json
 import pathlib
 
+import environment  # noqa: F401  Before TensorFlow.
 import numpy as np
 
 from covid_tf import cli

@@ -28,6 +28,12 @@ PREVALENCE = 0.33
 _DRAWS = 1000
 _GALLERY = 12
 _LEAST_LOGIT_PROBABILITY = 1e-6
+# Ours: mm² of opacity on a slab, from, below and in words.
+_AREAS = (
+  (0.0, 200.0, 'less than 2 cm²'),
+  (200.0, 1000.0, '2 to 10 cm²'),
+  (1000.0, float('inf'), '10 cm² and more'),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +149,7 @@ class Judgement:
     overall: of all labelled slabs of chests as they were scanned; so are the other
       figures, but for those by condition.
     groups: the same by chest, manufacturer, kernel, thickness and condition, where
-      there is more than one.
+      there is more than one, and by opacity on the slab.
     calibration: at a stated prevalence; None where a class is empty.
     studies: implanted studies with their scores; empty where no maps were asked.
     rank_correlation: Spearman's, of score and amount.
@@ -383,7 +389,10 @@ def _worst(chest, answers, label) -> list[Shown]:
 
 
 def _groups(answers, plain, thresholds, seed) -> tuple[Comparison, ...]:
-  """By what chests differ in; by condition all answers, else the plain ones."""
+  """By what chests differ in; by condition all answers, else the plain ones.
+
+  By opacity on the slab, those of each size against all slabs without.
+  """
   kinds: dict[str, Callable[[SlabAnswer], str]] = {
     'chest': lambda answer: answer.chest,
     'manufacturer': lambda answer: answer.scanner.manufacturer or 'not stated',
@@ -399,6 +408,14 @@ def _groups(answers, plain, thresholds, seed) -> tuple[Comparison, ...]:
       for name in names:
         own = [answer for answer in asked if name_of(answer) == name]
         compared.append(_compared(by, name, own, thresholds, seed))
+  for low, high, name in _AREAS:
+    own = [
+      answer
+      for answer in plain
+      if answer.label == 0 or (answer.label == 1 and low <= answer.lesion_mm2 < high)
+    ]
+    if any(answer.label == 1 for answer in own):
+      compared.append(_compared('opacity', name, own, thresholds, seed))
   return tuple(compared)
 
 

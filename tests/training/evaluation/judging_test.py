@@ -134,8 +134,13 @@ def test_groups_where_chests_differ_and_stress_apart():
     ('kernel', 'SOFT'),
     ('condition', 'as it was scanned'),
     ('condition', 'lower dose'),
+    ('opacity', 'less than 2 cm²'),
+    ('opacity', '2 to 10 cm²'),
   ]
-  by_condition = {group.name: group.n_positive for group in found.groups[-2:]}
+  small, large = found.groups[-2:]  # Squares of 1, 1.96 and 3.24 cm².
+  assert (small.n_positive, large.n_positive) == (12, 6)
+  assert small.n_negative == large.n_negative == 2 * _SLABS
+  by_condition = {group.name: group.n_positive for group in found.groups[4:6]}
   assert by_condition == {'as it was scanned': 18, 'lower dose': 9}
 
 
