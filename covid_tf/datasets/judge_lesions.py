@@ -1,12 +1,12 @@
 """Opacities that judge a network: another painter than the one that trained it.
 
 A network that learned lesions of one painter may have learned that painter. What is
-painted here is built otherwise, and shares no code with `implantation`: secondary
-pulmonary lobules are cells around scattered points, 10 to 20 mm wide (Webb, Radiology
-2006;239:322, has 10 to 25 mm), and an opacity is the set of voxels that its seed
-reaches first, lobule by lobule or as a ball, flattened along the pleura. It replaces a
-share of the air by water: 0.12 to 0.55 for ground glass, nearly all for consolidation.
-All of it is one body in millimetres, averaged over the thickness of each slice.
+painted here is built otherwise, and shares no code with it: secondary pulmonary lobules
+are cells around scattered points, 10 to 20 mm wide (Webb, Radiology 2006;239:322, has
+10 to 25 mm), and an opacity is the set of voxels that its seed reaches first, lobule by
+lobule or as a ball, flattened along the pleura. It replaces a share of the air by
+water: 0.12 to 0.55 for ground glass, nearly all for consolidation. All of it is one
+body in millimetres, averaged over the thickness of each slice.
 
 Of the chest everything stays: its noise is added again to what was replaced, vessels
 show through ground glass as the denser part that they are, and the lumen of airways

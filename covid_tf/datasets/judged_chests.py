@@ -7,16 +7,17 @@ slab with less than 60 mm² of opacity, is kept without a label: a score needs i
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import json
 import os
 import pathlib
 import zlib
 
 import numpy as np
-import pydicom
 from scipy import ndimage
 
 from covid_tf import errors
 from covid_tf import readers
+from covid_tf import volume
 from covid_tf.analysis import lung_pieces
 from covid_tf.analysis import lungs
 from covid_tf.analysis import slabs as slabs_lib
@@ -40,16 +41,6 @@ SegmentLungs = Callable[[np.ndarray, tuple[float, float, float]], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Scanner:
-  """What a chest was scanned with; '' or 0 where its files do not say."""
-
-  manufacturer: str = ''
-  model: str = ''
-  kernel: str = ''
-  thickness_mm: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
 class Chest:
   """A chest without COVID.
 
@@ -59,14 +50,14 @@ class Chest:
       back.
     lung_mask: uint8 [slice, row, column].
     spacing_mm: between (slices, rows, columns).
-    scanner: that made it.
+    acquisition: how it was made, as far as its files say.
   """
 
   name: str
   hu: np.ndarray
   lung_mask: np.ndarray
   spacing_mm: tuple[float, float, float]
-  scanner: Scanner = Scanner()
+  acquisition: volume.Acquisition = volume.Acquisition()
 
 
 def read_chest(
@@ -96,7 +87,8 @@ def read_chest(
     raise errors.NoLungsError(
       f'{name}: lungs are required to judge with it, found none; leave the chest out.'
     )
-  return Chest(name, study.hu, mask, study.spacing_mm, _scanner(path))
+  acquisition = ct.acquisition or volume.Acquisition()
+  return Chest(name, study.hu, mask, study.spacing_mm, acquisition)
 
 
 def _clear_trachea(mask, hu, pixel_mm2) -> None:
@@ -112,28 +104,13 @@ def _clear_trachea(mask, hu, pixel_mm2) -> None:
     plane[np.isin(labels, places[gas])] = 0
 
 
-def _scanner(path: pathlib.Path) -> Scanner:
-  """Of the first DICOM file of a folder; nothing else of it is read."""
-  wanted = ['Manufacturer', 'ManufacturerModelName', 'ConvolutionKernel']
-  for file in sorted(path.iterdir()) if path.is_dir() else ():
-    try:
-      header = pydicom.dcmread(
-        file, stop_before_pixels=True, specific_tags=[*wanted, 'SliceThickness']
-      )
-      maker, model, kernel = (str(header.get(name) or '') for name in wanted)
-      return Scanner(maker, model, kernel, float(header.get('SliceThickness') or 0))
-    except Exception:  # What is no DICOM file, or says nothing, is no scanner.
-      continue
-  return Scanner()
-
-
 @dataclasses.dataclass(frozen=True)
 class JudgedChest:
   """The slabs of a chest, as it is and with opacities, cropped to its lung box.
 
   Attributes:
     name: of the chest.
-    scanner: that made it.
+    acquisition: how it was made, as far as its files say.
     pixel_mm: between rows and between columns.
     thickness_mm: of a slab.
     lung_mask: uint8 [slab, row, column], of all slabs of the chest.
@@ -151,7 +128,7 @@ class JudgedChest:
   """
 
   name: str
-  scanner: Scanner
+  acquisition: volume.Acquisition
   pixel_mm: tuple[float, float]
   thickness_mm: float
   lung_mask: np.ndarray
@@ -236,7 +213,7 @@ def judged_chest(
     skipped += found.skipped
   return JudgedChest(
     chest.name,
-    chest.scanner,
+    chest.acquisition,
     (row_mm, column_mm),
     slabs.thickness_mm,
     np.ascontiguousarray(lung_mask[crop]).astype(np.uint8),
@@ -381,7 +358,7 @@ def write(judged: JudgedChest, folder: str | os.PathLike) -> pathlib.Path:
   }
   for name in _PACKED:
     content[name] = np.packbits(content[name], axis=2)
-  content['scanner'] = np.array(dataclasses.astuple(judged.scanner), str)
+  content['acquisition'] = json.dumps(dataclasses.asdict(judged.acquisition))
   content['kinds'] = np.array(judged.kinds, str)
   path.parent.mkdir(parents=True, exist_ok=True)
   with files.replacing(path) as file:
@@ -402,12 +379,12 @@ def read(path: str | os.PathLike) -> JudgedChest:
     columns = content['hu'].shape[2]
     for name in _PACKED:
       content[name] = np.unpackbits(content[name], axis=2)[..., :columns]
-    maker, model, kernel, thickness = map(str, content['scanner'])
+    acquisition = volume.Acquisition(**json.loads(str(content['acquisition'])))
     return JudgedChest(
       **content
       | {
         'name': str(content['name']),
-        'scanner': Scanner(maker, model, kernel, float(thickness)),
+        'acquisition': acquisition,
         'pixel_mm': tuple(map(float, content['pixel_mm'])),
         'thickness_mm': float(content['thickness_mm']),
         'kinds': tuple(map(str, content['kinds'])),

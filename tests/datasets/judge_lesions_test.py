@@ -1,5 +1,8 @@
 """The judge's opacities: bodies in millimetres, in the lungs, on the chest's noise."""
 
+import pathlib
+import re
+
 import hypothesis
 from hypothesis import strategies
 import numpy as np
@@ -182,3 +185,18 @@ def test_a_slice_without_an_opacity_has_no_texture(chest):
   hu, lungs, _ = chest
   with pytest.raises(errors.NoLungsError, match='opacity'):
     judge_lesions.texture_of(hu[25], lungs[25], 1.6)
+
+
+def test_the_judge_shares_no_code_with_what_paints_training_sets():
+  package = pathlib.Path(judge_lesions.__file__).parents[1]
+  text = pathlib.Path(judge_lesions.__file__).read_text('utf-8')
+  assert set(re.findall('^from covid_tf(.*) import (.*)$', text, re.M)) == {
+    ('', 'errors'),
+    ('', 'volume'),
+  }
+  using = {
+    path.stem
+    for path in package.rglob('*.py')
+    if re.search('^ *from .* import judge_lesions$', path.read_text('utf-8'), re.M)
+  }
+  assert using == {'judged_chests'}

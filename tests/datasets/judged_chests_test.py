@@ -30,7 +30,7 @@ def _chest():
     np.rint(hu).astype(np.int16),
     lungs.astype(np.uint8),
     (_SLICE_MM, _PIXEL_MM, _PIXEL_MM),
-    judged_chests.Scanner('ACME', 'Mark 1', 'SOFT', 2.5),
+    volume.Acquisition('ACME', 'Mark 1', 'SOFT', slice_thickness_mm=2.5),
   )
 
 
@@ -129,7 +129,7 @@ def test_a_real_chest_is_judged():
   assert found.name == 'cip-ct64'
   assert (found.label == 1).any() and (found.label == 0).sum() > 40
   first = pydicom.dcmread(sorted(folder.iterdir())[0], stop_before_pixels=True)
-  assert found.scanner.manufacturer == str(first.get('Manufacturer') or '')
+  assert found.acquisition.manufacturer == (first.get('Manufacturer') or None)
 
 
 def test_conditions_follow_a_chest_and_names_stand_for_patients(judged, tmp_path):

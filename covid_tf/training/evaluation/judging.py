@@ -15,6 +15,7 @@ from sklearn import linear_model
 from covid_tf import errors
 from covid_tf import results
 from covid_tf.analysis import localization
+from covid_tf.cohort.accuracy import strata
 from covid_tf.datasets import judged_chests
 from covid_tf.statistics import operating_points
 from covid_tf.statistics import roc
@@ -42,7 +43,7 @@ class SlabAnswer:
 
   Attributes:
     chest, condition: which chest, and in which state of `stress`.
-    scanner: of the chest.
+    manufacturer, kernel: of the chest's scanner, or 'not stated'.
     thickness_mm: of the slab.
     study: -1 for the chest as it is, else which implanted study.
     slab: its place in the chest.
@@ -56,7 +57,8 @@ class SlabAnswer:
 
   chest: str
   condition: str
-  scanner: judged_chests.Scanner
+  manufacturer: str
+  kernel: str
   thickness_mm: float
   study: int
   slab: int
@@ -325,7 +327,8 @@ def _answers(chest, probability, maps, thresholds) -> list[SlabAnswer]:
       SlabAnswer(
         chest.name,
         chest.condition,
-        chest.scanner,
+        chest.acquisition.manufacturer or strata.NOT_STATED,
+        chest.acquisition.kernel or strata.NOT_STATED,
         chest.thickness_mm,
         int(chest.study[place]),
         int(chest.slab[place]),
@@ -395,8 +398,8 @@ def _groups(answers, plain, thresholds, seed) -> tuple[Comparison, ...]:
   """
   kinds: dict[str, Callable[[SlabAnswer], str]] = {
     'chest': lambda answer: answer.chest,
-    'manufacturer': lambda answer: answer.scanner.manufacturer or 'not stated',
-    'kernel': lambda answer: answer.scanner.kernel or 'not stated',
+    'manufacturer': lambda answer: answer.manufacturer,
+    'kernel': lambda answer: answer.kernel,
     'slab thickness': lambda answer: f'{answer.thickness_mm:.1f} mm',
     'condition': lambda answer: answer.condition or 'as it was scanned',
   }

@@ -8,6 +8,7 @@ import pytest
 
 from covid_tf import errors
 from covid_tf import results
+from covid_tf import volume
 from covid_tf.datasets import judged_chests
 from covid_tf.training.evaluation import judging
 from covid_tf.training.evaluation import judging_report
@@ -30,7 +31,7 @@ def _chest(name='a', studies=3, kernel='SOFT', seed=0):
   study = np.array([-1] * _SLABS + [s for s in range(studies) for _ in range(3)])
   return judged_chests.JudgedChest(
     name,
-    judged_chests.Scanner('ACME', 'Mark 1', kernel, 2.5),
+    volume.Acquisition('ACME', 'Mark 1', kernel),
     (1.0, 1.0),
     5.0,
     np.ones((_SLABS, _SIDE, _SIDE), np.uint8),
