@@ -96,7 +96,7 @@ def main():
     '--smoothing_mm', _SMOOTHING_MM.value, _EVERY_SLICE.value
   )
   if _IMPLANTED.value:
-    _judge()
+    _judge(smoothing_mm)
     return
   shards = _matches(_SHARDS.value)
   if _APART_FROM.value:
@@ -124,7 +124,7 @@ def main():
   _print(found)
 
 
-def _judge():
+def _judge(smoothing_mm):
   """Judges the classifier on chests with implanted opacities."""
   if not _CLASSIFIER.value:
     raise errors.UsageError('--implanted: --classifier is required, found none.')
@@ -139,7 +139,7 @@ def _judge():
   wanted = judged_chests.Wanted(
     studies=_STUDIES.value,
     seed=_IMPLANTS_SEED.value,
-    thickness_mm=_THICKNESS_MM.value,
+    thickness_mm=None if _EVERY_SLICE.value else _THICKNESS_MM.value,
     textures=tuple(map(judged_chests.read_texture, _TEXTURES.value)),
     stress=_STRESS.value,
   )
@@ -156,6 +156,7 @@ def _judge():
         paths, wanted, (lambda hu, spacing_mm: lungs(hu)) if lungs else None
       )
     ),
+    smoothing_mm=smoothing_mm,
     prevalence=_PREVALENCE.value,
     seed=_SEED.value,
   )
@@ -168,7 +169,12 @@ def _judge():
       f'{len(_TEXTURES.value)} textures of real lesions; slabs that were kept are as '
       'they were drawn'
     ),
-    'Thickness': f'slabs of about {_THICKNESS_MM.value:g} mm, or slices as they are',
+    'Thickness': (
+      'every slice as it is'
+      if _EVERY_SLICE.value
+      else f'slabs of {_THICKNESS_MM.value:g} mm, or slices where these are thicker'
+    ),
+    'Smoothing': _smoothing(smoothing_mm),
   }
   judging_report.write(found, subject, _OUTPUT.value)
   print('\n'.join(judging_report.in_words(found)))

@@ -163,7 +163,7 @@ def judged_chest(
   chest: Chest,
   studies: int,
   seed: int = 0,
-  thickness_mm: float = slabs_lib.DEFAULT_THICKNESS_MM,
+  thickness_mm: float | None = slabs_lib.DEFAULT_THICKNESS_MM,
   amount_cm3: tuple[float, float] = judge_lesions.AMOUNT_CM3,
   textures: Sequence[judge_lesions.Texture] = (),
 ) -> JudgedChest:
@@ -173,7 +173,8 @@ def judged_chest(
     chest: without COVID.
     studies: how often it gets opacities.
     seed: of every draw, together with the chest's name.
-    thickness_mm: of slabs, as `analyze` averages closer slices.
+    thickness_mm: of slabs, as `analyze` averages closer slices; None: slices as they
+      are.
     amount_cm3: of opacity in a study, from and to.
     textures: of real lesions, for every second opacity.
 
@@ -276,7 +277,7 @@ class Wanted:
   Attributes:
     studies: how often each chest gets opacities.
     seed: of every draw, together with the chest's name.
-    thickness_mm: of slabs.
+    thickness_mm: of slabs; None: slices as they are.
     amount_cm3: of opacity in a study, from and to.
     textures: of real lesions, for every second opacity.
     stress: also with other kernels, dose and thickness.
@@ -284,7 +285,7 @@ class Wanted:
 
   studies: int = 10
   seed: int = 0
-  thickness_mm: float = slabs_lib.DEFAULT_THICKNESS_MM
+  thickness_mm: float | None = slabs_lib.DEFAULT_THICKNESS_MM
   amount_cm3: tuple[float, float] = judge_lesions.AMOUNT_CM3
   textures: tuple[judge_lesions.Texture, ...] = ()
   stress: bool = False

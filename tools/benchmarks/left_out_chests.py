@@ -19,6 +19,7 @@ import numpy as np
 
 from covid_tf import cli
 from covid_tf import errors
+from covid_tf.analysis import slabs
 from covid_tf.datasets import judged_chests
 from covid_tf.training.evaluation import evaluating
 from covid_tf.training.evaluation import judging
@@ -33,6 +34,12 @@ def main():
   parser.add_argument('--studies', type=int, default=10, help='implants of each chest')
   parser.add_argument('--seed', type=int, default=0, help='of the implants')
   parser.add_argument('--thickness-mm', type=float, default=5.0, help='of slabs')
+  parser.add_argument(
+    '--smoothing-mm',
+    type=float,
+    default=slabs.DEFAULT_SMOOTHING_MM,
+    help='of logits along the body; 0: none',
+  )
   parser.add_argument(
     '--texture', action='append', default=[], help='slice with a real opacity'
   )
@@ -49,7 +56,7 @@ def main():
       stress=arguments.stress,
     )
     folds = [_fold(text) for text in arguments.fold]
-    found = [_judge(run, chests, wanted) for run, chests in folds]
+    found = [_judge(*fold, wanted, arguments.smoothing_mm) for fold in folds]
   except errors.CovidTFError as error:
     parser.exit(error.exit_status, f'left_out_chests: {error}\n')
   figures = _figures(found)
@@ -78,9 +85,12 @@ def _fold(text: str) -> tuple[str, list[pathlib.Path]]:
   return run, paths
 
 
-def _judge(run, chests, wanted) -> judging.Judgement:
-  classifier = evaluating.load_explainer(run)
-  return judging.judge(classifier, judged_chests.prepare(chests, wanted))
+def _judge(run, chests, wanted, smoothing_mm) -> judging.Judgement:
+  return judging.judge(
+    evaluating.load_explainer(run),
+    judged_chests.prepare(chests, wanted),
+    smoothing_mm=smoothing_mm,
+  )
 
 
 def _figures(found: list[judging.Judgement]) -> dict[str, object]:

@@ -15,14 +15,13 @@ from sklearn import linear_model
 from covid_tf import errors
 from covid_tf import results
 from covid_tf.analysis import localization
+from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.cohort.accuracy import strata
 from covid_tf.datasets import judged_chests
 from covid_tf.statistics import operating_points
 from covid_tf.statistics import roc
 
 Explain = Callable[[np.ndarray], results.SliceExplanation]
-# Probabilities [k] of slabs and their positions in mm [k] to probabilities [k].
-Smooth = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 # Ours: of the slices of a study of suspected pneumonia, a third with an opacity.
 PREVALENCE = 0.33
@@ -179,7 +178,7 @@ def judge(
   chests: Iterable[judged_chests.JudgedChest],
   *,
   thresholds: results.Thresholds | None = None,
-  smooth: Smooth | None = None,
+  smoothing_mm: float = 0.0,
   prevalence: float = PREVALENCE,
   seed: int = 0,
 ) -> Judgement:
@@ -190,8 +189,7 @@ def judge(
       `SliceExplanation`, with which scores and maps are judged too.
     chests: consumed one by one.
     thresholds: of the slice and of the map; None: the package's.
-    smooth: probabilities of neighbouring slabs, as `analyze` smooths them; None: each
-      as it is.
+    smoothing_mm: of the logits along the body, as in `analyze`; 0: none.
     prevalence: of opacity, for the calibration.
     seed: of the bootstraps.
 
@@ -208,7 +206,7 @@ def judge(
   alarms: list[Shown] = []
   skipped = 0
   for chest in chests:
-    found, scores = _asked(chest, classifier, thresholds, smooth)
+    found, scores = _asked(chest, classifier, thresholds, smoothing_mm)
     answers += found
     studies += scores
     misses += _worst(chest, found, 1)
@@ -277,19 +275,19 @@ def _judgement(answers, studies, misses, alarms, skipped, thresholds, prevalence
   )
 
 
-def _asked(chest, classifier, thresholds, smooth):
+def _asked(chest, classifier, thresholds, smoothing_mm):
   """(answers to the slabs of a chest, scores of its studies)."""
   found = classifier(chest.hu)
   if not isinstance(found, results.SliceExplanation):
-    probability, _ = _probability(chest, found, smooth)
+    probability, _ = _probability(chest, found, smoothing_mm)
     return _answers(chest, probability, None, thresholds), []
   maps = localization.FusedMaps(found.cam_28, found.cam_14, chest.hu.shape[1:])
-  probability, by_study = _probability(chest, found.covid_probability, smooth)
+  probability, by_study = _probability(chest, found.covid_probability, smoothing_mm)
   answers = _answers(chest, probability, maps, thresholds)
   return answers, _studies(chest, by_study, maps, thresholds)
 
 
-def _probability(chest, probability, smooth):
+def _probability(chest, probability, smoothing_mm):
   """What analysis makes of the answers, study by study.
 
   A slab that shows no opacity of a study is the chest's own.
@@ -305,9 +303,11 @@ def _probability(chest, probability, smooth):
     sequence = own | {int(chest.slab[place]): int(place) for place in shown}
     slabs = sorted(sequence)
     places = np.array([sequence[slab] for slab in slabs], int)
-    values = np.asarray(probability, float)[places]
-    if smooth is not None:
-      values = smooth(values, np.array(slabs) * chest.thickness_mm)
+    values = slabs_lib.smoothed(
+      np.asarray(probability, np.float32)[places],
+      np.array(slabs) * chest.thickness_mm,
+      smoothing_mm,
+    )
     by_study[study] = places, values
     is_own = chest.study[places] == study
     used[places[is_own]] = values[is_own]
