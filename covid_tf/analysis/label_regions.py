@@ -64,13 +64,14 @@ def read_names(stated: str | os.PathLike[str]) -> dict[int, str]:
   """
   text = os.fspath(stated)
   path = pathlib.Path(text)
-  if '=' in text and not path.is_file():
+  if '=' in text and not os.path.isfile(text):  # Path.is_file raises at long texts.
     where = 'region names'
     parts = [part.partition('=') for part in text.split(',') if part.strip()]
     pairs: list[tuple[Any, Any]] = [(label, name) for label, _, name in parts]
   else:
     where = text
     pairs = _pairs_of_file(path)
+  pairs = [pair for pair in pairs if not _is_background(*pair)]
   return _unique(where, [_pair(where, *pair) for pair in pairs])
 
 
@@ -79,7 +80,7 @@ def _pairs_of_file(path: pathlib.Path) -> list[tuple[Any, Any]]:
     rows = tables.read_table(path, ('label', 'name'))
     return [(row.cells['label'], row.cells['name']) for row in rows]
   try:
-    pairs = json.loads(path.read_text('utf-8'), object_pairs_hook=list)
+    pairs = json.loads(path.read_text('utf-8-sig'), object_pairs_hook=list)
   except OSError as error:
     raise errors.UsageError(
       f'{path}: a file of region names is required, found none that can be read '
@@ -92,6 +93,12 @@ def _pairs_of_file(path: pathlib.Path) -> list[tuple[Any, Any]]:
   ):
     raise _no_names(str(path), 'other JSON')
   return pairs
+
+
+def _is_background(*pair: Any) -> bool:
+  """Whether it names label 0, as lists of networks' labels do."""
+  words = {str(part).strip().casefold() for part in pair}
+  return words == {'0', 'background'}
 
 
 def _pair(where: str, key: Any, value: Any) -> tuple[int, str]:

@@ -236,6 +236,14 @@ def test_names_as_people_state_them(tmp_path):
     '1=left upper,12=right,',
   ):
     assert label_regions.read_names(stated) == wanted
+  by_name.write_text('\ufeff{"background": 0, "left upper": 1, "right": 12}', 'utf-8')
+  assert label_regions.read_names(by_name) == wanted
+
+
+def test_many_names_in_a_flag_are_no_file_name():
+  wanted = {label: f'lung_upper_lobe_{label}' for label in range(1, 100)}
+  text = ','.join(f'{label}={name}' for label, name in wanted.items())
+  assert label_regions.read_names(text) == wanted
 
 
 @pytest.mark.parametrize(

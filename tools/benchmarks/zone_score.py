@@ -3,6 +3,10 @@
   python tools/benchmarks/zone_score.py                  # phantoms, and implants
   python tools/benchmarks/zone_score.py --phantoms 40 --implants 0
   python tools/benchmarks/zone_score.py --models DIR --json
+  python tools/benchmarks/zone_score.py --demo demo_output   # no network is asked
+
+With --demo the phantoms are those that `covid-tf demo` has left there, by the maps that
+it has stored.
 
 Phantoms have lungs and lesions drawn with them. Implants are opacities that
 `covid_tf.datasets.judge_lesions` paints into the licensed chests without COVID; their
@@ -17,6 +21,8 @@ true lesion voxels of each zone's true lung. Of `zone_score` (the network's map)
   total_difference mean of total (0 to 24) minus true total; total_spread its SD
   share_difference mean of involved share minus true share
   untouched_total  mean total where nothing was painted
+
+Before them a line of each case: totals and grades, true, by the map and by density.
 """
 
 import argparse
@@ -35,6 +41,7 @@ from covid_tf.analysis import densities
 from covid_tf.analysis import lungs as lungs_lib
 from covid_tf.datasets import judge_lesions
 from covid_tf.datasets import phantom
+from covid_tf.storage import maps
 
 # COVID_TF_REAL_CT names the folder of real CT; shared/data beside the checkout else.
 _DATA = pathlib.Path(
@@ -50,20 +57,41 @@ _METHODS = ('zone_score', 'zone_score_by_density')
 def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--models', help='exported models; the demo models without it')
-  parser.add_argument('--phantoms', type=int, default=18)
-  parser.add_argument('--implants', type=int, default=2, help='of each chest')
+  parser.add_argument('--demo', type=pathlib.Path, help='folder of covid-tf demo')
+  parser.add_argument('--phantoms', type=int, default=12)
+  parser.add_argument('--implants', type=int, default=1, help='of each chest')
   parser.add_argument('--json', action='store_true')
   arguments = parser.parse_args()
+  if arguments.demo:
+    figures = _figures('phantoms', _stored(arguments.demo))
+  else:
+    figures = _analyzed(arguments)
+  for name, value in figures.items():
+    print(f'{name:52} {value}')
+  if arguments.json:
+    print(json.dumps(figures))
+
+
+def _analyzed(arguments):
   figures = {}
   with covid_tf.load_models(arguments.models) as models:
     if arguments.phantoms:
       figures |= _figures('phantoms', _phantoms(models, arguments.phantoms))
     if arguments.implants:
       figures |= _figures('implants', _implants(models, arguments.implants))
-  for name, value in figures.items():
-    print(f'{name:52} {value}')
-  if arguments.json:
-    print(json.dumps(figures))
+  return figures
+
+
+def _stored(folder):
+  """(result, true score) of the phantoms of a demo."""
+  for truth in sorted((folder / 'truth').iterdir()):
+    volume = covid_tf.read_ct(folder / 'studies' / truth.name)
+    lesions, lungs = (
+      maps.read(truth / name)[0].astype(np.uint8)
+      for name in ('lesion_mask.nii.gz', 'lung_mask.nii.gz')
+    )
+    result = covid_tf.rescore(folder / 'results' / truth.name, volume)
+    yield result, _true_score(lesions, lungs, volume.affine)
 
 
 def _phantoms(models, count):
@@ -104,6 +132,10 @@ def _true_score(lesion_mask, lung_mask, affine) -> lung_measures.ZoneScore:
 def _figures(name, scored):
   true, found, untouched = [], {method: [] for method in _METHODS}, []
   for result, truth in scored:
+    rows = (truth, *(getattr(result, method) for method in _METHODS))
+    print(
+      name, *(f'{row.total:2} {list(row.zones.values())}' for row in rows), flush=True
+    )
     if not truth.total:
       untouched.append([getattr(result, method).total for method in _METHODS])
       continue
