@@ -32,6 +32,15 @@ _SHARDS = flags.DEFINE_multi_string('shards', None, 'Held-out slices.', required
 _FOLDER = flags.DEFINE_string(
   'output', str(weights.DEMO_FOLDER), 'Where the encoded weights go.'
 )
+_LOGIT_SHIFT = flags.DEFINE_float(
+  'logit_shift',
+  None,
+  "Added to the bias of the classifier's logit before it is encoded, so that its "
+  'operating point lies at 0.5; tools/choose_shift.py chooses it.',
+)
+_LOGIT_SHIFT_SOURCE = flags.DEFINE_string(
+  'logit_shift_source', '', 'Where it was chosen, for the card.'
+)
 _SLICES = 192
 
 
@@ -49,6 +58,7 @@ def main():
     raise errors.UsageError(
       '--lungs or --classifier (or both) is required, found none.'
     )
+  script.check_shift(_LOGIT_SHIFT, _LOGIT_SHIFT_SOURCE, _CLASSIFIER)
   given = signatures.read_training_card(_CARD.value)
   if missing := sources.keys() - given:
     raise errors.UsageError(
@@ -64,6 +74,10 @@ def main():
 def _encode(name, source, card, folder, patterns):
   reached = _REACHED[name]
   model, _ = weights.load_network(name, source)
+  if name == contract.CLASSIFIER_MODEL and _LOGIT_SHIFT.value is not None:
+    card = weights.shift_logit(
+      model, card, _LOGIT_SHIFT.value, _LOGIT_SHIFT_SOURCE.value
+    )
   before = [reached(model, shards.paths) for shards in patterns]
   weights.save_demo_weights(model, name, card, folder)
   weights.assign_demo_weights(model, name, folder)

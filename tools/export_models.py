@@ -38,6 +38,15 @@ _COMPUTE_DTYPE = flags.DEFINE_enum(
   'bfloat16 is faster on CPUs and GPUs that have it; docs/grad_cam.md says what '
   'it does to the answers.',
 )
+_LOGIT_SHIFT = flags.DEFINE_float(
+  'logit_shift',
+  None,
+  "Added to the bias of the classifier's logit, so that its operating point lies at "
+  '0.5; tools/choose_shift.py chooses it.',
+)
+_LOGIT_SHIFT_SOURCE = flags.DEFINE_string(
+  'logit_shift_source', '', 'Where it was chosen, for the card.'
+)
 
 
 def main():
@@ -54,15 +63,21 @@ def export_all():
   }
   if not any(sources.values()):
     raise errors.UsageError('--lungs or --classifier is required, found neither.')
+  script.check_shift(_LOGIT_SHIFT, _LOGIT_SHIFT_SOURCE, _CLASSIFIER)
   card = signatures.read_training_card(_CARD.value) if _CARD.value else {}
   for name, source in sources.items():
     if source:
       model, training = weights.load_network(name, source)
+      training = training | card.get(name, {})
+      if name == contract.CLASSIFIER_MODEL and _LOGIT_SHIFT.value is not None:
+        training = weights.shift_logit(
+          model, training, _LOGIT_SHIFT.value, _LOGIT_SHIFT_SOURCE.value
+        )
       yield export.export(
         name,
         model,
         _OUTPUT.value,
-        training | card.get(name, {}),
+        training,
         _VERSION.value,
         _COMPUTE_DTYPE.value,
       )

@@ -54,6 +54,23 @@ def smoothing(flag: str, stated_mm: float | None, every_slice: bool) -> float:
   return slabs.as_used(asked, ()).smoothing_mm
 
 
+def check_shift(shift, source, classifier) -> None:
+  """Refuses a shift of the logit without a classifier, and its source without it.
+
+  Args:
+    shift, source, classifier: the flags, as absl gives them.
+
+  Raises:
+    errors.UsageError: one of them lacks the other.
+  """
+  if shift.value is not None and not classifier.value:
+    raise errors.UsageError(
+      f'--{shift.name}: --{classifier.name} is required, found none.'
+    )
+  if source.value and shift.value is None:
+    raise errors.UsageError(f'--{source.name}: --{shift.name} is required, found none.')
+
+
 def _parse(argv):
   """Unlike absl's own, with the status of wrong use, and without a page of help."""
   if any(

@@ -200,6 +200,7 @@ def make_card(name: str, model: keras.Model, training: dict) -> dict:
     'training': training,
     **_lengths(training),
     **_scope(training),
+    **_shift(training),
     'package': f'covid_tf {__version__}',
   }
 
@@ -240,6 +241,12 @@ def _scope(training: dict) -> dict[str, dict]:
   except ValueError as error:
     raise errors.UsageError(f"the card's {error}.") from None
   return {} if found is None else {'scope': found}
+
+
+def _shift(training: dict) -> dict[str, float | str]:
+  """What was added to the logit since training, and where it was chosen."""
+  names = ('logit_shift', 'logit_shift_source')
+  return {name: training[name] for name in names if name in training}
 
 
 def card_json(card: dict) -> str:

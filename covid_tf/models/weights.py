@@ -248,6 +248,46 @@ def load_weights(model: keras.Model, source: str | os.PathLike, name: str) -> No
     ) from error
 
 
+# Ours: a probability further from 0.5 is next to 0 or 1 in float32.
+_LARGEST_SHIFT = 16.0
+
+
+def shift_logit(
+  model: keras.Model, training: dict, shift: float, source: str = ''
+) -> dict:
+  """Moves the operating point of a classifier to 0.5, by the bias of its logit.
+
+  Every signature follows, since none of them knows another logit; Grad-CAM does not
+  change, since a constant has no gradient.
+
+  Args:
+    model: of `networks.build_classifier`; changed.
+    training: what its card says; a shift in it is one that the weights have already.
+    shift: added to the logit: that of the threshold that becomes 0.5, negated.
+    source: where it was chosen, for people.
+
+  Returns:
+    `training` with `logit_shift`, all that was added since training, and
+    `logit_shift_source`.
+
+  Raises:
+    errors.UsageError: it is no shift.
+  """
+  total = float(training.get('logit_shift', 0.0)) + shift
+  if not abs(total) <= _LARGEST_SHIFT:
+    raise errors.UsageError(
+      f'logit_shift: a number of at most {_LARGEST_SHIFT:g} on either side of 0 is '
+      f'required, found {total:g}.'
+    )
+  bias = model.get_layer(networks.LOGIT_LAYER).bias
+  bias.assign_add([shift])
+  sources = (training.get('logit_shift_source'), source)
+  return training | {
+    'logit_shift': total,
+    'logit_shift_source': '; '.join(filter(None, sources)) or 'not stated',
+  }
+
+
 def save_weights(model: keras.Model, path: pathlib.Path) -> None:
   """Writes weights whole or not at all."""
   with files.replacing(path) as temporary:

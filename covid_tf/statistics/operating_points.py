@@ -80,6 +80,65 @@ def sensitivity_threshold(curve: roc.RocCurve, sensitivity: float) -> float | No
   return float(curve.thresholds[reached[-1]]) if reached.size else None
 
 
+def specificity_threshold(curve: roc.RocCurve, specificity: float) -> float:
+  """The lowest threshold that reaches `specificity`, in [0, 1]."""
+  return float(curve.thresholds[np.flatnonzero(curve.specificity >= specificity)[0]])
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitShift:
+  """What is added to a classifier's logit so that its operating point lies at 0.5.
+
+  Attributes:
+    shift: added to the logit.
+    threshold: probability, before, that becomes 0.5.
+    sensitivity_before, specificity_before: at 0.5 without the shift.
+    sensitivity, specificity: with it, on the cases that it was chosen from.
+  """
+
+  shift: float
+  threshold: float
+  sensitivity_before: Share
+  specificity_before: Share
+  sensitivity: Share
+  specificity: Share
+
+
+def choose_shift(
+  positive: np.ndarray, negative: np.ndarray, specificity: float
+) -> LogitShift:
+  """Chooses the lowest operating point of a classifier that reaches a specificity.
+
+  Args:
+    positive: float [m], probabilities of slices with opacity; one at least.
+    negative: float [n], of slices without; one at least.
+    specificity: wanted on `negative`, in (0, 1).
+
+  Returns:
+    The shift, and what it does to these slices.
+
+  Raises:
+    ValueError: too many of `negative` have a probability of 1, or all of 0: no finite
+      shift reaches it.
+  """
+  positive, negative = (np.asarray(p, np.float64) for p in (positive, negative))
+  threshold = specificity_threshold(roc.curve(positive, negative), specificity)
+  if not 0 < threshold < 1:
+    raise ValueError(
+      f'a threshold between 0 and 1 is required for a specificity of {specificity:g}, '
+      f'found {threshold:g}'
+    )
+  before, after = (
+    (
+      wilson(int(np.sum(positive > cut)), len(positive)),
+      wilson(int(np.sum(negative <= cut)), len(negative)),
+    )
+    for cut in (0.5, threshold)
+  )
+  shift = math.log1p(-threshold) - math.log(threshold)
+  return LogitShift(shift, threshold, *before, *after)
+
+
 def operating_point(
   name: str,
   rule: str,

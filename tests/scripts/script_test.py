@@ -1,6 +1,7 @@
 """Scripts of tools: what is asked wrongly ends at once, in one line, with status 2."""
 
 import json
+import math
 import os
 import pathlib
 import re
@@ -65,6 +66,56 @@ def test_a_training_keeps_to_one_thickness_and_its_run_says_it(tmp_path):
 
 
 # What a script alone is; modules that several share are none.
+def _evaluation(path, content):
+  path.write_text(json.dumps(content))
+  return f'--evaluation={path}'
+
+
+def test_a_shift_is_chosen_from_what_evaluations_hold(tmp_path):
+  one = {'label': 1, 'probability': 0.9, 'patient': 'a'}
+  slices = [one | {'label': 0, 'probability': k / 100} for k in range(20)]
+  fold = _evaluation(
+    tmp_path / '1.json',
+    {'slice_probability': [one, *slices, one | {'label': -1, 'probability': 1.0}]},
+  )
+  slab = {'label': 0, 'probability': 1.0, 'chest': 'b', 'condition': 'noise'}
+  other = _evaluation(tmp_path / '2.json', {'slabs': [slab]})
+  done = _run(fold, other, script='choose_shift')
+  assert done.returncode == 0, done.stderr
+  *_, threshold, shift = done.stdout.splitlines()
+  # Halfway between the two highest of twenty negatives: one is lost.
+  assert threshold == 'probability that becomes 0.5: 0.1850'
+  assert shift == f'--logit_shift={math.log(0.815 / 0.185):.4f}'
+  assert '0.950 (' in done.stdout and '1 of 1)' in done.stdout
+
+
+@pytest.mark.parametrize(
+  'content, message',
+  [
+    ([], 'with a classifier is required'),
+    ({'slice_probability': [{'label': 1}]}, 'with a classifier is required'),
+    ({'slice_probability': []}, 'with and without opacity are required, found 0 and 0'),
+  ],
+)
+def test_what_no_shift_can_be_chosen_from_is_refused(tmp_path, content, message):
+  done = _run(_evaluation(tmp_path / 'e.json', content), script='choose_shift')
+  (line,) = done.stderr.splitlines()
+  assert message in line and done.returncode == 2 and not done.stdout
+
+
+@pytest.mark.parametrize(
+  'script, flags',
+  [('export_models', ['--lungs=demo']), ('encode_weights', ['--card=x', '--shards=x'])],
+)
+def test_a_shift_is_of_a_classifier(script, flags, tmp_path):
+  flags = [*flags, f'--output={tmp_path}', '--logit_shift=1']
+  if script == 'encode_weights':
+    flags.append('--lungs=x')
+  done = _run(*flags, script=script)
+  assert '--logit_shift: --classifier is required' in done.stderr.splitlines()[-1]
+  assert done.returncode == 2
+
+
 _SCRIPTS = sorted(
   path.relative_to(_TOOLS).with_suffix('')
   for path in (*_TOOLS.glob('*.py'), *_TOOLS.glob('benchmarks/*.py'))

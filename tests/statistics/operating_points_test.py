@@ -91,3 +91,32 @@ def test_predictive_values_of_a_kind_without_patients_are_unknown():
   assert point.sensitivity.value == 1 and point.specificity.value is None
   assert point.ppv_at_prevalence == operating_points.Share(None, None)
   assert point.npv_at_prevalence == operating_points.Share(None, None)
+
+
+def test_a_shift_is_the_lowest_that_reaches_the_specificity():
+  rng = np.random.default_rng(5)
+  positive, negative = (
+    1 / (1 + np.exp(-rng.normal(mean, 2, count)))
+    for mean, count in ((2, 80), (-5, 400))
+  )
+  chosen = operating_points.choose_shift(positive, negative, 0.95)
+
+  def shifted(p):
+    return 1 / (1 + np.exp(-(np.log(p) - np.log1p(-p) + chosen.shift)))
+
+  assert np.mean(shifted(negative) <= 0.5) == chosen.specificity.value == 0.95
+  assert np.mean(shifted(positive) > 0.5) == chosen.sensitivity.value
+  assert chosen.specificity_before.value == np.mean(negative <= 0.5) > 0.95
+  assert chosen.sensitivity_before.value == np.mean(positive > 0.5)
+  # One negative fewer called negative is too many.
+  below = max(p for p in np.concatenate([positive, negative]) if p < chosen.threshold)
+  lower = np.nextafter(below, 0)
+  assert np.mean(negative <= lower) <= 0.95
+  # An overconfident network is moved down.
+  assert operating_points.choose_shift(positive, positive, 0.95).shift < 0
+
+
+def test_no_finite_shift():
+  for wrong in (np.ones(20), np.zeros(20)):
+    with pytest.raises(ValueError, match='a threshold between 0 and 1'):
+      operating_points.choose_shift(wrong, wrong, 0.95)
