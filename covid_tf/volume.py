@@ -68,6 +68,27 @@ class Acquisition:
   rotation_time_s: float | None = None
   gantry_tilt_deg: float | None = None
 
+  def in_words(self) -> str:
+    """Scanner, kernel, tube, slices, contrast and position, as far as stated."""
+    thickness_mm = self.slice_thickness_mm
+    parts = (
+      ' '.join(text for text in (self.manufacturer, self.model) if text),
+      f'kernel {self.kernel}' if self.kernel else '',
+      f'{self.kvp:g} kV' if self.kvp else '',
+      f'{self.exposure_mas:g} mAs' if self.exposure_mas else '',
+      f'slices of {thickness_mm:.3g} mm' if thickness_mm else '',
+      self._contrast_in_words(),
+      f'position {self.patient_position}' if self.patient_position else '',
+    )
+    return ', '.join(filter(None, parts))
+
+  def _contrast_in_words(self) -> str:
+    if self.contrast is None:
+      return ''
+    if not self.contrast:
+      return 'without contrast'
+    return f'contrast ({self.contrast_agent})' if self.contrast_agent else 'contrast'
+
 
 @dataclasses.dataclass(frozen=True)
 class CTVolume:

@@ -52,6 +52,7 @@ def describe(ct: volume.CTVolume) -> dict:
     'hu_max': int(ct.hu.max()),
     'hu_mean': float(ct.hu.mean(dtype=np.float64)),
     'acquisition_date': ct.acquisition_date,
+    'acquisition': dataclasses.asdict(ct.acquisition or volume.Acquisition()),
     'warnings': list(ct.warnings),
   }
 
@@ -70,6 +71,11 @@ def _table(facts: dict) -> str:
     ('voxel', f'{facts["voxel_volume_mm3"]:.4g} mm³'),
     ('HU', f'{facts["hu_min"]} to {facts["hu_max"]}, mean {facts["hu_mean"]:.1f}'),
     ('acquired', facts['acquisition_date'] or '(no date)'),
+    *(
+      [('scan', scan)]
+      if (scan := volume.Acquisition(**facts['acquisition']).in_words())
+      else []
+    ),
     *(('warning', text) for text in facts['warnings']),
   ]
   return '\n'.join(f'{name:9}{value}' for name, value in lines)

@@ -71,28 +71,8 @@ def change(difference: float, relative: float | None, unit: str) -> str:
 
 
 def acquisition(found: volume_lib.Acquisition | None) -> str:
-  """Scanner, kernel, tube, slices, contrast and position as far as stated, or ''."""
-  if found is None:
-    return ''
-  scanner = [text for text in (found.manufacturer, found.model) if text]
-  parts = [
-    ' '.join(scanner),
-    f'kernel {found.kernel}' if found.kernel else '',
-    f'{found.kvp:g} kV' if found.kvp else '',
-    f'{found.exposure_mas:g} mAs' if found.exposure_mas else '',
-    f'slices of {found.slice_thickness_mm:.3g} mm' if found.slice_thickness_mm else '',
-    _contrast(found),
-    f'position {found.patient_position}' if found.patient_position else '',
-  ]
-  return ', '.join(filter(None, parts))
-
-
-def _contrast(found: volume_lib.Acquisition) -> str:
-  if found.contrast is None:
-    return ''
-  if not found.contrast:
-    return 'without contrast'
-  return f'contrast ({found.contrast_agent})' if found.contrast_agent else 'contrast'
+  """How a CT was acquired, in words; '' where nothing is stated."""
+  return '' if found is None else found.in_words()
 
 
 def methods(result: results.CaseResult, demo_models: bool = False) -> str:

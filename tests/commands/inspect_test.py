@@ -20,6 +20,8 @@ def test_json_holds_geometry_and_statistics(tmp_path, capsys):
   assert facts['hu_mean'] == pytest.approx(hu.mean())
   assert facts['series_uid'] == odd_series.SERIES_UID
   assert facts['study_uid'] == odd_series.STUDY_UID
+  assert facts['acquisition']['kernel'] == 'B40f'
+  assert facts['acquisition']['slice_distance_mm'] == 2.5
   assert facts['warnings'] == []
 
 
@@ -29,6 +31,7 @@ def test_a_person_reads_a_table(tmp_path, capsys):
   assert cli.main(['inspect', str(tmp_path)]) == 0
   text = capsys.readouterr().out
   assert '8 slices of 36 x 40' in text and '2.5 mm between slices' in text
+  assert 'scan     kernel B40f, slices of 2.5 mm' in text
   assert 'warning  1 empty file(s) skipped' in text
 
 
