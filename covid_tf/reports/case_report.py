@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Iterator
 import dataclasses
 import io
 import os
@@ -11,6 +12,7 @@ import re
 import numpy as np
 from PIL import Image
 
+from covid_tf import lung_measures
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.reports import case_pictures
@@ -99,6 +101,7 @@ def report_html(
     ],
     renderings=maker.renderings(),
     regions=regions,
+    measures=measures(result),
     most_region_cm3=max(value for _, value in regions) or 1.0,
     thumbs=[
       case_pictures.viewed_slice(maker, result, index, _THUMB_COLUMNS, _THUMB_QUALITY)
@@ -173,6 +176,134 @@ def _coded(result) -> set[str]:
   return {'Study UID', 'Series UID'} | {
     f'Card of {model.name}, SHA-256' for model in result.models
   }
+
+
+# Densities and zone grades in one bar, one grid and a few lines.
+
+
+@dataclasses.dataclass(frozen=True)
+class DensityBin:
+  """One part of the stacked bar: its title, its HU and its share of the lungs."""
+
+  title: str
+  hu: str
+  share: float
+
+
+@dataclasses.dataclass(frozen=True)
+class GradedZone:
+  """One place of the grid of zones.
+
+  Attributes:
+    title: side and third.
+    grade: the network's, 0 to 4; None without lung.
+    share: involved share of its lung, in [0, 1]; None without lung.
+    by_density: the grade by dense voxels; None where it was not measured.
+  """
+
+  title: str
+  grade: int | None
+  share: float | None
+  by_density: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Measures:
+  """What the page shows of the numbers beside the score.
+
+  Attributes:
+    bins: of the COVID scheme over both lungs, from the lowest density up.
+    zones: rows from apical to basal, the patient's right lung first.
+    lines: in words.
+  """
+
+  bins: tuple[DensityBin, ...]
+  zones: tuple[tuple[GradedZone, ...], ...]
+  lines: tuple[str, ...]
+
+
+def measures(result: results.CaseResult) -> Measures | None:
+  """Densities, zones and regions as the page shows them; None of earlier results."""
+  found = Measures(_bins(result), _zones(result), tuple(_measure_lines(result)))
+  return found if found.bins or found.zones or found.lines else None
+
+
+def _bins(result) -> tuple[DensityBin, ...]:
+  if result.densities is None:
+    return ()
+  lungs, scheme = result.densities.regions['lungs'], result.densities.schemes.covid
+  edges = [pages.hu(edge) for edge in scheme.edges_hu]
+  spans = (
+    f'below {edges[0]}',
+    *(f'{low} to {high}' for low, high in zip(edges, edges[1:])),
+    f'from {edges[-1]}',
+  )
+  return tuple(
+    DensityBin(
+      name.replace('_', ' ').capitalize() if name in scheme.bins else '',
+      span,
+      lungs.share(lungs.bins_cm3['covid'][name]) or 0.0,
+    )
+    for name, span in zip(scheme.all_bins, spans)
+  )
+
+
+def _zones(result) -> tuple[tuple[GradedZone, ...], ...]:
+  score, by_density = result.zone_score, result.zone_score_by_density
+  if score is None:
+    return ()
+
+  def zone(name: str) -> GradedZone:
+    side, level = name.split('_')
+    return GradedZone(
+      f'{side.capitalize()} lung, {level} third',
+      score.zones[name],
+      score.shares[name],
+      by_density.zones[name] if by_density else None,
+    )
+
+  sides = (lung_measures.ZONES[:3], lung_measures.ZONES[3:])
+  return tuple(tuple(map(zone, row)) for row in zip(*sides))
+
+
+def _measure_lines(result) -> Iterator[str]:
+  densities, score = result.densities, result.zone_score
+  if densities and densities.regions['lungs'].mean_hu is not None:
+    lungs, below = densities.regions['lungs'], densities.schemes.low_attenuation_hu
+    low = lungs.share(lungs.low_attenuation_cm3)
+    yield (
+      f'Mean density of the lungs {pages.hu(lungs.mean_hu)} HU; of low attenuation '
+      f'(below {pages.hu(below)} HU) {pages.percent(low)} %.'
+    )
+  if score:
+    beside = result.zone_score_by_density
+    yield (
+      f"Zone score {score.total} of 24 by the network's map, not by a radiologist"
+      + (f'; {beside.total} of 24 by density.' if beside else '.')
+    )
+  if line := _regions_line(result):
+    yield line
+
+
+def _regions_line(result) -> str:
+  """The regions of a label map in one line: their score and the most involved one."""
+  if result.label_regions is None:
+    return ''
+  shares = {
+    name: region.involved_lung_fraction
+    for name, region in result.label_regions.regions.items()
+    if region.involved_lung_fraction is not None
+  }
+  lobes = result.lobe_score
+  said = f'Lobe score {lobes.total} of 25 by the same map; ' if lobes else ''
+  said += f'{len(result.label_regions.regions)} regions of a label map'
+  if not any(shares.values()):
+    return f'{said}, none involved.'
+  most = max(shares, key=shares.__getitem__)
+  return (
+    f'{said}, {most.replace("_", " ")} the most involved ({pages.percent(shares[most])}'
+    ' % of its lung).'
+  )
 
 
 # The key pictures of a stored report, taken out of its page for a list of many cases:

@@ -29,6 +29,11 @@ def percent(fraction: float) -> str:
   return _short(100 * fraction)
 
 
+def hu(value: float) -> str:
+  """A whole number with a true minus."""
+  return f'{value:.0f}'.replace('-', '\N{MINUS SIGN}')
+
+
 def millimetres(value: float) -> str:
   """At most two decimals, without trailing zeros: short in SVG."""
   return f'{value:.2f}'.rstrip('0').rstrip('.')

@@ -8,6 +8,7 @@ import pytest
 import report_page
 import synthetic_case
 
+from covid_tf import lung_measures
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.reports import case_report
@@ -367,3 +368,99 @@ def test_of_an_acquisition_what_is_stated_is_shown(acquisition, words):
 def test_without_an_acquisition_there_is_no_line(case):
   page, _ = case
   assert not [e for e in page.all('span') if e.attributes.get('id') == 'scan']
+
+
+def _measured_page(**changes):
+  volume = _coarse_volume()
+  result = synthetic_case.measured(volume, synthetic_case.make_result(volume))
+  return _page(volume, result, **changes)
+
+
+def _coarse_volume():
+  shape = (17, 42, 64)
+  affine = synthetic_case.axial_affine((16.0, 6.0, 6.0), shape)
+  return synthetic_case.make_volume(affine, shape)
+
+
+def test_densities_and_zones_are_a_bar_a_grid_and_three_lines_at_most():
+  by_density = lung_measures.ZoneScore(
+    11, dict.fromkeys(lung_measures.ZONES, 1), dict.fromkeys(lung_measures.ZONES, 0.1)
+  )
+  page, result = _measured_page(
+    label_regions=_label_regions(), zone_score_by_density=by_density
+  )
+  lungs = result.densities.regions['lungs']
+  lines = [element.words() for element in page.all('p', inside='measures')][:-1]
+  assert len(lines) == 3
+  assert f'{lungs.mean_hu:.0f} HU'.replace('-', '\N{MINUS SIGN}') in lines[0]
+  assert lines[1] == (
+    f"Zone score {result.zone_score.total} of 24 by the network's map, not by a "
+    'radiologist; 11 of 24 by density.'
+  )
+  assert lines[2] == (
+    '2 regions of a label map, left lower lobe the most involved (25.0 % of its lung).'
+  )
+  parts = page.all('span', inside='density-bins')
+  shares = [float(part.attributes['style'].rpartition(':')[2]) for part in parts]
+  bins = lungs.bins_cm3['covid']
+  np.testing.assert_allclose(
+    shares, [cm3 / lungs.volume_cm3 for cm3 in bins.values()], atol=1e-4
+  )
+  assert sum(shares) == pytest.approx(1, abs=1e-3)
+
+
+def test_each_zone_stands_where_it_lies_with_both_grades():
+  page, result = _measured_page()
+  cells = [
+    cell for cell in page.all('td', inside='zones') if 'title' in cell.attributes
+  ]
+  order = [f'{side}_{level}' for level in _LEVELS for side in ('right', 'left')]
+  grades, by_density = result.zone_score.zones, result.zone_score_by_density.zones
+  assert len(set(grades.values())) > 1
+  for cell, zone in zip(cells, order, strict=True):
+    side, level = zone.split('_')
+    assert cell.attributes['title'].startswith(f'{side.capitalize()} lung, {level}')
+    assert cell.words() == f'{grades[zone]} density {by_density[zone]}'
+
+
+_LEVELS = ('apical', 'middle', 'basal')
+
+
+def test_a_zone_without_lung_has_a_dash():
+  lost = lung_measures.ZoneScore(
+    1,
+    dict.fromkeys(lung_measures.ZONES) | {'right_basal': 1},
+    dict.fromkeys(lung_measures.ZONES) | {'right_basal': 0.1},
+  )
+  page, _ = _measured_page(zone_score=lost, zone_score_by_density=None)
+  cells = [
+    cell for cell in page.all('td', inside='zones') if 'title' in cell.attributes
+  ]
+  assert [cell.words() for cell in cells] == ['–', '–', '–', '–', '1', '–']
+  assert 'no lung' in cells[0].attributes['title']
+  assert 'by density' not in page.by_id('measures').words()
+
+
+def test_lobes_are_a_part_of_the_line_on_regions():
+  lobes = lung_measures.LobeScore(7, {}, {})
+  page, _ = _measured_page(label_regions=_label_regions(), lobe_score=lobes)
+  assert 'Lobe score 7 of 25' in page.by_id('measures').words()
+
+
+def test_earlier_results_have_no_densities_and_no_empty_place_for_them(case):
+  page, _ = case
+  assert not page.all('section', 'measures')
+  assert 'Zones are' not in page.all('body')[0].words()
+
+
+def _label_regions():
+  density = lung_measures.RegionDensity(0.0, None, {}, {}, 0.0)
+  return lung_measures.LabelRegions(
+    '0' * 64,
+    lung_measures.DensitySchemes(),
+    0.0,
+    {
+      'left_lower_lobe': lung_measures.LabelRegion(1, 9.0, 1.0, 0.25, density),
+      'rib_1': lung_measures.LabelRegion(2, 9.0, 0.0, None, density),
+    },
+  )

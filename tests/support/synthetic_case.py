@@ -10,8 +10,11 @@ import pathlib
 import nibabel as nib
 import numpy as np
 
+from covid_tf import lung_measures
 from covid_tf import results
 from covid_tf import volume as volume_lib
+from covid_tf.analysis import densities
+from covid_tf.analysis import lungs as lungs_lib
 from covid_tf.storage import maps
 
 # Centre and half axes in LPS millimetres: x to the left, y to the back, z to the head.
@@ -85,6 +88,28 @@ def make_result(
   maps = heat[positive][:, box.rows, box.columns]
   result = _numbers(volume, lung_mask, box, positive, maps, map_threshold)
   return dataclasses.replace(result, slice_probability=probability, **changes)
+
+
+def measured(
+  volume: volume_lib.CTVolume, result: results.CaseResult
+) -> results.CaseResult:
+  """The result with densities and zone scores, as `analyze` measures them."""
+  regions = lungs_lib.find_regions(result.lung_mask, volume.affine)
+  zones = densities.count_lung_voxels(volume.hu, result.lung_mask, regions)
+  counted = result.localization.to_volume() > result.thresholds.map
+  inside = counted & (result.lung_mask > 0)
+  opacity = densities.VoxelCounts()
+  opacity.add(volume.hu[inside])
+  involved = densities.count_lung_voxels(volume.hu, inside.astype(np.uint8), regions)
+  schemes = lung_measures.DensitySchemes()
+  return dataclasses.replace(
+    result,
+    densities=densities.densities(zones, opacity, volume.voxel_volume_mm3, schemes),
+    zone_score=densities.zone_score(
+      densities.involved_voxels(involved.counts.sum(axis=1), zones)
+    ),
+    zone_score_by_density=densities.zone_score(densities.dense_voxels(zones, schemes)),
+  )
 
 
 def _numbers(volume, lung_mask, box, positive, maps, map_threshold):
