@@ -148,6 +148,16 @@ SECOND_SCORES = (
   'highest_slice_probability',
 )
 
+# Name and title of densities and zone scores, which cohorts set beside the score.
+MEASURES = {
+  'zone_score': 'Zone score of the network (0 to 24)',
+  'zone_score_by_density': 'Zone score by density (0 to 24)',
+  'mean_lung_density_hu': 'Mean lung density (HU)',
+  'ground_glass_share': 'Ground glass bin (share of lung)',
+  'consolidation_share': 'Consolidation bin (share of lung)',
+  'low_attenuation_share': 'Low attenuation (share of lung)',
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
@@ -299,7 +309,8 @@ class StudyResult:
   Attributes:
     path: the file.
     study_uid: its Study Instance UID; the folder's name where it has none.
-    scores: name to value: CORONA_SCORE and those of SECOND_SCORES it holds.
+    scores: name to value: CORONA_SCORE and those of SECOND_SCORES and MEASURES it
+      holds.
     schema_version: of the file.
     models: name to (version, card digest), as text.
     thresholds: as in Provenance.
@@ -396,7 +407,7 @@ def _study_result(path: pathlib.Path, content: dict) -> StudyResult:
   return StudyResult(
     path,
     content.get('study_uid') or path.parent.name,
-    {CORONA_SCORE: score} | _second_scores(content),
+    {CORONA_SCORE: score} | _second_scores(content) | _measures(content),
     content.get('schema_version'),
     _models(content.get('models')),
     {
@@ -434,6 +445,25 @@ def _second_scores(content: dict) -> dict[str, float]:
     values['highest_slice_probability'] = _number(max(probabilities))
     if positive is not None:
       values['positive_slice_fraction'] = len(positive) / len(probabilities)
+  return {name: value for name, value in values.items() if value is not None}
+
+
+def _measures(content: dict) -> dict[str, float]:
+  """Those of MEASURES; none of what files of schemas 1 and 2 lack."""
+  values = {
+    name: _number((content.get(name) or {}).get('total'))
+    for name in ('zone_score', 'zone_score_by_density')
+  }
+  if content.get('densities'):
+    lungs = content['densities']['regions']['lungs']
+    shares = lungs['bin_shares']['covid']
+    values |= {
+      'mean_lung_density_hu': _number(lungs['mean_hu']),
+      'low_attenuation_share': _number(lungs['low_attenuation_share']),
+      # Other schemes may have other bins.
+      'ground_glass_share': _number(shares.get('ground_glass')),
+      'consolidation_share': _number(shares.get('consolidation')),
+    }
   return {name: value for name, value in values.items() if value is not None}
 
 

@@ -40,6 +40,24 @@ def write_result(
   return path
 
 
+def measured(zone: int, mean_hu: float, dense: float) -> dict:
+  """Fields of schema 3: zone scores and densities, of both as much as cohorts read."""
+  return {
+    'schema_version': 3,
+    'zone_score': {'total': zone},
+    'zone_score_by_density': {'total': zone + 1},
+    'densities': {
+      'regions': {
+        'lungs': {
+          'mean_hu': mean_hu,
+          'low_attenuation_share': 0.02,
+          'bin_shares': {'covid': {'ground_glass': dense, 'consolidation': dense / 2}},
+        }
+      }
+    },
+  }
+
+
 def write_labels(
   path: pathlib.Path, rows, header='study_uid,patient_id,covid'
 ) -> pathlib.Path:

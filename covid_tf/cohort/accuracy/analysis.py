@@ -8,6 +8,7 @@ from covid_tf import errors
 from covid_tf.cohort import labels as labels_lib
 from covid_tf.cohort import results as results_lib
 from covid_tf.cohort.accuracy import experiments
+from covid_tf.cohort.accuracy import measures
 from covid_tf.cohort.accuracy import report as report_lib
 from covid_tf.cohort.accuracy import strata
 from covid_tf.cohort.review import contact_sheet
@@ -102,6 +103,7 @@ def analyze_cohort(
     mixed=bool(mixed),
     review=review,
     factors=factors,
+    measures=measures.measure_all(cohort.patients, options.severity_order),
   )
 
 
@@ -150,18 +152,23 @@ def write_report(
     figures.save(
       report_lib.severity_figure(report.severity), output / 'figures' / _BOXES
     )
+  beside = report_lib.measure_figures(report)
+  for stem, figure in beside.items():
+    figures.save(figure, output / 'figures' / stem)
   for point in report.detection.points:
     if point.name == point_name and not report.mixed:
       report_lib.write_operating_point(
         report, point, output / operating_points.FILE_NAME
       )
-  report_lib.write_page(report, output / 'cohort.html')
+  report_lib.write_page(report, output / 'cohort.html', beside)
   report_lib.write_json(report, output / results_lib.OWN_OUTPUT)
 
 
 def _clear(output: pathlib.Path) -> None:
   pictures = (
-    f'figures/{stem}{suffix}' for stem in (_ROC, _BOXES) for suffix in ('.svg', '.png')
+    f'figures/{stem}{suffix}'
+    for stem in (_ROC, _BOXES, report_lib.MEASURES_ROC, report_lib.MEASURES_BOXES)
+    for suffix in ('.svg', '.png')
   )
   try:
     for name in (operating_points.FILE_NAME, *pictures):

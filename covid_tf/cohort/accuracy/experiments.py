@@ -119,7 +119,7 @@ def detect(
   auc = float(area.auc[0])
   curve = roc.curve(positive, negative)
   points, point_messages = _points(curve, positive, negative, options)
-  comparison = _compare(patients, second, second_name) if second else None
+  comparison = compare_scores(patients, second, second_name) if second else None
   intervals: dict[str, Any] = {'auc_ci95_newcombe': roc.newcombe_interval(auc, *counts)}
   error, interval = area.standard_error(), area.interval()
   if error is not None and interval is not None:  # Both groups are large enough.
@@ -188,9 +188,19 @@ def _points(curve, positive, negative, options: DetectionOptions):
   ), tuple(messages)
 
 
-def _compare(
-  patients, second: Mapping[str, float], name: str
+def compare_scores(
+  patients: Sequence[labels.Patient], second: Mapping[str, float], name: str
 ) -> ScoreComparison | None:
+  """Compares the Corona score with another one, on the patients that have both.
+
+  Args:
+    patients: one entry a patient.
+    second: the other score, by study UID.
+    name: what it is.
+
+  Returns:
+    The comparison; None without patients of both groups.
+  """
   both = [
     dataclasses.replace(
       patient, scores=patient.scores | {'second': second[patient.study_uid]}
@@ -269,15 +279,25 @@ class SeverityAnalysis:
   many: groups_lib.ManyGroups | None = None
   messages: tuple[str, ...] = ()
 
+  @property
+  def p_value(self) -> float | None:
+    """Of the rank-sum or Kruskal-Wallis test; None below two grades."""
+    if self.two:
+      return self.two.rank_sum.p_value
+    return self.many.kruskal_wallis_p_value if self.many else None
+
 
 def grade_severity(
-  patients: Sequence[labels.Patient], order: Sequence[str] = ()
+  patients: Sequence[labels.Patient],
+  order: Sequence[str] = (),
+  score: str = results.CORONA_SCORE,
 ) -> SeverityAnalysis:
   """Analyzes the graded patients.
 
   Args:
     patients: one entry a patient; those without a grade are left out.
     order: grades from mild to severe; empty: alphabetical, and no trend.
+    score: which of their scores; all of them have it.
 
   Returns:
     The analysis; for fewer than two grades only the summary.
@@ -285,9 +305,7 @@ def grade_severity(
   found: dict[str, list[float]] = {}
   for patient in patients:
     if patient.severity is not None:
-      found.setdefault(patient.severity, []).append(
-        patient.scores[results.CORONA_SCORE]
-      )
+      found.setdefault(patient.severity, []).append(patient.scores[score])
   grades = tuple(grade for grade in (order or sorted(found)) if grade in found)
   scores = {grade: np.array(sorted(found[grade])) for grade in grades}
   groups = [scores[grade] for grade in grades]

@@ -1,5 +1,6 @@
 """All that one run over a cohort found: its JSON and its page."""
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 
@@ -11,6 +12,7 @@ from covid_tf.cohort import labels
 from covid_tf.cohort import paper
 from covid_tf.cohort import results as results_lib
 from covid_tf.cohort.accuracy import experiments
+from covid_tf.cohort.accuracy import measures as measures_lib
 from covid_tf.cohort.accuracy import strata
 from covid_tf.cohort.review import decisions
 from covid_tf.reports import figures
@@ -39,6 +41,7 @@ class CohortReport:
     mixed: whether the scores come from several schema versions, models or thresholds.
     review: which results a person accepted and rejected, or None.
     factors: patients by scanner, kernel, thickness and contrast.
+    measures: densities and zone scores beside the score.
   """
 
   root: pathlib.Path
@@ -51,6 +54,7 @@ class CohortReport:
   mixed: bool = False
   review: decisions.Review | None = None
   factors: tuple[strata.Factor, ...] = ()
+  measures: tuple[measures_lib.Measure, ...] = ()
 
   @property
   def demo_models(self) -> bool:
@@ -83,6 +87,7 @@ def as_dict(report: CohortReport) -> dict:
     'detection': _detection(report.detection),
     'severity': _severity(report.severity),
     'acquisition': strata.as_json(report.factors),
+    'measures': measures_lib.as_json(report.measures),
     'paper': paper.as_dict(),
     'patients': [
       {
@@ -275,38 +280,110 @@ def severity_figure(analysis: experiments.SeverityAnalysis) -> matplotlib.figure
     figure = figures.new_figure(height_inch=4.1)
     axes = figure.add_subplot()
     groups = [analysis.scores_cm3[grade] for grade in analysis.grades]
-    boxes = axes.boxplot(
-      groups,
-      widths=0.5,
-      showfliers=False,
-      patch_artist=True,
-      medianprops={'color': 'black', 'lw': 1.4},
-      boxprops={'lw': 0.8},
-      whiskerprops={'lw': 0.8},
-      capprops={'lw': 0.8},
-    )
-    colours = _colours(len(groups))
-    for position, (scores, colour) in enumerate(zip(groups, colours), start=1):
-      boxes['boxes'][position - 1].set_facecolor(colour + '33')
-      axes.scatter(
-        position + _beside_each_other(scores),
-        scores,
-        s=9,
-        color=colour,
-        edgecolors='white',
-        linewidths=0.3,
-        zorder=3,
-      )
-    axes.set_xticklabels(
-      [
-        f'{grade}\n(n = {len(scores)})'
-        for grade, scores in zip(analysis.grades, groups)
-      ]
-    )
+    _draw_boxes(axes, analysis)
     axes.set_ylabel('Corona score (cm³)')
     axes.set_ylim(bottom=min(0.0, -0.02 * max(map(max, groups))))
     figures.put_caption(figure, severity_caption(analysis))
     return figure
+
+
+def _draw_boxes(axes, analysis: experiments.SeverityAnalysis) -> None:
+  """A box for each grade, with every patient."""
+  groups = [analysis.scores_cm3[grade] for grade in analysis.grades]
+  boxes = axes.boxplot(
+    groups,
+    widths=0.5,
+    showfliers=False,
+    patch_artist=True,
+    medianprops={'color': 'black', 'lw': 1.4},
+    boxprops={'lw': 0.8},
+    whiskerprops={'lw': 0.8},
+    capprops={'lw': 0.8},
+  )
+  colours = _colours(len(groups))
+  for position, (scores, colour) in enumerate(zip(groups, colours), start=1):
+    boxes['boxes'][position - 1].set_facecolor(colour + '33')
+    axes.scatter(
+      position + _beside_each_other(scores),
+      scores,
+      s=9,
+      color=colour,
+      edgecolors='white',
+      linewidths=0.3,
+      zorder=3,
+    )
+  axes.set_xticklabels(
+    [f'{grade}\n(n = {len(scores)})' for grade, scores in zip(analysis.grades, groups)]
+  )
+
+
+def measures_roc_figure(
+  detection: experiments.Detection, found: Sequence[measures_lib.Measure]
+) -> matplotlib.figure.Figure:
+  """Draws the ROC curves of the measures and the score, which must have one."""
+  with figures.styled():
+    figure = figures.new_figure(height_inch=4.3)
+    assert detection.curve is not None  # As the caller promises.
+    axes = figures.roc_axes(
+      figure, detection.curve, f'Corona score, AUC {detection.auc:.3f}'
+    )
+    colours = (*figures.CATEGORIES[1:], figures.GREY)
+    for measure, colour in zip(found, colours):
+      if measure.curve is None:
+        continue
+      axes.plot(
+        np.append(1.0, 1 - measure.curve.specificity),
+        np.append(1.0, measure.curve.sensitivity),
+        color=colour,
+        lw=1.1,
+        clip_on=False,
+        label=f'{measure.title.partition(" (")[0]}, AUC {measure.auc:.3f}',
+      )
+    axes.legend(loc='lower right', fontsize=6, handlelength=1.4)
+    figures.put_caption(
+      figure,
+      'ROC curves of densities and zone scores beside that of the Corona score: larger '
+      'values called positive, patients whose result has the measure. An area below '
+      '0.5: lower with disease. Dotted: chance.',
+    )
+    return figure
+
+
+def measures_box_figure(
+  found: Sequence[measures_lib.Measure],
+) -> matplotlib.figure.Figure:
+  """Draws a box plot of each measure that has graded patients."""
+  graded = [measure for measure in found if measure.severity.grades]
+  with figures.styled():
+    figure = figures.new_figure(2.2 * -(-len(graded) // 2) + 0.6, 7.0)
+    for place, measure in enumerate(graded, start=1):
+      axes = figure.add_subplot(-(-len(graded) // 2), 2, place)
+      _draw_boxes(axes, measure.severity)
+      tested = measure.severity.p_value
+      p_value = '' if tested is None else f', {paper.p_value(tested)}'
+      axes.set_title(f'{measure.title}{p_value}', fontsize=7, loc='left')
+    figures.put_caption(
+      figure,
+      'Densities and zone scores by severity, first time point of each patient. Boxes: '
+      'quartiles; whiskers: furthest point within 1.5 interquartile ranges; points: '
+      'patients. p: rank-sum of two grades, Kruskal-Wallis of more; not corrected for '
+      'their number.',
+      line_characters=138,
+    )
+    return figure
+
+
+def measure_figures(report: CohortReport) -> dict[str, matplotlib.figure.Figure]:
+  """File name without its ending to figure: those that can be drawn."""
+  found: dict[str, matplotlib.figure.Figure] = {}
+  if any(measure.curve for measure in report.measures):
+    found[MEASURES_ROC] = measures_roc_figure(report.detection, report.measures)
+  if any(measure.severity.grades for measure in report.measures):
+    found[MEASURES_BOXES] = measures_box_figure(report.measures)
+  return found
+
+
+MEASURES_ROC, MEASURES_BOXES = 'measures_roc', 'measures_box_plot'
 
 
 def severity_caption(analysis: experiments.SeverityAnalysis) -> str:
@@ -361,13 +438,19 @@ def _beside_each_other(scores: np.ndarray) -> np.ndarray:
 _MOST_LISTED = 50  # The rest is in cohort.json.
 
 
-def write_page(report: CohortReport, path: pathlib.Path) -> None:
+def write_page(
+  report: CohortReport,
+  path: pathlib.Path,
+  beside: Mapping[str, matplotlib.figure.Figure] | None = None,
+) -> None:
   """Writes the page.
 
   Args:
     report: what was found.
     path: the HTML file.
+    beside: its `measure_figures`, where they are drawn already.
   """
+  beside = measure_figures(report) if beside is None else beside
   detection, severity = report.detection, report.severity
   files.write_atomically(
     path,
@@ -382,6 +465,8 @@ def write_page(report: CohortReport, path: pathlib.Path) -> None:
       most=_MOST_LISTED,
       left_out=_left_out(report),
       demo_models=report.demo_models,
+      none_measured=measures_lib.NONE_MEASURED,
+      measure_svgs=[figures.svg_text(figure) for figure in beside.values()],
       roc_svg=(figures.svg_text(roc_figure(detection)) if detection.curve else None),
       severity_svg=(
         figures.svg_text(severity_figure(severity)) if severity.grades else None
