@@ -175,6 +175,41 @@ class ZoneScore:
   shares: Mapping[str, float | None]
 
 
+# Of the whole lungs: what lists of many results, and one patient over time, show.
+QUOTED = (
+  'zone_score',
+  'zone_score_by_density',
+  'mean_lung_density_hu',
+  'ground_glass_share',
+  'consolidation_share',
+  'low_attenuation_share',
+)
+
+
+def quoted(
+  densities: Densities | None,
+  zone_score: ZoneScore | None,
+  zone_score_by_density: ZoneScore | None,
+) -> dict[str, float]:
+  """Those of QUOTED that a result has: totals of zones, HU, shares in [0, 1]."""
+  totals = {
+    'zone_score': zone_score,
+    'zone_score_by_density': zone_score_by_density,
+  }
+  found: dict[str, float | None] = {
+    name: score.total for name, score in totals.items() if score
+  }
+  if densities:
+    lungs = densities.regions['lungs']
+    bins = lungs.bins_cm3['covid']
+    found['mean_lung_density_hu'] = lungs.mean_hu
+    for name in ('ground_glass', 'consolidation'):
+      if name in bins:  # Other schemes may have other bins.
+        found[f'{name}_share'] = lungs.share(bins[name])
+    found['low_attenuation_share'] = lungs.share(lungs.low_attenuation_cm3)
+  return {name: value for name, value in found.items() if value is not None}
+
+
 # The lobes of both lungs, as result.json names them.
 LOBES = (
   'right_upper_lobe',

@@ -44,6 +44,9 @@ class Record:
     manufacturer, model, kernel, kvp, slice_thickness_mm, slice_distance_mm,
       contrast: of the result's acquisition; None where it states none, and in
       earlier records.
+    zone_score, zone_score_by_density, mean_lung_density_hu, ground_glass_share,
+      consolidation_share, low_attenuation_share: of the whole lungs; None without a
+      result, and in earlier records.
   """
 
   key: str
@@ -69,6 +72,12 @@ class Record:
   slice_thickness_mm: float | None = None
   slice_distance_mm: float | None = None
   contrast: bool | None = None
+  zone_score: int | None = None
+  zone_score_by_density: int | None = None
+  mean_lung_density_hu: float | None = None
+  ground_glass_share: float | None = None
+  consolidation_share: float | None = None
+  low_attenuation_share: float | None = None
 
 
 # Of a result's acquisition, by the same names.

@@ -19,9 +19,10 @@ import shutil
 import socket
 import threading
 import time
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from covid_tf import errors
+from covid_tf import lung_measures
 from covid_tf import readers
 from covid_tf import results
 from covid_tf import version
@@ -327,6 +328,17 @@ def end_record(
     configuration=configuration,
     fingerprint=study.fingerprint,
     **{name: getattr(acquisition, name, None) for name in records.ACQUISITION_FIELDS},
+    **_measures(result),
+  )
+
+
+def _measures(result: results.CaseResult | None) -> dict[str, Any]:
+  return (
+    lung_measures.quoted(
+      result.densities, result.zone_score, result.zone_score_by_density
+    )
+    if result
+    else {}
   )
 
 

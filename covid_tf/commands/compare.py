@@ -54,7 +54,7 @@ def summary_text(follow_up: course.FollowUp) -> str:
   """A line a measure, first study to last."""
   first, last = follow_up.points[0], follow_up.points[-1]
   lines = [f'{len(follow_up.points)} studies, {first.label} to {last.label}']
-  for measure in course.MEASURES:
+  for measure in follow_up.measures:
     change = follow_up.overall(measure)
     values = ' to '.join(
       pages.measured(measure.of(point.result), measure.unit) for point in (first, last)

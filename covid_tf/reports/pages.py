@@ -14,7 +14,7 @@ PAPER = (
   'and Analysis on Chest CT with Deep Learning. 2020'
 )
 
-_CHANGE_UNITS = {'%': 'points'}
+_CHANGE_UNITS = {'%': 'points', 'of 24': 'grades'}
 
 
 def cm3(value: float) -> str:
@@ -58,7 +58,11 @@ def slice_caption(viewed: case_pictures.ViewedSlice) -> str:
 
 
 def measured(value: float, unit: str) -> str:
-  """A measure as it is read: fractions in percent."""
+  """A measure as it is read: fractions in percent, HU and grades whole."""
+  if unit == 'HU':
+    return hu(value)
+  if unit == 'of 24':
+    return f'{value:.0f}'
   return percent(value) if unit == '%' else cm3(value)
 
 

@@ -14,6 +14,7 @@ import odd_series
 import pytest
 
 from covid_tf import errors
+from covid_tf import lung_measures
 from covid_tf.batch import archive
 from covid_tf.batch import archive_run
 from covid_tf.batch import records
@@ -73,6 +74,11 @@ def test_an_archive_becomes_results_and_a_manifest(source, output):
   # What a cohort's analysis makes of the same folder.
   loaded, failed = results.load_results(output / 'studies')
   assert len(loaded) == 2 and not failed
+  assert tuple(results.MEASURES) == lung_measures.QUOTED
+  for name in lung_measures.QUOTED:
+    assert [float(row[name]) for row in (first, second)] == [
+      result.scores[name] for result in sorted(loaded, key=lambda each: each.path)
+    ]
 
 
 def test_the_same_command_does_nothing_twice(source, output):

@@ -4,6 +4,7 @@ import re
 import pytest
 import report_page
 import scored_studies
+import synthetic_case
 
 from covid_tf import cli
 from covid_tf import results
@@ -175,3 +176,50 @@ def test_an_edited_study_is_said(tmp_path, capsys):
   assert cli.main(['compare', *map(str, paths), '--output', str(tmp_path / 'out')]) == 0
   assert '1 of 2 (lung mask given)' in capsys.readouterr().err
   assert 'Edited results' in (tmp_path / 'out' / 'compare.html').read_text()
+
+
+def _run(root, *measured):
+  paths = [
+    scored_studies.write_study(
+      root / str(day),
+      acquisition_date=f'2020-03-0{day}',
+      patient_key=_KEY,
+      lesions=lesions,
+      measured=has,
+      maps=False,
+    )
+    for day, lesions, has in zip((1, 2), (synthetic_case.LESIONS, _SMALL), measured)
+  ]
+  out = root / 'out'
+  assert cli.main(['compare', *map(str, paths), '--output', str(out)]) == 0
+  return (
+    json.loads((out / 'compare.json').read_text()),
+    report_page.Page((out / 'compare.html').read_bytes()),
+    [result_json.read_result(path) for path in paths],
+  )
+
+
+def test_densities_and_zone_scores_are_followed(tmp_path, capsys):
+  content, page, (first, last) = _run(tmp_path, True, True)
+  means = [r.densities.regions['lungs'].mean_hu for r in (first, last)]
+  assert [study['mean_lung_density_hu'] for study in content['studies']] == means
+  density = content['first_to_last']['mean_lung_density_hu']
+  assert density['difference'] == means[1] - means[0] < 0
+  assert density['relative'] is None  # Of HU, below 0, a share would say nothing.
+  zones = content['changes'][0]['zone_score']
+  assert zones['difference'] == last.zone_score.total - first.zone_score.total < 0
+  lungs = first.densities.regions['lungs']
+  assert content['studies'][0]['ground_glass_share'] == pytest.approx(
+    lungs.bins_cm3['covid']['ground_glass'] / lungs.volume_cm3
+  )
+  words = page.by_id('course').words()
+  assert f'Mean lung density, HU {means[0]:.0f}'.replace('-', '\N{MINUS SIGN}') in words
+  assert f'Zone score of the network, of 24 {first.zone_score.total}' in words
+  assert 'Zone score by density: ' in capsys.readouterr().out
+
+
+def test_what_one_study_lacks_is_not_followed(tmp_path):
+  content, page, _ = _run(tmp_path, True, False)
+  assert 'zone_score' not in content['studies'][0]
+  assert 'zone_score' not in content['first_to_last']
+  assert 'Zone score' not in page.by_id('course').words()

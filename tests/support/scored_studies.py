@@ -16,6 +16,7 @@ def write_study(
   folder: pathlib.Path,
   *,
   maps: bool = True,
+  measured: bool = False,
   lesions=synthetic_case.LESIONS,
   reverse=(),
   changes: dict | None = None,
@@ -26,6 +27,7 @@ def write_study(
   Args:
     folder: where.
     maps: whether map and mask are written too.
+    measured: whether densities and zone scores are in the result.
     lesions: of the patient.
     reverse: axes stored backwards.
     changes: fields of the CaseResult to replace.
@@ -35,6 +37,8 @@ def write_study(
   fields = {'series_uid': f'1.2.3.{folder.name}'} | fields
   volume = synthetic_case.make_volume(affine, SHAPE, lesions, **fields)
   result = synthetic_case.make_result(volume, lesions, **(changes or {}))
+  if measured:
+    result = synthetic_case.measured(volume, result)
   # As the slices were decided: result.json is checked when it is read back.
   assert result.positive_slices == tuple(
     np.flatnonzero(result.slice_probability > 0.5).tolist()

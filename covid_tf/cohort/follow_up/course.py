@@ -7,6 +7,7 @@ import itertools
 import pathlib
 
 from covid_tf import errors
+from covid_tf import lung_measures
 from covid_tf.analysis import coverage
 from covid_tf.cohort import results as results_lib
 from covid_tf.cohort.accuracy import strata
@@ -34,6 +35,8 @@ class Measure:
     """The number, in the unit of result.json (fractions in [0, 1])."""
     if self.region:
       return result.corona_score_by_region_cm3[self.region]
+    if self.name in lung_measures.QUOTED:
+      return _quoted(result)[self.name]
     return getattr(result, self.name)
 
 
@@ -50,6 +53,22 @@ SIDES = tuple(
 )
 MEASURES = (SCORE, INVOLVED, LUNG_VOLUME, *THIRDS, *SIDES)
 
+# Shown where every study has them.
+BESIDE = (
+  Measure('zone_score', 'Zone score of the network', 'of 24'),
+  Measure('zone_score_by_density', 'Zone score by density', 'of 24'),
+  Measure('mean_lung_density_hu', 'Mean lung density', 'HU'),
+  Measure('ground_glass_share', 'Ground glass bin', '%'),
+  Measure('consolidation_share', 'Consolidation bin', '%'),
+  Measure('low_attenuation_share', 'Low attenuation', '%'),
+)
+
+
+def _quoted(result: result_json.StoredResult) -> dict[str, float]:
+  return lung_measures.quoted(
+    result.densities, result.zone_score, result.zone_score_by_density
+  )
+
 
 @dataclasses.dataclass(frozen=True)
 class Change:
@@ -57,7 +76,7 @@ class Change:
 
   Attributes:
     difference: later minus earlier.
-    relative: difference over earlier; None where that is 0.
+    relative: difference over earlier; None where that is not above 0.
     direction: RISING, FALLING, or UNCHANGED below half a percent.
   """
 
@@ -101,6 +120,15 @@ class FollowUp:
   identity: str
   warnings: tuple[str, ...]
 
+  @property
+  def measures(self) -> tuple[Measure, ...]:
+    """MEASURES, and those of BESIDE that every study has, measured alike."""
+    found = [point.result for point in self.points]
+    shared = set.intersection(*(set(_quoted(result)) for result in found))
+    if _schemes_differ(found):
+      shared &= {'zone_score'}
+    return (*MEASURES, *(measure for measure in BESIDE if measure.name in shared))
+
   def overall(self, measure: Measure) -> Change:
     """From the first to the last study."""
     return change(measure.of(self.points[0].result), measure.of(self.points[-1].result))
@@ -111,14 +139,19 @@ class FollowUp:
     return tuple(itertools.starmap(change, itertools.pairwise(values)))
 
 
+def _schemes_differ(found: Sequence[result_json.StoredResult]) -> bool:
+  schemes = [result.densities.schemes for result in found if result.densities]
+  return any(other != schemes[0] for other in schemes)
+
+
 def change(earlier: float, later: float) -> Change:
   """The change between two values of a measure."""
   difference = later - earlier
-  if abs(difference) < _SAME * max(earlier, later) or difference == 0:
+  if abs(difference) < _SAME * max(abs(earlier), abs(later)) or difference == 0:
     direction = UNCHANGED
   else:
     direction = RISING if difference > 0 else FALLING
-  return Change(difference, difference / earlier if earlier else None, direction)
+  return Change(difference, difference / earlier if earlier > 0 else None, direction)
 
 
 def follow_up(
@@ -240,6 +273,10 @@ def _comparability_warnings(points, by_date):
 
 def _scan_warnings(found: Sequence[result_json.StoredResult]) -> Iterator[str]:
   """Scans of other kinds, or of other parts of the lungs, change scores too."""
+  if _schemes_differ(found):
+    yield (
+      'The studies measured densities by different schemes: densities are not compared.'
+    )
   for name, value in strata.FACTORS.items():
     acquisitions = [result.acquisition for result in found if result.acquisition]
     kinds = dict.fromkeys(filter(None, map(value, acquisitions)))

@@ -263,12 +263,12 @@ def write_all(folder: pathlib.Path, follow_up: course.FollowUp) -> course.Follow
 
 def to_dict(follow_up: course.FollowUp) -> dict:
   """The content of compare.json; docs/compare.md explains it."""
-  steps = {measure.name: follow_up.steps(measure) for measure in course.MEASURES}
+  steps = {measure.name: follow_up.steps(measure) for measure in follow_up.measures}
   return {
     'schema_version': SCHEMA_VERSION,
     'patient_identity': follow_up.identity,
     'order': 'acquisition_date' if follow_up.by_date else 'as given',
-    'studies': [_study(point) for point in follow_up.points],
+    'studies': [_study(point, follow_up.measures) for point in follow_up.points],
     'changes': [
       {'from_study': number, 'to_study': number + 1}
       | {name: dataclasses.asdict(changes[number]) for name, changes in steps.items()}
@@ -276,7 +276,7 @@ def to_dict(follow_up: course.FollowUp) -> dict:
     ],
     'first_to_last': {
       measure.name: dataclasses.asdict(follow_up.overall(measure))
-      for measure in course.MEASURES
+      for measure in follow_up.measures
     },
     'warnings': list(follow_up.warnings),
     'demo_models': is_demo(follow_up),
@@ -298,7 +298,7 @@ def page(
     follow_up=follow_up,
     maps=maps,
     trend_svg=trend_svg,
-    measures=course.MEASURES,
+    measures=follow_up.measures,
     headline=course.MEASURES[:3],
     arrows=ARROWS,
     value=pages.measured,
@@ -310,7 +310,7 @@ def page(
   )
 
 
-def _study(point: course.TimePoint) -> dict:
+def _study(point: course.TimePoint, measures: tuple[course.Measure, ...]) -> dict:
   result = point.result
   return (
     {
@@ -319,7 +319,7 @@ def _study(point: course.TimePoint) -> dict:
       'acquisition_date': result.acquisition_date,
       'days_since_first': point.days,
     }
-    | {measure.name: measure.of(result) for measure in course.MEASURES}
+    | {measure.name: measure.of(result) for measure in measures}
     | {
       'models': [
         {'name': model.name, 'version': model.version, 'card_sha256': model.card_sha256}
