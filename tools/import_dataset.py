@@ -79,6 +79,18 @@ _BACKGROUND_SHARES = flags.DEFINE_list(
   'Share of the slices that each of --backgrounds gives, in their order; equal ones '
   'by default (implanted).',
 )
+_SINGLE_BACKGROUNDS = flags.DEFINE_string(
+  'single_backgrounds',
+  None,
+  'Table of single slices (file,label[,patient]); those of label 0 are one more '
+  'background (implanted).',
+)
+_LESION_SLICES = flags.DEFINE_string(
+  'lesion_slices',
+  None,
+  'Table of boxes around real lesions (file,row0,column0,row1,column1) that a third of '
+  'the opacities look like (implanted).',
+)
 _SLICES = flags.DEFINE_integer('slices', 2400, 'Slices to draw (implanted).')
 
 
@@ -123,6 +135,8 @@ def _list_studies():
       _SIZE.value,
       implanted.parse_shares(_BACKGROUND_SHARES.value),
       _THICKNESS_MM.value,
+      _SINGLE_BACKGROUNDS.value,
+      _LESION_SLICES.value,
     )
   if not _FOLDER.value:
     raise errors.UsageError(f'--folder is required for {name}, found none.')

@@ -8,7 +8,6 @@ import synthetic_case
 
 from covid_tf import cli
 from covid_tf import results
-from covid_tf.cohort.follow_up import course
 from covid_tf.cohort.follow_up import report
 from covid_tf.storage import result_json
 
@@ -213,8 +212,6 @@ def test_densities_and_zone_scores_are_followed(tmp_path, capsys):
   assert content['studies'][0]['ground_glass_share'] == pytest.approx(
     lungs.bins_cm3['covid']['ground_glass'] / lungs.volume_cm3
   )
-  drawn = (tmp_path / 'out' / 'trend.svg').read_text()
-  assert 'Mean lung density (HU)' in drawn and 'Zone score (0 to 24)' in drawn
   words = page.by_id('course').words()
   assert f'Mean lung density, HU {means[0]:.0f}'.replace('-', '\N{MINUS SIGN}') in words
   assert f'Zone score of the network, of 24 {first.zone_score.total}' in words
@@ -226,22 +223,3 @@ def test_what_one_study_lacks_is_not_followed(tmp_path):
   assert 'zone_score' not in content['studies'][0]
   assert 'zone_score' not in content['first_to_last']
   assert 'Zone score' not in page.by_id('course').words()
-  assert 'Zone score' not in (tmp_path / 'out' / 'trend.svg').read_text()
-
-
-def test_densities_by_other_schemes_are_not_compared(tmp_path):
-  folders = [
-    scored_studies.write_study(
-      tmp_path / name, patient_key=_KEY, measured=True, maps=False
-    )
-    for name in ('a', 'b')
-  ]
-  path = folders[1] / 'result.json'
-  content = json.loads(path.read_text())
-  content['densities']['schemes']['low_attenuation_hu'] = -910
-  path.write_text(json.dumps(content))
-  found = course.follow_up(folders)
-  names = [measure.name for measure in found.measures]
-  assert 'zone_score' in names
-  assert not {'zone_score_by_density', 'mean_lung_density_hu'} & set(names)
-  assert any('different schemes' in warning for warning in found.warnings)

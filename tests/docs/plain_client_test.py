@@ -50,7 +50,9 @@ def test_it_gets_what_analyze_gets(server, tmp_path):
     synthetic_case.axial_affine((13.0, 6.0, 6.0), _SHAPE), _SHAPE
   )
   with covid_tf.connect(server) as models:
-    result = covid_tf.analyze(volume, models)
+    result = covid_tf.analyze(
+      volume, models, thresholds=covid_tf.Thresholds(every_slice=True)
+    )
     whole = models.grad_cam(volume.hu).covid_probability
   names = _run(_code(), server, volume.hu, tmp_path)
   box = result.lung_box

@@ -24,7 +24,7 @@ from covid_tf import cli
 from covid_tf import results
 from covid_tf.analysis import localization
 from covid_tf.analysis import lungs
-from covid_tf.datasets import implantation
+from covid_tf.datasets import judge_lesions
 
 # COVID_TF_REAL_CT names the folder of real CT; shared/data beside the checkout else.
 _DATA = pathlib.Path(
@@ -32,6 +32,7 @@ _DATA = pathlib.Path(
   or (pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data')
 )
 _ENLARGE = 4  # cip-ct64 has pixels of 4.2 mm: resampled to the usual millimetre.
+_PATIENTS = 3  # Made of that chest, each with opacities of its own.
 _SMALLEST_LESION_MM2 = 60.0
 _SMALLEST_LUNG_MM2 = 1500.0
 _COVID_SLICES = 'covid-19-ny-sbu/*-axial/*.dcm'
@@ -63,14 +64,15 @@ def _held_out_chest(models):
   hu = np.stack([_enlarged(plane.astype(np.float32), 1) for plane in volume.hu])
   mask = np.stack([_enlarged(plane.astype(np.uint8), 0) for plane in truth])
   pixel_mm = volume.spacing_mm[1] / _ENLARGE
+  spacing_mm = (volume.spacing_mm[0], pixel_mm, pixel_mm)
   box = lungs.largest_box(lungs.slice_boxes(mask))
-  random = np.random.default_rng(77)
-  hu, lesions = hu.astype(np.int16), []
+  hu, random = hu.astype(np.int16), np.random.default_rng(77)
   large = mask.sum((1, 2)) * pixel_mm**2 >= _SMALLEST_LUNG_MM2
-  for plane, lung in zip(hu[large], mask[large]):
-    lesion = implantation.implant_lesions(plane, lung, pixel_mm, random)
-    if lesion.lesion_mask.sum() * pixel_mm**2 >= _SMALLEST_LESION_MM2:
-      lesions.append(lesion.hu)
+  lesions = []
+  for _ in range(_PATIENTS):
+    drawn = judge_lesions.implant(hu, mask, spacing_mm, random)
+    area_mm2 = drawn.lesion_mask.sum((1, 2)) * pixel_mm**2
+    lesions += list(drawn.hu[large & (area_mm2 >= _SMALLEST_LESION_MM2)])
   untouched, implanted = (
     models.grad_cam(
       np.ascontiguousarray(slices[:, box.rows, box.columns])

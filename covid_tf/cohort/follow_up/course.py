@@ -54,14 +54,10 @@ SIDES = tuple(
 MEASURES = (SCORE, INVOLVED, LUNG_VOLUME, *THIRDS, *SIDES)
 
 # Shown where every study has them.
-ZONES = (
+BESIDE = (
   Measure('zone_score', 'Zone score of the network', 'of 24'),
   Measure('zone_score_by_density', 'Zone score by density', 'of 24'),
-)
-DENSITY = Measure('mean_lung_density_hu', 'Mean lung density', 'HU')
-BESIDE = (
-  *ZONES,
-  DENSITY,
+  Measure('mean_lung_density_hu', 'Mean lung density', 'HU'),
   Measure('ground_glass_share', 'Ground glass bin', '%'),
   Measure('consolidation_share', 'Consolidation bin', '%'),
   Measure('low_attenuation_share', 'Low attenuation', '%'),

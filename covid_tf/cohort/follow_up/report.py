@@ -21,43 +21,29 @@ from covid_tf.storage import maps as maps_lib
 # How score, involved lung and lung volume of one patient run in time.
 
 _WIDTH_INCH = 7.0
-_MARKS = ('^', 's', 'v')  # Of several lines, so that a grey print still reads.
+_MARKS = ('^', 's', 'v')  # Of the thirds, so that a grey print still reads.
 
 
 def trend_figure(follow_up: course.FollowUp) -> matplotlib.figure.Figure:
-  """Draws the course of what matters most; volumes, shares and grades from zero."""
-  zones = [measure for measure in course.ZONES if measure in follow_up.measures]
-  has_density = course.DENSITY in follow_up.measures
-  rows = 3 if zones or has_density else 2
+  """Draws the course of the four measures that matter most, each from zero."""
   with figures.styled():
-    figure = figures.new_figure(0.6 + 1.8 * rows, _WIDTH_INCH)
-    all_axes = figure.subplots(rows, 2).ravel()
-    score, thirds, involved, volume = all_axes[:4]
+    figure = figures.new_figure(4.2, _WIDTH_INCH)
+    (score, thirds), (involved, volume) = figure.subplots(2, 2)
     _line(score, follow_up, course.SCORE, figures.ORANGE, 'o')
-    _lines(thirds, follow_up, course.THIRDS)
+    for measure, colour, mark in zip(course.THIRDS, figures.CATEGORIES, _MARKS):
+      _line(thirds, follow_up, measure, colour, mark)
+    thirds.legend(fontsize=7, handlelength=2)
     _line(involved, follow_up, course.INVOLVED, figures.PURPLE, 'o')
     _line(volume, follow_up, course.LUNG_VOLUME, figures.BLUE, 'o')
-    titled = [
+    for axes, title in (
       (score, 'Corona score (cm³)'),
       (thirds, 'Score by third of the lungs (cm³)'),
       (involved, 'Involved lung (%)'),
       (volume, 'Lung volume (cm³)'),
-    ]
-    beside = list(all_axes[4:])
-    if zones:
-      titled.append((beside[0], 'Zone score (0 to 24)'))
-      _lines(beside.pop(0), follow_up, zones)
-    for axes, title in titled:
+    ):
       axes.set_title(title, fontsize=8, loc='left')
       axes.set_ylim(0, max(axes.get_ylim()[1] * 1.08, 1e-3))
       _name_studies(axes, follow_up)
-    if has_density:
-      axes = beside.pop(0)
-      axes.set_title('Mean lung density (HU)', fontsize=8, loc='left')
-      _line(axes, follow_up, course.DENSITY, figures.GREEN, 'o')
-      _name_studies(axes, follow_up)
-    for axes in beside:
-      axes.set_axis_off()
     figures.put_caption(figure, trend_caption(follow_up), line_characters=138)
     return figure
 
@@ -72,12 +58,6 @@ def trend_caption(follow_up: course.FollowUp) -> str:
     "each, so no interval. Thirds are of the lungs' height, their score is inside "
     'the segmented lungs. Research use only.'
   )
-
-
-def _lines(axes, follow_up, measures):
-  for measure, colour, mark in zip(measures, figures.CATEGORIES, _MARKS):
-    _line(axes, follow_up, measure, colour, mark)
-  axes.legend(fontsize=7, handlelength=2)
 
 
 def _line(axes, follow_up, measure, colour, mark):

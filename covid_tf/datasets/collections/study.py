@@ -243,7 +243,7 @@ def prepared(
   """
   if study.lung_mask is None:
     study = _with_pseudo_lungs(study)
-  study = _averaged(study, thickness_mm)
+  study = averaged(study, thickness_mm)
   study = _shrunk(study, size) if size else study
   if study.box is not None:
     return study
@@ -260,12 +260,16 @@ def prepared(
   return dataclasses.replace(study, box=tuple(box.as_list()))
 
 
-def _averaged(study: Study, thickness_mm: float | None) -> Study:
+def averaged(study: Study, thickness_mm: float | None) -> Study:
   """The study as slabs; masks and labels by the larger part of a slab.
 
   A slab is positive where positive slices make up half of it, and negative where no
   slice of it is anything else; others are unlabelled, as a radiologist would not label
   the edge of an opacity.
+
+  Args:
+    study: with a lung mask or without.
+    thickness_mm: of a slab; None: slices as they are, as are those without a distance.
   """
   slice_mm, row_mm, column_mm = study.spacing_mm
   slabs = slabs_lib.divide(len(study.hu), slice_mm, thickness_mm)

@@ -247,6 +247,62 @@ def test_backgrounds_give_the_stated_shares_and_all_slices_asked_for(tmp_path):
       implanted.parse_shares(['1', text])
 
 
+def test_opacities_go_through_thin_slices_before_these_are_averaged(tmp_path):
+  hu = np.repeat(fakes.chest(1), 4, axis=0)  # 32 slices of 2 mm.
+  fakes.save(tmp_path / 'a.nii.gz', hu, fakes.AFFINE @ np.diag((1, 1, 0.25, 1)))
+  (entry,) = implanted.list_studies(
+    [tmp_path / 'a.nii.gz'], 30, seed=3, size=0, thickness_mm=5.0
+  )
+  study = entry.read()
+  # 13 slabs of 64 mm; each slab is an average, and every draw is another patient.
+  assert len(set(study.slice_index.tolist())) <= 13
+  positive = study.labels == 1
+  assert positive.sum() == 15 and (study.labels == 0).sum() == 15
+  area_mm2 = study.lesion_mask.sum((1, 2)) * 36.0
+  assert area_mm2[positive].min() >= 100 and not area_mm2[~positive].any()
+
+
+def test_slices_alone_and_real_lesions_are_taken(tmp_path):
+  for place, name in enumerate(('a', 'b', 'c')):
+    fakes.save(tmp_path / f'{name}.nii.gz', fakes.chest(place)[3:4])
+  (tmp_path / 'slices.csv').write_text(
+    'file,label,patient\na.nii.gz,0,p1\nb.nii.gz,0,p2\nc.nii.gz,1,p3\n'
+  )
+  (tmp_path / 'lesions.csv').write_text(
+    'file,row0,column0,row1,column1\nc.nii.gz,10,10,30,30\n'
+  )
+  entries = implanted.list_studies(
+    [],
+    20,
+    size=0,
+    single_backgrounds=tmp_path / 'slices.csv',
+    lesion_slices=tmp_path / 'lesions.csv',
+  )
+  assert [entry.patient for entry in entries] == ['implanted/p1', 'implanted/p2']
+  studies = [entry.read() for entry in entries]
+  assert [len(study.hu) for study in studies] == [10, 10]
+  assert all({0, 1} == set(study.labels) for study in studies)
+
+
+@pytest.mark.parametrize(
+  'row, words',
+  [
+    ('gone.nii.gz,10,10,30,30', 'row 2: file must name a file'),
+    ('c.nii.gz,10,10,12,30', 'row 2: a box of 8 pixels a side'),
+    ('c.nii.gz,10,10,30,3000', 'row 2: a box of 8 pixels a side'),
+    ('c.nii.gz,10,x,30,30', 'row 2: a box of 8 pixels a side'),
+  ],
+)
+def test_boxes_around_nothing_are_refused_before_a_slice_is_painted(
+  tmp_path, row, words
+):
+  fakes.save(tmp_path / 'c.nii.gz', fakes.chest(0)[3:4])
+  table = tmp_path / 'lesions.csv'
+  table.write_text(f'file,row0,column0,row1,column1\n{row}\n')
+  with pytest.raises(errors.UsageError, match=words):
+    implanted.read_textures(table)
+
+
 def test_a_study_without_a_mask_gets_a_stated_pseudo_mask_and_its_box():
   study = study_lib.Study(fakes.chest(), np.zeros(8, np.int8), (8.0, 6.0, 6.0))
   prepared = study_lib.prepared(study, 0, 'x')
