@@ -230,6 +230,7 @@ def _draw(chest, is_ill, thickness_mm, random, textures) -> study.Study:
   drawn = study.averaged(
     dataclasses.replace(chest, hu=hu, lesion_mask=lesions, labels=labels), thickness_mm
   )
+  assert drawn.lesion_mask is not None  # As given.
   drawn_labels = study.labels_from_lesions(
     drawn.lesion_mask, plane_mm[0], _SMALLEST_OPACITY_MM2
   )
