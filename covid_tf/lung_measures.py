@@ -5,6 +5,7 @@ docs/densities.md says what each means and where its cuts come from.
 
 from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 # Sides of the patient and thirds of the lungs' height; ours, while the literature's
 # zones follow carina and pulmonary veins.
@@ -157,6 +158,50 @@ class Densities:
 
   schemes: DensitySchemes
   regions: Mapping[str, RegionDensity]
+
+
+@dataclasses.dataclass(frozen=True)
+class Repeatability:
+  """How far a Corona score moves between two measurements of one unchanged chest.
+
+  The repeatability coefficient: 1.96 √2 times the deviation within a subject, which 95
+  of 100 differences do not exceed (Raunig et al., Stat Methods Med Res 2015;24:27). It
+  grows with the score, so it has two parts; the larger one counts.
+
+  Attributes:
+    cm3: coefficient of differences.
+    relative: coefficient of differences over the mean of the two scores.
+  """
+
+  cm3: float
+  relative: float
+
+  def __post_init__(self) -> None:
+    for name in ('cm3', 'relative'):
+      value = getattr(self, name)
+      if isinstance(value, bool) or not 0 <= value < float('inf'):
+        raise ValueError(f'{name} must be finite and not below 0, found {value!r}.')
+
+  def limit_cm3(self, first_cm3: float, second_cm3: float) -> float:
+    """The largest difference of two scores that may mean nothing, cm³."""
+    return max(self.cm3, self.relative * (first_cm3 + second_cm3) / 2)
+
+  @classmethod
+  def of_card(cls, found: Any) -> 'Repeatability | None':
+    """What a classifier's card says under `repeatability`; None where it says nothing.
+
+    Raises:
+      ValueError: it is no object of the numbers `cm3` and `relative`.
+    """
+    if found is None:
+      return None
+    try:
+      return cls(float(found['cm3']), float(found['relative']))
+    except (KeyError, TypeError, ValueError):
+      raise ValueError(
+        'repeatability must be an object of the numbers cm3 and relative, not below '
+        f'0, found {found!r}'
+      ) from None
 
 
 @dataclasses.dataclass(frozen=True)

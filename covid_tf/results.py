@@ -318,6 +318,7 @@ class CaseResult:
     zone_score: grades of six zones by the network's map (`involved_lung_fraction` of
       each), not by a radiologist's eye.
     zone_score_by_density: the same grades by the share of dense voxels.
+    repeatability: of the score, where the classifier's card says it.
     label_regions: what was measured of the regions of a label map that was given.
     lobe_score: grades of its lobes, where all five are named.
   """
@@ -355,5 +356,6 @@ class CaseResult:
   densities: lung_measures.Densities | None = None
   zone_score: lung_measures.ZoneScore | None = None
   zone_score_by_density: lung_measures.ZoneScore | None = None
+  repeatability: lung_measures.Repeatability | None = None
   label_regions: lung_measures.LabelRegions | None = None
   lobe_score: lung_measures.LobeScore | None = None

@@ -46,6 +46,7 @@ class Findings:
     demo_models: whether demo models answered.
     edits: what a person changed; None where nothing was.
     hu_sha256: of the CT's voxels; None: found when it is scored.
+    repeatability: of the score, where the classifier's card says it.
     options: how it is measured beside its score.
   """
 
@@ -58,6 +59,7 @@ class Findings:
   demo_models: bool = False
   edits: results.Edits | None = None
   hu_sha256: str | None = None
+  repeatability: lung_measures.Repeatability | None = None
   options: Options = Options()
 
 
@@ -136,6 +138,7 @@ def score(volume: volume_lib.CTVolume, findings: Findings) -> results.CaseResult
     zone_score_by_density=densities_lib.zone_score(
       densities_lib.dense_voxels(zones, schemes)
     ),
+    repeatability=findings.repeatability,
   )
   return result if tally is None else _with_regions(result, volume, tally, schemes)
 

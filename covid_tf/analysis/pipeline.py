@@ -258,9 +258,23 @@ def _analyze_once(
     + coverage.of_lungs(volume, lungs.mask),
     demo_models=any(model.is_demo for model in identities),
     edits=corrected.edits(),
+    repeatability=_repeatability(identities),
     options=options,
   )
   return case_score.score(volume, findings)
+
+
+def _repeatability(
+  identities: tuple[results.ModelIdentity, ...],
+) -> lung_measures.Repeatability | None:
+  """How far the score moves without a change, where the classifier's card says it."""
+  card = identities[-1].card if identities else {}
+  try:
+    return lung_measures.Repeatability.of_card(card.get('repeatability'))
+  except ValueError as error:
+    raise errors.ModelError(
+      f"the classifier: its card's {error}; export the model again."
+    ) from None
 
 
 def _lungs(

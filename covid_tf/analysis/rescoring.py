@@ -184,6 +184,7 @@ def _findings(
       _changed(stored.thresholds, thresholds, before.thresholds_before),
     ),
     hu_sha256=scored.hu_sha256,
+    repeatability=stored.repeatability,
   )
 
 

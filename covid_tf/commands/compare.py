@@ -63,4 +63,4 @@ def summary_text(follow_up: course.FollowUp) -> str:
       f'{measure.title}: {values} {measure.unit}, {change.direction}, '
       f'{pages.change(change.difference, change.relative, measure.unit)}'
     )
-  return '\n'.join(lines)
+  return '\n'.join([*lines, follow_up.repeatability_in_words])

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from covid_tf import contract
 from covid_tf import errors
+from covid_tf import lung_measures
 from covid_tf import results
 from covid_tf.models import grad_cam
 from covid_tf.models import gradients as gradients_lib
@@ -201,6 +202,7 @@ def make_card(name: str, model: keras.Model, training: dict) -> dict:
     **_lengths(training),
     **_scope(training),
     **_shift(training),
+    **_repeatability(training),
     'package': f'covid_tf {__version__}',
   }
 
@@ -241,6 +243,16 @@ def _scope(training: dict) -> dict[str, dict]:
   except ValueError as error:
     raise errors.UsageError(f"the card's {error}.") from None
   return {} if found is None else {'scope': found}
+
+
+def _repeatability(training: dict) -> dict[str, dict]:
+  """How far the score moves without a change, where the training's card says it."""
+  found = training.get('repeatability')
+  try:
+    lung_measures.Repeatability.of_card(found)
+  except ValueError as error:
+    raise errors.UsageError(f"the card's {error}.") from None
+  return {} if found is None else {'repeatability': found}
 
 
 def _shift(training: dict) -> dict[str, float | str]:

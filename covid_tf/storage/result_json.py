@@ -94,6 +94,9 @@ def to_dict(result: results.CaseResult) -> dict[str, Any]:
     'zone_score_by_density': measures_json.zone_score_dict(
       result.zone_score_by_density, 'density'
     ),
+    'repeatability': (
+      None if result.repeatability is None else dataclasses.asdict(result.repeatability)
+    ),
     'label_regions': measures_json.label_regions_dict(result.label_regions),
     'lobe_score': measures_json.lobe_score_dict(result.lobe_score),
   }
@@ -135,6 +138,7 @@ class StoredResult:
       lung_box, lung_outside_box_fraction, positive_slices, thresholds, models,
       warnings, software, demo_models: as in results.CaseResult.
     acquisition, edits, hu_sha256, densities, zone_score, zone_score_by_density,
+      repeatability,
       label_regions, lobe_score: as in results.CaseResult; None where a result of an
       earlier schema has none.
     slice_count: slices of the CT.
@@ -173,6 +177,7 @@ class StoredResult:
   densities: lung_measures.Densities | None = None
   zone_score: lung_measures.ZoneScore | None = None
   zone_score_by_density: lung_measures.ZoneScore | None = None
+  repeatability: lung_measures.Repeatability | None = None
   label_regions: lung_measures.LabelRegions | None = None
   lobe_score: lung_measures.LobeScore | None = None
 
@@ -442,6 +447,7 @@ _ABSENT: dict[str, Any] = dict.fromkeys(
     'densities',
     'zone_score',
     'zone_score_by_density',
+    'repeatability',
     'label_regions',
     'lobe_score',
   )
@@ -478,6 +484,7 @@ _READERS: dict[str, _Reader] = {
   'densities': _optional(measures_json.read_densities),
   'zone_score': _optional(measures_json.read_zone_score),
   'zone_score_by_density': _optional(measures_json.read_zone_score),
+  'repeatability': _optional(lung_measures.Repeatability.of_card),
   'label_regions': _optional(measures_json.read_label_regions),
   'lobe_score': _optional(measures_json.read_lobe_score),
 }

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import io
 import sys
 import tracemalloc
@@ -433,3 +434,25 @@ def test_an_answer_to_slabs_that_is_none_is_refused():
   models.lung_probability = lambda hu: np.zeros((len(hu) - 1, 4, 4), np.float32)
   with pytest.raises(errors.ModelError, match=r'required floats \[28, rows, columns\]'):
     pipeline.analyze(_thin(), models)
+
+
+class _SaysRepeatability(fake_models.FakeModels):
+  """Fakes whose classifier's card says how repeatable scores are."""
+
+  said: object = {'cm3': 2.0, 'relative': 0.15}
+
+  def identities(self):
+    lungs, classifier = super().identities()
+    card = {'repeatability': self.said}
+    return lungs, dataclasses.replace(classifier, card=card)
+
+
+def test_a_result_says_how_repeatable_its_score_is(volume, result):
+  assert result.repeatability is None
+  models = _SaysRepeatability()
+  found = pipeline.analyze(volume, models, thresholds=_UNSMOOTHED).repeatability
+  assert (found.cm3, found.relative) == (2.0, 0.15)
+  assert found.limit_cm3(5, 5) == 2.0 and found.limit_cm3(30, 50) == pytest.approx(6)
+  models.said = {'cm3': 'two'}
+  with pytest.raises(errors.ModelError, match='repeatability must be .* export'):
+    pipeline.analyze(volume, models, thresholds=_UNSMOOTHED)

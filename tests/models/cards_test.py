@@ -67,3 +67,19 @@ def test_a_card_says_for_which_scans_the_weights_were_made():
 def test_the_demo_card_says_which_scans_its_training_saw():
   scope = contract.Scope.of_card(weights.training_cards()['classifier']['scope'])
   assert scope.ranges['slice_distance_mm'] == (1, 10)
+
+
+def test_a_card_says_how_repeatable_the_score_is():
+  model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+  assert 'repeatability' not in signatures.make_card('classifier', model, {})
+  stated = {'cm3': 2.0, 'relative': 0.15}
+  card = signatures.make_card('classifier', model, {'repeatability': stated})
+  assert card['repeatability'] == stated
+  for wrong in (
+    0.2,
+    {'cm3': 1},
+    {'cm3': -1, 'relative': 0},
+    {'cm3': 1, 'relative': 'x'},
+  ):
+    with pytest.raises(errors.UsageError, match=r"card's repeatability must .* found"):
+      signatures.make_card('classifier', model, {'repeatability': wrong})

@@ -73,6 +73,7 @@ def test_the_file_keeps_the_published_schema(content):
     'zone_score_by_density',
     'label_regions',
     'lobe_score',
+    'repeatability',
   }
   assert set(schema['required']) == set(content) - later
   assert set(schema['properties']['acquisition']['properties']) == {

@@ -20,6 +20,7 @@ import numpy as np
 from scipy import ndimage
 
 import covid_tf
+from covid_tf import cli
 from covid_tf import lung_measures
 from covid_tf.analysis import densities
 from covid_tf.analysis import lungs as lungs_lib
@@ -112,4 +113,5 @@ def _within(counts, low, high):
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

@@ -35,6 +35,7 @@ import numpy as np
 from sklearn import metrics
 
 import covid_tf
+from covid_tf import cli
 from covid_tf import lung_measures
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import densities
@@ -182,4 +183,5 @@ def _compared(found, true):
 
 
 if __name__ == '__main__':
-  main()
+  with cli.safe_streams():
+    main()

@@ -14,7 +14,7 @@ from covid_tf.cohort.accuracy import strata
 from covid_tf.storage import result_json
 
 # Ours. Two scans of one patient differ by their depth of breath; beyond these the
-# reader is warned. They are no limits of repeatability, which nobody has measured.
+# reader is warned. They are no limits of repeatability: see `FollowUp.exceeds`.
 _BREATH = 0.20  # Relative difference of lung volume.
 _SPACING_RATIO = 1.5
 _SAME = 0.005  # Ours: what rounds to 0 % has no direction.
@@ -132,6 +132,45 @@ class FollowUp:
   def overall(self, measure: Measure) -> Change:
     """From the first to the last study."""
     return change(measure.of(self.points[0].result), measure.of(self.points[-1].result))
+
+  @property
+  def limit_cm3(self) -> float | None:
+    """The largest change of the score, first to last, that may mean nothing.
+
+    None where a result does not say how repeatable its score is; the larger one where
+    results differ.
+    """
+    first, last = self.points[0].result, self.points[-1].result
+    if first.repeatability is None or last.repeatability is None:
+      return None
+    return max(
+      stated.limit_cm3(first.corona_score_cm3, last.corona_score_cm3)
+      for stated in (first.repeatability, last.repeatability)
+    )
+
+  @property
+  def exceeds(self) -> bool | None:
+    """Whether the score, first to last, changed by more than `limit_cm3`."""
+    limit_cm3 = self.limit_cm3
+    if limit_cm3 is None:
+      return None
+    return abs(self.overall(SCORE).difference) > limit_cm3
+
+  @property
+  def repeatability_in_words(self) -> str:
+    """What the change of the score may mean."""
+    if self.limit_cm3 is None:
+      return (
+        'Each number is one measurement: how far it moves between two scans of an '
+        'unchanged patient is not known, so small changes may mean nothing.'
+      )
+    beyond = 'more than' if self.exceeds else 'no more than'
+    return (
+      f'The change of the Corona score, first study to last, is {beyond} the '
+      f'{self.limit_cm3:.1f} cm³ by which scores of one unchanged chest differ in 95 '
+      "of 100 pairs, by the classifier's card: from noise, slice positions and small "
+      'tilts; breath and scanner are not in it.'
+    )
 
   def steps(self, measure: Measure) -> tuple[Change, ...]:
     """From each study to the next."""

@@ -278,6 +278,10 @@ def to_dict(follow_up: course.FollowUp) -> dict:
       measure.name: dataclasses.asdict(follow_up.overall(measure))
       for measure in follow_up.measures
     },
+    'repeatability': {
+      'limit_cm3': follow_up.limit_cm3,
+      'exceeded': follow_up.exceeds,
+    },
     'warnings': list(follow_up.warnings),
     'demo_models': is_demo(follow_up),
     'software': version.SOFTWARE,

@@ -5,6 +5,7 @@ import pytest
 import scored_studies
 
 from covid_tf import errors
+from covid_tf import lung_measures
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.cohort.follow_up import course
@@ -251,3 +252,45 @@ def test_lungs_that_are_cut_off_in_one_study_are_told(tmp_path):
   ]
   (text,) = course.follow_up(paths).warnings
   assert text.startswith('In 1 of 2 studies lungs are cut off')
+
+
+def test_a_change_is_judged_by_the_scores_repeatability(tmp_path):
+  small, large = (((-85, 45, -70), (18, 18, 24)),), (((-85, 45, -70), (34, 30, 34)),)
+  known = lung_measures.Repeatability(cm3=0.5, relative=0.2)
+  vague = lung_measures.Repeatability(cm3=0.5, relative=5.0)
+
+  def followed(name, *stated):
+    return course.follow_up(
+      [
+        _study(
+          tmp_path,
+          f'{name}0',
+          '2020-03-01',
+          lesions=small,
+          changes={'repeatability': stated[0]},
+        ),
+        _study(
+          tmp_path,
+          f'{name}1',
+          '2020-03-05',
+          lesions=large,
+          changes={'repeatability': stated[1]},
+        ),
+      ]
+    )
+
+  sure = followed('sure', known, known)
+  scores = [point.result.corona_score_cm3 for point in sure.points]
+  assert sure.limit_cm3 == pytest.approx(max(0.5, 0.2 * sum(scores) / 2))
+  assert sure.exceeds and 'more than the' in sure.repeatability_in_words
+  unsure = followed('unsure', known, vague)  # The larger one of two counts.
+  assert unsure.limit_cm3 == pytest.approx(5.0 * sum(scores) / 2)
+  assert unsure.exceeds is False and 'no more than' in unsure.repeatability_in_words
+  unknown = followed('unknown', known, None)
+  assert unknown.limit_cm3 is None and unknown.exceeds is None
+  assert 'is not known' in unknown.repeatability_in_words
+  assert report.to_dict(unknown)['repeatability'] == {
+    'limit_cm3': None,
+    'exceeded': None,
+  }
+  assert report.to_dict(sure)['repeatability']['exceeded'] is True
