@@ -172,9 +172,7 @@ class _Lungs:
   Attributes:
     mask: bool [slice, row, column].
     spacing_mm: of it.
-    depth_mm: float32, distance to the lungs' surface, seen by axial slices.
-    odds: float64 [voxel of `sites`]; where opacities begin.
-    sites: int [n, 3], voxels of the lungs.
+    depth_mm: float32 [slice, row, column], distance to the lungs' surface.
   """
 
   mask: np.ndarray
