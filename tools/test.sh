@@ -17,6 +17,11 @@ if ! command -v bazel > /dev/null; then
   as_root apt-get update -qq
   as_root apt-get install -y -qq bazel-bootstrap > /dev/null
 fi
+# Draws the pages that tests look at; without it these tests are skipped.
+if ! command -v chromium > /dev/null; then
+  as_root apt-get update -qq
+  as_root apt-get install -y -qq chromium > /dev/null
+fi
 make_environment test install
 
 # Bazel runs the first python3 on PATH.
