@@ -28,8 +28,8 @@ import covid_tf
 
 NEEDING = (
     'covid_tf.models', 'covid_tf.sessions', 'covid_tf.training', 'covid_tf.server')
-# Dask is an extra of its own; its module is imported when a scheduler is named.
-EXTRAS = ('dask', 'distributed')
+# Extras of their own; what needs them is imported when it is asked for.
+EXTRAS = ('dask', 'distributed', 'highdicom', 'pynetdicom', 'dicomweb_client')
 seen = []
 
 def walk(package):

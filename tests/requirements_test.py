@@ -23,6 +23,7 @@ _PACKAGES = {
   'models': ('models',),
   'server': ('models',),
   'sessions': ('models',),
+  'storage': ('clinic',),
   'training': ('models', 'training'),
 }
 
@@ -104,6 +105,18 @@ def test_only_the_engine_of_dask_needs_dask():
   assert _missing(_imported(path), _required()) == {'distributed'}
 
 
+def test_only_the_objects_of_dicom_need_the_extra_of_the_clinic():
+  path = _ROOT / 'covid_tf' / 'storage'
+  others = {
+    name
+    for file in path.rglob('*.py')
+    if file.parent.name != 'dicom'
+    for name in _imported(path, str(file.relative_to(path)))
+  }
+  assert not _missing(others, _required())
+  assert _missing(_imported(path), _required()) == {'highdicom'}
+
+
 def test_nothing_is_required_in_vain():
   imported = {
     _canonical(distribution)
@@ -130,7 +143,7 @@ def test_both_builds_of_tensorflow_come_with_the_same():
 
 
 def test_every_requirement_has_a_lower_bound_that_is_met_here():
-  required = _required('models', 'training', 'dask', 'dev')
+  required = _required('models', 'training', 'dask', 'clinic', 'dev')
   for name, bound in required.items():
     assert re.fullmatch(r'>=[\d.]+', bound), name
     if name == 'tensorflow':  # Here may be tensorflow-cpu.
@@ -151,7 +164,7 @@ def _constraints() -> dict[str, str]:
 
 def test_every_requirement_is_pinned_at_a_version_that_meets_it():
   pinned = _constraints()
-  required = _required('models', 'models-cpu', 'training', 'dask', 'dev')
+  required = _required('models', 'models-cpu', 'training', 'dask', 'clinic', 'dev')
   for name, bound in required.items():
     assert name in pinned, f'{name}: run tools/renew_constraints.sh'
     assert _numbers(pinned[name]) >= _numbers(bound), name

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . tools/environment.sh
 
 install() {
-  .venv/bin/python tools/requirements.py models-cpu training dask dev \
+  .venv/bin/python tools/requirements.py models-cpu training dask clinic dev \
     > .venv/requirements.txt
   pip_install --requirement .venv/requirements.txt
   # Its requirement of full TensorFlow is met by tensorflow-cpu, which pip cannot know.
@@ -21,6 +21,11 @@ fi
 if ! command -v chromium > /dev/null; then
   as_root apt-get update -qq
   as_root apt-get install -y -qq chromium > /dev/null
+fi
+# Validators of DICOM and a PACS; tests of what is missing here are skipped.
+if ! { command -v dciodvfy && command -v findscu && command -v Orthanc; } > /dev/null; then
+  as_root apt-get update -qq
+  as_root apt-get install -y -qq dicom3tools dcmtk pixelmed-apps orthanc orthanc-dicomweb > /dev/null
 fi
 make_environment test install
 

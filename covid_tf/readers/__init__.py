@@ -1,9 +1,19 @@
 """Files to CTVolume, or a clear refusal: DICOM series and NIfTI."""
 
+from covid_tf.readers.reading import SliceHeaders
 from covid_tf.readers.reading import list_series
 from covid_tf.readers.reading import read_ct
 from covid_tf.readers.reading import read_files
+from covid_tf.readers.reading import read_headers
 from covid_tf.readers.reading import require_options
 from covid_tf.readers.series import SeriesSummary
 
-__all__ = ('SeriesSummary', 'list_series', 'read_ct', 'read_files', 'require_options')
+__all__ = (
+  'SeriesSummary',
+  'SliceHeaders',
+  'list_series',
+  'read_ct',
+  'read_files',
+  'read_headers',
+  'require_options',
+)

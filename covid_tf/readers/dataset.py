@@ -361,8 +361,33 @@ def _encoding(start: bytes, offset: int, syntax: str) -> tuple[bool, bool]:
   return not (vr.isalpha() and vr.isupper()), little
 
 
+def elements_of(
+  source: sources.Source, pixel_offset: int, wanted: frozenset[int]
+) -> elements_lib.Elements:
+  """Further elements of a header that `read` has read before.
+
+  Args:
+    source, pixel_offset: of the DataSet.
+    wanted: tags to collect.
+
+  Returns:
+    Tag to raw element; what cannot be read is missing.
+  """
+  start = source.read(0, pixel_offset)
+  offset, syntax = 0, str(pydicom_uid.DeflatedExplicitVRLittleEndian)
+  if not isinstance(source, sources.InflatedSource):
+    meta, offset = _read_meta(start, _start(start)[0])
+    syntax = elements_lib.text(meta, _TRANSFER_SYNTAX_UID)
+  implicit, little = _encoding(start, offset, syntax)
+  return _elements(start, offset, implicit, little, wanted)[0]
+
+
 def _elements(
-  start: bytes, offset: int, implicit: bool, little: bool
+  start: bytes,
+  offset: int,
+  implicit: bool,
+  little: bool,
+  wanted: frozenset[int] = _HEADER_TAGS,
 ) -> tuple[elements_lib.Elements, _Pixels | None, UnknownVRError | None]:
   """The wanted elements, (tag, offset, length) of the pixels or None, and an error.
 
@@ -370,18 +395,22 @@ def _elements(
   """
   try:
     walk = Walk(start, implicit, little)
-    return *walk.to_pixels(offset, _HEADER_TAGS), None
+    return *walk.to_pixels(offset, wanted), None
   except UnknownVRError as error:
-    found, place = parsed_by_pydicom(start, offset, implicit, little)
+    found, place = parsed_by_pydicom(start, offset, implicit, little, wanted)
     if place is None or error.beyond:  # pydicom takes a short length for granted.
       return found, None, error
     return found, place, None
   except (UnusualError, RecursionError):
-    return *parsed_by_pydicom(start, offset, implicit, little), None
+    return *parsed_by_pydicom(start, offset, implicit, little, wanted), None
 
 
 def parsed_by_pydicom(
-  start: bytes, offset: int, implicit: bool, little: bool
+  start: bytes,
+  offset: int,
+  implicit: bool,
+  little: bool,
+  wanted: frozenset[int] = _HEADER_TAGS,
 ) -> _Found:
   """What `_elements` returns, of headers with rare encodings."""
   file = io.BytesIO(start)
@@ -400,7 +429,7 @@ def parsed_by_pydicom(
   found: dict[int, elements_lib.Element] = {}
   try:
     for element in filereader.data_element_generator(
-      file, implicit, little, stop_when=at_pixels, specific_tags=list(_HEADER_TAGS)
+      file, implicit, little, stop_when=at_pixels, specific_tags=list(wanted)
     ):
       found[int(element.tag)] = element
   except Exception:  # pydicom raises whatever it meets in damaged bytes.

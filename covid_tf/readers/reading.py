@@ -12,6 +12,7 @@ from covid_tf import errors
 from covid_tf import volume
 from covid_tf.readers import acquisition
 from covid_tf.readers import choice
+from covid_tf.readers import dataset
 from covid_tf.readers import decoding
 from covid_tf.readers import discovery
 from covid_tf.readers import elements
@@ -210,6 +211,67 @@ def read_files(
     return _read(discovery.of_files(files), wanted, hasher)
 
 
+@dataclasses.dataclass(frozen=True)
+class SliceHeaders:
+  """The headers of a series' slices, in the order of its volume.
+
+  Attributes:
+    grid: where the slices lie; `tilt_deg` says how much they are sheared.
+    images: [slice], from the most inferior one of the patient.
+    elements: [slice], tag to raw element, of the tags that were asked for.
+  """
+
+  grid: geometry.Grid
+  images: tuple[images_lib.Image, ...]
+  elements: tuple[elements.Elements, ...]
+
+
+def read_headers(
+  path: str | os.PathLike[str],
+  tags: Iterable[int],
+  series_uid: str | None = None,
+  *,
+  phase: str | int | None = None,
+  select: str | None = None,
+) -> SliceHeaders:
+  """Reads the headers of the slices that `read_ct` reads, without a pixel.
+
+  A series with gantry tilt, or of several frames of reference, is read as it lies:
+  whether that will do, the caller says.
+
+  Args:
+    path, series_uid, phase, select: as for `read_ct`.
+    tags: of the elements to collect.
+
+  Raises:
+    CTReadError: they are no slices of one volume, or no DICOM.
+    UsageError: phase or select is none, or select and series_uid are both given.
+  """
+  wanted = _Wanted(
+    series_uid,
+    resample_tilt=True,
+    ignore_frame_of_reference=True,
+    phase=None if phase is None else str(phase),
+    rule=None if select is None else choice.parse(select),
+  )
+  path = pathlib.Path(os.fsdecode(path))
+  with _refusing(path.name or str(path)), discovery.find(path) as found:
+    all_series, _ = _all_series(found, privacy.PatientHasher())
+    if not all_series and found.niftis:
+      raise errors.CTReadError('a DICOM series is required, found NIfTI.')
+    if not all_series:
+      raise errors.CTReadError(_nothing(found))
+    _, stack, _ = _stacked(all_series, wanted)
+    images = tuple(place[0] for place in stack.places)
+    layouts = [image.require_pixels() for image in images]
+    asked = frozenset(tags)
+    return SliceHeaders(
+      stack.grid,
+      images,
+      tuple(dataset.elements_of(one.source, one.offset, asked) for one in layouts),
+    )
+
+
 def require_options(
   *, phase: str | None = None, select: str | None = None, **others: object
 ) -> None:
@@ -246,6 +308,23 @@ def _read(
     return _without_header(_acquired(ct, ()), wanted)
   if not all_series:
     raise errors.CTReadError(_nothing(found))
+  series, stack, choice_notes = _stacked(all_series, wanted)
+  result = _volume(
+    series,
+    stack,
+    (*notes, *choice_notes),
+    _patient_key(all_series, series) if hasher.lasting else None,
+  )
+  return _acquired(
+    geometry.straightened(result) if wanted.resample_tilt else result,
+    [image.settings for image in series.images],
+  )
+
+
+def _stacked(
+  all_series: list[series_lib.Series], wanted: _Wanted
+) -> tuple[series_lib.Series, stacking.Stack, tuple[str, ...]]:
+  """The series that is wanted, its images in order, and notes on the choice."""
   series, choice_notes = choice.choose(all_series, wanted.series_uid, wanted.rule)
   _require_no_stray(all_series, series)
   kept, phase_notes = stacking.chosen(series.images, wanted.phase)
@@ -254,16 +333,7 @@ def _read(
     series, ignore_frame_of_reference=wanted.ignore_frame_of_reference
   )
   stack = stacking.stack(series.images, tilt_allowed=wanted.resample_tilt)
-  result = _volume(
-    series,
-    stack,
-    (*notes, *choice_notes, *phase_notes, *frame_notes),
-    _patient_key(all_series, series) if hasher.lasting else None,
-  )
-  return _acquired(
-    geometry.straightened(result) if wanted.resample_tilt else result,
-    [image.settings for image in series.images],
-  )
+  return series, stack, (*choice_notes, *phase_notes, *frame_notes)
 
 
 def _acquired(

@@ -1,0 +1,105 @@
+"""Segmentation: the lungs, and the region that the Corona score counts."""
+
+import highdicom
+from highdicom import color
+from highdicom import seg
+from highdicom import sr
+import numpy as np
+import pydicom
+from pydicom.sr import codedict
+
+from covid_tf import results
+from covid_tf.storage.dicom import identity
+from covid_tf.storage.dicom import source as source_lib
+
+LUNGS, ATTENTION = 1, 2  # Segment numbers.
+# Of scheme identity.SCHEME. No standard code says what is counted: 'opacity' or
+# 'ground glass' would be a reader's finding.
+ATTENTION_CODE = sr.CodedConcept('ATTENTION', identity.SCHEME, 'Model attention')
+ATTENTION_DESCRIPTION = (
+  "Region that the Corona score counts: where a slice classifier's Grad-CAM map is "
+  'above {:g} in slices detected positive. No drawn opacity.'
+)
+_LUNGS_DESCRIPTION = 'Lungs as the score uses them'
+# CIELab of a light blue and an orange: apart for eyes that miss red or green too.
+_LUNGS_COLOR = color.CIELabColor(74.0, -10.0, -26.0)
+_ATTENTION_COLOR = color.CIELabColor(67.0, 42.0, 72.0)
+
+
+def segmentation(
+  source: source_lib.SourceSeries, result: results.CaseResult
+) -> pydicom.Dataset:
+  """The segmentation object of a result.
+
+  Two segments always, and a frame of each for every slice, empty or not: viewers stop
+  at empty segments that are left out, and shift frames where some are missing.
+
+  Args:
+    source: the series that was scored; the result lies on its grid.
+    result: the scored study.
+
+  Returns:
+    A Segmentation (BINARY, explicit VR little endian), with its final UIDs.
+  """
+  with identity.quietly():
+    made = seg.Segmentation(
+      source_images=source.headers,
+      pixel_array=_segments(result),
+      segmentation_type=seg.SegmentationTypeValues.BINARY,
+      segment_descriptions=_descriptions(source, result),
+      omit_empty_frames=False,
+      content_label='COVID_TF',
+      content_description=identity.SEGMENTATION.description,
+      content_creator_name='',
+      contributing_equipment=identity.equipment(result),
+      content_qualification=highdicom.ContentQualificationValues.RESEARCH,
+      coding_schemes=identity.coding_schemes(),
+      **identity.options(source, result, identity.SEGMENTATION),
+    )
+    identity.finish(made)
+  return made
+
+
+def _segments(result: results.CaseResult) -> np.ndarray:
+  """uint8 [slice, row, column, segment] of 0 and 1."""
+  segments = np.zeros((*result.shape, 2), np.uint8)
+  segments[..., LUNGS - 1] = result.lung_mask != 0
+  box = result.localization.box
+  threshold = float(result.thresholds.map)  # As Eq. 1 compares: strictly, in float32.
+  for index, map_ in zip(result.localization.slices, result.localization.maps):
+    segments[index, box.rows, box.columns, ATTENTION - 1] = map_ > threshold
+  return segments
+
+
+def _descriptions(
+  source: source_lib.SourceSeries, result: results.CaseResult
+) -> list[seg.SegmentDescription]:
+  codes = codedict.codes
+  attention = ATTENTION_DESCRIPTION.format(result.thresholds.map)
+  described = (
+    ('Lungs', codes.SCT.AnatomicalStructure, codes.SCT.Lung, _LUNGS_DESCRIPTION),
+    (
+      'Model attention',
+      codes.SCT.MorphologicallyAbnormalStructure,
+      ATTENTION_CODE,
+      attention,
+    ),
+  )
+  made = []
+  for number, (label, category, kind, text) in enumerate(described, start=1):
+    tracking_id, tracking_uid = identity.tracking(source, result, label.lower())
+    description = seg.SegmentDescription(
+      segment_number=number,
+      segment_label=label,
+      segmented_property_category=category,
+      segmented_property_type=kind,
+      algorithm_type=seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+      algorithm_identification=identity.algorithm(result),
+      tracking_uid=tracking_uid,
+      tracking_id=tracking_id,
+      anatomic_regions=None if number == LUNGS else [codes.SCT.Lung],
+      display_color=_LUNGS_COLOR if number == LUNGS else _ATTENTION_COLOR,
+    )
+    description.SegmentDescription = text
+    made.append(description)
+  return made

@@ -1,0 +1,350 @@
+"""The CT series that objects are made for: whose it is, and where its slices lie.
+
+Headers as scanners and archives leave them break writers of DICOM in many ways, so
+nothing is copied from them: each value that an object needs is read, checked and
+written anew. What identifies the study must be right, else the series is refused; of
+the rest, what cannot be used is left empty, as the standard allows.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import os
+import pathlib
+import re
+
+import numpy as np
+import pydicom
+from pydicom import datadict
+from pydicom import uid
+from pydicom import valuerep
+
+from covid_tf import errors
+from covid_tf import readers
+from covid_tf.readers import elements as elements_lib
+from covid_tf.readers import geometry
+from covid_tf.readers import images as images_lib
+from covid_tf.readers import privacy
+
+UTF_8 = 'ISO_IR 192'  # Whatever the source declares (PS3.3 C.12.1.1.2).
+# Two grids are one if their voxels lie no further apart.
+SAME_MM = 1e-3
+
+# Longest values by VR (PS3.5 6.2); of a person's name each of its three groups.
+_LONGEST = {'LO': 64, 'SH': 16, 'PN': 64}
+_CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f]')
+_TIME = re.compile(r'([01]\d|2[0-3])(?:([0-5]\d)(?:([0-5]\d|60)(?:\.(\d{1,6}))?)?)?')
+_AGE = re.compile(r'\d{3}[DWMY]')
+_SEXES = ('M', 'F', 'O')
+
+# Must be there, empty where the source says nothing (type 2, PS3.3 C.7.1 to C.7.3).
+_REQUIRED = (
+  'PatientName',
+  'PatientID',
+  'PatientBirthDate',
+  'PatientSex',
+  'StudyDate',
+  'StudyTime',
+  'ReferringPhysicianName',
+  'StudyID',
+  'AccessionNumber',
+)
+# Of patient and study: the same in all headers.
+_OF_STUDY = (
+  *_REQUIRED,
+  'IssuerOfPatientID',
+  'PatientAge',
+  'PatientSize',
+  'PatientWeight',
+  'StudyDescription',
+)
+_OF_SERIES = (
+  'SeriesNumber',
+  'SeriesDate',
+  'SeriesTime',
+  'SeriesDescription',
+  'BodyPartExamined',
+  'PatientPosition',
+  'PositionReferenceIndicator',
+  'Manufacturer',
+  'ManufacturerModelName',
+)
+_OF_IMAGE = (
+  'InstanceNumber',
+  'AcquisitionNumber',
+  'AcquisitionDate',
+  'AcquisitionTime',
+  'ContentDate',
+  'ContentTime',
+)
+_LOSSY = 'LossyImageCompression'
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceSeries:
+  """The series that a study was scored from.
+
+  Attributes:
+    headers: [slice], slice 0 the most inferior one of the patient, as in the CTVolume:
+      what objects need of each, checked, without pixels, in UTF-8. Type 2 attributes
+      of patient and study are there, empty where the source has none.
+    affine: float64 [4, 4], (slice, row, column, 1) to LPS millimetres.
+    notes: what of the headers could not be kept as it was; holds no values.
+  """
+
+  # Not shown: they name the patient.
+  headers: tuple[pydicom.Dataset, ...] = dataclasses.field(repr=False)
+  affine: np.ndarray
+  notes: tuple[str, ...] = ()
+
+  @property
+  def study_uid(self) -> str:
+    """Study Instance UID."""
+    return str(self.headers[0].StudyInstanceUID)
+
+  @property
+  def series_uid(self) -> str:
+    """Series Instance UID."""
+    return str(self.headers[0].SeriesInstanceUID)
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """(slices, rows, columns)."""
+    first = self.headers[0]
+    return len(self.headers), int(first.Rows), int(first.Columns)
+
+
+def read_source(
+  study: str | os.PathLike[str],
+  series_uid: str | None = None,
+  *,
+  phase: str | int | None = None,
+  select: str | None = None,
+) -> SourceSeries:
+  """Reads the headers of the series that objects are to be made for.
+
+  Args:
+    study: folder of DICOM files, a DICOMDIR or a zip.
+    series_uid, phase, select: which slices, as of `covid_tf.read_ct`; they give the
+      slices of its volume in the same order.
+
+  Raises:
+    errors.CTReadError: it is no series that objects can be made for; says why.
+    errors.UsageError: phase or select is none, or select and series_uid are both given.
+  """
+  found = readers.read_headers(study, _tags(), series_uid, phase=phase, select=select)
+  name = elements_lib.printable(pathlib.Path(os.fsdecode(study)).name)
+  try:
+    _require_single_frames(found.images)
+    _require_upright(found.grid)
+    return _source(found)
+  except errors.CTReadError as error:
+    raise errors.CTReadError(f'{name}: no DICOM objects: {error}') from None
+
+
+def _tags() -> list[int]:
+  keywords = (*_OF_STUDY, *_OF_SERIES, *_OF_IMAGE, _LOSSY, 'SpecificCharacterSet')
+  identity = (
+    'StudyInstanceUID',
+    'SeriesInstanceUID',
+    'FrameOfReferenceUID',
+    'SOPInstanceUID',
+  )
+  return [_tag(keyword) for keyword in (*keywords, *identity)]
+
+
+def _tag(keyword: str) -> int:
+  tag = datadict.tag_for_keyword(keyword)
+  assert tag is not None, keyword
+  return tag
+
+
+def _require_single_frames(images: Iterable[images_lib.Image]) -> None:
+  if any(image.sop_class in elements_lib.MULTI_FRAME_CT for image in images):
+    raise errors.CTReadError(
+      'CT images of one frame a file are required, found enhanced CT (many frames in '
+      'a file); export the series as single-frame CT Image Storage, or leave the DICOM '
+      'objects out.'
+    )
+
+
+def _require_upright(grid: geometry.Grid) -> None:
+  try:
+    geometry.require_upright(grid.tilt_deg)
+  except errors.CTReadError:
+    raise errors.CTReadError(
+      f'slices that lie above each other are required, found a gantry tilt of '
+      f'{grid.tilt_deg:.1f} degrees: voxels of the straightened volume are none of '
+      'its own images; leave the DICOM objects out.'
+    ) from None
+
+
+def _source(found: readers.SliceHeaders) -> SourceSeries:
+  notes: dict[str, None] = {}
+  study_uid, series_uid, frame_uid = (
+    _one_uid(found.elements, keyword)
+    for keyword in ('StudyInstanceUID', 'SeriesInstanceUID', 'FrameOfReferenceUID')
+  )
+  shared = pydicom.Dataset()
+  shared.SpecificCharacterSet = UTF_8
+  shared.StudyInstanceUID = study_uid
+  shared.SeriesInstanceUID = series_uid
+  shared.FrameOfReferenceUID = frame_uid
+  shared.Modality = 'CT'
+  for keyword in (*_OF_STUDY, *_OF_SERIES):
+    value = _first_value(found.elements, keyword, notes)
+    if value or keyword in _REQUIRED:
+      setattr(shared, keyword, value)
+  if any(elements_lib.text(one, _tag(_LOSSY)) == '01' for one in found.elements):
+    setattr(shared, _LOSSY, '01')
+  headers = tuple(
+    _header(shared, image, elements, found.grid, notes)
+    for image, elements in zip(found.images, found.elements)
+  )
+  _require_distinct(headers)
+  return SourceSeries(headers, found.grid.affine, tuple(notes))
+
+
+def _one_uid(all_elements: Sequence[elements_lib.Elements], keyword: str) -> str:
+  """The one UID of a kind that all slices have; some may lack it."""
+  tag = _tag(keyword)
+  found = {elements_lib.text(elements, tag) for elements in all_elements} - {''}
+  name = datadict.dictionary_description(tag)
+  if len(found) != 1:
+    raise errors.CTReadError(
+      f'one {name} is required, found {len(found) or "none"}; export the series with '
+      'it, or leave the DICOM objects out.'
+    )
+  (one,) = found
+  if not elements_lib.legal_uid(one):
+    raise errors.CTReadError(
+      f'a legal {name} is required (digits and dots, at most 64), found another text; '
+      'export the series anew, or leave the DICOM objects out.'
+    )
+  return one
+
+
+def _require_distinct(headers: Sequence[pydicom.Dataset]) -> None:
+  if len({header.SOPInstanceUID for header in headers}) < len(headers):
+    raise errors.CTReadError(
+      'a SOP Instance UID of its own is required of each slice, found one that '
+      'several share; export the series anew.'
+    )
+
+
+def _header(
+  shared: pydicom.Dataset,
+  image: images_lib.Image,
+  elements: elements_lib.Elements,
+  grid: geometry.Grid,
+  notes: dict[str, None],
+) -> pydicom.Dataset:
+  """What objects need of one slice: as the reader takes it, number for number."""
+  header = pydicom.Dataset()
+  header.update(shared)
+  header.SOPClassUID = image.sop_class or uid.CTImageStorage
+  header.SOPInstanceUID = _one_uid([elements], 'SOPInstanceUID')
+  for keyword in _OF_IMAGE:
+    if value := _value(elements, keyword, notes):
+      setattr(header, keyword, value)
+  if 'InstanceNumber' not in header:
+    header.InstanceNumber = None
+  layout, plane = image.require_pixels(), image.require_plane()
+  header.Rows, header.Columns = layout.rows, layout.columns
+  header.ImagePositionPatient = _decimals(plane.position)
+  # As in the affine: one orientation and one spacing, those of the first slice.
+  steps = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
+  header.ImageOrientationPatient = _decimals((*steps[:, 2], *steps[:, 1]))
+  slice_mm, *in_plane_mm = np.linalg.norm(grid.affine[:3, :3], axis=0)
+  header.PixelSpacing = _decimals(in_plane_mm)
+  header.SliceThickness = _decimals([image.thickness_mm or slice_mm])[0]
+  header.SpacingBetweenSlices = _decimals([slice_mm])[0]
+  return header
+
+
+def _decimals(values: Iterable[float]) -> list[valuerep.DSfloat]:
+  """Decimal strings of at most 16 characters, as near as they can be."""
+  return [valuerep.DSfloat(float(value) + 0.0, auto_format=True) for value in values]
+
+
+def _first_value(
+  all_elements: Sequence[elements_lib.Elements], keyword: str, notes: dict[str, None]
+) -> str:
+  """The value of the first slice that has one that can be used."""
+  values = (_value(elements, keyword, notes) for elements in all_elements)
+  return next(filter(None, values), '')
+
+
+def _value(
+  elements: elements_lib.Elements, keyword: str, notes: dict[str, None]
+) -> str:
+  """The value of an element, fit to be written; '' where there is none."""
+  tag = _tag(keyword)
+  text = privacy.decoded_text(elements, tag, elements)
+  if not text:
+    return ''
+  value = _CLEANERS[datadict.dictionary_VR(tag)](text)
+  if keyword == 'PatientSex' and value not in _SEXES:
+    value = ''
+  if value != text.strip():
+    name = datadict.dictionary_description(tag)
+    notes[
+      f'{name} of the source is no legal value and was '
+      f'{"changed to one" if value else "left empty"} in the DICOM objects'
+    ] = None
+  return value
+
+
+def _text(longest: int) -> Callable[[str], str]:
+  # In a text of one value, '\' would be the end of it.
+  return lambda text: _CONTROL.sub('', text).split('\\')[0][:longest].strip()
+
+
+def _name(text: str) -> str:
+  """A person's name: three groups at most, each within its length."""
+  groups = _CONTROL.sub('', text).split('\\')[0].split('=')[:3]
+  return '='.join(group[: _LONGEST['PN']].strip() for group in groups).rstrip('=')
+
+
+def _date(text: str) -> str:
+  """'YYYYMMDD', also of the retired 'YYYY.MM.DD'."""
+  digits = text.replace('.', '')
+  return digits if len(digits) == 8 and elements_lib.iso_date(digits) else ''
+
+
+def _time(text: str) -> str:
+  """'HHMMSS.FFFFFF' or its start, also of the retired 'HH:MM:SS'."""
+  found = text.replace(':', '')
+  return found if _TIME.fullmatch(found) else ''
+
+
+def _code(text: str) -> str:
+  """One word of capital letters, digits, spaces and underscores."""
+  found = text.split('\\')[0].strip().upper()[:16]
+  return found if re.fullmatch(r'[A-Z0-9 _]*', found) else ''
+
+
+def _integer(text: str) -> str:
+  found = text.split('\\')[0].strip()
+  return found if re.fullmatch(r'[+-]?\d{1,9}', found) else ''
+
+
+def _measure(text: str) -> str:
+  """A positive decimal number."""
+  try:
+    number = float(text)
+  except ValueError:
+    return ''
+  return text if 0 < number < 1e6 and len(text) <= 16 else ''
+
+
+_CLEANERS: dict[str, Callable[[str], str]] = {
+  'PN': _name,
+  'LO': _text(_LONGEST['LO']),
+  'SH': _text(_LONGEST['SH']),
+  'DA': _date,
+  'TM': _time,
+  'CS': _code,
+  'IS': _integer,
+  'DS': _measure,
+  'AS': lambda text: text if _AGE.fullmatch(text) else '',
+}
