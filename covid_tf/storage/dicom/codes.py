@@ -4,7 +4,6 @@ Segmentation, parametric map and structured report name one thing by one code, s
 a reader can join them. docs/dicom_objects.md has the private codes as a table.
 """
 
-from pydicom import dataset as pydicom_dataset
 from pydicom.sr import coding
 
 # The private scheme. PS3.16 chapter 8 leaves designators that begin with 99 to
@@ -12,8 +11,8 @@ from pydicom.sr import coding
 SCHEME = '99COVIDTF'
 SCHEME_VERSION = '1'
 SCHEME_UID = '2.25.262877523195804497556638064215326481822'
-SCHEME_NAME = 'covid_tf private codes'
-SCHEME_ORGANIZATION = 'covid_tf'
+SCHEME_NAME = 'covid-tf codes'
+SCHEME_ORGANIZATION = 'covid-tf project'
 # A longer one is no Code Value (SH) and would become a Long Code Value, which readers
 # do not look for; a meaning is an LO.
 MAX_VALUE_LENGTH, MAX_MEANING_LENGTH = 16, 64
@@ -150,14 +149,3 @@ CM3 = coding.Code('cm3', 'UCUM', 'cubic centimeter')
 PERCENT = coding.Code('%', 'UCUM', 'percent')
 NO_UNITS = coding.Code('1', 'UCUM', 'no units')
 HOUNSFIELD = coding.Code("[hnsf'U]", 'UCUM', 'Hounsfield unit')
-
-
-def scheme() -> pydicom_dataset.Dataset:
-  """The item of a Coding Scheme Identification Sequence that declares 99COVIDTF."""
-  item = pydicom_dataset.Dataset()
-  item.CodingSchemeDesignator = SCHEME
-  item.CodingSchemeUID = SCHEME_UID
-  item.CodingSchemeName = SCHEME_NAME
-  item.CodingSchemeVersion = SCHEME_VERSION
-  item.CodingSchemeResponsibleOrganization = SCHEME_ORGANIZATION
-  return item

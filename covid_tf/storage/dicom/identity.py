@@ -23,9 +23,9 @@ from pydicom.sr import codedict
 from covid_tf import results
 from covid_tf import version
 from covid_tf.storage import result_json
+from covid_tf.storage.dicom import codes
 from covid_tf.storage.dicom import source as source_lib
 
-SCHEME = '99COVIDTF'
 MANUFACTURER = 'covid-tf project'
 MODEL_NAME = 'covid-tf'
 # Type 1 of the Enhanced General Equipment module; software has no serial number.
@@ -131,14 +131,14 @@ def content_moment(source: source_lib.SourceSeries) -> tuple[str, str]:
 
 def coding_schemes() -> list[coding_schemes_lib.CodingSchemeIdentificationItem]:
   """The declaration of the private scheme, for objects that use a code of it."""
-  return [
-    coding_schemes_lib.CodingSchemeIdentificationItem(
-      SCHEME,
-      name='covid-tf codes',
-      version='1',
-      responsible_organization=MANUFACTURER,
-    )
-  ]
+  item = coding_schemes_lib.CodingSchemeIdentificationItem(
+    codes.SCHEME,
+    name=codes.SCHEME_NAME,
+    version=codes.SCHEME_VERSION,
+    responsible_organization=codes.SCHEME_ORGANIZATION,
+  )
+  item.CodingSchemeUID = codes.SCHEME_UID  # highdicom drops the argument `uid`.
+  return [item]
 
 
 def equipment(result: results.CaseResult) -> list[highdicom.ContributingEquipment]:
@@ -180,7 +180,7 @@ def algorithm(result: results.CaseResult) -> highdicom.AlgorithmIdentificationSe
     parameters[model.name] = f'{model.version} {model.card_sha256}'
   return highdicom.AlgorithmIdentificationSequence(
     MODEL_NAME,
-    codedict.codes.DCM.ArtificialIntelligence,
+    codes.ARTIFICIAL_INTELLIGENCE,
     result.software[:64],
     source=MANUFACTURER,
     parameters=parameters,

@@ -3,19 +3,15 @@
 import highdicom
 from highdicom import color
 from highdicom import seg
-from highdicom import sr
 import numpy as np
 import pydicom
-from pydicom.sr import codedict
 
 from covid_tf import results
+from covid_tf.storage.dicom import codes
 from covid_tf.storage.dicom import identity
 from covid_tf.storage.dicom import source as source_lib
 
 LUNGS, ATTENTION = 1, 2  # Segment numbers.
-# Of scheme identity.SCHEME. No standard code says what is counted: 'opacity' or
-# 'ground glass' would be a reader's finding.
-ATTENTION_CODE = sr.CodedConcept('ATTENTION', identity.SCHEME, 'Model attention')
 ATTENTION_DESCRIPTION = (
   "Region that the Corona score counts: where a slice classifier's Grad-CAM map is "
   'above {:g} in slices detected positive. No drawn opacity.'
@@ -74,14 +70,13 @@ def _segments(result: results.CaseResult) -> np.ndarray:
 def _descriptions(
   source: source_lib.SourceSeries, result: results.CaseResult
 ) -> list[seg.SegmentDescription]:
-  codes = codedict.codes
   attention = ATTENTION_DESCRIPTION.format(result.thresholds.map)
   described = (
-    ('Lungs', codes.SCT.AnatomicalStructure, codes.SCT.Lung, _LUNGS_DESCRIPTION),
+    ('Lungs', codes.ANATOMICAL_STRUCTURE, codes.LUNG, _LUNGS_DESCRIPTION),
     (
       'Model attention',
-      codes.SCT.MorphologicallyAbnormalStructure,
-      ATTENTION_CODE,
+      codes.MORPHOLOGICALLY_ABNORMAL,
+      codes.MODEL_ATTENTION,
       attention,
     ),
   )
@@ -97,7 +92,7 @@ def _descriptions(
       algorithm_identification=identity.algorithm(result),
       tracking_uid=tracking_uid,
       tracking_id=tracking_id,
-      anatomic_regions=None if number == LUNGS else [codes.SCT.Lung],
+      anatomic_regions=None if number == LUNGS else [codes.LUNG],
       display_color=_LUNGS_COLOR if number == LUNGS else _ATTENTION_COLOR,
     )
     description.SegmentDescription = text

@@ -5,6 +5,7 @@ import pytest
 
 from covid_tf import lung_measures
 from covid_tf.storage.dicom import codes
+from covid_tf.storage.dicom import identity
 
 
 def _codes():
@@ -87,7 +88,7 @@ def test_a_bin_without_a_range_is_refused():
 
 
 def test_the_scheme_is_declared_with_all_that_a_reader_needs():
-  item = codes.scheme()
+  (item,) = identity.coding_schemes()
   assert item.CodingSchemeDesignator == '99COVIDTF'
-  assert item.CodingSchemeUID.is_valid
+  assert item.CodingSchemeUID == codes.SCHEME_UID
   assert item.CodingSchemeName and item.CodingSchemeResponsibleOrganization

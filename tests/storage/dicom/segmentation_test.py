@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import synthetic_case
 
-from covid_tf.storage.dicom import identity
+from covid_tf.storage.dicom import codes
 from covid_tf.storage.dicom import segmentation
 from covid_tf.storage.dicom import source as source_lib
 
@@ -51,7 +51,7 @@ def test_segments_say_what_they_are(case):
   first, second = made.SegmentSequence
   assert first.SegmentedPropertyTypeCodeSequence[0].CodeValue == '39607008'
   code = second.SegmentedPropertyTypeCodeSequence[0]
-  assert code.CodingSchemeDesignator == identity.SCHEME
+  assert code.CodingSchemeDesignator == codes.SCHEME
   assert len(code.CodeValue) <= 16
   assert second.SegmentLabel == 'Model attention'
   assert 'No drawn opacity' in second.SegmentDescription
@@ -59,7 +59,7 @@ def test_segments_say_what_they_are(case):
   schemes = [
     item.CodingSchemeDesignator for item in made.CodingSchemeIdentificationSequence
   ]
-  assert schemes == [identity.SCHEME]
+  assert schemes == [codes.SCHEME]
 
 
 def test_each_frame_has_the_place_of_its_source(case):
