@@ -5,6 +5,7 @@ from concurrent import futures
 import dataclasses
 
 import numpy as np
+from scipy import ndimage
 
 from covid_tf import results
 from covid_tf import volume as volume_lib
@@ -15,10 +16,10 @@ from covid_tf.reports import rendering
 
 _MARGIN_MM = 20  # Chest wall shown around the lung box.
 _COVERED_MARGIN_MM = 30  # Shown above and below what is lung or positive.
-_GOOD_PART = 0.35  # Of the largest lung area: a coronal plane has to show lungs.
 _HEAT_COLUMNS = 72  # Enough: the fine scale has 28 columns.
 _VIEWS = (  # Title, degrees turned, letters at the left and right of the picture.
   ('From the front', 0, 'R', 'L'),
+  ('From behind', 180, 'L', 'R'),  # Where most of COVID-19 lies.
   ("From the patient's right", 90, 'P', 'A'),
   ("From the patient's left", -90, 'A', 'P'),
 )
@@ -58,7 +59,9 @@ class CasePictures:
 
   Attributes:
     axial: the view of the slices.
-    coronal: the view of coronal planes, cropped to the covered slices.
+    coronal, sagittal: the views of the planes along the body, cropped to the covered
+      slices.
+    place: where the planes of a report meet.
     heat_place: (x, y, width, height) of a slice's map in its picture, in mm.
   """
 
@@ -81,6 +84,7 @@ class CasePictures:
     shown = _shown(result)
     self.axial = pictures.plane_view(volume.affine, volume.shape, 'axial', shown)
     self.coronal = pictures.plane_view(volume.affine, volume.shape, 'coronal', shown)
+    self.sagittal = pictures.plane_view(volume.affine, volume.shape, 'sagittal', shown)
     if self.axial.fixed_axis != 0:
       raise ValueError('slices nearest to axial are required.')
     box = result.lung_box
@@ -91,6 +95,7 @@ class CasePictures:
     self._map_number = {
       index: number for number, index in enumerate(result.localization.slices)
     }
+    self.place = shown_place(result)
 
   def slice_picture(self, index: int, columns: int, quality: int = 70) -> Picture:
     """One slice, at most `columns` pixels wide."""
@@ -115,41 +120,33 @@ class CasePictures:
       counted,
     )
 
-  def coronal_row(self) -> tuple[int, bool]:
-    """The row whose coronal plane holds most, and whether it holds score.
+  def coronal_picture(self, columns: int, quality: int = 75) -> Picture:
+    """The coronal plane at the place, its map spread over the whole picture."""
+    return self._upright(self.coronal, columns, quality)
 
-    The plane with most of the score among those that show a good part of the
-    lungs; where they hold none, the plane with most lung.
-    """
-    result = self._result
-    lung = result.lung_mask.sum(axis=(0, 2))
-    counted = np.zeros(result.shape[1])
-    for map_ in result.localization.maps:
-      counted[result.lung_box.rows] += np.where(
-        map_ > result.thresholds.map, map_, 0
-      ).sum(axis=1)
-    counted[lung < _GOOD_PART * lung.max()] = 0
-    if counted.any():
-      return int(counted.argmax()), True
-    return int(lung.argmax()), False
+  def sagittal_picture(self, columns: int, quality: int = 75) -> Picture:
+    """The sagittal plane at the place, its map spread over the whole picture."""
+    return self._upright(self.sagittal, columns, quality)
 
-  def coronal_picture(self, row: int, columns: int, quality: int = 75) -> Picture:
-    """One coronal plane, its map spread over the whole picture."""
-    view, result = self.coronal, self._result
-    plane = np.zeros((result.shape[0], result.shape[2]), np.float32)
-    if result.lung_box.row0 <= row < result.lung_box.row1:
+  def _upright(self, view, columns, quality) -> Picture:
+    result, axis = self._result, view.fixed_axis
+    box, at = result.lung_box, (self.place.row, self.place.column)[axis - 1]
+    start, stop = ((box.row0, box.row1), (box.column0, box.column1))[axis - 1]
+    other = (box.columns, box.rows)[axis - 1]
+    plane = np.zeros(np.delete(result.shape, axis), np.float32)
+    if start <= at < stop:
       for index, map_ in zip(result.localization.slices, result.localization.maps):
-        plane[index, result.lung_box.columns] = map_[row - result.lung_box.row0]
-    grey = pictures.lung_window(view.picture(self._volume.hu[:, row]))
+        plane[index, other] = np.take(map_, at - start, axis - 1)
+    grey = pictures.lung_window(view.picture(np.take(self._volume.hu, at, axis)))
     return Picture(
       pictures.grey_uri(grey, _size(view, columns), quality),
       self._heat(view, plane, 2 * _HEAT_COLUMNS) if plane.any() else '',
-      self._outline(view, result.lung_mask[:, row]),
+      self._outline(view, np.take(result.lung_mask, at, axis)),
       self._outline(view, plane > result.thresholds.map),
     )
 
   def renderings(self) -> tuple[Rendering, ...]:
-    """The map in the lungs, from three sides."""
+    """The map in the lungs, from four sides; the first is the front."""
     scene = rendering.lung_scene(
       self._result.lung_mask, self._result.localization, self._result.affine
     )
@@ -216,6 +213,84 @@ def _size(view, columns) -> tuple[int, int]:
   """(rows, columns) of an image whose pixels are square on the page."""
   height, width = view.size_mm
   return max(1, round(columns * height / width)), columns
+
+
+# Where the pictures go through: a report's first picture shows what was found.
+
+_MOST_AFFECTED = 6
+APART_MM = 5.0  # Of thin slices, six neighbours would show one place six times.
+_AROUND_MM = 10.0  # Standard deviation: the map's fine scale has values this far apart.
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """A voxel, and why the pictures go through it.
+
+  Attributes:
+    index, row, column: of the voxel.
+    shows: 'score': it counts, and most of the score is around it; 'map': nothing
+      counts, it has the highest map value; 'lungs': no slice is positive, the planes
+      are those with most lung.
+  """
+
+  index: int
+  row: int
+  column: int
+  shows: str
+
+
+def most_affected_slices(result: results.CaseResult) -> list[int]:
+  """Slices by their part of the score, largest first, none closer than APART_MM."""
+  by_slice = result.corona_score_by_slice_cm3
+  apart = APART_MM / result.spacing_mm[0]
+  chosen: list[int] = []
+  for index in np.argsort(-by_slice, kind='stable').tolist():
+    if by_slice[index] <= 0 or len(chosen) == _MOST_AFFECTED:
+      break
+    if all(abs(index - other) >= apart for other in chosen):
+      chosen.append(index)
+  return chosen
+
+
+def shown_place(result: results.CaseResult) -> Place:
+  """The voxel where the axial, coronal and sagittal picture of a report meet.
+
+  On the slice with most of the score: of its voxels that count, those in the lungs
+  before others, the one with most of the score within about 10 mm.
+  """
+  map_, box = result.localization, result.lung_box
+  if most := most_affected_slices(result):
+    index = most[0]
+    counts = map_.slice_map(index) > result.thresholds.map
+    inside = counts & (result.lung_mask[index] > 0)
+    around = _score_around(result, index)
+    if counts.any():
+      around[~(inside if inside.any() else counts)[box.rows, box.columns]] = -1
+    row, column = np.unravel_index(around.argmax(), around.shape)
+    return Place(index, box.row0 + int(row), box.column0 + int(column), 'score')
+  peaks = [float(plane.max()) for plane in map_.maps]
+  if any(peaks):
+    number = int(np.argmax(peaks))
+    row, column = np.unravel_index(map_.maps[number].argmax(), box.shape)
+    index = map_.slices[number]
+    return Place(index, box.row0 + int(row), box.column0 + int(column), 'map')
+  lung = result.lung_mask
+  planes = (lung.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1)))
+  widest = [int(areas.argmax()) for areas in planes]
+  return Place(widest[0], widest[1], widest[2], 'lungs')
+
+
+def _score_around(result, index) -> np.ndarray:
+  """float32 [box rows, box columns]: the counted map, smoothed in 3D, on a slice."""
+  slice_mm, *in_plane_mm = result.spacing_mm
+  plane = np.zeros(result.lung_box.shape, np.float32)
+  for number, other in enumerate(result.localization.slices):
+    away = (other - index) * slice_mm / _AROUND_MM
+    if abs(away) <= 3:
+      map_ = result.localization.maps[number]
+      plane += np.exp(-0.5 * away**2) * map_ * (map_ > result.thresholds.map)
+  sigma = [_AROUND_MM / step for step in in_plane_mm]
+  return ndimage.gaussian_filter(plane, sigma, mode='constant', truncate=3.0)
 
 
 # The slices of a case for scrolling, within a budget of bytes.

@@ -8,6 +8,7 @@ import io
 import os
 import pathlib
 import re
+import urllib.parse
 
 import numpy as np
 from PIL import Image
@@ -22,9 +23,7 @@ from covid_tf.storage import files
 
 FILE_NAME = 'report.html'
 
-_MOST_AFFECTED = 6
-_APART_MM = 5.0  # Of thin slices, six neighbours would show one place six times.
-_START_COLUMNS, _START_QUALITY = 720, 75  # Of the slice and plane shown first.
+_START_COLUMNS, _START_QUALITY = 720, 75  # Of the slice and planes shown first.
 _THUMB_COLUMNS, _THUMB_QUALITY = 256, 60
 _REGIONS = (
   ('right', 'Right lung'),
@@ -53,6 +52,7 @@ def write_report(
   volume: volume_lib.CTVolume,
   *,
   demo_models: bool = False,
+  viewer_name: str | None = None,
 ) -> None:
   """Writes a case's report: one file, no outside references, no patient identifiers.
 
@@ -61,26 +61,31 @@ def write_report(
     result: the scored study.
     volume: its CT, on the same grid.
     demo_models: whether to say that the models are demonstration models.
+    viewer_name: of the viewer's page in the same folder, which the report then links
+      to, whole and at the most affected slices (NAME#slice=INDEX); None: there is none.
 
   Raises:
     errors.OutputError: the file cannot be written.
     ValueError: result and volume are not of one grid, or not axial.
   """
-  files.write_atomically(path, report_html(result, volume, demo_models=demo_models))
+  page = report_html(result, volume, demo_models=demo_models, viewer_name=viewer_name)
+  files.write_atomically(path, page)
 
 
 def report_html(
-  result: results.CaseResult, volume: volume_lib.CTVolume, *, demo_models: bool = False
+  result: results.CaseResult,
+  volume: volume_lib.CTVolume,
+  *,
+  demo_models: bool = False,
+  viewer_name: str | None = None,
 ) -> bytes:
   """The page of `write_report`, as UTF-8."""
   maker = case_pictures.CasePictures(volume, result)
-  ranked = _most_affected(result)
-  first = ranked[0] if ranked else _widest_lung(result)
+  first = maker.place.index
   start = case_pictures.viewed_slice(
     maker, result, first, _START_COLUMNS, _START_QUALITY
   )
   slices = case_pictures.viewed_slices(maker, result, first)
-  coronal_row, holds_score = maker.coronal_row()
   regions = [
     (title, result.corona_score_by_region_cm3[name]) for name, title in _REGIONS
   ]
@@ -90,8 +95,9 @@ def report_html(
     maker=maker,
     demo_models=demo_models,
     start=start,
-    coronal=maker.coronal_picture(coronal_row, _START_COLUMNS),
-    coronal_holds_score=holds_score,
+    coronal=maker.coronal_picture(_START_COLUMNS),
+    sagittal=maker.sagittal_picture(_START_COLUMNS),
+    viewer=urllib.parse.quote(viewer_name) if viewer_name else '',
     strip=_strip(maker, result),
     slices=slices,
     most_cm3=float(result.corona_score_by_slice_cm3.max()) or 1.0,
@@ -105,9 +111,9 @@ def report_html(
     most_region_cm3=max(value for _, value in regions) or 1.0,
     thumbs=[
       case_pictures.viewed_slice(maker, result, index, _THUMB_COLUMNS, _THUMB_QUALITY)
-      for index in ranked
+      for index in case_pictures.most_affected_slices(result)
     ],
-    apart_mm=_APART_MM,
+    apart_mm=case_pictures.APART_MM,
     excluded_lung_cm3=_excluded_lung_cm3(result),
     gradient=pictures.css_gradient(),
     window=pictures.WINDOW_HU,
@@ -118,28 +124,11 @@ def report_html(
   )
 
 
-def _most_affected(result) -> list[int]:
-  """Slices by their part of the score, largest first, none close to another."""
-  by_slice = result.corona_score_by_slice_cm3
-  apart = _APART_MM / result.spacing_mm[0]
-  chosen: list[int] = []
-  for index in np.argsort(-by_slice, kind='stable').tolist():
-    if by_slice[index] <= 0 or len(chosen) == _MOST_AFFECTED:
-      break
-    if all(abs(index - other) >= apart for other in chosen):
-      chosen.append(index)
-  return chosen
-
-
 def _excluded_lung_cm3(result) -> float:
   excluded = list(result.edits.excluded_slices) if result.edits else []
   return int(np.count_nonzero(result.lung_mask[excluded])) * (
     result.voxel_volume_mm3 / 1000
   )
-
-
-def _widest_lung(result) -> int:
-  return int(result.lung_mask.sum(axis=(1, 2)).argmax())
 
 
 def _strip(maker, result) -> list[StripBar]:

@@ -219,6 +219,7 @@ def _short(value) -> str:
 _FILTERS = {
   'cm3': cm3,
   'percent': percent,
+  'hu': hu,
   'mm': millimetres,
   'signed': signed,
   'slice_title': slice_title,

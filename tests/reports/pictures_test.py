@@ -37,6 +37,7 @@ def _one_positive_slice(slice_mm, in_plane=(4.0, 4.0), peak=_PEAK, reverse=()):
   return volume, dataclasses.replace(
     result,
     positive_slices=(index,),
+    corona_score_by_slice_cm3=np.eye(1, shape[0], index)[0],
     localization=results.LocalizationMap(volume.shape, box, (index,), maps[np.newaxis]),
   )
 
@@ -65,9 +66,9 @@ def test_one_positive_slice_keeps_its_colour_and_outline(slice_mm, in_plane):
   """Old: at 8 mm no outline, and 0.29 shown for 0.84."""
   volume, result = _one_positive_slice(slice_mm, in_plane)
   maker = case_pictures.CasePictures(volume, result)
-  row, holds_score = maker.coronal_row()
-  assert holds_score
-  coronal = maker.coronal_picture(row, 720)
+  row = maker.place.row
+  assert maker.place.shows == 'score'
+  coronal = maker.coronal_picture(720)
   assert _strongest(coronal.heat_uri) == pytest.approx(_PEAK, abs=0.015)
   height, width = _size_mm(coronal.counted_path)
   assert 0.4 * slice_mm <= height <= slice_mm + 2
@@ -82,7 +83,7 @@ def test_one_positive_slice_keeps_its_colour_and_outline(slice_mm, in_plane):
 def test_a_slice_of_the_coronal_map_is_as_high_as_it_is(slice_mm):
   volume, result = _one_positive_slice(slice_mm)
   maker = case_pictures.CasePictures(volume, result)
-  coronal = maker.coronal_picture(maker.coronal_row()[0], 720)
+  coronal = maker.coronal_picture(720)
   seen = report_page.pixels(coronal.heat_uri)[..., 3].any(axis=1)
   height_mm = seen.sum() * maker.coronal.size_mm[0] / len(seen)
   assert height_mm == pytest.approx(slice_mm, abs=2.1)

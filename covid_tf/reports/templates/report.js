@@ -41,6 +41,9 @@
   const steps = {ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1,
                  PageUp: -10, PageDown: 10, Home: -slices.length, End: slices.length};
   axial.tabIndex = 0;
+  axial.setAttribute('role', 'group');
+  axial.setAttribute('aria-labelledby', 'axial-title');
+  axial.setAttribute('aria-describedby', 'axial-caption controls-hint');
   axial.addEventListener('keydown', (event) => {
     if (event.key in steps) {
       event.preventDefault();
@@ -55,7 +58,7 @@
     }
   }, {passive: false});
   slider.addEventListener('input', () => show(Number(slider.value)));
-  for (const id of ['coronal', 'probability', 'score-by-slice']) {
+  for (const id of ['coronal', 'sagittal', 'probability', 'score-by-slice']) {
     document.getElementById(id).addEventListener('click', pick);
   }
   for (const [id, name] of [['show-heat', 'no-heat'], ['show-outline', 'no-outline']]) {
