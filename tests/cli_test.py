@@ -116,7 +116,7 @@ def test_wrong_arguments_are_status_2_below_the_usage(line, capsys, place):
     ('check --models gone', 4, 'gone'),
     ('check --batches 0', 2, '--batches'),
     ('check --tls', 2, '--tls'),
-    ('serve', 2, '--models'),
+    ('serve --model_name m', 2, '--model_base_path'),
     ('serve --models gone', 2, 'gone'),
     ('serve --models empty', 2, 'empty'),
     ('serve --models empty --port 99999', 2, '99999'),

@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="the site's secret key, as for covid-tf score",
   )
   shared_flags.add_reading_arguments(parser)
-  shared_flags.add_thickness_arguments(parser)
+  shared_flags.add_analysis_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
   # A slip is found before an hour of listing.
   _servers(arguments.server)
   readers.require_options(**shared_flags.chosen(arguments))
-  shared_flags.thickness(arguments)
+  shared_flags.thresholds(arguments)
   stop = threading.Event()
   with archive_run.exclusive(arguments.output), _signals(stop) as caught:
     workers = _workers(arguments, stop)
@@ -220,15 +220,14 @@ def _scorer(arguments, workers: archive_run.MapStudies) -> scoring.Scorer:
   )
   key_digest = scoring.key_digest(arguments.patient_key_file)
   identities = _identities(workers, open_models, servers)
-  thresholds = results.Thresholds(
+  thresholds = dataclasses.replace(
+    shared_flags.thresholds(arguments),
     case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None,
-    **shared_flags.thickness(arguments),
   )
   used = slabs.as_used(thresholds, identities)
   if threshold:
     threshold.require_same_models(identities)
-    threshold.require_same_thickness(used)
-    threshold.require_same_smoothing(used)
+    threshold.require_same_analysis(used)
   return scoring.Scorer(
     arguments.output,
     open_models,

@@ -211,7 +211,7 @@ def _options(arguments: argparse.Namespace) -> features.DescribeOptions:
     arguments.negative_slices,
     covid,
     {result.study_uid: result.path for result in found},
-    results.Thresholds(**shared_flags.thickness(arguments)),
+    shared_flags.thresholds(arguments),
   )
 
 

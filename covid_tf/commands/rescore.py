@@ -3,7 +3,6 @@
 import argparse
 import pathlib
 
-from covid_tf import errors
 from covid_tf.commands import score
 from covid_tf.commands import shared_flags
 from covid_tf.reports import scored_study
@@ -66,24 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     exclude_slices=shared_flags.excluded_slices(arguments.exclude_slices),
     regions=arguments.regions,
     region_names=arguments.region_names,
-    slice_threshold=_share('--slice-threshold', arguments.slice_threshold),
-    map_threshold=_share('--map-threshold', arguments.map_threshold),
+    slice_threshold=shared_flags.share('--slice-threshold', arguments.slice_threshold),
+    map_threshold=shared_flags.share('--map-threshold', arguments.map_threshold),
     threshold=threshold or None,
     reading=reading,
   )
   score.print_summary('rescore', result, pathlib.Path(arguments.output))
   return 0
-
-
-def _share(flag: str, text: str | None) -> float | None:
-  if text is None:
-    return None
-  try:
-    value = float(text)
-  except ValueError:
-    value = -1.0
-  if not 0 <= value < 1:
-    raise errors.UsageError(
-      f'{flag}: a number from 0 to below 1 is required, found {text!r}.'
-    )
-  return value

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   shared_flags.add_model_arguments(parser)
   parser.add_argument('--series', metavar='UID', help='which series of the study')
   shared_flags.add_reading_arguments(parser)
-  shared_flags.add_thickness_arguments(parser)
+  shared_flags.add_analysis_arguments(parser)
   shared_flags.add_correction_arguments(parser)
   shared_flags.add_region_arguments(parser)
   parser.add_argument(
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     patient_key_file=arguments.patient_key_file,
     reading=shared_flags.chosen(arguments),
     threshold=threshold or None,
-    thickness=shared_flags.thickness(arguments),
+    thresholds=shared_flags.thresholds(arguments),
     lung_mask=arguments.lung_mask,
     exclude_slices=shared_flags.excluded_slices(arguments.exclude_slices),
     regions=arguments.regions,

@@ -1,10 +1,12 @@
 """`covid-tf serve`: the models of a folder over TF Serving's gRPC protocol."""
 
 import argparse
+import dataclasses
 import importlib.util
 import logging
 import re
 import signal
+import sys
 import threading
 
 from covid_tf import errors
@@ -127,7 +129,11 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
   defaults = configuration.ServerOptions()
   source = parser.add_argument_group('models')
   source.add_argument(
-    '--models', metavar='DIR', help='serve every model of DIR (DIR/NAME/VERSION)'
+    '--models',
+    metavar='DIR',
+    help='serve every model of DIR (DIR/NAME/VERSION); without --models, '
+    '--model_base_path and --model_config_file: the demo models, which show how it '
+    'works and nothing more',
   )
   source.add_argument(
     '--model_name',
@@ -250,7 +256,8 @@ def parse_options(
     extra: arguments that none of them took.
 
   Returns:
-    The options; unknown harmless flags are warned about.
+    The options, whose source of models is None where no flag names one; unknown
+    harmless flags are warned about.
 
   Raises:
     errors.UsageError: an argument is wrong, or cannot be ignored safely.
@@ -262,10 +269,10 @@ def parse_options(
     for flag in ('models', 'model_base_path', 'model_config_file')
     if getattr(namespace, flag)
   ]
-  if not sources:
+  if not sources and namespace.model_name != configuration.ServerOptions.model_name:
     raise errors.UsageError(
-      'required --models DIR, --model_base_path DIR or --model_config_file FILE, '
-      'found none of them.'
+      f'--model_name {namespace.model_name}: required together with --model_base_path, '
+      'found alone.'
     )
   if 'models' in sources and len(sources) > 1:
     raise errors.UsageError(
@@ -290,7 +297,11 @@ def parse_options(
     config_poll_s=namespace.model_config_file_poll_wait_seconds,
     poll_s=namespace.file_system_poll_wait_seconds,
     # At a terminal a failure is reported at once; a server waits for a disk.
-    load_retries=(0 if namespace.models else configuration.ServerOptions.load_retries)
+    load_retries=(
+      configuration.ServerOptions.load_retries
+      if namespace.model_base_path or namespace.model_config_file
+      else 0
+    )
     if retries is None
     else retries,
     retry_interval_s=namespace.load_retry_interval_micros / 1e6,
@@ -343,8 +354,11 @@ def run(args: argparse.Namespace) -> int:
       'serving models requires TensorFlow, found none; '
       "in a checkout of covid_tf: pip install '.[models-cpu]'."
     )
-  configuration.model_configuration(options)  # Before TensorFlow loads.
   in_process.set_defaults()
+  if not (options.models or options.model_base_path or options.model_config_file):
+    options = dataclasses.replace(options, models=str(in_process.demo_models()))
+    print('covid-tf serve: the demo models, for trying it only', file=sys.stderr)
+  configuration.model_configuration(options)  # Before TensorFlow loads.
   # While models load there is nothing to drain: a stop ends the wait for them.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   from covid_tf.server import serving

@@ -194,11 +194,26 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
-# Flags of the thickness that slices are analysed at, and of the smoothing.
+# Flags of how slices are analysed: thickness, smoothing, and the two thresholds.
 
 
-def add_thickness_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds --thickness-mm, --every-slice and --smoothing-mm."""
+def add_analysis_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds --slice-threshold, --map-threshold and those of the thickness."""
+  group = add_thickness_arguments(parser)
+  group.add_argument(
+    '--slice-threshold',
+    metavar='P',
+    help='a slice is positive above this probability (default: 0.5)',
+  )
+  group.add_argument(
+    '--map-threshold',
+    metavar='M',
+    help='a voxel counts where the map is above this (default: 0.6)',
+  )
+
+
+def add_thickness_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+  """Adds --thickness-mm, --every-slice and --smoothing-mm; returns their group."""
   group = parser.add_argument_group('how slices are analysed')
   thickness = group.add_mutually_exclusive_group()
   thickness.add_argument(
@@ -219,29 +234,66 @@ def add_thickness_arguments(parser: argparse.ArgumentParser) -> None:
     "deviation (default: what the classifier's card says, else 6; 0 with "
     '--every-slice)',
   )
+  return group
 
 
-def thickness(arguments: argparse.Namespace) -> dict[str, Any]:
-  """The values of the flags, as keyword arguments of `results.Thresholds`.
+def thresholds(arguments: argparse.Namespace) -> results.Thresholds:
+  """What the flags say of the analysis; that of the case is None.
 
   Raises:
-    errors.UsageError: --thickness-mm is no thickness, or --smoothing-mm no smoothing.
+    errors.UsageError: a value is no thickness, no smoothing or no threshold.
   """
-  return {
-    'thickness_mm': _length(
+  defaults = results.Thresholds()
+  cutoffs = (
+    ('slice_probability', '--slice-threshold', 'slice_threshold'),
+    ('map', '--map-threshold', 'map_threshold'),
+  )
+  found = {
+    name: share(flag, getattr(arguments, argument, None))
+    for name, flag, argument in cutoffs
+  }
+  return results.Thresholds(
+    **{
+      name: getattr(defaults, name) if value is None else value
+      for name, value in found.items()
+    },
+    thickness_mm=_length(
       arguments.thickness_mm,
       results.check_thickness,
       f'--thickness-mm: a number above 0 and at most {results.MAX_THICKNESS_MM:g}',
       '5 is usual, --every-slice averages nothing',
     ),
-    'every_slice': arguments.every_slice,
-    'smoothing_mm': _length(
+    every_slice=arguments.every_slice,
+    smoothing_mm=_length(
       arguments.smoothing_mm,
       results.check_smoothing,
       f'--smoothing-mm: a number from 0 to {results.MAX_SMOOTHING_MM:g}',
       '6 is usual, 0 smooths nothing',
     ),
-  }
+  )
+
+
+def share(flag: str, text: str | None) -> float | None:
+  """The value of a threshold between 0 and 1; None where it is not given.
+
+  Args:
+    flag: its name, for the error.
+    text: its value.
+
+  Raises:
+    errors.UsageError: it is no number from 0 to below 1.
+  """
+  if text is None:
+    return None
+  try:
+    value = float(text)
+  except ValueError:
+    value = -1.0
+  if not 0 <= value < 1:
+    raise errors.UsageError(
+      f'{flag}: a number from 0 to below 1 is required, found {text!r}.'
+    )
+  return value
 
 
 def _length(

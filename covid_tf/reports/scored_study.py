@@ -93,7 +93,7 @@ def score_study(
   patient_key_file: str | None = None,
   reading: Mapping[str, Any] | None = None,
   threshold: operating_points.CaseThreshold | None = None,
-  thickness: Mapping[str, Any] | None = None,
+  thresholds: results.Thresholds | None = None,
   lung_mask: str | os.PathLike | None = None,
   exclude_slices: Iterable[int] = (),
   regions: str | os.PathLike | None = None,
@@ -110,8 +110,8 @@ def score_study(
     patient_key_file: a site's secret, or None.
     reading: further keyword arguments of `read_ct`, such as resample_tilt.
     threshold: of the case; None for no answer.
-    thickness: thickness_mm, every_slice and smoothing_mm of `results.Thresholds`;
-      None: those of the classifier's card, else 5 and 6 mm.
+    thresholds: of slices and map, thickness and smoothing, as of `analyze`; that of
+      the case is replaced by `threshold`.
     lung_mask: NIfTI of 0 and 1 on the CT's grid; None: the lung network's.
     exclude_slices: indices of slices that count as negative.
     regions: NIfTI label map on the CT's grid; None: no further regions.
@@ -130,9 +130,9 @@ def score_study(
     volume = readers.read_ct(
       study, series_uid=series_uid, patient_key_file=patient_key_file, **(reading or {})
     )
-    thresholds = results.Thresholds(
+    thresholds = dataclasses.replace(
+      thresholds or results.Thresholds(),
       case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None,
-      **(thickness or {}),
     )
     mask = _read_mask(lung_mask, volume)
     corrections.checked(volume, mask, exclude_slices)  # Before any network is asked.
@@ -203,8 +203,17 @@ def rescore_study(
   if threshold:
     threshold.require_same_models(stored.models)
     averaged = slabs.of_study(stored, stored.thresholds).is_averaged
-    threshold.require_same_thickness(stored.thresholds, averaged)
-    threshold.require_same_smoothing(stored.thresholds)
+    changed = {
+      name: value
+      for name, value in (
+        ('slice_probability', slice_threshold),
+        ('map', map_threshold),
+      )
+      if value is not None
+    }
+    threshold.require_same_analysis(
+      dataclasses.replace(stored.thresholds, **changed), averaged
+    )
   names = _read_names(regions, region_names)
   options = {'series_uid': stored.series_uid or None} | dict(reading or {})
   with files.filling_folder(output, FILE_NAMES) as made:
@@ -283,8 +292,7 @@ def _require_same_analysis(
 ) -> None:
   used = slabs.as_used(stated, models.identities())
   divided = slabs.of_study(volume, used)
-  threshold.require_same_thickness(used, divided.is_averaged)
-  threshold.require_same_smoothing(used)
+  threshold.require_same_analysis(used, divided.is_averaged)
 
 
 def _analyze(study, volume, models, **options) -> results.CaseResult:

@@ -245,6 +245,8 @@ class CaseThreshold:
     thickness_mm: that the slices of these scores were averaged to; None: every slice
       as it is.
     smoothing_mm: that the logits of these scores were smoothed by; 0: not smoothed.
+    slice_probability: above which slices of these scores were positive.
+    map: above which voxels of them counted.
   """
 
   corona_score_cm3: float
@@ -253,6 +255,8 @@ class CaseThreshold:
   is_of_scores: bool = False
   thickness_mm: float | None = None
   smoothing_mm: float = 0.0
+  slice_probability: float = 0.5
+  map: float = 0.6
 
   def require_same_models(self, identities: Iterable[results.ModelIdentity]) -> None:
     """Refuses to judge scores of other models: their cm³ are not the same.
@@ -272,21 +276,37 @@ class CaseThreshold:
           'on scores of the model in use.'
         )
 
-  def require_same_thickness(
+  def require_same_analysis(
     self, thresholds: results.Thresholds, are_averaged: bool = True
   ) -> None:
-    """Refuses to judge scores of slices at another thickness.
+    """Refuses to judge scores of another thickness, smoothing or other thresholds.
 
     Args:
-      thresholds: of the scores, with the thickness that is used.
+      thresholds: of the scores, with the thickness and the smoothing that are used.
       are_averaged: whether slices are averaged to it; False where those of the study
         are so thick that each is taken as it is, True where that is not known yet.
 
     Raises:
-      errors.UsageError: the scores that it was chosen from had another.
+      errors.UsageError: the scores that it was chosen from had others.
     """
-    used = thresholds.thickness_mm
-    if not self.is_of_scores or self.thickness_mm == used:
+    if not self.is_of_scores:
+      return
+    self._require_same_thickness(thresholds.thickness_mm, are_averaged)
+    self._require_same_smoothing(thresholds.smoothing_mm or 0.0)
+    for name, flag in (
+      ('slice_probability', '--slice-threshold'),
+      ('map', '--map-threshold'),
+    ):
+      own, used = getattr(self, name), getattr(thresholds, name)
+      if own != used:
+        raise errors.UsageError(
+          f'--case-threshold: it was chosen from scores with {flag} {own:g}, but '
+          f'{used:g} is in use; give {flag} {own:g}, or run covid-tf cohort on scores '
+          'with the threshold in use.'
+        )
+
+  def _require_same_thickness(self, used: float | None, are_averaged: bool) -> None:
+    if self.thickness_mm == used:
       return
     if self.thickness_mm is None and not are_averaged:
       return
@@ -304,17 +324,8 @@ class CaseThreshold:
       f'for; give {flag}, or run covid-tf cohort on scores at the thickness in use.'
     )
 
-  def require_same_smoothing(self, thresholds: results.Thresholds) -> None:
-    """Refuses to judge scores of slices smoothed otherwise along the body.
-
-    Args:
-      thresholds: of the scores, with the smoothing that is used.
-
-    Raises:
-      errors.UsageError: the scores that it was chosen from had another.
-    """
-    used_mm = thresholds.smoothing_mm or 0.0
-    if not self.is_of_scores or self.smoothing_mm == used_mm:
+  def _require_same_smoothing(self, used_mm: float) -> None:
+    if self.smoothing_mm == used_mm:
       return
     raise errors.UsageError(
       '--case-threshold: it was chosen from scores of logits smoothed by '
@@ -370,17 +381,25 @@ def read_operating_point(path: str | os.PathLike[str]) -> CaseThreshold:
     _digests(content.get('models'), path),
     True,
     # Files of before slices were averaged, or smoothed, do not say it: as they were.
-    _length('thickness_mm', content.get('thickness_mm'), path),
-    _length('smoothing_mm', content.get('smoothing_mm', 0.0), path) or 0.0,
+    _stated('thickness_mm', content.get('thickness_mm'), path),
+    _stated('smoothing_mm', content.get('smoothing_mm', 0.0), path) or 0.0,
+    # Nor those of before the thresholds could be chosen.
+    *(
+      float(_stated(name, content.get(name, getattr(CaseThreshold, name)), path))
+      for name in ('slice_probability', 'map')
+    ),
   )
 
 
-def _length(name: str, value: Any, path: pathlib.Path) -> float | None:
+def _stated(name: str, value: Any, path: pathlib.Path) -> Any:
   try:
     return getattr(results.Thresholds(**{name: value}), name)
   except (TypeError, ValueError):
+    kind = (
+      'millimetres or null' if name.endswith('_mm') else 'a number from 0 to below 1'
+    )
     raise errors.UsageError(
-      f'--case-threshold {path}: {name} must be millimetres or null, found '
+      f'--case-threshold {path}: {name} must be {kind}, found '
       f'{value!r}; write it again with covid-tf cohort.'
     ) from None
 

@@ -94,8 +94,14 @@ def test_batching_parameters_are_read(tmp_path, caplog):
     _parse('--models', 'm', '--enable_batching', f'--batching_parameters_file={path}')
 
 
-def test_a_source_of_models_is_required():
-  with pytest.raises(errors.UsageError, match='found none of them'):
-    _parse('--port=0')
+def test_without_a_source_of_models_the_demo_models_are_meant():
+  options = _parse('--port=0')
+  assert not (options.models or options.model_base_path or options.model_config_file)
+  assert options.load_retries == 0
+  with pytest.raises(errors.UsageError, match='together with --model_base_path'):
+    _parse('--model_name=m')
+
+
+def test_sources_of_models_exclude_each_other():
   with pytest.raises(errors.UsageError, match='only source'):
     _parse('--models=m', '--model_base_path=/m')

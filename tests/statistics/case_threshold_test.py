@@ -72,7 +72,7 @@ def test_no_threshold_is_refused(text):
 
 def test_an_operating_point_holds_for_its_own_thickness(tmp_path):
   number = operating_points.parse_case_threshold('7.5')
-  number.require_same_thickness(results.Thresholds(thickness_mm=3))
+  number.require_same_analysis(results.Thresholds(thickness_mm=3))
   for stated, same, other, flag in (
     ({'thickness_mm': 5.0}, {'thickness_mm': 5}, {'thickness_mm': 3}, 'thickness-mm 5'),
     ({'thickness_mm': 5.0}, {'thickness_mm': 5}, {'every_slice': True}, 'mm 5'),
@@ -81,20 +81,36 @@ def test_an_operating_point_holds_for_its_own_thickness(tmp_path):
   ):
     path = _write(tmp_path, _CONTENT | stated)
     threshold = operating_points.parse_case_threshold(path)
-    threshold.require_same_thickness(results.Thresholds(**same))
+    threshold.require_same_analysis(results.Thresholds(**same))
     thick = (results.Thresholds(**other), False)  # Nothing is averaged.
     if flag == 'every-slice':
-      threshold.require_same_thickness(*thick)
+      threshold.require_same_analysis(*thick)
     with pytest.raises(errors.UsageError, match=f'give --.*{flag}, or'):
-      threshold.require_same_thickness(results.Thresholds(**other))
+      threshold.require_same_analysis(results.Thresholds(**other))
   smooth = operating_points.parse_case_threshold(
     _write(tmp_path, _CONTENT | {'smoothing_mm': 6.0})
   )
-  smooth.require_same_smoothing(results.Thresholds(smoothing_mm=6))
-  number.require_same_smoothing(results.Thresholds(smoothing_mm=6))
+  smooth.require_same_analysis(results.Thresholds(smoothing_mm=6, every_slice=True))
+  number.require_same_analysis(results.Thresholds(smoothing_mm=6, every_slice=True))
   for other in (0, 3):
     with pytest.raises(errors.UsageError, match='score with --smoothing-mm 6, or'):
-      smooth.require_same_smoothing(results.Thresholds(smoothing_mm=other))
+      smooth.require_same_analysis(
+        results.Thresholds(smoothing_mm=other, every_slice=True)
+      )
+  for stated, same, other in (
+    ({}, {}, {'slice_probability': 0.4}),
+    ({'slice_probability': 0.4}, {'slice_probability': 0.4}, {}),
+    ({}, {'map': 0.6}, {'map': 0.3}),
+    ({'map': 0.3}, {'map': 0.3}, {'map': 0.6}),
+  ):
+    chosen = operating_points.parse_case_threshold(_write(tmp_path, _CONTENT | stated))
+    chosen.require_same_analysis(results.Thresholds(**same))
+    number.require_same_analysis(results.Thresholds(**other))
+    with pytest.raises(errors.UsageError, match='give --(slice|map)-threshold 0'):
+      chosen.require_same_analysis(results.Thresholds(**other))
+  for name in ('map', 'slice_probability'):
+    with pytest.raises(errors.UsageError, match=f'{name} must be a number from 0 to'):
+      operating_points.parse_case_threshold(_write(tmp_path, _CONTENT | {name: 'x'}))
   for wrong in (-1, 'much', [5], 1e9):
     path = _write(tmp_path, _CONTENT | {'smoothing_mm': wrong})
     with pytest.raises(errors.UsageError, match='smoothing_mm must be millimetres'):

@@ -212,6 +212,8 @@ def write_operating_point(
       'models': models,
       'thickness_mm': report.results[0].thresholds.get('thickness_mm'),
       'smoothing_mm': report.results[0].thresholds.get('smoothing_mm', 0.0),
+      'slice_probability': report.results[0].thresholds.get('slice_probability', 0.5),
+      'map': report.results[0].thresholds.get('map', 0.6),
     },
   )
 
