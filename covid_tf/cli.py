@@ -5,14 +5,16 @@ import codecs
 from collections.abc import Callable, Iterator
 import contextlib
 import errno
-import importlib
 import io
 import os
 import sys
 from typing import Any, TextIO
 import warnings
 
+from covid_tf import commands
 from covid_tf import errors
+from covid_tf.commands import messages
+from covid_tf.commands import site_configuration
 from covid_tf.version import __version__
 
 # Standard output and error that take every text, wherever they lead.
@@ -146,23 +148,6 @@ def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
   ), error.end
 
 
-# Command -> its line in the help. The module of the same name is imported only
-# when it is called: `covid-tf --help` waits for no library.
-_COMMANDS = {
-  'score': 'score one study: result.json, report.html, map and mask',
-  'rescore': 'score a result again with a corrected mask, slices or thresholds',
-  'inspect': 'geometry and HU of a study, or why it is refused',
-  'serve': "serve models over TF Serving's gRPC protocol",
-  'check': 'ask a server, or models of a folder, whether they compute right',
-  'demo': 'the whole path on a phantom cohort, offline',
-  'cohort': 'ROC, severity and figures over many results',
-  'compare': 'one patient over time',
-  'review': 'a contact sheet of many results, and a table to accept or reject them',
-  'manifestations': 'cluster slices into kinds of disease',
-  'batch': 'score an archive, every study exactly once',
-}
-
-
 def main(argv: list[str] | None = None) -> int:
   """Runs one command; returns its status (0, 2 use, 3 study, 4 model, 5 output)."""
   argv = sys.argv[1:] if argv is None else argv
@@ -185,19 +170,25 @@ def _run(argv: list[str]) -> tuple[int, bool]:
   """Status, and whether the command writes files (else its output is the result)."""
   name, writes_files = 'covid-tf', False
   try:
-    if not argv or argv[0] not in _COMMANDS:
+    if not argv or argv[0] not in commands.COMMANDS:
       _parser().parse_args(argv or ['--help'])
     name = f'covid-tf {argv[0]}'
-    command = importlib.import_module(f'covid_tf.commands.{argv[0]}')
-    parser = argparse.ArgumentParser(name, description=_COMMANDS[argv[0]])
+    command = commands.module(argv[0])
+    parser = argparse.ArgumentParser(name, description=commands.COMMANDS[argv[0]])
     command.add_arguments(parser)
-    # `serve` takes flags of another program; the others take only their own.
-    parse = getattr(command, 'parse', argparse.ArgumentParser.parse_args)
-    arguments = parse(parser, argv[1:])
+    messages.add_arguments(parser)
+    if parse := getattr(command, 'parse', None):
+      arguments = parse(parser, argv[1:])  # `serve` takes flags of another program too.
+    else:
+      site_configuration.add_arguments(parser)
+      arguments = site_configuration.parse(parser, argv[0], argv[1:])
     writes_files = hasattr(arguments, 'output')
     # Warnings of libraries quote values of headers and lines of their source. What
     # a person should know is in our own words in the results.
-    with warnings.catch_warnings(action='ignore'):
+    with (
+      warnings.catch_warnings(action='ignore'),
+      messages.spoken(name, arguments),
+    ):
       return command.run(arguments), writes_files
   except SystemExit as end:  # Of argparse, after the help or a wrong argument.
     return int(end.code or 0), writes_files
@@ -210,8 +201,10 @@ def _run(argv: list[str]) -> tuple[int, bool]:
 
 
 def _parser() -> argparse.ArgumentParser:
-  width = max(map(len, _COMMANDS)) + 2
-  listing = '\n'.join(f'  {name:{width}}{help_}' for name, help_ in _COMMANDS.items())
+  width = max(map(len, commands.COMMANDS)) + 2
+  listing = '\n'.join(
+    f'  {name:{width}}{help_}' for name, help_ in commands.COMMANDS.items()
+  )
   parser = argparse.ArgumentParser(
     'covid-tf',
     description='COVID-19 opacities on chest CT: found, localized, measured in cm³.',
@@ -219,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('--version', action='version', version=__version__)
-  parser.add_argument('command', choices=tuple(_COMMANDS), metavar='COMMAND')
+  parser.add_argument('command', choices=tuple(commands.COMMANDS), metavar='COMMAND')
   return parser
 
 

@@ -26,6 +26,7 @@ _COMMANDS = {
   'review': '--most-pictures',
   'manifestations': '--weighting',
   'batch': '--scheduler',
+  'completion': 'fish',
 }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
 import fcntl
+import logging
 import os
 import pathlib
 import threading
@@ -15,6 +16,8 @@ from covid_tf.batch import progress as progress_lib
 from covid_tf.batch import records
 from covid_tf.batch import scoring
 from covid_tf.storage import files
+
+_log = logging.getLogger(__name__)
 
 # What an earlier run left: which studies are done, and which may not be touched.
 
@@ -194,6 +197,13 @@ def run(
           not_reached.discard(study.key)
           rows.append(record)
           progress.add(record)
+          _log.info(
+            '%s: %s in %.1f s%s',
+            record.key,
+            record.status,
+            record.seconds,
+            f': {record.reason}' if record.reason else '',
+          )
     finally:
       for key in sorted(not_reached & stored.keys()):
         rows.append(stored[key])  # What an earlier run left is still there.

@@ -1,9 +1,9 @@
 """`covid-tf cohort`: detection and severity over many results."""
 
 import argparse
+import logging
 import math
 import pathlib
-import sys
 
 from covid_tf import errors
 from covid_tf.cohort import paper
@@ -13,6 +13,8 @@ from covid_tf.cohort.accuracy import experiments
 from covid_tf.cohort.accuracy import report as report_lib
 from covid_tf.commands import shared_flags
 from covid_tf.statistics import roc
+
+_log = logging.getLogger(__name__)
 
 _POINTS = ('youden', 'sensitivity', 'threshold')
 _FEWEST_DRAWS = 100
@@ -113,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     *report.detection.messages,
     *report.severity.messages,
   ):
-    print(f'covid-tf cohort: {message}', file=sys.stderr)
+    _log.warning('%s', message)
   print(summary_text(report))
   print(f'Report: {arguments.output / "cohort.html"}')
   return 0

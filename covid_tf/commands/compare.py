@@ -1,14 +1,16 @@
 """`covid-tf compare`: one patient over time."""
 
 import argparse
+import logging
 import pathlib
-import sys
 
 from covid_tf.cohort.follow_up import course
 from covid_tf.cohort.follow_up import report
 from covid_tf.commands import shared_flags
 from covid_tf.reports import pages
 from covid_tf.storage import files
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
   with files.filling_folder(arguments.output, report.FILE_NAMES) as folder:
     follow_up = report.write_all(folder, follow_up)
   for warning in follow_up.warnings:
-    print(f'covid-tf compare: warning: {warning}', file=sys.stderr)
+    _log.warning('warning: %s', warning)
   print(summary_text(follow_up))
   print(f'Report: {pathlib.Path(arguments.output) / "compare.html"}')
   return 0

@@ -1,8 +1,8 @@
 """`covid-tf manifestations`: slices clustered into kinds of disease."""
 
 import argparse
+import logging
 import pathlib
-import sys
 
 from covid_tf import errors
 from covid_tf import results
@@ -15,6 +15,8 @@ from covid_tf.cohort.manifestations import kinds as kinds_lib
 from covid_tf.cohort.manifestations import report
 from covid_tf.cohort.manifestations import table as table_lib
 from covid_tf.commands import shared_flags
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
   demo = shared_flags.are_demo(arguments, identities)
   for name, reason in described.refused.items():
-    print(f'covid-tf manifestations: {name} refused: {reason}', file=sys.stderr)
+    _log.warning('%s refused: %s', name, reason)
   if model:
     _apply(model, described, arguments.output, demo)
     return 0
@@ -138,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
   )
   report.write_fitted(fitted, described, arguments.output, demo)
   for warning in report.warnings(fitted, described, demo):
-    print(f'covid-tf manifestations: warning: {warning}', file=sys.stderr)
+    _log.warning('warning: %s', warning)
   print(summary_text(fitted))
   print(f'Report: {arguments.output / "manifestations.html"}: research use only.')
   return 0
@@ -206,7 +208,7 @@ def _options(arguments: argparse.Namespace) -> features.DescribeOptions:
   if arguments.results:
     found, _ = results_lib.load_results(arguments.results)
     for warning in results_lib.edit_warnings([one.provenance for one in found]):
-      print(f'covid-tf manifestations: warning: {warning}', file=sys.stderr)
+      _log.warning('warning: %s', warning)
   return features.DescribeOptions(
     arguments.negative_slices,
     covid,

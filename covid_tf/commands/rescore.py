@@ -70,5 +70,5 @@ def run(arguments: argparse.Namespace) -> int:
     threshold=threshold or None,
     reading=reading,
   )
-  score.print_summary('rescore', result, pathlib.Path(arguments.output))
+  score.print_summary(result, pathlib.Path(arguments.output))
   return 0

@@ -1,11 +1,13 @@
 """`covid-tf review`: a contact sheet of an archive, and a table of decisions."""
 
 import argparse
+import logging
 import pathlib
-import sys
 
 from covid_tf import errors
 from covid_tf.cohort.review import contact_sheet
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
   archive = contact_sheet.look_through(arguments.results)
   review = contact_sheet.write(archive, arguments.output, arguments.most_pictures)
   if archive.failed:
-    print(
-      f'covid-tf review: warning: {len(archive.failed)} without a result that can be '
-      'read, listed at the end of the sheet.',
-      file=sys.stderr,
+    _log.warning(
+      'warning: %d without a result that can be read, listed at the end of the sheet.',
+      len(archive.failed),
     )
   counts = ', '.join(f'{count} {name}' for name, count in review.counts().items())
   print(

@@ -2,13 +2,15 @@
 
 import argparse
 import functools
+import logging
 import pathlib
-import sys
 
 from covid_tf import results
 from covid_tf.commands import shared_flags
 from covid_tf.reports import scored_study
 from covid_tf.statistics import operating_points
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,16 +64,14 @@ def run(arguments: argparse.Namespace) -> int:
     region_names=arguments.region_names,
     demo_models=shared_flags.are_demo(arguments),
   )
-  print_summary('score', result, pathlib.Path(arguments.output))
+  print_summary(result, pathlib.Path(arguments.output))
   return 0
 
 
-def print_summary(
-  command: str, result: results.CaseResult, output: pathlib.Path
-) -> None:
-  """Prints the score, what was edited, and on standard error the warnings."""
+def print_summary(result: results.CaseResult, output: pathlib.Path) -> None:
+  """Prints the score and what was edited, and logs the warnings."""
   for warning in result.warnings:
-    print(f'covid-tf {command}: warning: {warning}', file=sys.stderr)
+    _log.warning('warning: %s', warning)
   detected = {None: '', True: ' Case detected.', False: ' Case not detected.'}
   print(
     f'Corona score {result.corona_score_cm3:.1f} cm³; '

@@ -6,7 +6,6 @@ import importlib.util
 import logging
 import re
 import signal
-import sys
 import threading
 
 from covid_tf import errors
@@ -357,7 +356,7 @@ def run(args: argparse.Namespace) -> int:
   in_process.set_defaults()
   if not (options.models or options.model_base_path or options.model_config_file):
     options = dataclasses.replace(options, models=str(in_process.demo_models()))
-    print('covid-tf serve: the demo models, for trying it only', file=sys.stderr)
+    _log.warning('warning: the demo models, which show how it works and nothing more')
   configuration.model_configuration(options)  # Before TensorFlow loads.
   # While models load there is nothing to drain: a stop ends the wait for them.
   signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import dataclasses
+import logging
 import os
 import pathlib
 from typing import Any
@@ -25,6 +26,8 @@ from covid_tf.statistics import operating_points
 from covid_tf.storage import files
 from covid_tf.storage import maps
 from covid_tf.storage import result_json
+
+_log = logging.getLogger(__name__)
 
 # The files of one scored study, as `covid-tf score` leaves them.
 
@@ -130,6 +133,9 @@ def score_study(
     volume = readers.read_ct(
       study, series_uid=series_uid, patient_key_file=patient_key_file, **(reading or {})
     )
+    _log.info(
+      'read: %d slices of %d x %d, %.3g mm apart', *volume.shape, volume.spacing_mm[0]
+    )
     thresholds = dataclasses.replace(
       thresholds or results.Thresholds(),
       case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None,
@@ -138,6 +144,7 @@ def score_study(
     corrections.checked(volume, mask, exclude_slices)  # Before any network is asked.
     label_map = _read_regions(regions, names, volume)
     with open_models() as models:
+      _log.info('models: %s', ', '.join(map(_identity, models.identities())))
       if threshold:
         threshold.require_same_models(models.identities())
         _require_same_analysis(threshold, thresholds, volume, models)
@@ -155,8 +162,14 @@ def score_study(
         threshold.require_same_models(result.models)
     if demo_models or result.demo_models:
       result = marked_as_demo(result)
+    _log.info('scored: %.1f cm³', result.corona_score_cm3)
     write_all(folder, result, volume, demo_models=result.demo_models)
+  _log.info('written: %s', ', '.join(FILE_NAMES))
   return result
+
+
+def _identity(model: results.ModelIdentity) -> str:
+  return f'{model.name} {model.version} ({model.card_sha256[:12]})'
 
 
 def rescore_study(

@@ -1,0 +1,140 @@
+"""Defaults of flags from a site's file: what is taken, left out and refused."""
+
+import argparse
+import pathlib
+
+import pytest
+
+from covid_tf import cli
+from covid_tf import errors
+from covid_tf.commands import score
+from covid_tf.commands import site_configuration
+
+_FILE = """
+patient_key_file = "keys/site"
+[models]
+server = "gpu1:8500"
+tls_ca = "/etc/ca.pem"
+timeout = 30
+[analysis]
+thickness_mm = 5
+slice_threshold = 0.4
+case_threshold = 7.5
+[dicom]
+to = "https://pacs.example/dicom-web"
+"""
+
+
+@pytest.fixture(name='path')
+def _path(tmp_path, monkeypatch):
+  path = tmp_path / 'site.toml'
+  path.write_text(_FILE)
+  monkeypatch.setenv(site_configuration.VARIABLE, str(path))
+  return path
+
+
+def _parse(line: str, command: str = 'score') -> argparse.Namespace:
+  parser = argparse.ArgumentParser()
+  score.add_arguments(parser)
+  site_configuration.add_arguments(parser)
+  return site_configuration.parse(parser, command, line.split())
+
+
+def test_what_the_file_says_is_a_default(path):
+  found = _parse('study --output out')
+  assert found.server == 'gpu1:8500' and found.tls_ca == '/etc/ca.pem'
+  assert found.timeout == 30.0  # As the flag's own type makes it.
+  assert found.thickness_mm == '5' and found.slice_threshold == '0.4'
+  assert found.case_threshold == '7.5' and found.map_threshold is None
+  assert found.patient_key_file == str(path.parent / 'keys' / 'site')
+
+
+def test_a_flag_counts_more_than_the_file(path):
+  del path
+  found = _parse('study --output out --thickness-mm 3 --slice-threshold 0.5')
+  assert (found.thickness_mm, found.slice_threshold) == ('3', '0.5')
+  assert found.case_threshold == '7.5'
+  assert _parse('study --output out --every-slice').thickness_mm is None
+
+
+@pytest.mark.parametrize('source', ['--models exported', '--server other:1'])
+def test_another_source_of_models_leaves_that_table_out(source, path):
+  del path
+  found = _parse(f'study --output out {source}')
+  assert found.tls_ca is None and found.timeout == 120.0
+  assert found.server == ('other:1' if 'other' in source else None)
+  assert found.thickness_mm == '5'
+
+
+def test_a_switch_of_the_file_gives_way_to_a_thickness(path):
+  path.write_text('[analysis]\nevery_slice = true\n')
+  assert _parse('study --output out').every_slice
+  assert not _parse('study --output out --thickness-mm 3').every_slice
+
+
+def test_a_command_takes_only_its_tables(path):
+  del path
+  assert _parse('study --output out', 'inspect').server is None
+
+
+def test_a_flag_that_the_file_gives_is_not_required(path):
+  def parse():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--to', required=True)
+    site_configuration.add_arguments(parser)
+    return site_configuration.parse(parser, 'send', [])
+
+  assert parse().to == 'https://pacs.example/dicom-web'
+  path.write_text('[analysis]\n')
+  with pytest.raises(SystemExit):
+    parse()
+
+
+def test_where_the_file_is_looked_for(path, tmp_path, monkeypatch):
+  assert _parse('s --output o --no-config').thickness_mm is None
+  other = tmp_path / 'other.toml'
+  other.write_text('[analysis]\nthickness_mm = 2\n')
+  assert _parse(f's --output o --config {other}').thickness_mm == '2'
+  monkeypatch.delenv(site_configuration.VARIABLE)
+  assert _parse('s --output o').thickness_mm is None
+  monkeypatch.setenv('XDG_CONFIG_HOME', str(tmp_path))
+  path.rename(tmp_path / site_configuration.FILE_NAME)
+  assert _parse('s --output o').thickness_mm == '5'
+
+
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('thicknes_mm = 5', 'unknown key thicknes_mm; known are patient_key_file; [mod'),
+    ('[analysis]\nthicknes_mm = 5', 'unknown key thicknes_mm of [analysis]'),
+    ('[analysis]\nthickness_mm = "5"', 'thickness_mm of [analysis] must be a number'),
+    ('[analysis]\nthickness_mm = true', 'must be a number, found True'),
+    ('[analysis]\nevery_slice = 1', 'must be true or false, found 1'),
+    ('[analysis]\ncase_threshold = []', 'case_threshold of [analysis] must be a text'),
+    ('[models]\nserver = ""', 'server of [models] must be a text'),
+    ('[models]\nserver = "a:1"\nmodels = "m"', 'either server or models'),
+    ('models = "exported"', '[models] must be a table'),
+    ('[elsewhere]\nx = 1', 'unknown key elsewhere'),
+    ('a = ', 'TOML in UTF-8 is required'),
+    (b'\xff', 'TOML in UTF-8 is required'),
+  ],
+)
+def test_what_is_no_configuration_is_refused(text, words, path):
+  path.write_bytes(text if isinstance(text, bytes) else text.encode())
+  with pytest.raises(errors.UsageError) as caught:
+    site_configuration.read(path)
+  assert words in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_named_file_that_is_missing_is_refused(tmp_path, capsys):
+  gone = tmp_path / 'gone.toml'
+  line = ['score', 's', '--output', 'o', '--config', str(gone)]
+  assert cli.main(line) == 2
+  printed = capsys.readouterr().err
+  assert printed.startswith('covid-tf score: ') and str(gone) in printed
+
+
+def test_the_docs_show_a_file_that_is_read(path):
+  page = pathlib.Path(__file__).parents[2] / 'docs' / 'command_line.md'
+  path.write_text(page.read_text().partition('```toml\n')[2].partition('```')[0])
+  assert set(site_configuration.read(path)) == {'', 'models', 'analysis', 'dicom'}
