@@ -35,7 +35,7 @@ _CONFIGURING = frozenset(
 _TESTED_ELSEWHERE = {
   'batch/archive_run_test': 'batch.records batch.scoring',
   'batch/archive_test': 'batch.listing',
-  'cli_test': 'errors version',
+  'cli_test': '__main__ errors version',
   'cohort/follow_up/course_test': 'cohort.follow_up.report',
   'cohort/review/contact_sheet_test': 'commands.review',
   'cohort/manifestations/slices_test': 'cohort.manifestations.kinds',

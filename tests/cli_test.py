@@ -6,6 +6,7 @@ import sys
 import odd_series
 import pytest
 
+from covid_tf import __main__
 from covid_tf import cli
 from covid_tf import errors
 from covid_tf import predictors
@@ -68,6 +69,17 @@ def test_each_command_explains_itself(command, flag, capsys):
   assert _status(f'{command} --help') == 0
   text = capsys.readouterr().out
   assert text.startswith(f'usage: covid-tf {command} ') and flag in text
+
+
+def test_the_package_runs_as_a_module():
+  done = subprocess.run(
+    [sys.executable, '-m', 'covid_tf', '--version'],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout == f'{version.__version__}\n' and done.stderr == ''
+  assert __main__.cli is cli
 
 
 def test_the_version_is_the_packages(capsys):

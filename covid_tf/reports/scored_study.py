@@ -216,17 +216,15 @@ def rescore_study(
   if threshold:
     threshold.require_same_models(stored.models)
     averaged = slabs.of_study(stored, stored.thresholds).is_averaged
-    changed = {
-      name: value
-      for name, value in (
-        ('slice_probability', slice_threshold),
-        ('map', map_threshold),
-      )
-      if value is not None
-    }
-    threshold.require_same_analysis(
-      dataclasses.replace(stored.thresholds, **changed), averaged
+    own = stored.thresholds
+    used = dataclasses.replace(
+      own,
+      slice_probability=own.slice_probability
+      if slice_threshold is None
+      else slice_threshold,
+      map=own.map if map_threshold is None else map_threshold,
     )
+    threshold.require_same_analysis(used, averaged)
   names = _read_names(regions, region_names)
   options = {'series_uid': stored.series_uid or None} | dict(reading or {})
   with files.filling_folder(output, FILE_NAMES) as made:
