@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, statuses, one line for what is wrong."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -77,6 +78,7 @@ def test_the_package_runs_as_a_module():
     capture_output=True,
     text=True,
     check=True,
+    cwd=pathlib.Path(__main__.__file__).parents[1],
   )
   assert done.stdout == f'{version.__version__}\n' and done.stderr == ''
   assert __main__.cli is cli
