@@ -62,6 +62,7 @@ _TESTED_ELSEWHERE = {
   'predictors/self_check_test': 'commands.check predictors.reference_slices',
   'readers/compressed_test': 'readers.decoding',
   'readers/dataset_test': 'readers.sources',
+  'readers/arrays_test': 'readers.voxel_grids',
   'readers/geometry_test': 'readers.images volume',
   'readers/pixels_test': 'readers.lossless_jpeg',
   'reports/case_report_test': 'reports.pages',

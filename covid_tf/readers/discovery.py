@@ -15,11 +15,13 @@ import zipfile
 
 from covid_tf import errors
 from covid_tf.readers import elements
+from covid_tf.readers import itk_files
 from covid_tf.readers import sources as sources_lib
 
 _START = 1024  # Of a file, to know it by its content.
 _PAIR_SUFFIXES = ('.hdr', '.hdr.gz', '.img', '.img.gz')
 NIFTI_SUFFIXES = ('.nii', '.nii.gz')
+ITK_SUFFIXES = ('.mha', '.mhd', '.nrrd', '.nhdr')
 # git-annex keeps all versions of all files there.
 NO_FOLDERS = frozenset(('.git',))
 # A link of such a name that leads nowhere was no slice. DICOM files have any other
@@ -61,12 +63,22 @@ FETCH = (
 
 
 _CONVERT = 'convert it to NIfTI in Hounsfield units, or give the DICOM files'
+_ONE_FILE = (
+  'a folder may hold a CT and its segmentations: give the one file to read (.mha, '
+  '.mhd, .nrrd or .nhdr)'
+)
 _PICTURE = 'pictures hold no Hounsfield units; give the DICOM files'
 _UNPACK = 'unpack it and give the folder'
 # Name, what to do, how their content may begin, how their name may end.
 _OTHER_FORMATS = (
-  ('MetaImage', _CONVERT, (b'ObjectType', b'NDims'), ('.mha', '.mhd')),
-  ('NRRD', _CONVERT, (b'NRRD0',), ('.nrrd', '.nhdr')),
+  ('MetaImage', _ONE_FILE, (b'ObjectType', b'NDims'), ('.mha', '.mhd')),
+  ('NRRD', _ONE_FILE, (b'NRRD0',), ('.nrrd', '.nhdr')),
+  (
+    'voxels without their header',
+    'give the .mhd or .nhdr file beside them',
+    (),
+    ('.raw', '.zraw', '.raw.gz'),
+  ),
   ('MGH', _CONVERT, (), ('.mgh', '.mgz')),
   ('MINC', _CONVERT, (), ('.mnc',)),
   (
@@ -92,11 +104,14 @@ class Found:
     sources: regular files or zip members, in a stable order.
     niftis: files of NIfTI by their content, and damaged ones by their name; never
       among `sources`.
+    itk: the file of MetaImage or NRRD that was given, or those of a zip; of a folder
+      they are among `sources`.
     notes: what was left aside and may be missed.
   """
 
   sources: tuple[sources_lib.SizedSource, ...]
-  niftis: tuple[pathlib.Path, ...] = ()
+  niftis: tuple[pathlib.Path | sources_lib.ZipSource, ...] = ()
+  itk: tuple[pathlib.Path | sources_lib.ZipSource, ...] = ()
   notes: tuple[str, ...] = ()
 
 
@@ -112,7 +127,7 @@ def find(path: pathlib.Path) -> Iterator[Found]:
   except (OSError, ValueError):
     raise errors.CTReadError(
       'no such file or folder, or no right to read it; give a DICOM folder, '
-      'a DICOMDIR, a zip or a NIfTI file.'
+      'a DICOMDIR, a zip, or a NIfTI, MetaImage or NRRD file.'
     ) from None
   if stat.S_ISDIR(mode):
     yield _walk(path)
@@ -122,6 +137,8 @@ def find(path: pathlib.Path) -> Iterator[Found]:
     )
   elif is_nifti_file(path):
     yield Found((), (path,))
+  elif is_itk_file(path):
+    yield Found((), itk=(path,))
   elif _is_zip(path):
     with _opened(path) as archive:
       yield _in_zip(archive)
@@ -146,6 +163,22 @@ def is_nifti_file(path: str | os.PathLike[str]) -> bool:
     return is_nifti(os.path.basename(path))
   return start[128:132] != b'DICM' and (
     sources_lib.is_nifti(start) or is_nifti(os.path.basename(path))
+  )
+
+
+def is_itk_file(path: str | os.PathLike[str]) -> bool:
+  """Whether a file is one of MetaImage or NRRD, by its content or its name."""
+  try:
+    with open(path, 'rb', buffering=0) as file:
+      start = file.read(_START)
+  except OSError:  # Said by whoever reads it.
+    return os.fspath(path).lower().endswith(ITK_SUFFIXES)
+  return _is_itk(os.path.basename(path), start)
+
+
+def _is_itk(name: str, start: bytes) -> bool:
+  return start[128:132] != b'DICM' and (
+    itk_files.is_itk(start) or name.lower().endswith(ITK_SUFFIXES)
   )
 
 
@@ -207,7 +240,9 @@ def _walk(root: pathlib.Path) -> Found:
         files.append(sources_lib.FileSource(pathlib.Path(entry.path)))
   refuse_dangling(links.dangling)
   return Found(
-    tuple(files), tuple(niftis), (*links.notes(), *_unopened(archives, 'folder'))
+    tuple(files),
+    tuple(niftis),
+    notes=(*links.notes(), *_unopened(archives, 'folder')),
   )
 
 
@@ -299,10 +334,8 @@ def other_format(found_sources: Sequence[sources_lib.Source]) -> str | None:
   if not counts:
     return None
   (name, remedy), count = counts.most_common(1)[0]
-  return (
-    f'{count} of {len(found_sources)} file(s) are {name}, which this version '
-    f'does not read; {remedy}.'
-  )
+  read = '' if remedy == _ONE_FILE else ', which this version does not read'
+  return f'{count} of {len(found_sources)} file(s) are {name}{read}; {remedy}.'
 
 
 def _format(source: sources_lib.Source) -> tuple[str, str] | None:
@@ -312,8 +345,6 @@ def _format(source: sources_lib.Source) -> tuple[str, str] | None:
   for known, remedy, magics, suffixes in _OTHER_FORMATS:
     if start.startswith(magics) or name.endswith(suffixes):
       return known, remedy
-  if is_nifti(name) or sources_lib.is_nifti(start) or start[344:348] == b'n+1\0':
-    return 'NIfTI inside a zip', 'unpack it and give the .nii or .nii.gz file'
   if sources_lib.is_nifti_pair(start) or (
     name.endswith(_PAIR_SUFFIXES) and start[128:132] != b'DICM'
   ):
@@ -348,7 +379,21 @@ def _in_zip(archive: zipfile.ZipFile) -> Found:
       'the zip is protected by a password; unpack it and give the folder.'
     )
   members.sort(key=lambda info: info.filename)
+  files, niftis, itk = [], [], []
+  for info in members:
+    source = sources_lib.ZipSource(archive, info)
+    start = source.read(0, _START)
+    if start[128:132] == b'DICM':
+      files.append(source)
+    elif is_nifti(source.name) or sources_lib.is_nifti(start):
+      niftis.append(source)
+    elif _is_itk(source.name, start):
+      itk.append(source)
+    else:
+      files.append(source)
   return Found(
-    tuple(sources_lib.ZipSource(archive, info) for info in members),
-    notes=_unopened(sum(_names_zip(info.filename) for info in members), 'zip'),
+    tuple(files),
+    tuple(niftis),
+    tuple(itk),
+    _unopened(sum(_names_zip(info.filename) for info in members), 'zip'),
   )

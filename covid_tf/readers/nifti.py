@@ -14,12 +14,11 @@ import numpy as np
 from covid_tf import errors
 from covid_tf import volume
 from covid_tf.readers import sources
+from covid_tf.readers import voxel_grids
 
 _PIECE = 1 << 20
 _MOST_DEFLATED = 1100  # gzip makes at most 1032 bytes of one.
-_SPACING_RANGE_MM = (0.05, 50.0)
 _SAME_PLACE_MM = 0.1
-_INT16 = np.iinfo(np.int16)
 
 
 def read(path: pathlib.Path) -> volume.CTVolume:
@@ -30,7 +29,8 @@ def read(path: pathlib.Path) -> volume.CTVolume:
       damaged.
   """
   with opened(path) as (image, require_end):
-    volume_ = _volume(image, path)
+    held = path.stat().st_size * (_MOST_DEFLATED if _is_packed(path) else 1)
+    volume_ = volume_of(image, held)
     require_end()
   return volume_
 
@@ -87,57 +87,63 @@ def _is_packed(path: pathlib.Path) -> bool:
     return file.read(2) == sources.GZIP
 
 
-def _volume(image: nibabel.Nifti1Image, path: pathlib.Path) -> volume.CTVolume:
+def volume_of(image: nibabel.Nifti1Image, held: int | None = None) -> volume.CTVolume:
+  """The volume of an image in memory or of one whose voxels are still in a file.
+
+  Args:
+    image: NIfTI of version 1 or 2.
+    held: bytes that its file can hold, at most; None: it is in memory.
+
+  Raises:
+    CTReadError: no valid sform or qform, the two disagree, not 3D or not HU.
+  """
   try:
-    shape = _shape(image, path)
-    affine, warnings = _affine(image.header, shape)
-    order = _axis_order(affine)
+    shape = voxel_grids.require_three_axes(image.shape)
+    _require_numbers(image, shape, held)
+    affine, warnings = _affine(image, shape)
+    order = voxel_grids.named_order(
+      image.header['intent_name'].item().decode('latin-1'),
+      voxel_grids.nearest_order(affine),
+    )
   except errors.CTReadError:
     raise
   except Exception:  # Damaged codes and quaternions raise many kinds.
     raise errors.CTReadError('its header is damaged.') from None
-  hu, below = _hounsfield(image, shape, order)
-  affine = affine[:, [*order, 3]]
-  stored = volume.StoredGrid(
-    tuple(image.shape),
+  grid = voxel_grids.VoxelGrid(
+    shape,
+    affine,
     order,
-    bool(affine[2, 0] < 0),
-    image.affine,
+    tuple(image.shape),
+    np.array(image.affine, np.float64),
     image.header.get_xyzt_units()[0],
   )
-  hu, affine = _lowest_first(hu, affine)
-  if below:
-    warnings.append(f'{below} voxels below -1024 HU were set to -1024 HU')
-  return volume.CTVolume(
-    hu=hu, affine=affine, warnings=tuple(warnings), stored_grid=stored
+  spare_axes = len(image.shape) - 3
+  return voxel_grids.to_volume(
+    grid, lambda k: _plane(image.dataobj, k, spare_axes), warnings=warnings
   )
 
 
-def _shape(image: nibabel.Nifti1Image, path: pathlib.Path) -> tuple[int, int, int]:
-  """Size along i, j, k; never more than the file can hold."""
-  shape = image.shape
-  while len(shape) > 3 and shape[-1] == 1:
-    shape = shape[:-1]
-  if len(shape) != 3 or min(shape) < 2:
-    raise errors.CTReadError(
-      f'three axes of 2 voxels or more are required, found {image.shape}.'
-    )
-  dtype = image.header.get_data_dtype()
+def _require_numbers(
+  image: nibabel.Nifti1Image, shape: tuple[int, int, int], held: int | None
+) -> None:
+  """Refuses what is not one number a voxel, and more than the file can hold."""
+  data: Any = image.dataobj
+  in_memory = isinstance(data, np.ndarray)
+  dtype = data.dtype if in_memory else image.header.get_data_dtype()
   if dtype.kind not in 'iuf':
     raise errors.CTReadError(f'one number a voxel is required, found {dtype}.')
   needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
-  held = path.stat().st_size * (_MOST_DEFLATED if _is_packed(path) else 1)
-  if needed > held:
+  if held is not None and needed > held:
     raise errors.CTReadError(
       f'truncated: {needed} bytes of voxels are required, the file cannot hold them.'
     )
-  return shape
 
 
 def _affine(
-  header: nibabel.Nifti1Header, shape: tuple[int, int, int]
-) -> tuple[np.ndarray, list[str]]:
+  image: nibabel.Nifti1Image, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, tuple[str, ...]]:
   """Index (i, j, k, 1) to LPS millimetres, from sform or qform."""
+  header = image.header
   matrices = [
     matrix
     for matrix in (header.get_sform(coded=True)[0], header.get_qform(coded=True)[0])
@@ -156,72 +162,25 @@ def _affine(
     raise errors.CTReadError(
       f'its sform and qform differ by {apart:.1f} mm; remove the wrong one.'
     )
-  affine = volume.LPS_RAS @ matrices[0]
+  # Of an image that was made in memory the affine has the digits that the header, in
+  # float32, has not; of one from a file the two are the same.
+  apart = np.abs((matrices[0] - image.affine) @ corners).max() * scale
+  if not apart <= _SAME_PLACE_MM:
+    raise errors.CTReadError(
+      f'its affine and the sform or qform of its header differ by {apart:.1f} mm; set '
+      'both: image.set_sform(image.affine, code=1), image.set_qform(None, code=0).'
+    )
+  affine: np.ndarray = volume.LPS_RAS @ image.affine
   affine[:3] *= scale
-  steps = np.linalg.norm(affine[:3, :3], axis=0)
-  if not (
-    np.isfinite(affine).all()
-    and steps.min() >= _SPACING_RANGE_MM[0]
-    and steps.max() <= _SPACING_RANGE_MM[1]
-  ):
-    raise errors.CTReadError(
-      f'spacings between 0.05 and 50 mm are required, found {steps.tolist()}.'
-    )
-  directions = affine[:3, :3] / steps
-  if abs(directions.T @ directions - np.eye(3)).max() > 1e-2:
-    raise errors.CTReadError('its axes are not perpendicular (gantry tilt?).')
-  warnings = [] if unit != 'unknown' else ['no unit of length given, mm assumed']
-  return affine, warnings
-
-
-def _axis_order(affine: np.ndarray) -> tuple[int, int, int]:
-  """Which of i, j, k are slices, rows and columns: nearest to z, y and x."""
-  directions = np.abs(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
-  slices, rows, columns = (int(np.argmax(directions[axis])) for axis in (2, 1, 0))
-  order = slices, rows, columns
-  if len(set(order)) < 3 or directions[2, order[0]] < np.cos(np.radians(25)):
-    raise errors.CTReadError(
-      'axial slices within 25 degrees are required, these are oblique.'
-    )
-  return order
-
-
-def _hounsfield(
-  image: nibabel.Nifti1Image, shape: tuple[int, int, int], order: tuple[int, int, int]
-) -> tuple[np.ndarray, int]:
-  """int16 HU [slice, row, column], one plane of the file at a time."""
-  hu = np.empty([shape[axis] for axis in order], np.int16)
-  by_file = hu.transpose(np.argsort(order))  # A view indexed [i, j, k].
-  proxy, below = image.dataobj, 0
-  for k in range(shape[2]):
-    plane = _plane(proxy, k, len(image.shape) - 3)
-    if not np.isfinite(plane).all():
-      raise errors.CTReadError(f'voxels of plane {k} are not finite numbers.')
-    plane = np.rint(plane)
-    if plane.max() > _INT16.max:
-      raise errors.CTReadError(
-        f'Hounsfield units up to {_INT16.max} are possible, found {plane.max():.0f}.'
-      )
-    below += int(np.count_nonzero(plane < volume.AIR_HU))
-    by_file[:, :, k] = np.maximum(plane, volume.AIR_HU)
-  return hu, below
+  voxel_grids.require_box(affine)
+  return affine, () if unit != 'unknown' else ('no unit of length given, mm assumed',)
 
 
 def _plane(proxy: Any, k: int, spare_axes: int) -> np.ndarray:
   index = (slice(None), slice(None), k) + (0,) * spare_axes
   try:
-    return np.asarray(proxy[index], np.float64)
+    return np.asarray(proxy[index])
   except Exception:  # Short files and damaged gzip data raise many kinds.
     raise errors.CTReadError(
       f'truncated or damaged: plane {k} cannot be read; copy the file again.'
     ) from None
-
-
-def _lowest_first(hu: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Turns the slice axis so that slice 0 is the most inferior of the patient."""
-  if affine[2, 0] > 0:
-    return hu, affine
-  affine = affine.copy()
-  affine[:3, 3] += affine[:3, 0] * (hu.shape[0] - 1)
-  affine[:3, 0] *= -1
-  return np.ascontiguousarray(hu[::-1]), affine

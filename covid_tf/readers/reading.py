@@ -20,9 +20,11 @@ from covid_tf.readers import geometry
 from covid_tf.readers import header
 from covid_tf.readers import hounsfield
 from covid_tf.readers import images as images_lib
+from covid_tf.readers import itk_files
 from covid_tf.readers import nifti
 from covid_tf.readers import privacy
 from covid_tf.readers import series as series_lib
+from covid_tf.readers import sources
 from covid_tf.readers import stacking
 
 
@@ -125,7 +127,8 @@ def read_ct(
 
   Args:
     path: a folder (searched through), a DICOM file of many frames, a DICOMDIR, a
-      zip of DICOM files, or a NIfTI file.
+      file of NIfTI, MetaImage (.mha, .mhd) or NRRD (.nrrd, .nhdr), or a zip of DICOM
+      files or of one such file. MetaImage and NRRD need SimpleITK (extra [itk]).
     series_uid: the series to read; without it the place must hold one clear
       choice.
     patient_key_file: a site's secret (at least 16 bytes); with it the volume
@@ -152,9 +155,11 @@ def read_ct(
   """
   if not isinstance(path, (str, os.PathLike)):
     raise errors.UsageError(
-      'path: a folder, a DICOM file, a DICOMDIR, a zip or a NIfTI file (str or '
-      f'path) is required, found {type(path).__name__}; voxels in memory become a '
-      'covid_tf.CTVolume(hu, affine), hu an int16 numpy array [slice, row, column].'
+      'path: a folder, a DICOM file, a DICOMDIR, a zip or a file of NIfTI, MetaImage '
+      f'or NRRD (str or path) is required, found {type(path).__name__}; of voxels in '
+      'memory covid_tf.CTVolume.from_array(hu, spacing_mm=..., orientation=...), '
+      'from_sitk(image) and from_nibabel(image) make a volume; hu is [slice, row, '
+      'column], such as int16.'
     )
   if not isinstance(series_uid, (str, type(None))):
     raise errors.UsageError(
@@ -303,8 +308,13 @@ def _read(
   found: discovery.Found, wanted: _Wanted, hasher: privacy.PatientHasher
 ) -> volume.CTVolume:
   all_series, notes = _all_series(found, hasher)
-  if not all_series and len(found.niftis) == 1:
-    ct = _in_hu(nifti.read(found.niftis[0]))
+  images = (*found.niftis, *found.itk)
+  if not all_series and len(images) == 1:
+    if found.niftis:
+      with sources.on_disk(found.niftis[0]) as file:
+        ct = nifti.read(file)
+    else:
+      ct = itk_files.read(found.itk[0])
     return _without_header(_acquired(ct, ()), wanted)
   if not all_series:
     raise errors.CTReadError(_nothing(found))
@@ -345,10 +355,13 @@ def _acquired(
 
 
 def _without_header(ct: volume.CTVolume, wanted: _Wanted) -> volume.CTVolume:
-  """A NIfTI volume; says that it has no header that a choice could be made by."""
+  """A volume without DICOM; says that no header was there to choose by."""
   if not wanted.rule and not wanted.phase:
     return ct
-  note = 'a NIfTI file has no series or phases; --select and --phase were not applied'
+  note = (
+    'a NIfTI, MetaImage or NRRD file has no series or phases; --select and --phase '
+    'were not applied'
+  )
   return dataclasses.replace(ct, warnings=(*ct.warnings, note))
 
 
@@ -394,16 +407,6 @@ def _refusing(name: str) -> Iterator[None]:
     ) from None
 
 
-def _in_hu(ct: volume.CTVolume) -> volume.CTVolume:
-  """A NIfTI volume, if it may be in HU: nothing in its header says so."""
-  if note := hounsfield.judge(ct.hu):
-    raise errors.CTReadError(
-      f'no Hounsfield units of a chest: {note}; give the CT as it was measured, not '
-      'scaled, shifted or limited to a window.'
-    )
-  return ct
-
-
 def _all_series(
   found: discovery.Found, hasher: privacy.PatientHasher
 ) -> tuple[list[series_lib.Series], tuple[str, ...]]:
@@ -425,13 +428,16 @@ def _all_series(
 
 
 def _nothing(found: discovery.Found) -> str:
-  if found.niftis:
+  if found.niftis and not found.itk:
     return f'{len(found.niftis)} NIfTI files in one place; give one of them.'
+  if found.itk:
+    count = len(found.niftis) + len(found.itk)
+    return f'{count} volumes in one zip (NIfTI, MetaImage, NRRD); give one of them.'
   if known := discovery.other_format(found.sources):
     raise errors.CTReadError(known)
   return (
     f'no CT images among {len(found.sources)} file(s); give a folder of DICOM '
-    'CT slices, a DICOMDIR, a zip of them, or a NIfTI file.'
+    'CT slices, a DICOMDIR, a zip of them, or a NIfTI, MetaImage or NRRD file.'
     + ''.join(f' ({note})' for note in found.notes)
   )
 

@@ -1,10 +1,13 @@
 """Bytes to read from: a file, a member of a zip, an inflated data set."""
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+import contextlib
 import io
 import os
 import pathlib
+import shutil
+import tempfile
 from typing import IO, Protocol
 import warnings
 import zipfile
@@ -139,6 +142,28 @@ class ZipSource(_CopyingSource):
     self.name = pathlib.PurePosixPath(member.filename).name
     self.size = member.file_size
 
+  def beside(self) -> 'list[ZipSource]':
+    """The members of its folder, itself among them."""
+    folder = pathlib.PurePosixPath(self._member.filename).parent
+    return [
+      ZipSource(self._archive, info)
+      for info in self._archive.infolist()
+      if not info.is_dir() and pathlib.PurePosixPath(info.filename).parent == folder
+    ]
+
+  def copy_to(self, path: pathlib.Path) -> None:
+    """Unpacks it, to its end, where the checksum is compared."""
+    try:
+      with self._archive.open(self._member) as packed, open(path, 'wb') as file:
+        shutil.copyfileobj(packed, file, _TAIL)
+    except OSError:
+      raise
+    except Exception:  # zipfile and the decompressors raise many kinds.
+      raise errors.CTReadError(
+        f'the zip is damaged at its member {elements.printable(self.name)}; copy '
+        'it again.'
+      ) from None
+
   def read(self, offset: int, count: int) -> bytes:
     """Returns at most `count` bytes from `offset`; fewer at the end."""
     count = max(0, min(count, self.size - offset))
@@ -154,6 +179,20 @@ class ZipSource(_CopyingSource):
         f'the zip is damaged at its member {elements.printable(self.name)}; copy '
         'it again.'
       ) from None
+
+
+@contextlib.contextmanager
+def on_disk(source: 'pathlib.Path | ZipSource') -> Iterator[pathlib.Path]:
+  """Yields where a file lies; of a zip, a copy that is gone after the block."""
+  if isinstance(source, pathlib.Path):
+    yield source
+    return
+  with tempfile.TemporaryDirectory(prefix='covid-tf-') as folder:
+    place = pathlib.Path(folder)
+    # An image may lie in two files, a header and its voxels.
+    for member in source.beside():
+      member.copy_to(place / member.name)
+    yield place / source.name
 
 
 def _pass_over(file: IO[bytes], count: int) -> None:
