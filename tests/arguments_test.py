@@ -31,11 +31,19 @@ def _volume():
     (lambda: covid_tf.read_ct('x', series_uid=7), ('series_uid', 'int')),
     (
       lambda: covid_tf.analyze('study', fake_models.FakeModels()),
-      ('volume', 'str', 'read_ct'),
+      ('study', 'no such file'),
     ),
     (
       lambda: covid_tf.analyze(np.zeros((2, 3, 4)), fake_models.FakeModels()),
-      ('volume', 'ndarray', 'CTVolume'),
+      ('volume', 'ndarray', 'CTVolume.from_array'),
+    ),
+    (
+      lambda: covid_tf.analyze(_ForeignImage(), fake_models.FakeModels()),
+      ('volume', '_ForeignImage', 'SimpleITK', 'nibabel', 'read_ct'),
+    ),
+    (
+      lambda: covid_tf.analyze(None, fake_models.FakeModels()),
+      ('volume', 'NoneType', 'read_ct'),
     ),
     (lambda: covid_tf.analyze(_volume(), 'exported'), ('models', 'str', 'load_models')),
     (
@@ -49,7 +57,7 @@ def _volume():
   ],
 )
 def test_functions_raise_an_error_of_ours(call, words):
-  with pytest.raises(errors.UsageError) as caught:
+  with pytest.raises((errors.UsageError, errors.CTReadError)) as caught:
     call()
   assert all(word in str(caught.value) for word in words)
 

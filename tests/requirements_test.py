@@ -19,12 +19,15 @@ _OF_TOOLS = {'absl-py'}
 _BY_HAND = {'tensorflow-serving-api'}
 # Part of covid_tf to the extras that it may need.
 _PACKAGES = {
+  'analysis': ('itk',),  # For its types alone.
   'batch': ('dask',),
   'models': ('models',),
+  'readers': ('itk',),
   'server': ('models',),
   'sessions': ('models',),
   'storage': ('clinic',),
   'training': ('models', 'training'),
+  'volume': ('itk',),
 }
 
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator
 import contextlib
+import functools
 import os
 import sys
+from typing import TYPE_CHECKING, Any, TypeAlias
+import warnings
 
 import numpy as np
-import tqdm
 
 from covid_tf import errors
 from covid_tf import lung_measures
+from covid_tf import predictors
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import case_score
@@ -23,16 +26,27 @@ from covid_tf.analysis import orientation
 from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.predictors import answers as answers_lib
 from covid_tf.predictors import interface
+from covid_tf.readers import arrays
+from covid_tf.storage import result_json
+
+if TYPE_CHECKING:
+  import nibabel
+  import SimpleITK
 
 _COLUMNS = 80  # Of a bar where the terminal reports 0 columns.
 _ROWS = 24
 
 
 # What callers may say of progress: see `progress_bar`.
-Progress = bool | Callable[..., tqdm.tqdm]
+Progress = bool | Callable[..., Any]
+# What is taken for a CT: see `arrays.as_volume`.
+CT: TypeAlias = (
+  'volume_lib.CTVolume | str | os.PathLike[str] | SimpleITK.Image | '
+  'nibabel.spatialimages.SpatialImage'
+)
 
 
-def progress_bar(progress: Progress, *, total: int, desc: str, unit: str) -> tqdm.tqdm:
+def progress_bar(progress: Progress, *, total: int, desc: str, unit: str) -> Any:
   """A bar, a context manager with `update`.
 
   Args:
@@ -44,8 +58,9 @@ def progress_bar(progress: Progress, *, total: int, desc: str, unit: str) -> tqd
   """
   if callable(progress):
     return progress(total=total, desc=desc, unit=unit)
+  bar = _bar_class()
   if progress is False:
-    return tqdm.tqdm(total=total, desc=desc, unit=unit, disable=True)
+    return bar(total=total, desc=desc, unit=unit, disable=True)
   is_notebook = type(sys.stderr).__module__.startswith('ipykernel')
   columns = rows = None
   with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -53,7 +68,7 @@ def progress_bar(progress: Progress, *, total: int, desc: str, unit: str) -> tqd
     # tqdm shows nothing.
     columns, rows = os.get_terminal_size(sys.stderr.fileno())
     columns, rows = columns or _COLUMNS, rows or _ROWS
-  return tqdm.tqdm(
+  return bar(
     total=total,
     desc=desc,
     unit=unit,
@@ -64,9 +79,19 @@ def progress_bar(progress: Progress, *, total: int, desc: str, unit: str) -> tqd
   )
 
 
+def _bar_class() -> Any:
+  """tqdm's bar of a notebook in a notebook, else that of a terminal."""
+  # Here: it looks at where it is imported, and warns where a notebook has no widgets,
+  # in which it then draws the bar of a terminal.
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    import tqdm.auto
+  return tqdm.auto.tqdm
+
+
 def analyze(
-  volume: volume_lib.CTVolume,
-  models: interface.Models,
+  volume: 'CT',
+  models: interface.Models | None = None,
   *,
   thresholds: results.Thresholds | None = None,
   lung_mask: np.ndarray | None = None,
@@ -77,9 +102,17 @@ def analyze(
 ) -> results.CaseResult:
   """Finds the lungs, localizes opacities and measures them.
 
+    result = covid_tf.analyze('study/')  # With the demo models.
+    with covid_tf.load_models('exported/') as models:
+      result = covid_tf.analyze(volume, models)
+    print(result.corona_score_cm3)
+
   Args:
-    volume: the CT.
-    models: anything with `segment_lungs(hu)` and `grad_cam(hu)`. Where it has
+    volume: the CT: a CTVolume, the path of what `read_ct` reads, or a SimpleITK or
+      nibabel image in Hounsfield units (see `CTVolume.from_sitk`, `from_nibabel`).
+    models: None: the demo models of the package, loaded into this process for this
+      study, some seconds (open `load_models()` once for several); the result says so.
+      Else anything with `segment_lungs(hu)` and `grad_cam(hu)`. Where it has
       `study()` (interface.VersionedModels), the whole study is answered by one
       version of each network; where that version goes meanwhile, the study starts
       again, once.
@@ -99,15 +132,41 @@ def analyze(
     The scored study.
 
   Raises:
+    errors.CTReadError: the files or the image are no CT that can be trusted.
     errors.UsageError: an argument is of another kind, the mask or the label map covers
       no lung, its names do not fit, or no slice with lung is left.
     errors.NoLungsError: there is too little lung to score.
     errors.ModelError: a model failed or answered what is no mask, probability
       or map; names the slice.
   """
-  _check(volume, models, thresholds, progress)
-  models = interface.versioned(models)
-  thresholds = thresholds or results.Thresholds()
+  _check(models, thresholds, progress)
+  score = functools.partial(
+    _analyze,
+    arrays.as_volume(volume),
+    thresholds=thresholds or results.Thresholds(),
+    lung_mask=lung_mask,
+    exclude_slices=exclude_slices,
+    regions=regions,
+    density_schemes=density_schemes,
+    progress=progress,
+  )
+  if models is not None:
+    return score(interface.versioned(models))
+  with predictors.load_models() as demo_models:
+    return result_json.marked_as_demo(score(interface.versioned(demo_models)))
+
+
+def _analyze(
+  volume: volume_lib.CTVolume,
+  models: interface.VersionedModels,
+  *,
+  thresholds: results.Thresholds,
+  lung_mask: np.ndarray | None,
+  exclude_slices: Iterable[int],
+  regions: label_regions.LabelMap | None,
+  density_schemes: lung_measures.DensitySchemes | None,
+  progress: Progress,
+) -> results.CaseResult:
   corrected = corrections.checked(volume, lung_mask, exclude_slices)
   options = case_score.Options(
     density_schemes or lung_measures.DensitySchemes(),
@@ -189,22 +248,14 @@ def explain(
   return results.SliceExplanation(probability, *map(turn.to_stored, cams))
 
 
-def _check(
-  volume: object, models: object, thresholds: object, progress: object
-) -> None:
+def _check(models: object, thresholds: object, progress: object) -> None:
   """Refuses what is of another kind, before anything is asked of it."""
-  if not isinstance(volume, volume_lib.CTVolume):
-    raise errors.UsageError(
-      'volume: a covid_tf.CTVolume is required, found '
-      f'{type(volume).__name__}; covid_tf.read_ct(path) makes one of files, '
-      'covid_tf.CTVolume(hu, affine) of an int16 array [slice, row, column].'
-    )
-  if not all(
+  if models is not None and not all(
     callable(getattr(models, name, None)) for name in ('segment_lungs', 'grad_cam')
   ):
     raise errors.UsageError(
-      'models: an object with segment_lungs and grad_cam is required, found '
-      f'{type(models).__name__}; covid_tf.load_models(folder) or '
+      'models: an object with segment_lungs and grad_cam, or None for the demo models, '
+      f'is required, found {type(models).__name__}; covid_tf.load_models(folder) or '
       "covid_tf.connect('host:port') gives one."
     )
   if not isinstance(thresholds, (results.Thresholds, type(None))):

@@ -14,7 +14,9 @@ from covid_tf.commands import shared_flags
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the arguments of this command."""
   parser.add_argument(
-    'study', metavar='STUDY', help='folder, DICOM file, DICOMDIR, zip or NIfTI file'
+    'study',
+    metavar='STUDY',
+    help='folder, DICOM file, DICOMDIR, zip, or file of NIfTI, MetaImage or NRRD',
   )
   parser.add_argument('--series', metavar='UID', help='the series to read')
   shared_flags.add_reading_arguments(parser)

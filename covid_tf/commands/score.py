@@ -16,7 +16,9 @@ _log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the command's flags."""
   parser.add_argument(
-    'study', metavar='STUDY', help='folder of DICOM files, or a NIfTI file'
+    'study',
+    metavar='STUDY',
+    help='folder of DICOM files, a zip, or a file of NIfTI, MetaImage or NRRD',
   )
   parser.add_argument(
     '--output',

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 import contextlib
-import dataclasses
 import logging
 import os
 import pathlib
@@ -64,7 +63,7 @@ def write_all(
     errors.OutputError: a file cannot be written.
   """
   if demo_models or result.demo_models:
-    result = marked_as_demo(result)
+    result = result_json.marked_as_demo(result)
   note = _DEMO_NOTE if result.demo_models else _NOTE
   maps.write_lung_mask(folder / FILE_NAMES[0], result, note)
   maps.write_localization(folder / FILE_NAMES[1], result, note)
@@ -73,13 +72,6 @@ def write_all(
       folder / FILE_NAMES[2], result, volume, demo_models=result.demo_models
     )
   result_json.write_result(folder / FILE_NAMES[3], result)
-
-
-def marked_as_demo(result: results.CaseResult) -> results.CaseResult:
-  """The result as one of demo models, its warnings led by a sentence that says so."""
-  first = result_json.DEMO_WARNING
-  others = tuple(text for text in result.warnings if text != first)
-  return dataclasses.replace(result, warnings=(first, *others), demo_models=True)
 
 
 # One study from its files to its result folder: `covid-tf score` and the demo.
@@ -106,7 +98,7 @@ def score_study(
   """Reads, scores and writes a study; all of its files appear, or none.
 
   Args:
-    study: folder of DICOM files, or a NIfTI file.
+    study: folder of DICOM files, or another place that `read_ct` reads.
     output: where the files of FILE_NAMES appear.
     open_models: called once the study is read.
     series_uid: which series of the study; None where there is one.
@@ -161,7 +153,7 @@ def score_study(
         # Again: the server may have changed models since.
         threshold.require_same_models(result.models)
     if demo_models or result.demo_models:
-      result = marked_as_demo(result)
+      result = result_json.marked_as_demo(result)
     _log.info('scored: %.1f cm³', result.corona_score_cm3)
     write_all(folder, result, volume, demo_models=result.demo_models)
   _log.info('written: %s', ', '.join(FILE_NAMES))

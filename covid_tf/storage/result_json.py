@@ -26,6 +26,12 @@ DEMO_WARNING = (
 )
 
 
+def marked_as_demo(result: results.CaseResult) -> results.CaseResult:
+  """The result as one of demo models, its warnings led by a sentence that says so."""
+  others = tuple(text for text in result.warnings if text != DEMO_WARNING)
+  return dataclasses.replace(result, warnings=(DEMO_WARNING, *others), demo_models=True)
+
+
 def write_result(path: str | os.PathLike[str], result: results.CaseResult) -> None:
   """Writes the numbers of a result, whole or not at all.
 
