@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 import contextlib
+import dataclasses
 import logging
 import os
 import pathlib
