@@ -137,7 +137,7 @@ def coding_schemes() -> list[coding_schemes_lib.CodingSchemeIdentificationItem]:
     version=codes.SCHEME_VERSION,
     responsible_organization=codes.SCHEME_ORGANIZATION,
   )
-  item.CodingSchemeUID = codes.SCHEME_UID  # highdicom drops the argument `uid`.
+  item.CodingSchemeUID = codes.SCHEME_UID  # highdicom: with a registry only.
   return [item]
 
 
