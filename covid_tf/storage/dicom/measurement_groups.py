@@ -4,7 +4,7 @@ Groups are plain data here: `structured_report` makes template TID 1411 of each.
 docs/dicom_objects.md shows the tree.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
 import os
 from typing import Any
@@ -137,7 +137,7 @@ def _counted(result: results.CaseResult) -> Group:
       Measure(codes.REPEATABILITY, result.repeatability.cm3, codes.CM3),
       *_share(codes.RELATIVE_REPEATABILITY, result.repeatability.relative),
     ]
-  evaluations = ()
+  evaluations: tuple[tuple[coding.Code, coding.Code], ...] = ()
   if result.case_detected is not None:
     answer = codes.DETECTED if result.case_detected else codes.NOT_DETECTED
     evaluations = ((codes.CASE_DETECTED, answer),)
@@ -179,7 +179,12 @@ def _graded(result: results.CaseResult) -> Iterator[Group]:
     yield Group('lobe score', ATTENTION, codes.LOBE_GRADING, measures, Site())
 
 
-def _grades(total, grades, shares, quantities) -> tuple[Measure, ...]:
+def _grades(
+  total: int,
+  grades: Mapping[str, int | None],
+  shares: Mapping[str, float | None],
+  quantities: tuple[coding.Code, coding.Code, coding.Code],
+) -> tuple[Measure, ...]:
   """The total, then grade and share of each part that has lung, at its own site."""
   of_total, of_grade, of_share = quantities
   measures = [Measure(of_total, float(total), codes.NO_UNITS)]
@@ -191,8 +196,8 @@ def _grades(total, grades, shares, quantities) -> tuple[Measure, ...]:
   return tuple(measures)
 
 
-# Regions whose densities are reported to the last percentile. A report of all of them
-# for all regions is one that validators do not get through (half a GB and hours).
+# Regions whose densities are reported to the last percentile: with all of them for all
+# regions, PixelMed's validator ran out of memory after ten minutes.
 _WHOLE = ('lungs', lung_measures.OPACITY)
 
 

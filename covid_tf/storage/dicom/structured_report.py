@@ -64,12 +64,17 @@ def structured_report(
       contributing_equipment=identity.equipment(result),
       **identity.options(source, result, identity.REPORT),
     )
-    made.CodingSchemeIdentificationSequence = identity.coding_schemes()
+    made.CodingSchemeIdentificationSequence = [*identity.coding_schemes()]
     identity.finish(made)
   return made
 
 
-def _document(source, result, segmentation, parametric_map) -> sr.MeasurementReport:
+def _document(
+  source: source_lib.SourceSeries,
+  result: results.CaseResult,
+  segmentation: pydicom.Dataset,
+  parametric_map: pydicom.Dataset,
+) -> sr.MeasurementReport:
   makers = _Groups(source, result, segmentation, parametric_map)
   document = sr.MeasurementReport(
     observation_context=sr.ObservationContext(
