@@ -37,7 +37,7 @@ def write(
     if change:
       change(index, dataset)
     # Names that sort otherwise than the slices lie.
-    name = f'{index * 7 % 101:03d}.dcm'
+    name = f'{index * 7919 % 10007:05d}.dcm'
     with warnings.catch_warnings(action='ignore'):  # Of values that a test spoils.
       pydicom.dcmwrite(folder / name, dataset, enforce_file_format=False)
   return folder

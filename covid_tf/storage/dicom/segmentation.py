@@ -8,6 +8,7 @@ import pydicom
 
 from covid_tf import results
 from covid_tf.storage.dicom import codes
+from covid_tf.storage.dicom import frames
 from covid_tf.storage.dicom import identity
 from covid_tf.storage.dicom import source as source_lib
 
@@ -39,8 +40,8 @@ def segmentation(
   """
   with identity.quietly():
     made = seg.Segmentation(
-      source_images=source.headers,
-      pixel_array=_segments(result),
+      source_images=frames.stand_ins(source),
+      pixel_array=np.zeros((len(source.headers), 1, 1, 2), np.uint8),
       segmentation_type=seg.SegmentationTypeValues.BINARY,
       segment_descriptions=_descriptions(source, result),
       omit_empty_frames=False,
@@ -52,19 +53,19 @@ def segmentation(
       coding_schemes=identity.coding_schemes(),
       **identity.options(source, result, identity.SEGMENTATION),
     )
+    # The lungs and what is counted lie over each other.
+    made.SegmentsOverlap = 'YES'
+    frames.put_bits(made, source, lambda number, index: _frame(result, number, index))
     identity.finish(made)
   return made
 
 
-def _segments(result: results.CaseResult) -> np.ndarray:
-  """uint8 [slice, row, column, segment] of 0 and 1."""
-  segments = np.zeros((*result.shape, 2), np.uint8)
-  segments[..., LUNGS - 1] = result.lung_mask != 0
-  box = result.localization.box
-  threshold = float(result.thresholds.map)  # As Eq. 1 compares: strictly, in float32.
-  for index, map_ in zip(result.localization.slices, result.localization.maps):
-    segments[index, box.rows, box.columns, ATTENTION - 1] = map_ > threshold
-  return segments
+def _frame(result: results.CaseResult, number: int | None, index: int) -> np.ndarray:
+  """bool [row, column] of one segment in one slice."""
+  if number == LUNGS:
+    return result.lung_mask[index] != 0
+  # A plain float: as Eq. 1 compares, strictly and in float32.
+  return result.localization.slice_map(index) > float(result.thresholds.map)
 
 
 def _descriptions(
