@@ -42,6 +42,7 @@ _TESTED_ELSEWHERE = {
   'commands/cohort_test': (
     'cohort.accuracy.analysis cohort.accuracy.experiments cohort.accuracy.report'
   ),
+  'commands/dicom_test': 'reports.dicom_export',
   'commands/manifestations_test': 'cohort.manifestations.report commands.shared_flags',
   'commands/score_test': 'reports.scored_study',
   'commands/serve_test': 'server.configuration',
@@ -68,6 +69,7 @@ _TESTED_ELSEWHERE = {
   'reports/case_report_test': 'reports.pages',
   'reports/pictures_test': 'reports.case_pictures',
   'server/conformance_test': 'contract server.services',
+  'storage/dicom/segmentation_test': 'storage.dicom.frames',
   'storage/result_json_test': 'lung_measures results storage.measures_json',
   'training/augmentation_test': 'training.pipelines training.tasks',
   'training/evaluation/evaluating_test': (

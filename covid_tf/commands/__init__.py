@@ -8,6 +8,7 @@ import types
 COMMANDS = {
   'score': 'score one study: result.json, report.html, map and mask',
   'rescore': 'score a result again with a corrected mask, slices or thresholds',
+  'dicom': 'DICOM objects of a result, on the slices of its CT',
   'inspect': 'geometry and HU of a study, or why it is refused',
   'serve': "serve models over TF Serving's gRPC protocol",
   'check': 'ask a server, or models of a folder, whether they compute right',

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   shared_flags.add_analysis_arguments(parser)
   shared_flags.add_correction_arguments(parser)
   shared_flags.add_region_arguments(parser)
+  shared_flags.add_dicom_arguments(parser, on_request=True)
   parser.add_argument(
     '--case-threshold',
     metavar='FILE|CM3',
@@ -65,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     regions=arguments.regions,
     region_names=arguments.region_names,
     demo_models=shared_flags.are_demo(arguments),
+    dicom=shared_flags.dicom_options_on_request(arguments),
   )
   print_summary(result, pathlib.Path(arguments.output))
   return 0

@@ -14,6 +14,7 @@ from covid_tf import errors
 from covid_tf import predictors
 from covid_tf import results
 from covid_tf.predictors import interface
+from covid_tf.storage.dicom import objects
 
 # Flags that choose the models; for every command that needs them.
 
@@ -371,6 +372,66 @@ def excluded_slices(text: str | None) -> tuple[int, ...]:
       )
     found.update(range(first, last + 1))
   return tuple(sorted(found))
+
+
+# Flags of DICOM objects.
+
+
+def add_dicom_arguments(
+  parser: argparse.ArgumentParser, *, on_request: bool = False
+) -> None:
+  """Adds --dicom-map and --dicom-pictures.
+
+  Args:
+    parser: of the command.
+    on_request: whether the command makes objects with --dicom only, which is added.
+  """
+  group = parser.add_argument_group('DICOM objects (docs/dicom_objects.md)')
+  if on_request:
+    group.add_argument(
+      '--dicom',
+      action='store_true',
+      help='leave segmentation, parametric map and structured report in DIR/dicom, on '
+      "the CT's own slices",
+    )
+  group.add_argument(
+    '--dicom-map',
+    metavar='|'.join(objects.MAP_FORMS),
+    help='how values of the parametric map are stored: uint16, packed, 1e-5 off at '
+    'most (default), or float32, exact, of 1 MB a slice',
+  )
+  group.add_argument(
+    '--dicom-pictures',
+    action='store_true',
+    help='key pictures of the report too, as secondary captures',
+  )
+
+
+def dicom_options(arguments: argparse.Namespace) -> objects.Options:
+  """What --dicom-map and --dicom-pictures ask for.
+
+  Raises:
+    errors.UsageError: --dicom-map is another form.
+  """
+  return objects.Options(
+    arguments.dicom_map or objects.MAP_FORMS[0], arguments.dicom_pictures
+  )
+
+
+def dicom_options_on_request(arguments: argparse.Namespace) -> objects.Options | None:
+  """The same of a command with --dicom; None without it.
+
+  Raises:
+    errors.UsageError: flags of objects are given without --dicom.
+  """
+  if arguments.dicom:
+    return dicom_options(arguments)
+  for name in ('dicom_map', 'dicom_pictures'):
+    if getattr(arguments, name):
+      raise errors.UsageError(
+        f'--{name.replace("_", "-")} belongs to --dicom: give both, or leave it out.'
+      )
+  return None
 
 
 def chosen(arguments: argparse.Namespace) -> dict[str, Any]:

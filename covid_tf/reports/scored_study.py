@@ -22,10 +22,12 @@ from covid_tf.analysis import slabs
 from covid_tf.predictors import interface
 from covid_tf.readers import label_maps
 from covid_tf.reports import case_report
+from covid_tf.reports import dicom_export
 from covid_tf.statistics import operating_points
 from covid_tf.storage import files
 from covid_tf.storage import maps
 from covid_tf.storage import result_json
+from covid_tf.storage.dicom import objects
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +97,7 @@ def score_study(
   regions: str | os.PathLike | None = None,
   region_names: str | os.PathLike | None = None,
   demo_models: bool = False,
+  dicom: objects.Options | None = None,
 ) -> results.CaseResult:
   """Reads, scores and writes a study; all of its files appear, or none.
 
@@ -113,6 +116,7 @@ def score_study(
     regions: NIfTI label map on the CT's grid; None: no further regions.
     region_names: of its labels, as `label_regions.read_names` takes them; None: none.
     demo_models: the models are the demo's, whatever their cards state.
+    dicom: which DICOM objects appear in the folder `dicom` of `output`; None: none.
 
   Returns:
     The result whose files are in `output` now.
@@ -122,10 +126,16 @@ def score_study(
   """
   exclude_slices = tuple(exclude_slices)
   names = _read_names(regions, region_names)
-  with files.filling_folder(output, FILE_NAMES) as folder:
+  if dicom is not None:
+    objects.require_extra()
+    dicom_export.require_apart(study, output)
+  with files.filling_folder(output, FILE_NAMES, dicom_export.PATTERNS) as folder:
     volume = readers.read_ct(
       study, series_uid=series_uid, patient_key_file=patient_key_file, **(reading or {})
     )
+    if dicom is not None:  # Before any network is asked.
+      phase = (reading or {}).get('phase')
+      source = objects.read_source_of(study, volume, phase=phase)
     _log.info(
       'read: %d slices of %d x %d, %.3g mm apart', *volume.shape, volume.spacing_mm[0]
     )
@@ -156,6 +166,8 @@ def score_study(
     if demo_models or result.demo_models:
       result = result_json.marked_as_demo(result)
     _log.info('scored: %.1f cm³', result.corona_score_cm3)
+    if dicom is not None:
+      objects.write_objects(folder, result, volume, source, **dataclasses.asdict(dicom))
     write_all(folder, result, volume, demo_models=result.demo_models)
   _log.info('written: %s', ', '.join(FILE_NAMES))
   return result
@@ -220,7 +232,7 @@ def rescore_study(
     threshold.require_same_analysis(used, averaged)
   names = _read_names(regions, region_names)
   options = {'series_uid': stored.series_uid or None} | dict(reading or {})
-  with files.filling_folder(output, FILE_NAMES) as made:
+  with files.filling_folder(output, FILE_NAMES, dicom_export.PATTERNS) as made:
     volume = readers.read_ct(study, **options)
     rescored = rescoring.rescore(
       path,

@@ -228,7 +228,7 @@ def _concerns(error: OSError, temporary: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def filling_folder(
-  path: str | os.PathLike[str], names: Sequence[str]
+  path: str | os.PathLike[str], names: Sequence[str], outdated: Sequence[str] = ()
 ) -> Iterator[pathlib.Path]:
   """Yields an empty folder whose files move to `path` when the block ends well.
 
@@ -239,7 +239,11 @@ def filling_folder(
   Args:
     path: the folder; made with those above it where it is missing.
     names: what the block writes, in the order in which it appears: the last one
-      is there only when all are.
+      is there only when all are. What it writes besides, in folders too, appears
+      before them.
+    outdated: patterns of files, such as 'dicom/*.dcm', that an earlier run may have
+      left and that do not belong to the new ones; they go away with those that are
+      replaced.
 
   Yields:
     An empty folder on the same disk.
@@ -260,7 +264,7 @@ def filling_folder(
         yield temporary
       force_tree_to_disk(temporary)
       if existed:
-        _move_all(temporary, target, names)
+        _move_all(temporary, target, names, outdated)
       else:
         os.rename(temporary, target)
     finally:
@@ -279,22 +283,41 @@ def _in_words_of(target: pathlib.Path, temporary: pathlib.Path) -> Iterator[None
 
 
 def _move_all(
-  temporary: pathlib.Path, target: pathlib.Path, names: Sequence[str]
+  temporary: pathlib.Path,
+  target: pathlib.Path,
+  names: Sequence[str],
+  outdated: Sequence[str],
 ) -> None:
-  old = temporary / 'old'
-  old.mkdir()
-  arrived = []
+  besides = sorted(
+    str(path.relative_to(temporary)) for path in temporary.rglob('*') if path.is_file()
+  )
+  new = [*(name for name in besides if name not in names), *names]
+  left = (path for pattern in outdated for path in target.glob(pattern))
+  old = [*reversed(new), *(str(path.relative_to(target)) for path in left)]
+  kept = temporary / 'old'
+  arrived: list[str] = []
   try:
     # The last name goes first: while files are exchanged, no result is complete.
-    for name in reversed(names):
+    for name in dict.fromkeys(old):
       if os.path.lexists(target / name):
-        os.rename(target / name, old / name)
-    for name in names:
-      os.rename(temporary / name, target / name)
+        _rename_into(target / name, kept / name)
+    for name in new:
+      _rename_into(temporary / name, target / name)
       arrived.append(name)
   except BaseException:
     for name in arrived:
       (target / name).unlink()
-    for name in os.listdir(old):
-      os.rename(old / name, target / name)
+    for name in dict.fromkeys(old):
+      if os.path.lexists(kept / name):
+        os.rename(kept / name, target / name)
     raise
+  finally:
+    for name in dict.fromkeys(old):
+      with contextlib.suppress(OSError):  # Not empty, or not there.
+        if (target / name).parent != target:
+          (target / name).parent.rmdir()
+
+
+def _rename_into(path: pathlib.Path, target: pathlib.Path) -> None:
+  target.parent.mkdir(parents=True, exist_ok=True)
+  os.rename(path, target)

@@ -55,7 +55,9 @@ def test_nothing_changes_when_a_file_does_not_arrive(tmp_path, monkeypatch):
   rename = os.rename
 
   def failing(source, target):
-    if os.fspath(target) == str(tmp_path / 'result') and 'old' not in os.fspath(source):
+    if os.fspath(target) == str(tmp_path / 'result') and '/old/' not in os.fspath(
+      source
+    ):
       raise OSError(errno.EIO, 'device', os.fspath(source))
     rename(source, target)
 
@@ -153,3 +155,54 @@ def test_a_place_that_takes_no_folders(monkeypatch, tmp_path):
   with pytest.raises(errors.OutputError, match='No such file or directory; choose'):
     with files.filling_folder(tmp_path / 'out', _NAMES):
       pytest.fail('must not get here')
+
+
+def _tree(folder):
+  return sorted(
+    str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()
+  )
+
+
+def test_files_in_folders_appear_and_replace_those_of_their_names(tmp_path):
+  _fill(tmp_path, 'old')
+  (tmp_path / 'dicom').mkdir()
+  for name in ('image.dcm', 'picture_1.dcm', 'slice.dcm'):
+    (tmp_path / 'dicom' / name).write_text('old')
+  with files.filling_folder(tmp_path, _NAMES, ('dicom/picture_*.dcm',)) as folder:
+    _fill(folder, 'new')
+    (folder / 'dicom').mkdir()
+    (folder / 'dicom' / 'image.dcm').write_text('new')
+  assert _tree(tmp_path) == sorted((*_NAMES, 'dicom/image.dcm', 'dicom/slice.dcm'))
+  assert (tmp_path / 'dicom' / 'image.dcm').read_text() == 'new'
+  assert (tmp_path / 'dicom' / 'slice.dcm').read_text() == 'old'
+
+
+def test_a_folder_that_is_emptied_goes_away(tmp_path):
+  (tmp_path / 'dicom').mkdir()
+  (tmp_path / 'dicom' / 'image.dcm').write_text('old')
+  with files.filling_folder(tmp_path, _NAMES, ('dicom/*.dcm',)) as folder:
+    _fill(folder, 'new')
+  assert sorted(os.listdir(tmp_path)) == sorted(_NAMES)
+
+
+def test_files_in_folders_come_back_when_another_does_not_arrive(tmp_path, monkeypatch):
+  _fill(tmp_path, 'old')
+  (tmp_path / 'dicom').mkdir()
+  (tmp_path / 'dicom' / 'image.dcm').write_text('old')
+  rename = os.rename
+
+  def failing(source, target):
+    if os.fspath(target) == str(tmp_path / 'result') and '/old/' not in os.fspath(
+      source
+    ):
+      raise OSError(errno.EIO, 'device', os.fspath(source))
+    rename(source, target)
+
+  monkeypatch.setattr(os, 'rename', failing)
+  with pytest.raises(errors.OutputError):
+    with files.filling_folder(tmp_path, _NAMES, ('dicom/*.dcm',)) as folder:
+      _fill(folder, 'new')
+      (folder / 'dicom').mkdir()
+      (folder / 'dicom' / 'other.dcm').write_text('new')
+  assert _tree(tmp_path) == sorted((*_NAMES, 'dicom/image.dcm'))
+  assert (tmp_path / 'dicom' / 'image.dcm').read_text() == 'old'

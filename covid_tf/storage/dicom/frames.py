@@ -31,6 +31,37 @@ def stand_ins(source: source_lib.SourceSeries) -> list[pydicom.Dataset]:
   return headers
 
 
+def sort(made: pydicom.Dataset) -> None:
+  """Sorts frames by segment, and by place along row direction x column direction.
+
+  highdicom sorts the other way round. Readers that take each frame by its own place do
+  not mind; dcmqi's reader of maps stacks them as they come, and so turned them over.
+  """
+  shared = made.SharedFunctionalGroupsSequence[0]
+  cosines = np.reshape(
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient, (2, 3)
+  ).astype(float)
+  normal = np.cross(*cosines)
+
+  def place(groups: pydicom.Dataset) -> tuple[int, float]:
+    position = groups.PlanePositionSequence[0].ImagePositionPatient
+    return _segment(groups) or 0, float(np.dot(normal, np.array(position, float)))
+
+  ordered = sorted(made.PerFrameFunctionalGroupsSequence, key=place)
+  planes = int(made.NumberOfFrames) // max(_segment(ordered[-1]) or 1, 1)
+  for number, groups in enumerate(ordered):
+    (content,) = groups.FrameContentSequence
+    *others, _ = np.atleast_1d(content.DimensionIndexValues).tolist()
+    content.DimensionIndexValues = [*others, number % planes + 1]
+  made.PerFrameFunctionalGroupsSequence = ordered
+
+
+def _segment(groups: pydicom.Dataset) -> int | None:
+  """Number of the segment that a frame belongs to; None of a map."""
+  items: Iterable[pydicom.Dataset] = groups.get('SegmentIdentificationSequence', ())
+  return next((int(item.ReferencedSegmentNumber) for item in items), None)
+
+
 def put_bits(
   made: pydicom.Dataset, source: source_lib.SourceSeries, frame: Frame
 ) -> None:
@@ -106,11 +137,5 @@ def _shown(
   for groups in made.PerFrameFunctionalGroupsSequence:
     (derivation,) = groups.DerivationImageSequence
     (image,) = derivation.SourceImageSequence
-    segments: Iterable[pydicom.Dataset] = groups.get(
-      'SegmentIdentificationSequence', ()
-    )
-    numbers = [int(item.ReferencedSegmentNumber) for item in segments]
-    shown.append(
-      (numbers[0] if numbers else None, place[image.ReferencedSOPInstanceUID])
-    )
+    shown.append((_segment(groups), place[image.ReferencedSOPInstanceUID]))
   return shown

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import hashlib
+import json
 from typing import Any
 import warnings
 
@@ -81,7 +82,8 @@ def tracking(
     result: the scored study.
     name: of the region: 'lungs', 'model attention', ….
   """
-  text = result_json.to_text(result)
+  # Sorted: a result that was stored and read again is the same one.
+  text = json.dumps(result_json.to_dict(result), sort_keys=True)
   return f'{MODEL_NAME} {name}', derived_uid(source.series_uid, text, name)
 
 

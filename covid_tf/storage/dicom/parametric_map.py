@@ -1,7 +1,5 @@
 """Parametric map: the localization map on every slice of the CT."""
 
-from typing import Literal
-
 import highdicom
 from highdicom import pm
 from highdicom.sr import coding
@@ -14,10 +12,7 @@ from covid_tf.storage.dicom import frames
 from covid_tf.storage.dicom import identity
 from covid_tf.storage.dicom import source as source_lib
 
-# How values are stored. uint16: in steps of 1/65535, so 7.6e-6 off at most, packed; a
-# sum over the counted voxels is 1e-5 off. float32: as they are, of any size, unpacked.
-MapForm = Literal['uint16', 'float32']
-MAP_FORMS: tuple[MapForm, ...] = ('uint16', 'float32')
+# Of uint16: values are 7.6e-6 off at most, a sum over the counted voxels 1e-5.
 _STEPS = 65535
 
 
@@ -25,14 +20,14 @@ def parametric_map(
   source: source_lib.SourceSeries,
   result: results.CaseResult,
   *,
-  map_form: MapForm = 'uint16',
+  map_form: str = 'uint16',
 ) -> pydicom.Dataset:
   """The parametric map of a result.
 
   Args:
     source: the series that was scored; the result lies on its grid.
     result: the scored study.
-    map_form: how values are stored.
+    map_form: 'uint16' or 'float32', as of `objects.MapForm`.
 
   Returns:
     A Parametric Map with a frame for every slice and its final UIDs: RLE of uint16 with
@@ -55,6 +50,7 @@ def parametric_map(
       **identity.options(source, result, identity.PARAMETRIC_MAP),
     )
     made.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [_anatomy()]
+    frames.sort(made)
     localization = result.localization
     if is_float:
       frames.put_float(made, source, lambda _, index: localization.slice_map(index))

@@ -55,6 +55,7 @@ def segmentation(
     )
     # The lungs and what is counted lie over each other.
     made.SegmentsOverlap = 'YES'
+    frames.sort(made)
     frames.put_bits(made, source, lambda number, index: _frame(result, number, index))
     identity.finish(made)
   return made
