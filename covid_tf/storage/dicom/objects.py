@@ -106,7 +106,7 @@ def write_objects(
   map_form: MapForm = 'uint16',
   pictures: bool = False,
 ) -> tuple[pathlib.Path, ...]:
-  """Writes the segmentation and the map of a result.
+  """Writes segmentation, parametric map and structured report of a result.
 
   Args:
     folder: of the result; the objects appear in its folder `dicom`. To have all or
@@ -131,12 +131,15 @@ def write_objects(
   from covid_tf.storage.dicom import identity
   from covid_tf.storage.dicom import parametric_map
   from covid_tf.storage.dicom import segmentation
+  from covid_tf.storage.dicom import structured_report
 
   written = []
   segments = segmentation.segmentation(source, result)
   written.append(_write(target / identity.SEGMENTATION.file_name, segments))
   map_ = parametric_map.parametric_map(source, result, map_form=options.map_form)
   written.append(_write(target / identity.PARAMETRIC_MAP.file_name, map_))
+  report = structured_report.structured_report(source, result, segments, map_)
+  written.append(_write(target / identity.REPORT.file_name, report))
   return tuple(written)
 
 
