@@ -36,6 +36,7 @@ _TESTED_ELSEWHERE = {
   'batch/archive_run_test': 'batch.records batch.scoring',
   'batch/archive_test': 'batch.listing',
   'cli_test': '__main__ errors version',
+  'cohort/follow_up/alignment_test': 'cohort.follow_up.lung_surface',
   'cohort/follow_up/course_test': 'cohort.follow_up.report',
   'cohort/review/contact_sheet_test': 'commands.review',
   'cohort/manifestations/slices_test': 'cohort.manifestations.kinds',
