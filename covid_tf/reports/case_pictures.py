@@ -17,7 +17,7 @@ from covid_tf.reports import rendering
 _MARGIN_MM = 20  # Chest wall shown around the lung box.
 _COVERED_MARGIN_MM = 30  # Shown above and below what is lung or positive.
 _HEAT_COLUMNS = 72  # Enough: the fine scale has 28 columns.
-_VIEWS = (  # Title, degrees turned, letters at the left and right of the picture.
+VIEWS = (  # Title, degrees turned, letters at the left and right of the picture.
   ('From the front', 0, 'R', 'L'),
   ('From behind', 180, 'L', 'R'),  # Where most of COVID-19 lies.
   ("From the patient's right", 90, 'P', 'A'),
@@ -150,7 +150,7 @@ class CasePictures:
     scene = rendering.lung_scene(
       self._result.lung_mask, self._result.localization, self._result.affine
     )
-    pictures_ = [rendering.render(scene, turn) for _, turn, _, _ in _VIEWS]
+    pictures_ = [rendering.render(scene, turn) for _, turn, _, _ in VIEWS]
     return tuple(
       Rendering(
         title,
@@ -160,7 +160,7 @@ class CasePictures:
         left,
         right,
       )
-      for (title, _, left, right), picture in zip(_VIEWS, pictures_)
+      for (title, _, left, right), picture in zip(VIEWS, pictures_)
     )
 
   def position_mm(self, index: int) -> float:

@@ -12,6 +12,7 @@ from covid_tf import readers
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import rescoring
+from covid_tf.reports import key_pictures
 from covid_tf.storage import files
 from covid_tf.storage import maps
 from covid_tf.storage import result_json
@@ -76,10 +77,36 @@ def export_result(
     volume = readers.read_ct(study, **{**reading, 'series_uid': wanted})
     source = objects.read_source_of(study, volume, phase=reading.get('phase'))
     found = _case_result(path, stored, volume, source)
-    written = objects.write_objects(
-      folder, found, volume, source, **dataclasses.asdict(options)
-    )
+    written = write_objects(folder, found, volume, source, options)
   return tuple(pathlib.Path(output) / one.relative_to(folder) for one in written)
+
+
+def write_objects(
+  folder: pathlib.Path,
+  result: results.CaseResult,
+  volume: volume_lib.CTVolume,
+  source: source_lib.SourceSeries,
+  options: objects.Options,
+) -> tuple[pathlib.Path, ...]:
+  """Writes the objects of a result, with the pictures that are asked for.
+
+  Args:
+    folder: one of `files.filling_folder`, to have all or none.
+    result: the scored study.
+    volume: its CT, for the pictures.
+    source: its series.
+    options: which objects.
+
+  Returns:
+    What was written.
+
+  Raises:
+    errors.CovidTFError: as of `objects.write_objects`.
+  """
+  pictures = key_pictures.key_pictures(volume, result) if options.pictures else ()
+  return objects.write_objects(
+    folder, result, source, map_form=options.map_form, pictures=pictures
+  )
 
 
 def _case_result(

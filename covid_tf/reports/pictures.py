@@ -26,7 +26,7 @@ COLOUR_MAP = 'inferno'
 _FIRST_COLOUR = 0.30
 _FAINTEST = 0.15  # Map values up to here are left clear.
 _OPACITY = (0.25, 0.75)  # Just above _FAINTEST, and at 1.
-_LUNG_GREY = 75  # Aerated lung through the window, below a colour bar.
+LUNG_GREY = 75  # Aerated lung through the window, below a colour bar.
 _LEVELS = 64  # Colours of a heat image: a small palette, and no step can be seen.
 _OUTLINE_PIXEL_MM = 1.5  # Masks are resampled to about this before they are outlined.
 _OUTLINE_TOLERANCE_MM = 0.4  # An outline may leave its contour by so much.
@@ -126,7 +126,7 @@ def css_gradient() -> str:
   """The colours from 0 to 1, over dark lung, as a CSS background for a colour bar."""
   colours = heat_colours(np.linspace(0, 1, 21)).astype(float)
   opacity = colours[:, 3:] / 255
-  over_lung = colours[:, :3] * opacity + _LUNG_GREY * (1 - opacity)
+  over_lung = colours[:, :3] * opacity + LUNG_GREY * (1 - opacity)
   stops = (f'rgb({red:.0f},{green:.0f},{blue:.0f})' for red, green, blue in over_lung)
   return f'linear-gradient(to right,{",".join(stops)})'
 

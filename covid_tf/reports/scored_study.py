@@ -167,7 +167,7 @@ def score_study(
       result = result_json.marked_as_demo(result)
     _log.info('scored: %.1f cm³', result.corona_score_cm3)
     if dicom is not None:
-      objects.write_objects(folder, result, volume, source, **dataclasses.asdict(dicom))
+      dicom_export.write_objects(folder, result, volume, source, dicom)
     write_all(folder, result, volume, demo_models=result.demo_models)
   _log.info('written: %s', ', '.join(FILE_NAMES))
   return result

@@ -51,6 +51,26 @@ class Options:
       )
 
 
+@dataclasses.dataclass(frozen=True)
+class KeyPicture:
+  """A picture that becomes a secondary capture; it shows nothing that names a patient.
+
+  Attributes:
+    pixels: uint8 [row, column, 3], RGB.
+    title: a few words for the Series Description.
+    description: what it shows and how it was made.
+    slices: of the CT, that it shows; empty: made of all of them.
+    orientation: directions of the patient (such as 'L', 'P') in which its rows and
+      columns run; None: it has none, or several.
+  """
+
+  pixels: np.ndarray
+  title: str
+  description: str
+  slices: tuple[int, ...] = ()
+  orientation: tuple[str, str] | None = None
+
+
 def require_extra() -> None:
   """Raises UsageError where what makes objects is not installed."""
   if importlib.util.find_spec('highdicom') is None:
@@ -100,11 +120,10 @@ def read_source_of(
 def write_objects(
   folder: str | os.PathLike[str],
   result: results.CaseResult,
-  volume: volume_lib.CTVolume,
   source: source_lib.SourceSeries,
   *,
   map_form: MapForm = 'uint16',
-  pictures: bool = False,
+  pictures: Sequence[KeyPicture] = (),
 ) -> tuple[pathlib.Path, ...]:
   """Writes segmentation, parametric map and structured report of a result.
 
@@ -112,9 +131,9 @@ def write_objects(
     folder: of the result; the objects appear in its folder `dicom`. To have all or
       none, it is one of `files.filling_folder`.
     result: the scored study.
-    volume: its CT, for the pictures.
     source: its series (`read_source_of`).
-    map_form, pictures: as of Options.
+    map_form: as of Options.
+    pictures: what is written as secondary captures.
 
   Returns:
     What was written.
@@ -125,9 +144,10 @@ def write_objects(
   """
   require_extra()
   require_same_series(result, source)
-  options = Options(map_form, pictures)
+  options = Options(map_form)
   target = pathlib.Path(folder) / FOLDER
   # Here: these import highdicom.
+  from covid_tf.storage.dicom import captures
   from covid_tf.storage.dicom import identity
   from covid_tf.storage.dicom import parametric_map
   from covid_tf.storage.dicom import segmentation
@@ -140,6 +160,8 @@ def write_objects(
   written.append(_write(target / identity.PARAMETRIC_MAP.file_name, map_))
   report = structured_report.structured_report(source, result, segments, map_)
   written.append(_write(target / identity.REPORT.file_name, report))
+  for kind, picture in captures.secondary_captures(source, result, pictures):
+    written.append(_write(target / kind.file_name, picture))
   return tuple(written)
 
 

@@ -59,7 +59,7 @@ def _of_study(folder, study, lesions=synthetic_case.LESIONS, **options):
   volume = readers.read_ct(study)
   result = synthetic_case.make_result(volume, lesions)
   source = objects.read_source_of(study, volume)
-  objects.write_objects(folder, result, volume, source, **options)
+  objects.write_objects(folder, result, source, **options)
   return volume, result, folder / objects.FOLDER
 
 
@@ -213,12 +213,12 @@ def test_a_result_of_another_series_is_refused(tmp_path):
   source = source_lib.read_source(tmp_path / 'study')
   other = dataclasses.replace(result, series_uid='1.2.3')
   with pytest.raises(errors.UsageError, match='series of the result is required'):
-    objects.write_objects(tmp_path, other, volume, source)
+    objects.write_objects(tmp_path, other, source)
   moved = volume.affine.copy()
   moved[0, 3] += 0.01
   other = dataclasses.replace(result, affine=moved)
   with pytest.raises(errors.UsageError, match='grid of the result is required'):
-    objects.write_objects(tmp_path, other, volume, source)
+    objects.write_objects(tmp_path, other, source)
 
 
 def test_enhanced_ct_is_refused_in_words(tmp_path, monkeypatch):

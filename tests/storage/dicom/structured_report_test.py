@@ -4,7 +4,7 @@ import dataclasses
 import io
 
 import dicom_series
-import dicom_validators
+import dicom_tools
 import pydicom
 from pydicom import uid
 import pytest
@@ -258,8 +258,8 @@ def test_equal_content_gives_identical_bytes_and_other_content_other_uids(case):
 
 
 def _require_valid(path):
-  assert dicom_validators.object_errors(path) == []
-  found = dicom_validators.report_findings(path)
+  assert dicom_tools.errors_of(path) == []
+  found = dicom_tools.findings_in_report(path)
   assert [line for line in found if 'Error' in line or 'Exception' in line] == []
   assert 'Found Root Template TID_1500 (MeasurementReport)' in found
   assert 'Root Template Validation Complete' in found
@@ -278,7 +278,7 @@ def test_validators_find_no_error(case, tmp_path):
 
 def test_dciodvfy_finds_no_error_in_a_whole_report(case):
   _, _, _, made, folder = case
-  assert dicom_validators.object_errors(_written(folder, made)) == []
+  assert dicom_tools.errors_of(_written(folder, made)) == []
 
 
 def _strip(_, dataset):
@@ -318,4 +318,4 @@ def test_reports_of_a_real_series_are_valid(tmp_path):
   _, _, made = _report(folder, result)
   path = _written(tmp_path, made)
   assert len(measurement_groups.read_measurements(path)) == 7
-  assert dicom_validators.object_errors(path) == []
+  assert dicom_tools.errors_of(path) == []
