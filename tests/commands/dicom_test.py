@@ -12,6 +12,7 @@ from covid_tf import predictors
 from covid_tf import volume as volume_lib
 from covid_tf.reports import dicom_export
 from covid_tf.storage import result_json
+from covid_tf.storage.dicom import measurement_groups
 
 _SHAPE, _SPACING_MM = (20, 50, 80), (14.0, 4.8, 4.4)
 
@@ -64,7 +65,7 @@ def _objects(folder):
 
 def test_objects_stand_beside_the_result(place):
   made = _objects(place / 'scored-series')
-  assert {'segmentation.dcm', 'parametric_map.dcm'} <= set(made)
+  assert set(made) == {'segmentation.dcm', 'parametric_map.dcm', 'report.dcm'}
   assert all(f'dicom/{name}' in dicom_export.PATTERNS for name in made)
   assert not (place / 'scored-nifti' / 'dicom').exists()
 
@@ -85,6 +86,33 @@ def test_a_stored_result_gives_the_same_objects(place, tmp_path, capsys):
   printed = capsys.readouterr()
   assert str(tmp_path / 'dicom' / 'segmentation.dcm') in printed.out
   assert printed.err == ''
+
+
+def test_pictures_come_when_asked_for(place, tmp_path):
+  result, study = place / 'scored-series', place / 'series'
+  arguments = ('dicom', result, '--study', study, '--output', tmp_path)
+  assert _run(*arguments, '--dicom-pictures') == 0
+  made = _objects(tmp_path)
+  names = {f'picture_{number:02d}.dcm' for number in (1, 2, 3)}
+  assert set(made) == {*_objects(result), *names}
+  series = {
+    pydicom.dcmread(tmp_path / 'dicom' / name).SeriesInstanceUID for name in made
+  }
+  assert len(series) == len(made)
+  assert _run(*arguments) == 0  # Without them, those of before go away.
+  assert _objects(tmp_path) == _objects(result)
+
+
+def test_the_report_has_the_numbers_of_the_result(place):
+  result = place / 'scored-series'
+  stored = result_json.read_result(result)
+  numbers = measurement_groups.read_measurements(result / 'dicom' / 'report.dcm')
+  attention = numbers['covid-tf model attention']
+  assert attention['CORONA'] == stored.corona_score_cm3
+  assert attention['CORONA-LUNG'] == stored.corona_score_in_lung_cm3
+  assert attention['INVOLVED-LUNG'] == 100 * stored.involved_lung_fraction
+  lungs = numbers['covid-tf density, lungs']
+  assert lungs['112031'] == stored.densities.regions['lungs'].mean_hu
 
 
 def test_a_result_of_nifti_lies_on_the_series_it_was_converted_from(place, tmp_path):
