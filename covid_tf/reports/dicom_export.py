@@ -20,10 +20,7 @@ from covid_tf.storage.dicom import objects
 from covid_tf.storage.dicom import source as source_lib
 
 # Names of the objects, for what an earlier run left; others' files in the folder stay.
-PATTERNS = tuple(
-  f'{objects.FOLDER}/{name}'
-  for name in ('segmentation.dcm', 'parametric_map.dcm', 'report.dcm', 'picture_*.dcm')
-)
+PATTERNS = tuple(f'{objects.FOLDER}/{name}' for name in objects.FILE_NAMES)
 
 
 def require_apart(
@@ -73,6 +70,8 @@ def export_result(
   stored = result_json.read_result(path)
   reading = dict(reading or {})
   wanted = stored.series_uid or series_uid
+  if stored.series_uid:  # It names its series, whichever rule picked it.
+    reading.pop('select', None)
   with files.filling_folder(output, (), PATTERNS) as folder:
     volume = readers.read_ct(study, **{**reading, 'series_uid': wanted})
     source = objects.read_source_of(study, volume, phase=reading.get('phase'))

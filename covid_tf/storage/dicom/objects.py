@@ -23,7 +23,9 @@ from covid_tf.storage.dicom import source as source_lib
 
 _log = logging.getLogger(__name__)
 
-FOLDER = 'dicom'  # Of a result: all objects, and nothing else.
+FOLDER = 'dicom'  # Of a result: where all objects are.
+# What may be there of an earlier result; other files are not ours.
+FILE_NAMES = ('segmentation.dcm', 'parametric_map.dcm', 'report.dcm', 'picture_*.dcm')
 
 # How values of the map are stored. uint16: in steps of 1/65535, so 7.6e-6 off at most,
 # packed. float32: as they are, of 1 MB a slice.
@@ -127,9 +129,10 @@ def write_objects(
 ) -> tuple[pathlib.Path, ...]:
   """Writes segmentation, parametric map and structured report of a result.
 
+  All of them appear, or none; those of an earlier result go away.
+
   Args:
-    folder: of the result; the objects appear in its folder `dicom`. To have all or
-      none, it is one of `files.filling_folder`.
+    folder: of the result; the objects appear in its folder `dicom`.
     result: the scored study.
     source: its series (`read_source_of`).
     map_form: as of Options.
@@ -153,26 +156,25 @@ def write_objects(
   from covid_tf.storage.dicom import segmentation
   from covid_tf.storage.dicom import structured_report
 
-  written = []
-  segments = segmentation.segmentation(source, result)
-  written.append(_write(target / identity.SEGMENTATION.file_name, segments))
-  map_ = parametric_map.parametric_map(source, result, map_form=options.map_form)
-  written.append(_write(target / identity.PARAMETRIC_MAP.file_name, map_))
-  report = structured_report.structured_report(source, result, segments, map_)
-  written.append(_write(target / identity.REPORT.file_name, report))
-  for kind, picture in captures.secondary_captures(source, result, pictures):
-    written.append(_write(target / kind.file_name, picture))
-  return tuple(written)
+  with files.filling_folder(target, (), FILE_NAMES) as new:
+    segments = segmentation.segmentation(source, result)
+    _write(new / identity.SEGMENTATION.file_name, segments)
+    map_ = parametric_map.parametric_map(source, result, map_form=options.map_form)
+    _write(new / identity.PARAMETRIC_MAP.file_name, map_)
+    report = structured_report.structured_report(source, result, segments, map_)
+    _write(new / identity.REPORT.file_name, report)
+    for kind, picture in captures.secondary_captures(source, result, pictures):
+      _write(new / kind.file_name, picture)
+    names = sorted(path.name for path in new.iterdir())
+  return tuple(target / name for name in names)
 
 
-def _write(path: pathlib.Path, made: pydicom.Dataset) -> pathlib.Path:
+def _write(path: pathlib.Path, made: pydicom.Dataset) -> None:
   """Writes an object and lets go of its pixels, which nobody needs any more."""
-  with files.replacing(path) as temporary:
-    made.save_as(temporary, enforce_file_format=True)
+  made.save_as(path, enforce_file_format=True)
   for keyword in _PIXELS:
     if keyword in made:
       delattr(made, keyword)
-  return path
 
 
 def require_same_series(

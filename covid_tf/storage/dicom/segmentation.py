@@ -53,10 +53,9 @@ def segmentation(
       coding_schemes=identity.coding_schemes(),
       **identity.options(source, result, identity.SEGMENTATION),
     )
-    # The lungs and what is counted lie over each other.
-    made.SegmentsOverlap = 'YES'
     frames.sort(made)
     frames.put_bits(made, source, lambda number, index: _frame(result, number, index))
+    made.SegmentsOverlap = 'YES' if _overlap(result) else 'NO'
     identity.finish(made)
   return made
 
@@ -67,6 +66,15 @@ def _frame(result: results.CaseResult, number: int | None, index: int) -> np.nda
     return result.lung_mask[index] != 0
   # A plain float: as Eq. 1 compares, strictly and in float32.
   return result.localization.slice_map(index) > float(result.thresholds.map)
+
+
+def _overlap(result: results.CaseResult) -> bool:
+  """Whether a voxel of the lungs is counted."""
+  # Most cases end at the first slice: a map is fused each time it is asked for.
+  return any(
+    (_frame(result, LUNGS, index) & _frame(result, ATTENTION, index)).any()
+    for index in result.localization.slices
+  )
 
 
 def _descriptions(

@@ -31,7 +31,8 @@ SAME_MM = 1e-3
 
 # Longest values by VR (PS3.5 6.2); of a person's name each of its three groups.
 _LONGEST = {'LO': 64, 'SH': 16, 'PN': 64}
-_CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f]')
+# Of no text, and halves of characters that no UTF-8 holds.
+_CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 _TIME = re.compile(r'([01]\d|2[0-3])(?:([0-5]\d)(?:([0-5]\d|60)(?:\.(\d{1,6}))?)?)?')
 _AGE = re.compile(r'\d{3}[DWMY]')
 _SEXES = ('M', 'F', 'O')
@@ -256,7 +257,8 @@ def _header(
   header.ImageOrientationPatient = _decimals((*steps[:, 2], *steps[:, 1]))
   slice_mm, *in_plane_mm = np.linalg.norm(grid.affine[:3, :3], axis=0)
   header.PixelSpacing = _decimals(in_plane_mm)
-  header.SliceThickness = _decimals([image.thickness_mm or slice_mm])[0]
+  thickness_mm = image.thickness_mm or 0
+  header.SliceThickness = _decimals([thickness_mm if thickness_mm > 0 else slice_mm])[0]
   header.SpacingBetweenSlices = _decimals([slice_mm])[0]
   return header
 
