@@ -2,12 +2,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
-from typing import Any, NamedTuple
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from covid_tf import lung_measures
 from covid_tf import volume as volume_lib
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 # Of result.json; raised when a field changes its meaning. 2: probabilities may be
 # smoothed along the body (`thresholds.smoothing_mm`). 3: acquisition, densities, zone
@@ -196,6 +201,12 @@ class LocalizationMap:
   slices: tuple[int, ...]
   maps: np.ndarray | Sequence[np.ndarray]
 
+  def __repr__(self) -> str:
+    return (
+      f'<LocalizationMap: {len(self.slices)} of {self.shape[0]} slices, '
+      f'{self.box.shape[0]} x {self.box.shape[1]} of {self.shape[1]} x {self.shape[2]}>'
+    )
+
   def slice_map(self, index: int) -> np.ndarray:
     """float32 [rows, columns] of one slice on the CT grid."""
     plane = np.zeros(self.shape[1:], np.float32)
@@ -209,6 +220,36 @@ class LocalizationMap:
     for index, map_ in zip(self.slices, self.maps):
       volume[index, self.box.rows, self.box.columns] = map_
     return volume
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KeyPlanes:
+  """Two planes of the CT that show a result, of all that it takes.
+
+  Attributes:
+    axial_index: the slice with most of the score.
+    axial_hu: int16 [row, column], that slice.
+    coronal_axis: the array axis that the coronal plane fixes: 1 (rows), or 2 where
+      columns run to the back.
+    coronal_index: the row, or column, with most of what counts.
+    coronal_hu: int16 [slice, column or row], that plane.
+    of_ct: False: the CT is not at hand, the lungs are drawn instead.
+  """
+
+  axial_index: int
+  axial_hu: np.ndarray
+  coronal_axis: int
+  coronal_index: int
+  coronal_hu: np.ndarray
+  of_ct: bool = True
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, KeyPlanes) and all(
+      np.array_equal(getattr(self, field.name), getattr(other, field.name))
+      for field in dataclasses.fields(self)
+    )
+
+  __hash__ = None  # type: ignore[assignment]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,7 +325,10 @@ def slices_in_words(slices: Iterable[int]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class CaseResult:
-  """A scored study; `covid_tf.storage.result_json` writes its numbers.
+  """A scored study: `save` writes it, `plot` shows it, `to_dict` has its numbers.
+
+    result = covid_tf.analyze('study/')
+    result.save('result/', covid_tf.read_ct('study/'))
 
   Attributes:
     corona_score_cm3: Eq. 1 of the paper.
@@ -321,6 +365,7 @@ class CaseResult:
     repeatability: of the score, where the classifier's card says it.
     label_regions: what was measured of the regions of a label map that was given.
     lobe_score: grades of its lobes, where all five are named.
+    key_planes: what `plot` shows of the CT; None of a result that was read back.
   """
 
   corona_score_cm3: float
@@ -359,3 +404,71 @@ class CaseResult:
   repeatability: lung_measures.Repeatability | None = None
   label_regions: lung_measures.LabelRegions | None = None
   lobe_score: lung_measures.LobeScore | None = None
+  key_planes: KeyPlanes | None = dataclasses.field(default=None, compare=False)
+
+  def to_dict(self) -> dict[str, Any]:
+    """The fields of result.json (docs/results.md): numbers, texts, lists and dicts.
+
+    json.dumps(result.to_dict())
+    """
+    # Here, as below: what users do with a result lies above the plain data.
+    from covid_tf.storage import result_json
+
+    return result_json.to_dict(self)
+
+  def save(
+    self, folder: str | os.PathLike[str], volume: 'volume_lib.CTVolume'
+  ) -> pathlib.Path:
+    """Writes what `covid-tf score` writes: all of its files, or none.
+
+    result.save('result/', volume)
+
+    Args:
+      folder: made where it is missing; files of an earlier result are replaced.
+      volume: the CT that was scored, for the pictures.
+
+    Returns:
+      The folder.
+
+    Raises:
+      errors.UsageError: the volume is another one.
+      errors.OutputError: a file cannot be written; nothing changed.
+    """
+    from covid_tf.reports import scored_study
+
+    return scored_study.save(folder, self, volume)
+
+  def plot(
+    self, volume: 'volume_lib.CTVolume | None' = None
+  ) -> 'matplotlib.figure.Figure':
+    """The key picture: slice and coronal plane with most of the score, lungs in 3D.
+
+    result.plot().savefig('result.png')
+
+    Args:
+      volume: the CT that was scored; None: the two planes that the result kept. A
+        result that was read back kept none and shows its lungs without the CT.
+
+    Returns:
+      A matplotlib figure, which notebooks show.
+
+    Raises:
+      errors.UsageError: the volume is another one.
+    """
+    from covid_tf.reports import notebook
+
+    return notebook.key_figure(self, volume)
+
+  def __repr__(self) -> str:
+    demo = ', DEMO MODELS' if self.demo_models else ''
+    return (
+      f'<CaseResult: Corona score {self.corona_score_cm3:.1f} cm³, '
+      f'{100 * self.involved_lung_fraction:.1f} % of {self.lung_volume_cm3:.0f} cm³ of '
+      f'lung, {len(self.positive_slices)} of {self.shape[0]} slices positive, '
+      f'{len(self.warnings)} warnings{demo}>'
+    )
+
+  def _repr_html_(self) -> str:
+    from covid_tf.reports import notebook
+
+    return notebook.html_table(self)

@@ -65,6 +65,7 @@ _TESTED_ELSEWHERE = {
   'readers/compressed_test': 'readers.decoding',
   'readers/dataset_test': 'readers.sources',
   'readers/arrays_test': 'readers.voxel_grids',
+  'reports/notebook_test': 'analysis.key_planes',
   'readers/geometry_test': 'readers.images volume',
   'readers/pixels_test': 'readers.lossless_jpeg',
   'reports/case_report_test': 'reports.pages',

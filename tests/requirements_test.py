@@ -25,7 +25,7 @@ _PACKAGES = {
   'readers': ('itk',),
   'server': ('models',),
   'sessions': ('models',),
-  'storage': ('clinic',),
+  'storage': ('clinic', 'pandas'),
   'training': ('models', 'training'),
   'volume': ('itk',),
 }
@@ -116,8 +116,8 @@ def test_only_the_objects_of_dicom_need_the_extra_of_the_clinic():
     if file.parent.name != 'dicom'
     for name in _imported(path, str(file.relative_to(path)))
   }
-  assert not _missing(others, _required())
-  assert _missing(_imported(path), _required()) == {'highdicom'}
+  assert not _missing(others, _required('pandas'))
+  assert _missing(_imported(path), _required()) == {'highdicom', 'pandas'}
 
 
 def test_nothing_is_required_in_vain():

@@ -15,6 +15,7 @@ from covid_tf import version
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import corona_score
 from covid_tf.analysis import densities as densities_lib
+from covid_tf.analysis import key_planes
 from covid_tf.analysis import label_regions
 from covid_tf.analysis import lungs as lungs_lib
 
@@ -84,8 +85,10 @@ def score(volume: volume_lib.CTVolume, findings: Findings) -> results.CaseResult
     if findings.options.label_map
     else None
   )
+  planes = key_planes.KeyPlaneTally(volume.affine, volume.shape)
   observers: list[corona_score.Observer] = [
-    lambda slice_, rows, columns, _: opacity.add(volume.hu[slice_, rows, columns])
+    lambda slice_, rows, columns, _: opacity.add(volume.hu[slice_, rows, columns]),
+    planes.observe,
   ]
   measured = corona_score.corona_score(
     findings.localization,
@@ -139,6 +142,9 @@ def score(volume: volume_lib.CTVolume, findings: Findings) -> results.CaseResult
       densities_lib.dense_voxels(zones, schemes)
     ),
     repeatability=findings.repeatability,
+  )
+  result = dataclasses.replace(
+    result, key_planes=key_planes.of_volume(volume, planes.places(result))
   )
   return result if tally is None else _with_regions(result, volume, tally, schemes)
 

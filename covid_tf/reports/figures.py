@@ -212,8 +212,8 @@ def scales_figure(
     for axes, (title, map_) in zip(all_axes, maps):
       _draw_plane(axes, view, volume.hu[index], map_, box)
       axes.set_title(title, fontsize=8, pad=4)
-    _contour(all_axes[0], view, result.lung_mask[index], 0.5, _LUNGS)
-    _contour(
+    draw_contour(all_axes[0], view, result.lung_mask[index], 0.5, _LUNGS)
+    draw_contour(
       all_axes[3],
       view,
       _on_grid(fused, box, volume.shape),
@@ -250,7 +250,7 @@ def map_figure(
     )
     all_axes = figure.subplots(1, len(views), width_ratios=widths)
     for axes, view, (title, _, _, letters) in zip(all_axes, views, _SIDES):
-      _draw_rendering(axes, view, tallest, letters)
+      draw_rendering(axes, view, tallest, letters)
       axes.set_title(title, fontsize=8, pad=4)
     put_caption(figure, caption, line_characters=_CAPTION_CHARACTERS)
     return figure
@@ -311,7 +311,7 @@ def _draw_plane(axes, view, hu, map_, box):
     axes.imshow(pictures.heat_colours(plane), extent=extent, interpolation='bilinear')
   axes.set_anchor('N')  # The colour bar is below.
   for side, x, y in (('left', 0.04, 0.5), ('right', 0.96, 0.5), ('top', 0.5, 0.95)):
-    _letter(axes, x, y, view.markers[side])
+    draw_letter(axes, x, y, view.markers[side])
   axes.set_axis_off()
 
 
@@ -326,7 +326,7 @@ def _trimmed(view):
   ]
 
 
-def _draw_rendering(axes, view, tallest, letters):
+def draw_rendering(axes, view, tallest, letters):
   above = (tallest - view.shape[0]) // 2
   canvas = np.zeros((tallest, view.shape[1], 4), np.uint8)
   canvas[above : above + view.shape[0]] = view
@@ -334,11 +334,11 @@ def _draw_rendering(axes, view, tallest, letters):
   dark = np.array(matplotlib.colors.to_rgb(_DARK)) * 255
   axes.imshow(np.rint(canvas[..., :3] * alpha + dark * (1 - alpha)).astype(np.uint8))
   for letter, x, y in zip(letters, (0.05, 0.95, 0.5), (0.5, 0.5, 0.96)):
-    _letter(axes, x, y, letter)
+    draw_letter(axes, x, y, letter)
   axes.set_axis_off()
 
 
-def _letter(axes, x, y, letter):
+def draw_letter(axes, x, y, letter):
   axes.text(
     x,
     y,
@@ -353,7 +353,7 @@ def _letter(axes, x, y, letter):
   )
 
 
-def _contour(axes, view, plane, level, colour):
+def draw_contour(axes, view, plane, level, colour):
   picture = view.picture(plane)
   if picture.max() <= level:
     return

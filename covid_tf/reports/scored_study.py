@@ -14,6 +14,7 @@ from covid_tf import errors
 from covid_tf import readers
 from covid_tf import results
 from covid_tf import volume as volume_lib
+from covid_tf.analysis import case_score
 from covid_tf.analysis import corrections
 from covid_tf.analysis import label_regions
 from covid_tf.analysis import pipeline
@@ -75,6 +76,28 @@ def write_all(
       folder / FILE_NAMES[2], result, volume, demo_models=result.demo_models
     )
   result_json.write_result(folder / FILE_NAMES[3], result)
+
+
+def save(
+  output: str | os.PathLike, result: results.CaseResult, volume: volume_lib.CTVolume
+) -> pathlib.Path:
+  """See `CaseResult.save`."""
+  if not isinstance(volume, volume_lib.CTVolume):
+    raise errors.UsageError(
+      'volume: the covid_tf.CTVolume that was scored is required, found '
+      f'{type(volume).__name__}; covid_tf.read_ct(path) reads it.'
+    )
+  same_place = volume.shape == result.shape and np.allclose(
+    volume.affine, result.affine, atol=1e-3
+  )
+  if not same_place or result.hu_sha256 not in (None, case_score.hu_digest(volume)):
+    raise errors.UsageError(
+      f'volume: the CT that was scored is required ({result.shape}), found another '
+      f'({volume.shape}, or of other voxels or another place).'
+    )
+  with files.filling_folder(output, FILE_NAMES) as folder:
+    write_all(folder, result, volume, demo_models=result.demo_models)
+  return pathlib.Path(output)
 
 
 # One study from its files to its result folder: `covid-tf score` and the demo.

@@ -94,6 +94,27 @@ def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
   return stored, affine
 
 
+def read_grid(path: str | os.PathLike[str]) -> volume.StoredGrid | None:
+  """The grid that a map or mask is stored on; None where its axes are the usual ones.
+
+  Raises:
+    As `read`.
+  """
+  image = cast(nib.Nifti1Image, nib.load(path))
+  axes, slices_reversed = _named_axes(image.header['intent_name'].item().decode())
+  unit = image.header.get_xyzt_units()[0]
+  if (axes, slices_reversed, unit, len(image.shape)) == (_USUAL_AXES, False, 'mm', 3):
+    return None
+  slices, rows, columns = axes
+  return volume.StoredGrid(
+    tuple(image.shape),
+    (slices, rows, columns),
+    slices_reversed,
+    np.array(image.affine, np.float64),
+    unit,
+  )
+
+
 def _named_axes(name: str) -> tuple[tuple[int, ...], bool]:
   if sorted(name.rstrip('-')) != sorted(_AXES):
     return _USUAL_AXES, False
