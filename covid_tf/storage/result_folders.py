@@ -88,7 +88,8 @@ def results_table(
     dicts, one a row, with the same keys. Columns: `folder`, UIDs and date, scores in
     cm³, shares in [0, 1], volumes in cm³, spacing in mm, `zone_score` (0 to 24),
     densities of both lungs, thresholds, models, how the CT was acquired,
-    `demo_models`, `edits` and the number of `warnings`. What a result does not have is None.
+    `demo_models`, `edits` and the number of `warnings`. What a result does not have is
+    None.
 
   Raises:
     errors.UsageError: there is no result, or one of them cannot be read; names it.
