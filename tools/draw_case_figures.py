@@ -1,8 +1,8 @@
-r"""Draws the figures of one case: both Grad-CAM scales (Fig. 2) and the 3D map.
+r"""Draws the figures of one case: the system (Fig. 1), both scales (Fig. 2), 3D map.
 
   python tools/draw_case_figures.py --study=study/ --models=exported/ --output=figures/
 
-Writes scales.svg, scales.png, map.svg and map.png. Research use only.
+Writes system, scales and map, each as .svg and .png. Research use only.
 """
 
 import pathlib
@@ -11,7 +11,7 @@ from absl import flags
 import script
 
 import covid_tf
-from covid_tf.reports import figures
+from covid_tf.reports import case_figures
 
 _STUDY = flags.DEFINE_string(
   'study', None, 'DICOM folder or NIfTI file.', required=True
@@ -37,7 +37,7 @@ def main():
     else covid_tf.connect(_SERVER.value)
   )
   with source as models:
-    figures.write_figures(
+    case_figures.write_figures(
       pathlib.Path(_OUTPUT.value),
       volume,
       covid_tf.analyze(volume, models),
