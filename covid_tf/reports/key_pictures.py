@@ -25,7 +25,7 @@ from covid_tf.reports import rendering
 from covid_tf.storage.dicom import objects
 
 _WIDTH = 1200  # Of each picture, in pixels: workstations show it without scaling.
-_TILES = 3  # Slices side by side.
+_TILES = 3  # Slices side by side, at most.
 _GAP, _LEFT = 12, 24
 _WHITE, _GREY, _RED = (255, 255, 255), (170, 170, 170), (190, 30, 30)
 _LUNGS = (88, 196, 245)  # Of outlines, as on the report.
@@ -63,10 +63,11 @@ def _slices(
 ) -> objects.KeyPicture:
   most = case_pictures.most_affected_slices(result)
   shown = most or [case_pictures.shown_place(result).index]
-  size = _tile_size(view)
+  across = min(max(2, len(shown)), _TILES)
+  size = _tile_size(view, across)
   tiles = [_slice(view, volume, result, index, size) for index in shown]
   if not most:
-    title, words = 'slice', 'No slice counts in the Corona score. One of the lungs.'
+    title, words = 'slice', 'No slice counts in the Corona score; a slice of the lungs.'
   elif len(most) == 1:
     title, words = 'most affected slice', 'The only slice that counts.'
   else:
@@ -77,7 +78,7 @@ def _slices(
     result,
     f'{words} Colour: Grad-CAM, 0 to 1; white outline: above {threshold:g}, counted; '
     'blue: lungs.',
-    _grid(tiles, _TILES),
+    _grid(tiles, across),
     with_legend=True,
   )
   return objects.KeyPicture(
@@ -90,9 +91,9 @@ def _slices(
   )
 
 
-def _tile_size(view: pictures.PlaneView) -> tuple[int, int]:
-  """(rows, columns) with square pixels."""
-  columns = _columns(_TILES)
+def _tile_size(view: pictures.PlaneView, across: int) -> tuple[int, int]:
+  """(rows, columns) with square pixels, so many side by side."""
+  columns = _columns(across)
   height_mm, width_mm = view.size_mm
   return max(1, round(columns * height_mm / width_mm)), columns
 
