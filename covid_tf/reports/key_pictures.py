@@ -22,6 +22,7 @@ from covid_tf import volume as volume_lib
 from covid_tf.reports import case_pictures
 from covid_tf.reports import pictures
 from covid_tf.reports import rendering
+from covid_tf.storage import result_json
 from covid_tf.storage.dicom import objects
 
 _WIDTH = 1200  # Of each picture, in pixels: workstations show it without scaling.
@@ -239,7 +240,7 @@ def _remarks(result: results.CaseResult) -> Iterable[str]:
     for text in result.edits.in_words():
       yield f'Edited by a person: {text}'
   # That of demo models is a band of its own.
-  warnings = [text for text in result.warnings if 'demo models' not in text]
+  warnings = [text for text in result.warnings if text != result_json.DEMO_WARNING]
   for text in warnings[:_MOST_WARNINGS]:
     yield f'Warning: {text}'
   if len(warnings) > _MOST_WARNINGS:
