@@ -113,7 +113,9 @@ def density_bin(
     value, words = f'HU{from_hu}:{below_hu}', f'{from_hu} to below {below_hu} HU'
   words = f'Lung of {words}'
   room = MAX_MEANING_LENGTH - len(words) - len(' ()')
-  return _private(value, f'{words} ({name[:room]})')
+  # A backslash would begin a second value, a control character is no text.
+  legal = ''.join(one if one.isprintable() and one != '\\' else '_' for one in name)
+  return _private(value, f'{words} ({legal[:room]})')
 
 
 # Standard codes.

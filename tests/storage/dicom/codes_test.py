@@ -82,6 +82,11 @@ def test_codes_of_every_allowed_scheme_fit():
   assert codes.density_bin('b', low - 1, low).value == 'HU-32768:-32767'
 
 
+def test_a_name_that_is_no_text_of_dicom_becomes_one():
+  meaning = codes.density_bin('dichte\\\nLunge, grün', 0, 9).meaning
+  assert meaning == 'Lung of 0 to below 9 HU (dichte__Lunge, grün)'
+
+
 def test_a_bin_without_a_range_is_refused():
   with pytest.raises(ValueError, match='found neither'):
     codes.density_bin('everything')
