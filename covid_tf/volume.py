@@ -310,7 +310,7 @@ class CTVolume:
 
   @property
   def voxel_volume_mm3(self) -> float:
-    """Volume of one voxel: the determinant, so right for any orientation."""
+    """Volume of one voxel, by the determinant, so right for any orientation."""
     return float(abs(np.linalg.det(self.affine[:3, :3])))
 
   def index_to_lps_mm(self, index: npt.ArrayLike) -> np.ndarray:

@@ -9,7 +9,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "$(find_python)" -m venv "$folder/environment"
 python=$folder/environment/bin/python
-"$python" tools/requirements.py models-cpu training dask clinic dev \
+"$python" tools/requirements.py models-cpu training dask clinic docs dev \
   > "$folder/requirements.txt"
 "$python" -m pip install --quiet --upgrade setuptools wheel
 "$python" -m pip install --quiet --requirement "$folder/requirements.txt"

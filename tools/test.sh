@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . tools/environment.sh
 
 install() {
-  .venv/bin/python tools/requirements.py models-cpu training dask clinic dev \
+  .venv/bin/python tools/requirements.py models-cpu training dask clinic docs dev \
     > .venv/requirements.txt
   pip_install --requirement .venv/requirements.txt
   # Its requirement of full TensorFlow is met by tensorflow-cpu, which pip cannot know.
@@ -42,6 +42,7 @@ if [ ! -d "$real_ct" ]; then
   echo "Real CT: none at ${COVID_TF_REAL_CT:-../shared/data} (COVID_TF_REAL_CT);" \
     "tests that read it are skipped."
 fi
+bash tools/docs.sh > .venv/docs.log 2>&1 || { cat .venv/docs.log; status=1; }
 lint-imports > .venv/imports.log || { cat .venv/imports.log; status=1; }
 bazel test --config=offline --noshow_progress \
   --test_env=COVID_TF_REAL_CT="$real_ct" "$@" //... || status=$?

@@ -75,7 +75,7 @@ class Slabs:
 
   @property
   def positions_mm(self) -> np.ndarray:
-    """float64 [slab]: the middles, in millimetres above the study's lower end."""
+    """Middles of the slabs, float64 [slab], mm above the study's lower end."""
     return (np.arange(self.count) + 0.5) * self.thickness_mm
 
   def average(self, hu: np.ndarray, part: slice) -> np.ndarray:

@@ -35,7 +35,7 @@ def rebuild(model: keras.Model, clone: Callable, apply: Callable | None) -> kera
   Args:
     model: a built functional or Sequential model; left as it is.
     clone: layer -> the layer to use in its place.
-    apply: (layer, *args, **kwargs) -> outputs, given the layer `clone` chose.
+    apply: `(layer, *args, **kwargs) -> outputs`, given the layer `clone` chose.
 
   Raises:
     ValueError: the model has no graph of layers to walk (it is subclassed).
@@ -62,7 +62,7 @@ def copy(
   Args:
     flat: as `flatten` gives it; left as it is.
     make: layer -> a new layer of the same name; see `remake`.
-    apply: (copy, *args, **kwargs) -> outputs; None calls the copy.
+    apply: `(copy, *args, **kwargs) -> outputs`; None calls the copy.
     weights: layer -> the weights of its copy; None takes the layer's own.
   """
   copies = {}

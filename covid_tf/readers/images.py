@@ -66,7 +66,7 @@ class Plane:
 
   @property
   def normal(self) -> np.ndarray:
-    """Unit vector across the plane, towards the patient's head: of growing slices.
+    """Unit vector across the plane to the patient's head, the way slices grow.
 
     The side of row direction x column direction says nothing of the patient:
     mirrored columns turn it to the feet.

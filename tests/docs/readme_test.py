@@ -1,54 +1,26 @@
-"""README's commands: each parses, and each of its files is made by an earlier line."""
+"""README's commands: each of their files is made by an earlier line.
 
-import argparse
-import importlib
-import pathlib
-import re
+That they parse and run is in tests/docs/snippets_test.py.
+"""
+
 import shlex
 
-import pytest
+import snippets
 
-_ROOT = pathlib.Path(__file__).resolve().parents[2]
 _OURS = {'study/', 'my_data'}  # Which README says are the reader's.
 
 
 def _lines() -> list[str]:
   """Shell lines of README, comments off, continued lines joined."""
-  text = (_ROOT / 'README.md').read_text('utf-8')
-  blocks = '\n'.join(re.findall(r'```bash\n(.*?)```', text, re.DOTALL))
-  lines = blocks.replace('\\\n', ' ').splitlines()
+  blocks = snippets.blocks('README.md')
   return [
-    line for line in (re.sub(r'(^|\s)#.*', '', line).strip() for line in lines) if line
+    line for block in blocks if block.language == 'bash' for line in block.lines()
   ]
 
 
 def test_something_is_read():
   assert any(line.startswith('covid-tf score') for line in _lines())
   assert any(line.startswith('python tools/') for line in _lines())
-
-
-@pytest.mark.parametrize(
-  'line', [line for line in _lines() if line.startswith('covid-tf')]
-)
-def test_commands_parse(line):
-  _, name, *rest = shlex.split(line)
-  command = importlib.import_module(f'covid_tf.commands.{name}')
-  parser = argparse.ArgumentParser(exit_on_error=False)
-  command.add_arguments(parser)
-  parser.parse_args(rest)
-
-
-@pytest.mark.parametrize(
-  'line', [line for line in _lines() if re.match(r'(python|bash) tools/', line)]
-)
-def test_scripts_have_these_flags(line):
-  _, script, *rest = shlex.split(line)
-  source = (_ROOT / script).read_text('utf-8')
-  if 'import training_flags' in source:
-    source += (_ROOT / 'tools/training_flags.py').read_text('utf-8')
-  for flag in rest:
-    name = re.match(r'--(\w+)', flag).group(1)
-    assert re.search(rf"DEFINE_\w+\(\s*'{name}'", source), flag
 
 
 def test_what_is_read_was_made_before():

@@ -238,8 +238,8 @@ class LungAgreement:
   """Agreement of the masks of one case.
 
   Attributes:
-    dice: 2 |A and B| / (|A| + |B|), in [0, 1]; None where both masks are empty.
-    iou: |A and B| / |A or B|, in [0, 1]; None likewise.
+    dice: `2 |A and B| / (|A| + |B|)`, in [0, 1]; None where both masks are empty.
+    iou: `|A and B| / |A or B|`, in [0, 1]; None likewise.
     hausdorff95_mm: 95th percentile of the distances from each surface to the other,
       the larger of both directions; None where a mask is empty or pixels have no
       known size.
