@@ -4,6 +4,11 @@
 class CovidTFError(Exception):
   """Base of every error raised on purpose; its text is fit for a user.
 
+    try:
+      result = covid_tf.analyze('study/')
+    except covid_tf.CovidTFError as error:
+      print(error)
+
   The text says which file or argument, what was required, what was found and
   what to do. It never holds a patient's name, ID or birth date.
   """
@@ -12,7 +17,13 @@ class CovidTFError(Exception):
 
 
 class UsageError(CovidTFError):
-  """An argument, a flag or a file that the user wrote is wrong."""
+  """An argument, a flag or a file that the user wrote is wrong.
+
+  try:
+    volume = covid_tf.CTVolume.from_array(hu, spacing_mm=(5, -0.7, 0.7))
+  except covid_tf.UsageError as error:
+    print(error)  # Which argument, what is required, what was found.
+  """
 
   exit_status = 2
 
@@ -24,15 +35,33 @@ class StudyRefusedError(CovidTFError):
 
 
 class CTReadError(StudyRefusedError):
-  """The files are not a CT volume whose millimetres and HU can be trusted."""
+  """The files are not a CT volume whose millimetres and HU can be trusted.
+
+  try:
+    volume = covid_tf.read_ct('study/')
+  except covid_tf.CTReadError as error:
+    print(error)  # What is wrong, where, and what to do.
+  """
 
 
 class NoLungsError(StudyRefusedError):
-  """The volume shows too little lung to be scored."""
+  """The volume shows too little lung (200 cm³) to be scored.
+
+  try:
+    result = covid_tf.analyze(volume)
+  except covid_tf.NoLungsError:
+    result = None  # An abdomen, or a part of a chest.
+  """
 
 
 class ModelError(CovidTFError):
-  """A model or a model server failed, is unreachable or is not ours."""
+  """A model or a model server failed, is unreachable or is not ours.
+
+  try:
+    models = covid_tf.connect('localhost:8500')
+  except covid_tf.ModelError as error:
+    print(error)
+  """
 
   exit_status = 4
 
@@ -42,7 +71,13 @@ class ModelVersionChangedError(ModelError):
 
 
 class OutputError(CovidTFError):
-  """Results cannot be written: no space, no permission, or a file in the way."""
+  """Results cannot be written: no space, no permission, or a file in the way.
+
+  try:
+    result.save('result/', volume)
+  except covid_tf.OutputError as error:
+    print(error)  # Nothing is there under its final name.
+  """
 
   exit_status = 5
 

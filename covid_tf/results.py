@@ -115,6 +115,10 @@ class LungBox:
 class Thresholds:
   """The thresholds of a score; every comparison is strict (`>`).
 
+    result = covid_tf.analyze(volume, thresholds=covid_tf.Thresholds(map=0.7))
+
+  ValueError where one is outside of its range.
+
   Attributes:
     slice_probability: a slice above it is detected positive (paper: 0.5).
     map: a voxel above it counts (paper, section 2.4: 0.6, by an expert's eye).

@@ -242,7 +242,7 @@ class CTVolume:
     return arrays.from_sitk(image)
 
   @classmethod
-  def from_nibabel(cls, image: 'nibabel.spatialimages.SpatialImage') -> 'CTVolume':
+  def from_nibabel(cls, image: 'nibabel.filebasedimages.FileBasedImage') -> 'CTVolume':
     """Makes a volume of a nibabel image in Hounsfield units, as `read_ct` of its file.
 
       volume = covid_tf.CTVolume.from_nibabel(nibabel.load('ct.nii.gz'))

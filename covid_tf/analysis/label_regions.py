@@ -35,6 +35,11 @@ _FEW = 6  # Labels or names that a refusal lists.
 class LabelMap:
   """Regions of a CT, one label each.
 
+    lobes = covid_tf.LabelMap(labels, {1: 'right_upper_lobe'})
+    result = covid_tf.analyze(volume, regions=lobes)
+
+  `analyze` and `rescore` raise a UsageError where it does not fit the CT.
+
   Attributes:
     labels: whole numbers [slice, row, column] on the CT's grid, from 0 to 65535; 0 is
       no region (`covid_tf.readers.label_maps.read_label_map` reads them).

@@ -42,7 +42,7 @@ Progress = bool | Callable[..., Any]
 # What is taken for a CT: see `arrays.as_volume`.
 CT: TypeAlias = (
   'volume_lib.CTVolume | str | os.PathLike[str] | SimpleITK.Image | '
-  'nibabel.spatialimages.SpatialImage'
+  'nibabel.filebasedimages.FileBasedImage'
 )
 
 

@@ -105,6 +105,8 @@ def rescore(
 ) -> results.CaseResult:
   """Scores a stored result again, with corrections.
 
+    result = covid_tf.rescore('result/', volume, exclude_slices=[0, 1])
+
   What is not given stays as it was, and so do earlier edits. Without any correction the
   numbers are those of the result, bit for bit.
 

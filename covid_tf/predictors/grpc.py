@@ -225,6 +225,9 @@ def connect(
 ) -> 'ServedModels':
   """Connects to a model server and makes sure that it serves our models.
 
+    with covid_tf.connect('localhost:8500') as models:
+      result = covid_tf.analyze(volume, models)
+
   Args:
     address: 'host:port', '[::1]:8500' or 'unix:/path/to.sock'.
     tls: how to trust the server and be trusted; None: plain text.

@@ -225,6 +225,9 @@ def load_models(
 ) -> 'LoadedModels':
   """Loads both networks into this process.
 
+    with covid_tf.load_models() as models:  # Or a folder: load_models('exported/').
+      results = [covid_tf.analyze(path, models) for path in paths]
+
   They run as a server runs them, in the same batches: the answers are the same.
 
   Args:

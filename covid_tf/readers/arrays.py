@@ -314,7 +314,7 @@ def from_sitk(
   return voxel_grids.to_volume(grid, lambda k: voxels[k].T, warnings=notes)
 
 
-def from_nibabel(image: nibabel.spatialimages.SpatialImage) -> volume.CTVolume:
+def from_nibabel(image: nibabel.filebasedimages.FileBasedImage) -> volume.CTVolume:
   """See `CTVolume.from_nibabel`."""
   if not isinstance(image, nibabel.Nifti1Pair):
     known = isinstance(image, nibabel.spatialimages.SpatialImage)

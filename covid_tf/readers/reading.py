@@ -125,6 +125,9 @@ def read_ct(
 ) -> volume.CTVolume:
   """Reads one axial chest CT, exactly or not at all.
 
+    volume = covid_tf.read_ct('study/')
+    volume.hu[0], volume.spacing_mm  # int16 HU of the lowest slice; millimetres.
+
   Args:
     path: a folder (searched through), a DICOM file of many frames, a DICOMDIR, a
       file of NIfTI, MetaImage (.mha, .mhd) or NRRD (.nrrd, .nhdr), or a zip of DICOM
