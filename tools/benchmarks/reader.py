@@ -10,6 +10,8 @@ slows all; the files are read once before (warm cache). The figures are
   simpleitk_ratio_jpeg  the same, JPEG lossless
   dicom2nifti_ratio     read_ct / dicom2nifti, uncompressed
   memory_ratio          growth of the process at its peak / size of the HU volume
+  from_array_ratio      CTVolume.from_array, with its checks / read_ct of the same NIfTI
+  from_sitk_ratio       the same of CTVolume.from_sitk
   growth_ratio          seconds a slice at all slices / at half of them
   listing_seconds       headers of --files files in 20 series
   seconds               of each reader
@@ -23,6 +25,7 @@ import tempfile
 import time
 
 import gdcm
+import nibabel
 import numpy as np
 import pydicom
 from pydicom import dataset
@@ -64,6 +67,9 @@ def measure(folder: pathlib.Path, args) -> dict:
   plain = write_series(folder / 'plain', args.slices)
   half = write_series(folder / 'half', args.slices // 2)
   jpeg = compress(plain, folder / 'jpeg')
+  volume = _read_ct(plain)
+  image, nifti = volume.to_sitk(), folder / 'plain.nii'
+  nibabel.save(volume.to_nibabel(), nifti)
   readers = {
     'read_ct': lambda: _read_ct(plain),
     'SimpleITK': lambda: _simpleitk(plain),
@@ -71,6 +77,9 @@ def measure(folder: pathlib.Path, args) -> dict:
     'read_ct, half the slices': lambda: _read_ct(half),
     'read_ct, JPEG lossless': lambda: _read_ct(jpeg),
     'SimpleITK, JPEG lossless': lambda: _simpleitk(jpeg),
+    'read_ct, NIfTI': lambda: _read_ct(nifti),
+    'from_array': lambda: _from_array(volume),
+    'from_sitk': lambda: type(volume).from_sitk(image),
   }
   _read_ct(plain), _read_ct(half), _read_ct(jpeg)
   clock = time.process_time if args.cpu else time.perf_counter
@@ -88,6 +97,8 @@ def measure(folder: pathlib.Path, args) -> dict:
       best['read_ct, JPEG lossless'] / best['SimpleITK, JPEG lossless']
     ),
     'dicom2nifti_ratio': best['read_ct'] / best['dicom2nifti'],
+    'from_array_ratio': best['from_array'] / best['read_ct, NIfTI'],
+    'from_sitk_ratio': best['from_sitk'] / best['read_ct, NIfTI'],
     'memory_ratio': max(memory_ratio(plain), memory_ratio(jpeg)),
     'growth_ratio': (best['read_ct'] / args.slices)
     / (best['read_ct, half the slices'] / (args.slices // 2)),
@@ -179,6 +190,12 @@ def _read_ct(folder):
   from covid_tf import readers
 
   return readers.read_ct(folder)
+
+
+def _from_array(volume):
+  return type(volume).from_array(
+    volume.hu, spacing_mm=volume.spacing_mm, orientation='LPS'
+  )
 
 
 def _simpleitk(folder):
