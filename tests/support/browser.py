@@ -145,6 +145,21 @@ def check_accessibility(page: Any) -> None:
   assert not broken, '\n'.join(broken)
 
 
+def check_page(chromium: Chromium, path: pathlib.Path) -> None:
+  """Asserts that a page can be read by everybody: wide, narrow, light and dark.
+
+  Raises:
+    AssertionError: it asks for a network, axe-core finds something serious, or it
+      must be scrolled sideways.
+  """
+  for width in WIDTHS:
+    for dark in (False, True):
+      with chromium.page(path, width=width, dark=dark) as page:
+        check_accessibility(page)
+        found = page.evaluate('document.documentElement.scrollWidth')
+        assert found <= width, f'{path.name}: {found} pixels wide on {width}'
+
+
 def screenshot(page: Any, selector: str = '') -> np.ndarray:
   """float32 [rows, columns, 4] in [0, 1]: what the window, or one element, shows."""
   image = page.locator(selector).screenshot() if selector else page.screenshot()

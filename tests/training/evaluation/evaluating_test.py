@@ -2,6 +2,7 @@
 
 import json
 
+import browser
 import numpy as np
 import odd_series
 import pytest
@@ -313,3 +314,10 @@ def test_an_import_keeps_how_a_series_was_acquired():
   (record, *_) = importing.slice_records(entry, study)
   assert (record.manufacturer, record.kernel) == ('GE', 'LUNG')
   assert record.nominal_thickness_mm == 1.25
+
+
+def test_the_page_can_be_read_by_everybody(shards, tmp_path):
+  found = evaluating.evaluate(evaluating.from_shards(shards), _lungs, _classifier)
+  report.write(found, {'Classifier': 'a <b>'}, tmp_path / 'out')
+  with browser.chromium(webgl=False) as chromium:
+    browser.check_page(chromium, tmp_path / 'out' / report.PAGE_NAME)
