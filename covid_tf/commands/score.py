@@ -9,6 +9,7 @@ from covid_tf import results
 from covid_tf.commands import shared_flags
 from covid_tf.reports import scored_study
 from covid_tf.statistics import operating_points
+from covid_tf.storage.dicom import objects
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
     demo_models=shared_flags.are_demo(arguments),
     dicom=shared_flags.dicom_options_on_request(arguments),
   )
-  print_summary(result, pathlib.Path(arguments.output))
+  output = pathlib.Path(arguments.output)
+  print_summary(result, output)
+  if arguments.dicom:
+    print(f'{output / objects.FOLDER}: DICOM objects.')
   return 0
 
 

@@ -265,8 +265,10 @@ def read_headers(
   path = pathlib.Path(os.fsdecode(path))
   with _refusing(path.name or str(path)), discovery.find(path) as found:
     all_series, _ = _all_series(found, privacy.PatientHasher())
-    if not all_series and found.niftis:
-      raise errors.CTReadError('a DICOM series is required, found NIfTI.')
+    if not all_series and (found.niftis or found.itk):
+      raise errors.CTReadError(
+        'a DICOM series is required, found an image without DICOM headers.'
+      )
     if not all_series:
       raise errors.CTReadError(_nothing(found))
     _, stack, _ = _stacked(all_series, wanted)

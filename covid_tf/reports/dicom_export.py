@@ -122,9 +122,9 @@ def _case_result(
   turn = objects.turn_onto(affine, lung_mask.shape, source)
   if turn is None:
     raise errors.UsageError(
-      f'{folder}: this result is of a NIfTI file; a DICOM series with the same voxels, '
-      f'to {source_lib.SAME_MM:g} mm, is required, found one on another grid; give the '
-      'series that the NIfTI file was converted from.'
+      f'{folder}: this result is of an image without DICOM headers; a DICOM series '
+      f'with the same voxels, to {source_lib.SAME_MM:g} mm, is required, found one on '
+      'another grid; give the series that the image was converted from.'
     )
   as_scored = volume_lib.CTVolume(
     hu=np.ascontiguousarray(turn.to_result(volume.hu)), affine=affine

@@ -102,9 +102,9 @@ def read_source_of(
   require_extra()
   if not volume.series_uid:
     raise errors.UsageError(
-      f'{study}: DICOM objects need a DICOM series, found a CT without series UID '
-      '(NIfTI); score it without --dicom, then give its DICOM series: covid-tf dicom '
-      'RESULT --study SERIES.'
+      f'{study}: a DICOM series is required for DICOM objects, found a CT without '
+      'series UID; score it without --dicom, then give the series that it was '
+      'converted from: covid-tf dicom RESULT --study SERIES.'
     )
   source = source_lib.read_source(study, volume.series_uid, phase=phase)
   if source.series_uid != volume.series_uid or not is_same_grid(

@@ -302,9 +302,10 @@ def _text(longest: int) -> Callable[[str], str]:
 
 
 def _name(text: str) -> str:
-  """A person's name: three groups at most, each within its length."""
+  """A person's name: three groups of five components at most, each group cut."""
   groups = _CONTROL.sub('', text).split('\\')[0].split('=')[:3]
-  return '='.join(group[: _LONGEST['PN']].strip() for group in groups).rstrip('=')
+  kept = ('^'.join(group.split('^')[:5])[: _LONGEST['PN']] for group in groups)
+  return '='.join(group.strip() for group in kept).rstrip('=')
 
 
 def _date(text: str) -> str:

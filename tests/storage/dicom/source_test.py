@@ -1,5 +1,7 @@
 """Headers of a series as objects need them: checked, cleaned, in the volume's order."""
 
+import shutil
+
 import dicom_series
 import numpy as np
 import pydicom
@@ -146,6 +148,80 @@ def test_a_tilted_gantry_is_refused(tmp_path):
     dataset.ImagePositionPatient = [x, y + 5 * index, z]
 
   assert 'gantry tilt' in _refusal(tmp_path, tilt)
+
+
+@pytest.mark.parametrize(
+  'syntax',
+  [
+    uid.ImplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.JPEG2000Lossless,
+    uid.RLELossless,
+  ],
+)
+def test_headers_are_read_however_they_are_encoded(tmp_path, syntax):
+  expected = _read(tmp_path / 'plain')
+  folder = tmp_path / 'encoded'
+  folder.mkdir()
+  for path in (tmp_path / 'plain' / 'study').iterdir():
+    dataset = pydicom.dcmread(path)
+    if syntax.is_compressed and syntax.is_encapsulated:
+      dataset.compress(syntax, generate_instance_uid=False)
+    else:
+      # A new one: it is not bound to the encoding that it was read in.
+      meta, dataset = dataset.file_meta, pydicom.Dataset(dataset)
+      dataset.file_meta = meta
+      dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(folder / path.name, enforce_file_format=True)
+  found = source_lib.read_source(folder)
+  assert [one.to_json() for one in found.headers] == [
+    one.to_json() for one in expected.headers
+  ]
+
+
+def test_a_zip_is_read_as_its_folder(tmp_path):
+  expected = _read(tmp_path)
+  archive = shutil.make_archive(tmp_path / 'zipped', 'zip', tmp_path / 'study')
+  found = source_lib.read_source(archive)
+  assert [one.to_json() for one in found.headers] == [
+    one.to_json() for one in expected.headers
+  ]
+
+
+def test_numbers_that_are_none_are_left_out(tmp_path):
+  def spoil(_, dataset):
+    for keyword, value in (
+      ('SliceThickness', b'-3'),
+      ('PatientSize', b'1,80'),
+      ('SeriesNumber', b'12.0'),
+    ):
+      tag = datadict.tag_for_keyword(keyword)
+      # As the bytes stand in a file: pydicom would not take these as a number.
+      dataset._dict[pydicom.tag.Tag(tag)] = pydicom.dataelem.RawDataElement(
+        pydicom.tag.Tag(tag),
+        datadict.dictionary_VR(tag),
+        len(value),
+        value,
+        0,
+        False,
+        True,
+      )
+
+  header = _read(tmp_path, spoil).headers[2]
+  assert float(header.SliceThickness) == _SPACING_MM[0]
+  assert 'PatientSize' not in header and 'SeriesNumber' not in header
+
+
+@pytest.mark.parametrize(
+  'name, expected',
+  [('A^B^C^D^E^F^G', 'A^B^C^D^E'), ('A=B=C=D', 'A=B=C'), ('A^B\\C^D', 'A^B')],
+)
+def test_names_keep_their_legal_parts(tmp_path, name, expected):
+  def rename(_, dataset):
+    tag = datadict.tag_for_keyword('PatientName')
+    dataset.add(pydicom.DataElement(tag, 'LT', name))
+
+  assert _read(tmp_path, rename).headers[0].PatientName == expected
 
 
 def test_nifti_has_no_headers(tmp_path):
