@@ -179,6 +179,20 @@ def test_headers_are_read_however_they_are_encoded(tmp_path, syntax):
   ]
 
 
+def test_headers_are_those_of_the_phase_that_is_read(tmp_path):
+  for phase in (1, 2):
+
+    def timed(index, dataset, phase=phase):
+      dataset.TriggerTime = 100 * phase
+      dataset.SOPInstanceUID = f'{dicom_series.SERIES_UID}.{phase}.{index}'
+
+    dicom_series.write(tmp_path / 'study' / str(phase), _volume(), timed)
+  found = source_lib.read_source(tmp_path / 'study', phase='TriggerTime=200')
+  assert [one.SOPInstanceUID for one in found.headers] == [
+    f'{dicom_series.SERIES_UID}.2.{index}' for index in range(_SHAPE[0])
+  ]
+
+
 def test_a_zip_is_read_as_its_folder(tmp_path):
   expected = _read(tmp_path)
   archive = shutil.make_archive(tmp_path / 'zipped', 'zip', tmp_path / 'study')
