@@ -179,7 +179,7 @@ def _models(given):
 @pytest.mark.usefixtures('sandbox')
 def test_blocks_run_in_order(page, address, models):
   blocks = [block for block in _RUN if block.page == page]
-  if page == 'docs/corrections.md':
+  if page != 'docs/cohort.md':  # It wants scores that differ.
     _write_whole_results()
   names = {}
   if any(block.language == 'python' for block in blocks):
