@@ -9,6 +9,7 @@ import SimpleITK as sitk
 import synthetic_case
 
 import covid_tf
+from covid_tf import cli
 from covid_tf import predictors
 from covid_tf.storage import result_json
 
@@ -37,7 +38,9 @@ def place(tmp_path, monkeypatch):
   volume = synthetic_case.make_volume(affine, shape)
   synthetic_case.write_nifti(tmp_path / 'ct.nii.gz', volume)
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(predictors, 'load_models', _DemoModels)
+  monkeypatch.setattr(
+    predictors, 'load_models', lambda *arguments, **options: _DemoModels()
+  )
   return tmp_path
 
 
@@ -82,6 +85,24 @@ def test_what_is_given_makes_no_difference(place):
     result = covid_tf.analyze(one, progress=False)
     assert result.corona_score_cm3 == pytest.approx(score, rel=1e-9)
     assert result.demo_models and result.warnings[0] == result_json.DEMO_WARNING
+
+
+def test_the_command_scores_what_slicer_saves(place, capsys):
+  volume = covid_tf.read_ct('ct.nii.gz')
+  sitk.WriteImage(volume.to_sitk(), 'ct.mhd', True)
+  assert cli.main(['score', 'ct.mhd', '--output', 'out']) == 0
+  from_mhd = covid_tf.load_result('out')
+  assert cli.main(['score', 'ct.nii.gz', '--output', 'other']) == 0
+  assert from_mhd.to_dict() == covid_tf.load_result('other').to_dict()
+  # The mask overlays the image in Slicer, voxel on voxel.
+  mask, image = sitk.ReadImage('out/lung_mask.nii.gz'), sitk.ReadImage('ct.mhd')
+  assert mask.GetSize() == image.GetSize()
+  np.testing.assert_allclose(mask.GetOrigin(), image.GetOrigin(), atol=1e-4)
+  np.testing.assert_allclose(mask.GetDirection(), image.GetDirection(), atol=1e-6)
+  capsys.readouterr()
+  sitk.WriteImage(volume.to_sitk()[:, :, 4], 'flat.nrrd')
+  assert cli.main(['score', 'flat.nrrd', '--output', 'flat']) == 3
+  assert 'three axes' in capsys.readouterr().err and not (place / 'flat').exists()
 
 
 def test_models_that_are_given_are_not_marked(place):
