@@ -228,7 +228,7 @@ class LocalizationMap:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KeyPlanes:
-  """Two planes of the CT that show a result, of all that it takes.
+  """Two planes of the CT that show a result.
 
   Attributes:
     axial_index: the slice with most of the score.

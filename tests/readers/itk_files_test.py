@@ -1,5 +1,6 @@
 """MetaImage and NRRD: as SimpleITK writes them, and all that must be refused."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -248,6 +249,7 @@ def test_without_simpleitk_the_message_names_the_extra(tmp_path):
     capture_output=True,
     text=True,
     check=True,
+    env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
   )
   assert 'pip install SimpleITK' in done.stdout and '[itk]' in done.stdout
   assert done.stderr == ''

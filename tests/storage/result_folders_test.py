@@ -1,6 +1,7 @@
 """Many results as one table, with pandas and without."""
 
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -82,7 +83,11 @@ def test_pandas_is_imported_only_for_a_table():
     "print([name for name in ('pandas', 'SimpleITK') if name in sys.modules])"
   )
   done = subprocess.run(
-    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+    [sys.executable, '-c', code],
+    capture_output=True,
+    text=True,
+    check=True,
+    env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
   )
   assert done.stdout == '[]\n' and done.stderr == ''
   assert result_folders.load_result is covid_tf.load_result
