@@ -5,13 +5,15 @@ of the patient, voxels that are damaged for whole ones, and says the rest on sta
 error (docs/adr/0190).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
 import importlib.util
 import math
 import os
 import pathlib
 import re
+import sys
 from typing import TYPE_CHECKING
 import zlib
 
@@ -302,7 +304,11 @@ def _is_true(text: str | None) -> bool:
 
 
 def _number(text: str | None) -> int | None:
-  return int(text) if text and text.isdigit() else None
+  if text is None:
+    return None
+  if not text.isdigit():
+    raise errors.CTReadError('its header has a size that is no number: damaged.')
+  return int(text)
 
 
 def _beside(path: pathlib.Path, name: str) -> pathlib.Path:
@@ -359,10 +365,13 @@ def _require_unpackable(header: Header) -> None:
   """Unpacks the voxels once, for their checksum: a changed bit makes other voxels."""
   unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib or gzip, as it begins.
   made = 0
+  # No more than SimpleITK will read.
+  left = header.data.stat().st_size if header.packed is None else header.packed
   try:
     with open(header.data, 'rb') as file:
       file.seek(header.start or 0)
-      while not unpacker.eof and (piece := file.read(_PIECE)):
+      while not unpacker.eof and (piece := file.read(min(_PIECE, left))):
+        left -= len(piece)
         made += len(unpacker.decompress(piece))
         if made > header.needed:
           break
@@ -384,7 +393,8 @@ def _image(path: pathlib.Path, header: Header) -> 'SimpleITK.Image':
   warned = sitk.ProcessObject.GetGlobalWarningDisplay()
   sitk.ProcessObject.GlobalWarningDisplayOff()  # They go to standard error.
   try:
-    return reader.Execute()
+    with _silent():
+      return reader.Execute()
   except RuntimeError:  # Whatever ITK meets; its text quotes the header.
     raise errors.CTReadError(
       f'SimpleITK cannot read this {header.kind}: truncated, damaged or of an unusual '
@@ -392,3 +402,27 @@ def _image(path: pathlib.Path, header: Header) -> 'SimpleITK.Image':
     ) from None
   finally:
     sitk.ProcessObject.SetGlobalWarningDisplay(warned)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+  """Within the block nothing reaches standard error, from any thread.
+
+  ITK's reader of MetaImage writes there what is wrong with a header, past every
+  setting.
+  """
+  try:
+    before = os.dup(2)
+  except OSError:  # Closed: there is nothing to keep silent.
+    yield
+    return
+  nowhere = os.open(os.devnull, os.O_WRONLY)
+  try:
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+      sys.stderr.flush()
+    os.dup2(nowhere, 2)
+    yield
+  finally:
+    os.dup2(before, 2)
+    os.close(before)
+    os.close(nowhere)

@@ -229,6 +229,20 @@ def test_a_changed_bit_is_found_by_the_checksum(tmp_path, capfd, suffix, place):
   assert capfd.readouterr() == ('', '')
 
 
+@pytest.mark.parametrize(
+  'old, new',
+  (
+    (b'CompressedDataSize = ', b'CompressedDataSize = 1 #'),
+    (b'NDims = 3', b'NDims = 0'),
+    (b'NDims = 3', b'Ndims = 3'),
+    (b'TransformMatrix = 1 0 0', b'TransformMatrix = 1 x 0'),
+  ),
+)
+def test_what_simpleitk_says_of_a_header_stays_unsaid(tmp_path, capfd, old, new):
+  _refusal(_change(_write(tmp_path / 'ct.mha', packed=True), (old, new)))
+  assert capfd.readouterr() == ('', '')
+
+
 _WITHOUT = """
 import sys
 sys.modules['SimpleITK'] = None
