@@ -62,8 +62,8 @@ pygments_dark_style = 'monokai'
 # Links are those of files: GitHub's names of headings, and files for download.
 myst_heading_anchors = 4
 myst_enable_extensions = ['attrs_inline']
-# A public name has two entries, and Sphinx takes one of them.
-suppress_warnings = ['ref.python']
+# Lines of a shell in a tutorial; a public name has two entries, one of which is taken.
+suppress_warnings = ['misc.highlighting_failure', 'ref.python']
 
 nb_execution_mode = 'cache'
 nb_execution_timeout = 600  # Of a cell, on a machine that does much else.
@@ -90,7 +90,14 @@ nitpicky = True
 _OTHERS = r'(?!covid_tf\.|errors\.)[A-Za-z_]\w*(\.\w+)+.*'
 _PARTS = r'\w+\[\w+'  # Of a type in brackets, cut at a comma.
 _PRIVATE = r'covid_tf\.((\w+\.)*_\w+|(sessions|commands|demo)\..*)'
-nitpick_ignore_regex = [('py:.*', _OTHERS), ('py:.*', _PRIVATE), ('py:.*', _PARTS)]
+# In types all names have dots; a bare one is a word of a sentence, but for an error.
+_WORDS = r'(?!\w*Error$)[^.]+|.* .*'
+nitpick_ignore_regex = [
+  ('py:.*', _WORDS),
+  ('py:.*', _OTHERS),
+  ('py:.*', _PRIVATE),
+  ('py:.*', _PARTS),
+]
 
 
 class Modules(rst.Directive):
@@ -132,16 +139,33 @@ class PublicNames(rst.Directive):
 
 def _fields_of_several(app, what, name, obj, options, lines):
   """`a, b: text` of Args as `a,b: text`, or Sphinx takes a for a type."""
+  _mark_examples(lines)
   for at in reversed(range(len(lines) - 1)):
     if re.match(r'\s+\w+(, \w+)*,$', lines[at]):  # Names that go on.
       lines[at : at + 2] = [f'{lines[at]} {lines[at + 1].strip()}']
   for at, line in enumerate(lines):
     if found := re.match(r'(\s+)(\w+(?:, \w+)+):(?= |$)', line):
       lines[at] = found[1] + found[2].replace(', ', ',') + line[found.end() - 1 :]
+    if lines[at].count('*') % 2 and '`' not in lines[at]:
+      lines[at] = lines[at].replace('*', r'\*')  # Of a pattern, no emphasis.
+
+
+def _mark_examples(lines):
+  """Indented lines after a paragraph of a docstring are code."""
+  before = ''
+  for at, line in enumerate(lines):
+    if re.match(r'[A-Z]\w+:$', line):  # Args:, Attributes: and the like.
+      return
+    if line.startswith('  ') and not lines[at - 1] and before[:1].strip():
+      lines[at:at] = ['::', '']
+      return
+    before = line or before
 
 
 def _skip(app, what, name, obj, skip, options):
-  """Fields of a named tuple without a text of their own."""
+  """Fields of a named tuple without a text of their own; what matplotlib adds."""
+  if str(getattr(obj, '__module__', '')).startswith('matplotlib'):
+    return True
   return True if (obj.__doc__ or '').startswith('Alias for field number') else None
 
 
