@@ -14,21 +14,16 @@ _GREETING = re.compile(
 )
 _SHELL = 128  # A shell adds the signal to it.
 
+# By name: not every system has all of these.
 _NAMES = {
-  signal.SIGSEGV: 'segmentation fault',
-  signal.SIGBUS: 'bus error',
-  signal.SIGILL: 'illegal instruction',
-  signal.SIGFPE: 'arithmetic fault',
-  signal.SIGABRT: 'abort, of a library that found its own state broken',
-  signal.SIGKILL: 'killed from outside',
+  'SIGSEGV': 'segmentation fault',
+  'SIGBUS': 'bus error',
+  'SIGILL': 'illegal instruction',
+  'SIGFPE': 'arithmetic fault',
+  'SIGABRT': 'abort, of a library that found its own state broken',
+  'SIGKILL': 'killed from outside',
 }
-_IN_MACHINE_CODE = (
-  signal.SIGSEGV,
-  signal.SIGBUS,
-  signal.SIGILL,
-  signal.SIGFPE,
-  signal.SIGABRT,
-)
+_IN_MACHINE_CODE = ('SIGSEGV', 'SIGBUS', 'SIGILL', 'SIGFPE', 'SIGABRT')
 
 
 class RememberingContext(context.SpawnContext):
@@ -77,19 +72,20 @@ def how(exit_code: int | None) -> str:
   number = _signal(exit_code)
   if number is None:
     return 'ended' if exit_code is None else f'ended with status {exit_code}'
-  name = _NAMES.get(number)
+  name = _NAMES.get(number.name)
   return f'was ended by {number.name}' + (f' ({name})' if name else '')
 
 
 def remedy(exit_code: int | None) -> str:
   """What a user can do about it, as a clause."""
   number = _signal(exit_code)
-  if number in _IN_MACHINE_CODE:
+  name = number.name if number else ''
+  if name in _IN_MACHINE_CODE:
     return (
       'a fault of a library in machine code on this processor, not of your data; try '
       'TF_ENABLE_ONEDNN_OPTS=0 in the environment, and report it'
     )
-  if number is signal.SIGKILL or exit_code is None:
+  if name == 'SIGKILL' or exit_code is None:
     return 'usually memory ran out; close other programs or give it more memory'
   if number is not None:
     return 'somebody ended it; start again'

@@ -47,6 +47,7 @@ _TESTED_ELSEWHERE = {
   'commands/manifestations_test': 'cohort.manifestations.report commands.shared_flags',
   'commands/score_test': 'reports.scored_study',
   'commands/serve_test': 'server.configuration',
+  'commands/terminal_test': 'streams',
   'datasets/collections/collections_test': (
     'datasets.collections.covid_ct_md datasets.collections.covidx_ct '
     'datasets.collections.ct_seg datasets.collections.implanted '
@@ -81,6 +82,11 @@ _TESTED_ELSEWHERE = {
   'training/evaluation/judging_test': 'training.evaluation.judging_report',
   'training/importing_test': 'training.shards',
   'training/trainer_test': 'training.loop',
+  'scripts/script_test': (
+    'training.evaluate training.export_models training.import_dataset '
+    'training.script training.train_classifier training.train_lungs '
+    'training.training_flags'
+  ),
 }
 
 

@@ -53,6 +53,18 @@ print('\\n'.join(seen))
 """
 )
 
+# What only POSIX systems have, as far as it can be taken away here.
+_WITHOUT_POSIX = """
+import os, signal, sys
+POSIX = ('fcntl', 'grp', 'pwd', 'resource', 'termios', 'tty', 'pty', 'syslog')
+for name in POSIX:
+  sys.modules[name] = None
+for name in ('sched_getaffinity', 'sysconf', 'fork', 'getuid', 'geteuid', 'mkfifo'):
+  delattr(os, name)
+for name in ('SIGKILL', 'SIGBUS', 'SIGHUP', 'SIGALRM'):
+  delattr(signal, name)
+"""
+
 _SCORE = (
   _BLOCKED
   + """
@@ -96,6 +108,31 @@ except ModuleNotFoundError as error:
   print(error)
 """
   )
+
+
+def test_nothing_but_locks_needs_posix(tmp_path):
+  seen = _run(_WITHOUT_POSIX + _IMPORT_ALL).split()
+  assert {'covid_tf.readers.reading', 'covid_tf.batch.archive_run'} <= set(seen)
+  score = float(_run(_WITHOUT_POSIX + _SCORE, str(tmp_path)))
+  assert score > 0 and (tmp_path / 'result.json').exists()
+  said = _run(
+    _WITHOUT_POSIX
+    + """
+from covid_tf import errors
+from covid_tf.batch import archive_run
+from covid_tf.batch import engines
+try:
+  with archive_run.exclusive(sys.argv[1]):
+    pass
+except errors.OutputError as error:
+  print(error)
+print(engines.worker_count(models_in_process=False))
+""",
+    str(tmp_path / 'archive'),
+  )
+  line, workers = said.splitlines()
+  assert 'covid-tf batch needs locks of files' in line and 'found none; use' in line
+  assert int(workers) >= 1
 
 
 def test_every_other_package_can_be_imported():

@@ -14,7 +14,7 @@ import importlib
 from google.protobuf import descriptor_pb2
 from google.protobuf import wrappers_pb2
 
-from covid_tf import cli
+from covid_tf import streams
 from covid_tf.storage import files
 
 # Modules whose protos, with everything they import, are carried.
@@ -118,5 +118,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

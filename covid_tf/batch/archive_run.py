@@ -4,7 +4,6 @@ import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
-import fcntl
 import logging
 import os
 import pathlib
@@ -141,7 +140,7 @@ def exclusive(output: str | os.PathLike) -> Iterator[pathlib.Path]:
     lock = open(lock_path, 'ab')
   with lock:
     try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      files.lock(lock, 'covid-tf batch', wait=False)
     except BlockingIOError:
       raise errors.UsageError(
         f'--output {output}: another covid-tf batch is at work there; wait for it, '

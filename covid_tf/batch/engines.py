@@ -282,7 +282,13 @@ def worker_count(models_in_process: bool) -> int:
     models_in_process: whether each worker loads the models.
   """
   each = _WORKER_BYTES + (_MODELS_BYTES if models_in_process else 0)
-  return max(1, min(len(os.sched_getaffinity(0)), int(_available_bytes() // each)))
+  return max(1, min(_cores(), int(_available_bytes() // each)))
+
+
+def _cores() -> int:
+  """Cores that this process may use; where the system cannot say, all."""
+  allowed = getattr(os, 'sched_getaffinity', None)
+  return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _available_bytes() -> int:
@@ -294,4 +300,6 @@ def _available_bytes() -> int:
           return int(line.split()[1]) * 1024
   except OSError:
     pass
+  if not hasattr(os, 'sysconf'):
+    return 0  # Not known: one worker.
   return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')

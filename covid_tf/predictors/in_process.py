@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from concurrent import futures
 import contextlib
-import fcntl
 import hashlib
 import importlib.abc
 import importlib.util
@@ -100,7 +99,7 @@ def _one_process(folder: pathlib.Path):
   # the error is ours.
   files.write_atomically(folder / 'CACHEDIR.TAG', _CACHE_TAG)
   with open(folder / '.lock', 'wb') as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    files.lock(lock, 'exporting the demo models once', wait=True)
     yield
 
 

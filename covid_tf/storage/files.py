@@ -13,6 +13,7 @@ import logging
 import os
 import pathlib
 import shutil
+from typing import IO
 import uuid
 
 from covid_tf import errors
@@ -144,8 +145,32 @@ def temporary_name(target: pathlib.Path) -> pathlib.Path:
   return target.with_name(f'.{uuid.uuid4().hex[:8]}.{target.name}')
 
 
+def lock(stream: IO[bytes], needed_by: str, *, wait: bool) -> None:
+  """Locks an open file until it is closed or the process ends.
+
+  Args:
+    stream: the file, open for writing.
+    needed_by: what needs the lock, for the error.
+    wait: whether to wait for another process that holds it.
+
+  Raises:
+    BlockingIOError: another process holds it, and `wait` is False.
+    errors.OutputError: there are no such locks on this system.
+  """
+  try:
+    import fcntl  # Here: all else of this module works without POSIX.
+  except ModuleNotFoundError:
+    raise errors.OutputError(
+      f'{stream.name}: {needed_by} needs locks of files as POSIX systems have them, '
+      'found none; use Linux, macOS or the Windows Subsystem for Linux.'
+    ) from None
+  fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
 def force_to_disk(path: str | os.PathLike[str]) -> None:
   """Waits until a file's content, or a folder's list of names, is on the disk."""
+  if os.name == 'nt' and os.path.isdir(path):
+    return  # Windows has no such call for folders, whose names it writes by itself.
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)

@@ -1,1 +1,7 @@
-"""Training from TFRecord shards to weights. Needs TensorFlow."""
+"""Training, evaluation and export of the networks; one module a script."""
+
+from covid_tf.predictors import in_process
+
+# Here: every module of this package imports TensorFlow at its top, which reads these
+# settings once and prints while it is imported.
+in_process.set_defaults()

@@ -15,4 +15,4 @@ _BENCHMARKS = sorted(
 @pytest.mark.parametrize('path', _BENCHMARKS, ids=lambda path: path.stem)
 def test_prints_within_safe_streams(path):
   started = path.read_text().partition("if __name__ == '__main__':\n")[2]
-  assert started.startswith('  with cli.safe_streams():\n')
+  assert started.startswith('  with streams.safe_streams():\n')

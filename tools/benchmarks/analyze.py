@@ -44,9 +44,9 @@ import environment  # noqa: F401  Before TensorFlow.
 import numpy as np
 import slab_quality
 
-from covid_tf import cli
 from covid_tf import predictors
 from covid_tf import results
+from covid_tf import streams
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import corona_score
 from covid_tf.analysis import localization
@@ -322,5 +322,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

@@ -31,7 +31,7 @@ import batch_large
 import batch_memory
 import batch_stub
 
-from covid_tf import cli
+from covid_tf import streams
 from covid_tf.batch import engines
 from covid_tf.batch import records
 
@@ -104,5 +104,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

@@ -13,8 +13,8 @@ import time
 import batch_stub
 import psutil
 
-from covid_tf import cli
 from covid_tf import process_end
+from covid_tf import streams
 from covid_tf.batch import records
 from covid_tf.reports import scored_study
 
@@ -103,7 +103,7 @@ def _take_away(output: pathlib.Path, chance) -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('source', help='the archive')
     parser.add_argument('output', help='folder of the results')

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 
-from covid_tf import cli
 from covid_tf import results
+from covid_tf import streams
 from covid_tf.batch import archive
 from covid_tf.batch import archive_run
 from covid_tf.batch import records
@@ -102,7 +102,7 @@ def _manifest_rebuild(root: pathlib.Path, count: int) -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     tasks = {'listing': _listing, 'manifest_rebuild': _manifest_rebuild}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('task', choices=tuple(tasks))

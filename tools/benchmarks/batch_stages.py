@@ -19,9 +19,9 @@ import time
 import batch_stub
 import numpy as np
 
-from covid_tf import cli
 from covid_tf import predictors
 from covid_tf import readers
+from covid_tf import streams
 from covid_tf.analysis import pipeline
 from covid_tf.batch import archive
 from covid_tf.batch import listing
@@ -138,5 +138,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

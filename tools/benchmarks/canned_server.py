@@ -13,8 +13,8 @@ import sys
 import grpc
 import numpy as np
 
-from covid_tf import cli
 from covid_tf import contract
+from covid_tf import streams
 from covid_tf.predictors import protocol
 from covid_tf.predictors import tensors
 
@@ -94,5 +94,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

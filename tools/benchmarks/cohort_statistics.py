@@ -22,7 +22,7 @@ import time
 import numpy as np
 import sklearn.metrics
 
-from covid_tf import cli
+from covid_tf import streams
 from covid_tf.cohort import labels
 from covid_tf.cohort import paper
 from covid_tf.cohort import results
@@ -127,5 +127,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

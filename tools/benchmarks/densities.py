@@ -20,8 +20,8 @@ import numpy as np
 from scipy import ndimage
 
 import covid_tf
-from covid_tf import cli
 from covid_tf import lung_measures
+from covid_tf import streams
 from covid_tf.analysis import densities
 from covid_tf.analysis import lungs as lungs_lib
 
@@ -113,5 +113,5 @@ def _within(counts, low, high):
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

@@ -43,7 +43,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from covid_tf import cli
+from covid_tf import streams
 from covid_tf.models import export
 from covid_tf.models import grad_cam
 from covid_tf.models import preprocessing
@@ -216,5 +216,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

@@ -23,7 +23,7 @@ import time
 import environment  # noqa: F401  Before TensorFlow.
 import tensorflow as tf
 
-from covid_tf import cli
+from covid_tf import streams
 from covid_tf.datasets import phantom
 from covid_tf.training import classifier_task
 from covid_tf.training import loop
@@ -150,5 +150,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

@@ -17,8 +17,8 @@ import pathlib
 import environment  # noqa: F401  Before TensorFlow.
 import numpy as np
 
-from covid_tf import cli
 from covid_tf import errors
+from covid_tf import streams
 from covid_tf.analysis import slabs
 from covid_tf.datasets import judged_chests
 from covid_tf.training.evaluation import evaluating
@@ -122,5 +122,5 @@ def _rounded(value: float | None) -> float | None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

@@ -17,8 +17,8 @@ import localization_quality
 import numpy as np
 import scipy.ndimage
 
-from covid_tf import cli
 from covid_tf import results
+from covid_tf import streams
 from covid_tf.analysis import corona_score
 from covid_tf.analysis import localization
 from covid_tf.analysis import lungs as lungs_lib
@@ -123,5 +123,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

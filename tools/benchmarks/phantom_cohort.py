@@ -22,9 +22,9 @@ import sys
 
 import phantom_findings
 
-from covid_tf import cli
 from covid_tf import errors
 from covid_tf import predictors
+from covid_tf import streams
 from covid_tf.datasets import phantom
 from covid_tf.datasets.phantom import written
 from covid_tf.demo import drawing
@@ -187,7 +187,7 @@ def _drawn(pool, folder, cases):
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     try:
       sys.exit(main())
     except errors.CovidTFError as error:

@@ -32,7 +32,7 @@ from pydicom import dataset
 from pydicom import sequence
 from pydicom import uid
 
-from covid_tf import cli
+from covid_tf import streams
 
 _SIZE = 512
 _SERIES_IN_LISTING = 20
@@ -253,5 +253,5 @@ def _table(figures: dict) -> str:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

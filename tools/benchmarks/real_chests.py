@@ -20,8 +20,8 @@ from scipy import ndimage
 from sklearn import metrics
 
 import covid_tf
-from covid_tf import cli
 from covid_tf import results
+from covid_tf import streams
 from covid_tf.analysis import localization
 from covid_tf.analysis import lungs
 from covid_tf.datasets import judge_lesions
@@ -142,5 +142,5 @@ def _enlarged(plane, order):
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

@@ -33,7 +33,7 @@ import environment  # noqa: F401  Before TensorFlow.
 import numpy as np
 
 import covid_tf
-from covid_tf import cli
+from covid_tf import streams
 from covid_tf.datasets import phantom
 from covid_tf.predictors import in_process
 
@@ -255,5 +255,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

@@ -16,8 +16,8 @@ import time
 
 import numpy as np
 
-from covid_tf import cli
 from covid_tf import results
+from covid_tf import streams
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import lungs
 from covid_tf.analysis import pipeline
@@ -116,5 +116,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

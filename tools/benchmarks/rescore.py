@@ -18,7 +18,7 @@ import time
 import analyze
 import environment  # noqa: F401  Before TensorFlow.
 
-from covid_tf import cli
+from covid_tf import streams
 from covid_tf.analysis import pipeline
 from covid_tf.analysis import rescoring
 from covid_tf.commands import shared_flags
@@ -90,5 +90,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

@@ -19,7 +19,7 @@ import sys
 
 import numpy as np
 
-from covid_tf import cli
+from covid_tf import streams
 
 _WORKERS = (1, 4, 16, 64, 250, 1000)
 _SERVERS = (1, 4, 16, 64)
@@ -184,5 +184,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

@@ -24,7 +24,7 @@ import numpy as np
 from scipy import ndimage
 
 import covid_tf
-from covid_tf import cli
+from covid_tf import streams
 from covid_tf.datasets import judge_lesions
 from covid_tf.datasets import stress
 from covid_tf.datasets.collections import study
@@ -112,5 +112,5 @@ def _tilted(volume, degrees):
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

@@ -33,7 +33,7 @@ import numpy as np
 import serving_load
 import serving_processes
 
-from covid_tf import cli
+from covid_tf import streams
 
 _LUNGS_SHAPE = (512, 512)  # The usual matrix.
 _CROP_SHAPE = (300, 384)  # A usual lung box in it.
@@ -198,5 +198,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()

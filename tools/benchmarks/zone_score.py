@@ -35,8 +35,8 @@ import numpy as np
 from sklearn import metrics
 
 import covid_tf
-from covid_tf import cli
 from covid_tf import lung_measures
+from covid_tf import streams
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import densities
 from covid_tf.analysis import lungs as lungs_lib
@@ -183,5 +183,5 @@ def _compared(found, true):
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()
