@@ -35,8 +35,8 @@ _CONFIGURING = frozenset(
 _TESTED_ELSEWHERE = {
   'batch/archive_run_test': 'batch.records batch.scoring',
   'batch/archive_test': 'batch.listing',
-  'cli_test': '__main__ errors version',
   'cohort/follow_up/alignment_test': 'cohort.follow_up.lung_surface',
+  'cli_test': '__main__ errors streams version',
   'cohort/follow_up/course_test': 'cohort.follow_up.report',
   'cohort/review/contact_sheet_test': 'commands.review',
   'cohort/manifestations/slices_test': 'cohort.manifestations.kinds',
@@ -47,7 +47,6 @@ _TESTED_ELSEWHERE = {
   'commands/manifestations_test': 'cohort.manifestations.report commands.shared_flags',
   'commands/score_test': 'reports.scored_study',
   'commands/serve_test': 'server.configuration',
-  'commands/terminal_test': 'streams',
   'datasets/collections/collections_test': (
     'datasets.collections.covid_ct_md datasets.collections.covidx_ct '
     'datasets.collections.ct_seg datasets.collections.implanted '
