@@ -16,6 +16,7 @@ import subprocess
 import sys
 from unittest import mock
 
+from absl import app
 from absl import flags
 import cohort_files
 import dicom_series
@@ -102,19 +103,22 @@ def _parse_argparse(path, arguments):
 
 
 def _parse_absl(path, arguments):
-  known = set(flags.FLAGS)
-  modules = set(sys.modules)
+  def parse_and_stop(main, flags_parser):
+    del main
+    flags_parser([str(path), *arguments])
+    raise _Parsed
+
+  known, modules = set(flags.FLAGS), set(sys.modules)
   try:
-    runpy.run_path(str(path), run_name='snippet')
-    flags.FLAGS.unparse_flags()
-    assert flags.FLAGS([str(path), *arguments]) == [str(path)]
+    with mock.patch.object(app, 'run', parse_and_stop), pytest.raises(_Parsed):
+      runpy.run_path(str(path), run_name='__main__')
   finally:
     for name in set(flags.FLAGS) - known:
       delattr(flags.FLAGS, name)
     for name in set(sys.modules) - modules:
-      if not name.startswith(('tensorflow', 'keras', 'covid_tf')) and '_flags' in name:
+      # Flags keep what was parsed: the next line is to begin with the defaults.
+      if name.startswith('covid_tf.training.'):
         del sys.modules[name]
-    flags.FLAGS.mark_as_parsed()
 
 
 # A folder in which the blocks of a page are run, with what they name.

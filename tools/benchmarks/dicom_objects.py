@@ -27,9 +27,9 @@ import analyze
 import environment  # noqa: F401  Before TensorFlow.
 import psutil
 
-from covid_tf import cli
 from covid_tf import predictors
 from covid_tf import readers
+from covid_tf import streams
 from covid_tf.datasets import phantom
 from covid_tf.datasets.phantom import written
 from covid_tf.reports import scored_study
@@ -110,5 +110,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()
