@@ -194,7 +194,7 @@ def draw_rendering(axes, view, tallest, letters):
   alpha = canvas[..., 3:] / 255
   dark = np.array(matplotlib.colors.to_rgb(_DARK)) * 255
   axes.imshow(np.rint(canvas[..., :3] * alpha + dark * (1 - alpha)).astype(np.uint8))
-  for letter, x, y in zip(letters, (0.05, 0.95, 0.5), (0.5, 0.5, 0.96)):
+  for letter, x, y in zip(letters, (0.05, 0.95, 0.5), (0.5, 0.5, 0.93)):
     draw_letter(axes, x, y, letter)
   axes.set_axis_off()
 
@@ -501,12 +501,12 @@ def _system_caption(volume, result, index) -> str:
     else ''
   )
   smoothing = result.thresholds.smoothing_mm
-  smoothed = f', its logits smoothed by {smoothing:g} mm,' if smoothing else ''
+  smoothed = f'logits smoothed by {smoothing:g} mm; ' if smoothing else ''
   return (
     'The system, with what one case gives at each stage. A U-Net segments the lungs '
     '(blue) slice by slice; the largest box around them (orange) is the crop for all '
-    f'slices.{averaged} The classifier gives each slice its probability'
-    f'{smoothed} (slice {index} is marked; positive above '
+    f'slices.{averaged} The classifier gives each slice its probability '
+    f'({smoothed}slice {index} is marked; positive above '
     f'{result.thresholds.slice_probability:g}: {len(result.positive_slices)} of '
     f'{result.shape[0]}). Grad-CAM at two scales is multiplied to a map; the maps of '
     'the positive slices are the 3D map, seen from the front. Lung window '
