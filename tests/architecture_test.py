@@ -37,7 +37,8 @@ _TESTED_ELSEWHERE = {
   'batch/archive_test': 'batch.listing',
   'cohort/follow_up/alignment_test': 'cohort.follow_up.lung_surface',
   'cli_test': '__main__ errors streams version',
-  'cohort/follow_up/course_test': 'cohort.follow_up.report',
+  'cohort/follow_up/course_test': 'cohort.follow_up.report cohort.follow_up.trend',
+  'cohort/follow_up/ct_pictures_test': 'cohort.follow_up.zones',
   'cohort/review/contact_sheet_test': 'commands.review',
   'cohort/manifestations/slices_test': 'cohort.manifestations.kinds',
   'commands/cohort_test': (

@@ -1,6 +1,8 @@
 import json
 import re
+import shutil
 
+import browser
 import pytest
 import report_page
 import scored_studies
@@ -223,3 +225,120 @@ def test_what_one_study_lacks_is_not_followed(tmp_path):
   assert 'zone_score' not in content['studies'][0]
   assert 'zone_score' not in content['first_to_last']
   assert 'Zone score' not in page.by_id('course').words()
+
+
+def _with_ct(root, *, as_nifti=False, **more):
+  """Two studies with their CT; arguments of the command."""
+  suffix = '.nii' if as_nifti else ''
+  named = {'study_uid': '', 'series_uid': '', 'acquisition_date': None}
+  paths = [
+    scored_studies.write_study(
+      root / 'results' / name,
+      ct=root / 'ct' / f'{name}{suffix}',
+      patient_key=_KEY,
+      measured=True,
+      lesions=lesions,
+      shift_mm=shift_mm,
+      **scored_studies.CT_GRID,
+      **{'acquisition_date': date} | (named if as_nifti else {}) | more,
+    )
+    for name, date, lesions, shift_mm in (
+      ('a', '2020-03-01', _SMALL, (0, 0, 0)),
+      ('b', '2020-03-21', synthetic_case.LESIONS, (20, -10, 60)),
+    )
+  ]
+  return [
+    *map(str, paths),
+    '--studies',
+    str(root / 'ct'),
+    '--output',
+    str(root / 'out'),
+  ]
+
+
+@pytest.fixture(scope='module', name='with_ct')
+def _compared_with_ct(tmp_path_factory):
+  root = tmp_path_factory.mktemp('with_ct')
+  evil = '<img src=x onerror=alert(1)>'
+  arguments = _with_ct(root, warnings=(evil,))
+  assert cli.main(['compare', *arguments]) == 0
+  return root / 'out'
+
+
+def test_the_ct_stands_side_by_side_with_its_error(with_ct):
+  page = report_page.Page((with_ct / 'compare.html').read_bytes())
+  # Four levels, the most affected one and a coronal plane, of each study.
+  assert len(page.all('image', 'grey', inside='ct')) == 12
+  assert not page.all('image', 'grey', inside='maps')
+  content = json.loads((with_ct / 'compare.json').read_text())
+  (found,) = content['alignment']
+  assert found['to_study'] == 1 and 0 <= found['surface_distance_mean_mm'] < 2
+  assert found['surface_distance_p95_mm'] >= found['surface_distance_mean_mm']
+  moved = [row[3] for row in found['matrix_lps_mm'][:3]]
+  assert moved == pytest.approx((20, -10, 60), abs=3)
+  words = page.by_id('alignment').words()
+  assert f'{found["surface_distance_mean_mm"]:.1f} mm apart on average' in words
+  assert f'95 % within {found["surface_distance_p95_mm"]:.1f} mm' in words
+  zone = content['zones']['right_basal']['involved_share']
+  assert zone['first_to_last']['direction'] == 'rising'
+  assert 'Involved, by the network' in page.by_id('zones').words()
+
+
+def test_the_page_with_ct_is_small_and_nothing_on_it_runs(with_ct):
+  data = (with_ct / 'compare.html').read_bytes()
+  assert len(data) < 1_000_000
+  page = report_page.Page(data)
+  assert not page.all('script')
+  for element in page.elements:
+    for name in ('src', 'href', 'xlink:href'):
+      assert re.match('data:image/|#', element.attributes.get(name, '#'))
+
+
+def test_without_studies_there_is_no_alignment(compared):
+  out, _ = compared
+  assert json.loads((out / 'compare.json').read_text())['alignment'] is None
+
+
+def test_nifti_without_date_is_compared_in_the_order_given(tmp_path, capsys):
+  arguments = _with_ct(tmp_path, as_nifti=True)
+  assert cli.main(['compare', *arguments]) == 0
+  captured = capsys.readouterr()
+  assert 'in the order given' in captured.err
+  assert 'Study 2 to study 1: surfaces of the lungs' in captured.out
+  page = report_page.Page((tmp_path / 'out' / 'compare.html').read_bytes())
+  assert 'no date' in page.by_id('ct').words()
+
+
+def test_a_study_that_is_gone_leaves_nothing(tmp_path, capsys):
+  arguments = _with_ct(tmp_path)
+  shutil.rmtree(tmp_path / 'ct' / 'b')
+  assert cli.main(['compare', *arguments]) == 2
+  error = capsys.readouterr().err
+  assert error.count('\n') == 1 and str(tmp_path / 'results' / 'b') in error
+  assert not (tmp_path / 'out').exists()
+
+
+def test_the_same_voxels_twice_are_refused(tmp_path, capsys):
+  same = {'lesions': _SMALL, 'patient_key': _KEY, 'changes': {'hu_sha256': 'a' * 64}}
+  paths = [
+    scored_studies.write_study(tmp_path / name, maps=False, series_uid='', **same)
+    for name in 'ab'
+  ]
+  arguments = [*map(str, paths), '--output', str(tmp_path / 'out')]
+  assert cli.main(['compare', *arguments]) == 2
+  assert 'found the voxels of' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('width, dark', ((1400, False), (412, True)))
+def test_the_page_with_ct_in_a_browser(with_ct, width, dark):
+  with (
+    browser.chromium() as chromium,
+    chromium.page(with_ct / 'compare.html', width=width, dark=dark) as page,
+  ):
+    browser.check_accessibility(page)
+    # The page itself never scrolls sideways; what is wide scrolls inside.
+    assert page.evaluate('document.documentElement.scrollWidth') <= width
+    shown = page.locator('#ct svg')
+    assert shown.count() == 12
+    first, second = (shown.nth(number).bounding_box() for number in (0, 1))
+    assert first['y'] == second['y'] and first['width'] == second['width']

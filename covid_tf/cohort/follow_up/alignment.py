@@ -85,6 +85,11 @@ class Alignment:
     """LPS millimetres [..., 3] of the reference to those of the other study."""
     return points_mm @ self.matrix[:3, :3].T + self.matrix[:3, 3]
 
+  def to_first(self, points_mm: np.ndarray) -> np.ndarray:
+    """LPS millimetres [..., 3] of the other study to those of the reference."""
+    back = np.linalg.inv(self.matrix)
+    return points_mm @ back[:3, :3].T + back[:3, 3]
+
   @property
   def scales(self) -> tuple[float, float, float]:
     """How much longer right-left, front-back and foot-head are in the other study."""

@@ -129,6 +129,12 @@ class FollowUp:
       shared &= {'zone_score'}
     return (*MEASURES, *(measure for measure in BESIDE if measure.name in shared))
 
+  @property
+  def same_densities(self) -> bool:
+    """Whether every study has densities, all by one scheme."""
+    found = [point.result for point in self.points]
+    return all(result.densities for result in found) and not _schemes_differ(found)
+
   def overall(self, measure: Measure) -> Change:
     """From the first to the last study."""
     return change(measure.of(self.points[0].result), measure.of(self.points[-1].result))
@@ -240,6 +246,12 @@ def _require_two_studies(read) -> None:
     )
   for (folder, one), (other_folder, other) in itertools.combinations(read, 2):
     same_series = one.series_uid and one.series_uid == other.series_uid
+    same_voxels = one.hu_sha256 and one.hu_sha256 == other.hu_sha256
+    if same_voxels and not same_series:
+      raise errors.UsageError(
+        f'{other_folder}: another study is required, found the voxels of {folder} '
+        'again; leave one of them out.'
+      )
     if same_series or folder.resolve() == other_folder.resolve():
       raise errors.UsageError(
         f'{other_folder}: another study is required, found the series of {folder} '

@@ -3,13 +3,14 @@
 import dataclasses
 import pathlib
 
-import matplotlib.figure
-import matplotlib.ticker
 import numpy as np
 
 from covid_tf import results
 from covid_tf import version
 from covid_tf.cohort.follow_up import course
+from covid_tf.cohort.follow_up import ct_pictures
+from covid_tf.cohort.follow_up import trend
+from covid_tf.cohort.follow_up import zones
 from covid_tf.reports import case_pictures
 from covid_tf.reports import figures
 from covid_tf.reports import pages
@@ -17,87 +18,6 @@ from covid_tf.reports import pictures
 from covid_tf.reports import rendering
 from covid_tf.storage import files
 from covid_tf.storage import maps as maps_lib
-
-# How score, involved lung and lung volume of one patient run in time.
-
-_WIDTH_INCH = 7.0
-_MARKS = ('^', 's', 'v')  # Of the thirds, so that a grey print still reads.
-
-
-def trend_figure(follow_up: course.FollowUp) -> matplotlib.figure.Figure:
-  """Draws the course of the four measures that matter most, each from zero."""
-  with figures.styled():
-    figure = figures.new_figure(4.2, _WIDTH_INCH)
-    (score, thirds), (involved, volume) = figure.subplots(2, 2)
-    _line(score, follow_up, course.SCORE, figures.ORANGE, 'o')
-    for measure, colour, mark in zip(course.THIRDS, figures.CATEGORIES, _MARKS):
-      _line(thirds, follow_up, measure, colour, mark)
-    thirds.legend(fontsize=7, handlelength=2)
-    _line(involved, follow_up, course.INVOLVED, figures.PURPLE, 'o')
-    _line(volume, follow_up, course.LUNG_VOLUME, figures.BLUE, 'o')
-    for axes, title in (
-      (score, 'Corona score (cm³)'),
-      (thirds, 'Score by third of the lungs (cm³)'),
-      (involved, 'Involved lung (%)'),
-      (volume, 'Lung volume (cm³)'),
-    ):
-      axes.set_title(title, fontsize=8, loc='left')
-      axes.set_ylim(0, max(axes.get_ylim()[1] * 1.08, 1e-3))
-      _name_studies(axes, follow_up)
-    figures.put_caption(figure, trend_caption(follow_up), line_characters=138)
-    return figure
-
-
-def trend_caption(follow_up: course.FollowUp) -> str:
-  """What the figure shows."""
-  place = (
-    'against days since the first' if _over_days(follow_up) else ('in the order given')
-  )
-  return (
-    f'{len(follow_up.points)} studies of one patient, {place}; one measurement '
-    "each, so no interval. Thirds are of the lungs' height, their score is inside "
-    'the segmented lungs. Research use only.'
-  )
-
-
-def _line(axes, follow_up, measure, colour, mark):
-  scale = 100 if measure.unit == '%' else 1
-  axes.plot(
-    _places(follow_up),
-    [scale * measure.of(point.result) for point in follow_up.points],
-    marker=mark,
-    ms=4.5,
-    lw=1.3,
-    color=colour,
-    label=measure.title,
-    clip_on=False,
-  )
-
-
-def _over_days(follow_up) -> bool:
-  """Whether the studies are of several days; else they keep the order given."""
-  return follow_up.by_date and follow_up.points[-1].days > follow_up.points[0].days
-
-
-def _places(follow_up) -> list[int]:
-  if not _over_days(follow_up):
-    return list(range(len(follow_up.points)))
-  return [point.days for point in follow_up.points]
-
-
-def _name_studies(axes, follow_up):
-  places = _places(follow_up)
-  if _over_days(follow_up):
-    axes.set_xlabel('Days', labelpad=1)
-    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-  else:
-    axes.set_xlabel(
-      'Study, all of one day' if follow_up.by_date else 'Study', labelpad=1
-    )
-    axes.set_xticks(places, [str(place + 1) for place in places])
-  span = (places[-1] - places[0]) or 1
-  axes.set_xlim(places[0] - 0.06 * span, places[-1] + 0.06 * span)
-
 
 # Maps of several studies side by side, at matching levels of the lungs.
 
@@ -235,12 +155,17 @@ _NO_MAPS = (
 )
 
 
-def write_all(folder: pathlib.Path, follow_up: course.FollowUp) -> course.FollowUp:
+def write_all(
+  folder: pathlib.Path,
+  follow_up: course.FollowUp,
+  ct: ct_pictures.Comparison | None = None,
+) -> course.FollowUp:
   """Writes FILE_NAMES into a folder.
 
   Args:
     folder: where; `files.filling_folder` describes all or none.
     follow_up: the studies.
+    ct: their CT, or None for the maps alone.
 
   Returns:
     What was written: the studies, with a warning where maps were missing.
@@ -250,18 +175,24 @@ def write_all(folder: pathlib.Path, follow_up: course.FollowUp) -> course.Follow
     errors.UsageError: a study's map or mask is damaged.
   """
   maps = [study_maps(point) for point in follow_up.points]
+  if ct:
+    follow_up = dataclasses.replace(
+      follow_up, warnings=(*follow_up.warnings, *ct.warnings)
+    )
   if None in maps:
     follow_up = dataclasses.replace(follow_up, warnings=(*follow_up.warnings, _NO_MAPS))
-  figure = trend_figure(follow_up)
+  figure = trend.trend_figure(follow_up)
   figures.save(figure, folder / 'trend')
   files.write_atomically(
-    folder / _PAGE, page(follow_up, maps, figures.svg_text(figure))
+    folder / _PAGE, page(follow_up, maps, figures.svg_text(figure), ct)
   )
-  files.write_json(folder / 'compare.json', to_dict(follow_up))
+  files.write_json(folder / 'compare.json', to_dict(follow_up, ct))
   return follow_up
 
 
-def to_dict(follow_up: course.FollowUp) -> dict:
+def to_dict(
+  follow_up: course.FollowUp, ct: ct_pictures.Comparison | None = None
+) -> dict:
   """The content of compare.json; docs/compare.md explains it."""
   steps = {measure.name: follow_up.steps(measure) for measure in follow_up.measures}
   return {
@@ -282,10 +213,30 @@ def to_dict(follow_up: course.FollowUp) -> dict:
       'limit_cm3': follow_up.limit_cm3,
       'exceeded': follow_up.exceeds,
     },
+    'zones': zones.to_dict(follow_up),
+    'alignment': None if ct is None else _alignments(ct),
     'warnings': list(follow_up.warnings),
     'demo_models': is_demo(follow_up),
     'software': version.SOFTWARE,
   }
+
+
+def _alignments(ct: ct_pictures.Comparison) -> list[dict]:
+  """How each later study lies to the first one, and the error of it."""
+  return [
+    {
+      'from_study': 0,
+      'to_study': number,
+      'surface_distance_mean_mm': study.alignment.mean_mm,
+      'surface_distance_p95_mm': study.alignment.p95_mm,
+      'common_lung_fraction': study.alignment.common_fraction,
+      'turn_degrees': study.alignment.turn_degrees,
+      'scales': list(study.alignment.scales),
+      'matrix_lps_mm': study.alignment.matrix.tolist(),
+    }
+    for number, study in enumerate(ct.studies)
+    if study.alignment is not None
+  ]
 
 
 def is_demo(follow_up: course.FollowUp) -> bool:
@@ -294,13 +245,20 @@ def is_demo(follow_up: course.FollowUp) -> bool:
 
 
 def page(
-  follow_up: course.FollowUp, maps: list[StudyMaps | None], trend_svg: str
+  follow_up: course.FollowUp,
+  maps: list[StudyMaps | None],
+  trend_svg: str,
+  ct: ct_pictures.Comparison | None = None,
 ) -> bytes:
   """compare.html, as UTF-8."""
   return pages.render(
     _PAGE,
     follow_up=follow_up,
     maps=maps,
+    ct=ct,
+    zones=zones.zone_courses(follow_up),
+    zone_rows=zones.LEVEL_WORDS,
+    zone_columns=zones.SIDES,
     trend_svg=trend_svg,
     measures=follow_up.measures,
     headline=course.MEASURES[:3],

@@ -10,6 +10,7 @@ from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.cohort.follow_up import course
 from covid_tf.cohort.follow_up import report
+from covid_tf.cohort.follow_up import trend
 from covid_tf.storage import maps
 from covid_tf.storage import result_json
 
@@ -193,14 +194,18 @@ def test_maps_of_another_study_are_refused(tmp_path):
   'dates, label, ticks',
   [
     (('2020-03-01', '2020-03-01'), 'Study, all of one day', ['1', '2']),
-    (('2020-03-01', '2020-03-02'), 'Days', ['0', '1']),
+    (
+      ('2020-03-01', '2020-03-02'),
+      'Date of the study (1 days in all)',
+      ['2020-03-01', '2020-03-02'],
+    ),
     ((None, None), 'Study', ['1', '2']),
   ],
 )
 def test_the_course_is_drawn_over_whole_days_or_studies(tmp_path, dates, label, ticks):
   """Old: studies of one day on an axis from -0.06 to 0.06 days."""
   paths = [_study(tmp_path, str(n), date) for n, date in enumerate(dates)]
-  figure = report.trend_figure(course.follow_up(paths))
+  figure = trend.trend_figure(course.follow_up(paths))
   for axes in figure.axes:
     assert axes.get_xlabel() == label
     low, high = axes.get_xlim()
