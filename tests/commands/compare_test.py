@@ -240,11 +240,13 @@ def _with_ct(root, *, as_nifti=False, **more):
       lesions=lesions,
       shift_mm=shift_mm,
       **scored_studies.CT_GRID,
-      **{'acquisition_date': date} | (named if as_nifti else {}) | more,
+      **{'acquisition_date': date, 'series_uid': uid}
+      | (named if as_nifti else {})
+      | more,
     )
-    for name, date, lesions, shift_mm in (
-      ('a', '2020-03-01', _SMALL, (0, 0, 0)),
-      ('b', '2020-03-21', synthetic_case.LESIONS, (20, -10, 60)),
+    for name, date, uid, lesions, shift_mm in (
+      ('a', '2020-03-01', '1.2.3.10', _SMALL, (0, 0, 0)),
+      ('b', '2020-03-21', '1.2.3.11', synthetic_case.LESIONS, (20, -10, 60)),
     )
   ]
   return [

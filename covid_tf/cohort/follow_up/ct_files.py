@@ -1,7 +1,7 @@
 """The CT that results were made from, found again under a folder.
 
-DICOM is known by its series UID. NIfTI has none: there the grid and the voxels' digest
-decide, which results hold since schema 3.
+DICOM is known by its series UID. NIfTI, MetaImage and NRRD have none: there the grid
+and the voxels' digest decide, which results hold since schema 3.
 """
 
 from collections.abc import Mapping
@@ -23,6 +23,7 @@ from covid_tf.readers import nifti
 from covid_tf.readers import sources
 from covid_tf.storage import maps as maps_lib
 
+_OF_RESULTS = (maps_lib.MASK_NAME, maps_lib.MAP_NAME)
 _ALONE = 'leave --studies out for the maps alone'
 
 
@@ -50,14 +51,14 @@ class Studies:
   Attributes:
     root: the folder.
     by_series: Series Instance UID to its files.
-    niftis: files of NIfTI that are no map or mask of a result.
+    images: files of NIfTI, MetaImage and NRRD that are no map or mask of a result.
     notes: what was left aside, in words.
     reading: further keyword arguments of `read_ct`.
   """
 
   root: pathlib.Path
   by_series: Mapping[str, tuple[pathlib.Path, ...]]
-  niftis: tuple[pathlib.Path, ...]
+  images: tuple[pathlib.Path, ...]
   notes: tuple[str, ...]
   reading: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -76,8 +77,10 @@ class Studies:
     uid = point.result.series_uid
     if uid and uid not in self.by_series:
       raise self._missing(point, f'no image of its series {uid}')
-    if not uid and not self.niftis:
-      raise self._missing(point, 'no NIfTI file (the result has no series UID)')
+    if not uid and not self.images:
+      raise self._missing(
+        point, 'no image file (NIfTI, MetaImage, NRRD; the result has no series UID)'
+      )
 
   def read(self, point: course.TimePoint) -> ScoredCT:
     """Reads the CT of a result, and its map and mask.
@@ -89,7 +92,7 @@ class Studies:
     """
     self.require(point)
     if not point.result.series_uid:
-      return self._read_nifti(point)
+      return self._read_image(point)
     ct = readers.read_files(
       self.by_series[point.result.series_uid],
       point.result.series_uid,
@@ -101,11 +104,11 @@ class Studies:
       raise self._missing(point, 'its series with other voxels than were scored')
     return ScoredCT(ct, mask, localization)
 
-  def _read_nifti(self, point: course.TimePoint) -> ScoredCT:
-    """The NIfTI file whose voxels were scored, or the only one on the same grid."""
+  def _read_image(self, point: course.TimePoint) -> ScoredCT:
+    """The file whose voxels were scored, or the only one on the same grid."""
     wanted = point.result.hu_sha256
     found: dict[str, ScoredCT] = {}
-    for path in self.niftis:
+    for path in self.images:
       scored = self._on_grid(path, point)
       if scored is None:
         continue
@@ -117,13 +120,13 @@ class Studies:
       if len(found) > 1:
         raise self._missing(
           point,
-          'several different NIfTI files on its grid, and the result does not say '
+          'several different image files on its grid, and the result does not say '
           'which of them was scored (hu_sha256)',
         )
     if not found:
       raise self._missing(
         point,
-        f'none of {len(self.niftis)} NIfTI file(s) on its grid with the voxels that '
+        f'none of {len(self.images)} image file(s) on its grid with the voxels that '
         'were scored',
       )
     (scored,) = found.values()
@@ -135,10 +138,11 @@ class Studies:
 
   def _on_grid(self, path: pathlib.Path, point: course.TimePoint) -> ScoredCT | None:
     try:
-      with nifti.opened(path) as (image, _):
-        shape = image.shape[:3]
-      if sorted(shape) != sorted(point.result.shape):
-        return None
+      if discovery.is_nifti_file(path):  # Its header is read in no time.
+        with nifti.opened(path) as (image, _):
+          shape = image.shape[:3]
+        if sorted(shape) != sorted(point.result.shape):
+          return None
       ct = readers.read_ct(path, **self.reading)
     except (errors.CTReadError, OSError):
       return None
@@ -177,13 +181,16 @@ def find(root: pathlib.Path, reading: Mapping[str, Any] | None = None) -> Studie
   by_series: dict[str, list[pathlib.Path]] = {}
   try:
     with discovery.find(root) as found:
+      images = [path for path in found.niftis if isinstance(path, pathlib.Path)]
       for source in found.sources:
         if not isinstance(source, sources.FileSource):
           continue  # A folder holds files only.
         identity = header.identify(source.path)
         if identity is not None and identity.series_uid:
           by_series.setdefault(identity.series_uid, []).append(source.path)
-      niftis, notes = found.niftis, found.notes
+        elif identity is None and discovery.is_itk_file(source.path):
+          images.append(source.path)
+      notes = found.notes
   except errors.CTReadError as error:
     raise errors.UsageError(f'{root}: {error}') from None
   except OSError as error:
@@ -193,11 +200,7 @@ def find(root: pathlib.Path, reading: Mapping[str, Any] | None = None) -> Studie
   return Studies(
     root,
     {uid: tuple(paths) for uid, paths in by_series.items()},
-    tuple(
-      path
-      for path in niftis
-      if path.name not in (maps_lib.MASK_NAME, maps_lib.MAP_NAME)
-    ),
+    tuple(path for path in images if path.name not in _OF_RESULTS),
     notes,
     reading or {},
   )

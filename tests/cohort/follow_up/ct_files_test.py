@@ -89,12 +89,22 @@ def test_nifti_is_found_by_the_digest_of_its_voxels(tmp_path):
   folders = [_nifti(tmp_path, 'a'), _nifti(tmp_path, 'b', lesions=_SMALL)]
   # Results may lie under the folder too; their maps are no studies.
   studies = ct_files.find(tmp_path)
-  assert {path.name for path in studies.niftis} == {'a.nii', 'b.nii'}
+  assert {path.name for path in studies.images} == {'a.nii', 'b.nii'}
   for folder in folders:
     scored = studies.read(_point(folder))
     expected = nifti.read(tmp_path / 'ct' / f'{folder.name}.nii')
     np.testing.assert_array_equal(scored.ct.hu, expected.hu)
     assert not scored.warning
+
+
+def test_metaimage_is_found_too(tmp_path):
+  simple_itk = pytest.importorskip('SimpleITK')
+  folder = _nifti(tmp_path, 'a')
+  path = tmp_path / 'ct' / 'a.nii'
+  simple_itk.WriteImage(simple_itk.ReadImage(str(path)), str(tmp_path / 'ct' / 'a.mha'))
+  path.unlink()
+  scored = ct_files.find(tmp_path / 'ct').read(_point(folder))
+  assert scored.ct.shape == scored_studies.SHAPE
 
 
 def test_without_a_digest_one_nifti_on_the_grid_is_taken_and_told(tmp_path):
@@ -107,7 +117,7 @@ def test_without_a_digest_one_nifti_on_the_grid_is_taken_and_told(tmp_path):
 def test_without_a_digest_two_niftis_on_the_grid_are_refused(tmp_path):
   folder = _nifti(tmp_path, 'a', changes={'hu_sha256': None})
   _nifti(tmp_path, 'b', lesions=_SMALL)
-  with pytest.raises(errors.UsageError, match='several different NIfTI files'):
+  with pytest.raises(errors.UsageError, match='several different image files'):
     ct_files.find(tmp_path / 'ct').read(_point(folder))
 
 
@@ -115,10 +125,10 @@ def test_a_nifti_that_is_gone_is_refused(tmp_path):
   folder = _nifti(tmp_path, 'a')
   _nifti(tmp_path, 'b', lesions=_SMALL)
   (tmp_path / 'ct' / 'a.nii').unlink()
-  with pytest.raises(errors.UsageError, match=r'none of 1 NIfTI file\(s\)'):
+  with pytest.raises(errors.UsageError, match=r'none of 1 image file\(s\)'):
     ct_files.find(tmp_path / 'ct').read(_point(folder))
   (tmp_path / 'ct' / 'b.nii').unlink()
-  with pytest.raises(errors.UsageError, match='no NIfTI file'):
+  with pytest.raises(errors.UsageError, match='no image file'):
     ct_files.find(tmp_path / 'ct').read(_point(folder))
 
 

@@ -45,9 +45,9 @@ def _three(tmp_path_factory):
       'shift_mm': (20, -15, 60),
       'spacing_mm': (8.0, 5.0, 5.0),
       'shape': (34, 50, 76),
-      'reverse': (0, 2),
+      'reverse': (1, 2),  # Prone: rows and columns run the other way.
     },
-    {'lesions': _SMALL, 'shift_mm': (-10, 5, -300), 'reverse': (1,)},
+    {'lesions': _SMALL, 'shift_mm': (-10, 5, -300), 'shape': (18, 50, 76)},
   )
 
 
@@ -114,7 +114,7 @@ def test_captions_name_the_slices_of_each_study(three):
 
 def test_without_a_score_there_is_no_most_affected_place(tmp_path):
   healthy = {'lesions': ()}
-  _, compared = _compared(tmp_path, healthy, healthy | {'shift_mm': (5, 5, 5)})
+  _, compared = _compared(tmp_path, healthy, healthy | {'shape': (18, 50, 76)})
   assert len(compared.planes) == len(ct_pictures.LEVELS) + 1
   assert compared.planes[-1].title == 'Coronal, the middle of the lungs'
 
