@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-from covid_tf import cli
+from covid_tf import streams
 from covid_tf.cohort.follow_up import alignment
 from covid_tf.cohort.follow_up import lung_surface
 from covid_tf.datasets import phantom
@@ -85,5 +85,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()
