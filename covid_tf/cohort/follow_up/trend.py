@@ -110,7 +110,8 @@ def _name_studies(axes, follow_up):
     labels = [follow_up.points[number].label for number in named]
     axes.set_xticks([places[number] for number in named], labels, fontsize=6.5)
     axes.set_xticks(places, minor=True)
-    axes.set_xlabel(f'Date of the study ({span} days in all)', labelpad=1)
+    days = f'{span} day{"s" * (span > 1)} in all'
+    axes.set_xlabel(f'Date of the study ({days})', labelpad=1)
   else:
     axes.set_xlabel(
       'Study, all of one day' if follow_up.by_date else 'Study', labelpad=1

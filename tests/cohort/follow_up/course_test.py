@@ -196,7 +196,7 @@ def test_maps_of_another_study_are_refused(tmp_path):
     (('2020-03-01', '2020-03-01'), 'Study, all of one day', ['1', '2']),
     (
       ('2020-03-01', '2020-03-02'),
-      'Date of the study (1 days in all)',
+      'Date of the study (1 day in all)',
       ['2020-03-01', '2020-03-02'],
     ),
     ((None, None), 'Study', ['1', '2']),
