@@ -42,10 +42,15 @@ if [ ! -d "$real_ct" ]; then
   echo "Real CT: none at ${COVID_TF_REAL_CT:-../shared/data} (COVID_TF_REAL_CT);" \
     "tests that read it are skipped."
 fi
+# What `pip install covid-tf` would install; a test runs it outside of the checkout.
+wheel=$PWD/.venv/wheel
+rm -rf "$wheel"
+{ python -m build --wheel --outdir "$wheel" . && twine check --strict "$wheel"/*.whl; } \
+  > .venv/wheel.log 2>&1 || { cat .venv/wheel.log; status=1; }
 bash tools/docs.sh > .venv/docs.log 2>&1 || { cat .venv/docs.log; status=1; }
 lint-imports > .venv/imports.log || { cat .venv/imports.log; status=1; }
 bazel test --config=offline --noshow_progress \
-  --test_env=COVID_TF_REAL_CT="$real_ct" "$@" //... || status=$?
+  --test_env=COVID_TF_REAL_CT="$real_ct" --test_env=COVID_TF_WHEEL="$wheel" "$@" //... || status=$?
 targets=$(bazel query --noshow_progress 'tests(//...)' 2> /dev/null)
 logs=$(bazel info --config=offline bazel-testlogs 2> /dev/null)
 # shellcheck disable=SC2086
