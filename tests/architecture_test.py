@@ -18,6 +18,19 @@ _NEEDING_TENSORFLOW = {'models', 'sessions', 'server', 'training'}
 _WITHOUT = {'covid_tf.server.configuration', 'covid_tf.sessions.refusal'}
 _REACHING_TENSORFLOW = {'predictors', 'demo', 'commands'}
 _COMMANDS = {'cli', 'commands'}
+# Run by `python -m`, with flags of their own.
+_SCRIPTS = {
+  f'covid_tf.training.{name}'
+  for name in (
+    'evaluate',
+    'export_models',
+    'import_dataset',
+    'script',
+    'train_classifier',
+    'train_lungs',
+    'training_flags',
+  )
+}
 _PARSERS = {'argparse', 'absl', 'optparse', 'getopt'}
 _CONFIGURING = frozenset(
   (
@@ -207,7 +220,8 @@ def _reached(test: pathlib.Path) -> set[str]:
     tree = ast.parse(path.read_text('utf-8'))
     imported |= _own_modules(tree)
     imported |= {
-      f'covid_tf.commands.{node.value}'
+      f'covid_tf.{package}.{node.value}'
+      for package in ('commands', 'training')
       for node in ast.walk(tree)
       if isinstance(node, ast.Constant) and isinstance(node.value, str)
     } & set(_trees())
@@ -232,19 +246,23 @@ def test_only_commands_read_flags():
     if any(target.split('.')[0] in _PARSERS for target, _ in _imports(tree))
   }
   assert 'covid_tf.cli' in readers
-  assert {module for module in readers if _part(module) not in _COMMANDS} == set()
+  assert {module for module in readers if not _is_command(module)} == set()
   argv = [
     module
     for module, tree in _trees().items()
     if any(_dotted(node) == 'sys.argv' for node in ast.walk(tree))
   ]
-  assert {module for module in argv if _part(module) not in _COMMANDS} == set()
+  assert {module for module in argv if not _is_command(module)} == set()
+
+
+def _is_command(module: str) -> bool:
+  return _part(module) in _COMMANDS or module in _SCRIPTS
 
 
 def test_libraries_print_only_to_a_stream_that_is_given():
   wrong = []
   for module, tree in _trees().items():
-    if _part(module) in _COMMANDS:
+    if _is_command(module):
       continue
     for call in _calls(tree, frozenset({'print'})):
       streams = [

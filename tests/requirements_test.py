@@ -14,7 +14,6 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Decoders that pydicom finds by itself once they are installed.
 _PLUGINS = {'pyjpegls', 'pylibjpeg', 'pylibjpeg-openjpeg'}
 # Imported by tools alone: the flags of scripts that users run by the README.
-_OF_TOOLS = {'absl-py'}
 # tools/test.sh installs it by hand, for it insists on `tensorflow`.
 _BY_HAND = {'tensorflow-serving-api'}
 # Part of covid_tf to the extras that it may need.
@@ -126,7 +125,7 @@ def test_nothing_is_required_in_vain():
     for name in _imported(_ROOT / 'covid_tf')
     for distribution in _distributions().get(name, ())
   }
-  assert set(_required()) - imported == _PLUGINS | _OF_TOOLS
+  assert set(_required()) - imported == _PLUGINS
 
 
 def test_tests_need_no_more_than_test_sh_installs():

@@ -146,9 +146,12 @@ def main():
   from covid_tf.training.evaluation import report
 
   evaluating.check_shards(shards)
-  lungs = _LUNGS.value and evaluating.load_network(contract.LUNGS_MODEL, _LUNGS.value)
-  classifier = _CLASSIFIER.value and evaluating.load_network(
-    contract.CLASSIFIER_MODEL, _CLASSIFIER.value
+  lungs, classifier = (
+    evaluating.load_network(name, source) if source else None
+    for name, source in (
+      (contract.LUNGS_MODEL, _LUNGS.value),
+      (contract.CLASSIFIER_MODEL, _CLASSIFIER.value),
+    )
   )
   found = evaluating.evaluate(
     _cases(evaluating, shards),

@@ -53,7 +53,7 @@ def smoothing(flag: str, stated_mm: float | None, every_slice: bool) -> float:
     asked = results.Thresholds(every_slice=every_slice, smoothing_mm=stated_mm)
   except ValueError as error:
     raise errors.UsageError(f'{flag}: {error}') from None
-  return slabs.as_used(asked, ()).smoothing_mm
+  return slabs.as_used(asked, ()).smoothing_mm or 0.0
 
 
 def check_shift(shift, source, classifier) -> None:
@@ -80,7 +80,7 @@ def _parse(argv, own, help_):
   ):
     print(_help(own, help_))
     sys.exit(0)
-  every = flags.FLAGS
+  every: flags.FlagValues = flags.FLAGS
   if own:
     every = flags.FlagValues()
     for values in (flags.FLAGS, *own):  # absl's own, such as --flagfile, too.
@@ -93,7 +93,7 @@ def _parse(argv, own, help_):
   for values in (flags.FLAGS, *own):
     values.mark_as_parsed()
   if flags.FLAGS['verbosity'].using_default_value:
-    flags.FLAGS.verbosity = logging.WARNING  # Else absl shows TensorFlow's notes.
+    logging.set_verbosity(logging.WARNING)  # Else absl shows TensorFlow's notes.
   return rest
 
 
@@ -126,12 +126,12 @@ def _flag_help(flag) -> str:
     'required' if is_required else '',
     '' if default in (None, [], '') else f'default: {default}',
   ]
-  notes = '; '.join(filter(None, notes))
   # absl adds to the text what is said here in another way.
   text = flag.help.partition(';\n')[0]
   if isinstance(flag, flags.EnumFlag):
     text = text.partition('>: ')[2]
-  return f'  {name}\n      {text}' + (f' ({notes})' if notes else '')
+  said = '; '.join(filter(None, notes))
+  return f'  {name}\n      {text}' + (f' ({said})' if said else '')
 
 
 def _run(main, argv):

@@ -153,3 +153,19 @@ def test_an_unknown_flag_is_status_2(script):
 def test_help_is_printed_in_every_encoding():
   done = _run('--help', environment={'PYTHONIOENCODING': 'ascii'})
   assert (done.returncode, done.stderr) == (0, '')
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['evaluate', 'export_models', 'import_dataset', 'train_classifier', 'train_lungs'],
+)
+def test_a_script_of_the_package_is_that_of_the_checkout(name):
+  module = subprocess.run(
+    [sys.executable, '-m', f'covid_tf.training.{name}', '--help'],
+    capture_output=True,
+    text=True,
+    cwd=_TOOLS.parent,
+  )
+  script = _run('--help', script=name)
+  assert module.stdout == script.stdout and '--output=VALUE' in module.stdout
+  assert module.stderr == script.stderr == ''
