@@ -28,6 +28,7 @@ from covid_tf.version import __version__  # noqa: E402
 
 project = 'covid_tf'
 author = 'the authors of covid_tf'
+copyright = author
 release = version = __version__
 language = 'en'
 root_doc = 'docs/index'

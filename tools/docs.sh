@@ -18,7 +18,9 @@ if [ -z "${COVID_TF_PYTHON:-}" ]; then
   COVID_TF_PYTHON=$PWD/.venv/bin/python
 fi
 PATH="$(dirname "$COVID_TF_PYTHON"):$PATH"
-export PATH PYTHONPATH="$PWD" TF_CPP_MIN_LOG_LEVEL=3 CUDA_VISIBLE_DEVICES=-1 MPLBACKEND=Agg
+export PATH PYTHONPATH="$PWD" TF_CPP_MIN_LOG_LEVEL=3 CUDA_VISIBLE_DEVICES=-1
+
+unset MPLBACKEND  # Agg would keep a notebook's figures from being shown.
 
 # The tutorials run again, and the reference is written anew, when one of these changed.
 state=$(find covid_tf docs/tutorials docs/how_it_works.md docs/reference docs/conf.py \

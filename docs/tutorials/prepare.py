@@ -47,7 +47,7 @@ def main(folder: pathlib.Path) -> None:
     covid = '0' if kind == 'none' else '1'
     rows.append((written.study_uid(case), f'P{index}', covid, grade))
   with (folder / 'labels.csv').open('w', newline='', encoding='utf-8') as file:
-    csv.writer(file).writerows(rows)
+    csv.writer(file, lineterminator='\n').writerows(rows)
 
 
 if __name__ == '__main__':
