@@ -12,8 +12,7 @@ from absl import flags
 import hypothesis
 
 # No file of the person who runs the tests.
-os.environ['XDG_CONFIG_HOME'] = os.devnull
-os.environ.pop('COVID_TF_CONFIG', None)
+os.environ['COVID_TF_CONFIG'] = os.devnull
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # As the commands set it.
 
 flags.FLAGS.mark_as_parsed()  # absl's test helpers ask for it.

@@ -96,6 +96,7 @@ def test_where_the_file_is_looked_for(path, tmp_path, monkeypatch):
   other.write_text('[analysis]\nthickness_mm = 2\n')
   assert _parse(f's --output o --config {other}').thickness_mm == '2'
   monkeypatch.delenv(site_configuration.VARIABLE)
+  monkeypatch.setenv('XDG_CONFIG_HOME', str(tmp_path / 'none'))
   assert _parse('s --output o').thickness_mm is None
   monkeypatch.setenv('XDG_CONFIG_HOME', str(tmp_path))
   path.rename(tmp_path / site_configuration.FILE_NAME)
