@@ -70,6 +70,12 @@ class ModelVersionChangedError(ModelError):
   """The server switched to another model version in the middle of a study."""
 
 
+class PACSError(CovidTFError):
+  """A PACS cannot be reached, refuses, or answers what it must not."""
+
+  exit_status = 4
+
+
 class OutputError(CovidTFError):
   """Results cannot be written: no space, no permission, or a file in the way.
 

@@ -28,6 +28,9 @@ _COMMANDS = {
   'review': '--most-pictures',
   'manifestations': '--weighting',
   'batch': '--scheduler',
+  'echo': '--password-file',
+  'fetch': '--move',
+  'send': '--verify',
   'completion': 'fish',
 }
 

@@ -20,6 +20,7 @@ _BY_HAND = {'tensorflow-serving-api'}
 _PACKAGES = {
   'analysis': ('itk',),  # For its types alone.
   'batch': ('dask',),
+  'clinic': ('clinic',),
   'models': ('models',),
   'readers': ('itk',),
   'server': ('models',),

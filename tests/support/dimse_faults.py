@@ -1,0 +1,152 @@
+"""Small studies, and a PACS on loopback that answers by DIMSE as a test wants it to."""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import pathlib
+import socket
+
+import odd_series
+import pydicom
+import pynetdicom
+from pynetdicom import evt
+
+STUDY_UID = odd_series.STUDY_UID
+SERIES_UID = odd_series.SERIES_UID
+_COMMITMENT = '1.2.840.10008.1.20.1'
+
+
+def write_study(folder: pathlib.Path, syntax: str | None = None) -> pathlib.Path:
+  """A CT of eight slices, `N.dcm`, with headers that C-STORE takes."""
+  return odd_series.save(odd_series.series(), folder, syntax)
+
+
+def free_port() -> int:
+  """A port of loopback that nobody listens at."""
+  with socket.socket() as found:
+    found.bind(('127.0.0.1', 0))
+    return found.getsockname()[1]
+
+
+class FakePacs:
+  """A PACS; change its attributes before it is asked.
+
+  Attributes:
+    kept: SOP Instance UID to data set of what it has.
+    store_status: what C-STORE answers.
+    forgets: whether it keeps nothing of what it answers success to.
+    abort_after: aborts the association at this C-STORE, once; None never.
+    services: of 'echo', 'store', 'find', 'get', 'move', what it offers.
+    syntaxes: transfer syntaxes that it takes.
+    destinations: AE title to port, for C-MOVE.
+    stored: number of C-STORE requests that it got.
+    change: applied to what it sends back.
+    reported: items of find that replace its own, or None.
+  """
+
+  def __init__(self):
+    self.kept: dict[str, pydicom.Dataset] = {}
+    self.store_status = 0x0000
+    self.forgets = False
+    self.abort_after: int | None = None
+    self.services = {'echo', 'store', 'find', 'get', 'move'}
+    self.syntaxes = [*pynetdicom.ALL_TRANSFER_SYNTAXES]
+    self.destinations: dict[str, int] = {}
+    self.stored = 0
+    self.change: Callable[[pydicom.Dataset], None] = lambda dataset: None
+    self.find_change: Callable[[pydicom.Dataset], None] = lambda dataset: None
+    self.port = free_port()
+
+  @property
+  def address(self) -> str:
+    return f'FAKE@127.0.0.1:{self.port}'
+
+  @contextlib.contextmanager
+  def running(self, **options) -> Iterator['FakePacs']:
+    entity = pynetdicom.AE('FAKE')
+    for name, value in options.items():
+      setattr(entity, name, value)
+    storage = pynetdicom.AllStoragePresentationContexts
+    classes = {
+      'echo': ['1.2.840.10008.1.1'],
+      'find': ['1.2.840.10008.5.1.4.1.2.2.1'],
+      'move': ['1.2.840.10008.5.1.4.1.2.2.2'],
+      'get': ['1.2.840.10008.5.1.4.1.2.2.3'],
+      'store': [context.abstract_syntax for context in storage],
+    }
+    for service in sorted(self.services):
+      for kind in classes[service]:
+        entity.add_supported_context(
+          kind,
+          self.syntaxes if service == 'store' else None,
+          **({'scu_role': True, 'scp_role': True} if service == 'store' else {}),
+        )
+    server = entity.start_server(
+      ('127.0.0.1', self.port),
+      block=False,
+      evt_handlers=[
+        (evt.EVT_C_STORE, self._store),
+        (evt.EVT_C_FIND, self._find),
+        (evt.EVT_C_GET, self._get),
+        (evt.EVT_C_MOVE, self._move),
+      ],
+    )
+    try:
+      yield self
+    finally:
+      server.shutdown()
+
+  def _store(self, event) -> int:
+    self.stored += 1
+    if self.abort_after is not None and self.stored > self.abort_after:
+      self.abort_after = None
+      event.assoc.abort()
+      return 0x0000
+    status = self.store_status
+    if not self.forgets and status >> 12 not in (0xA, 0xC):
+      dataset = event.dataset
+      dataset.file_meta = event.file_meta
+      self.kept[dataset.SOPInstanceUID] = dataset
+    return status
+
+  def _matching(self, query) -> list[pydicom.Dataset]:
+    return [
+      dataset
+      for dataset in self.kept.values()
+      if dataset.StudyInstanceUID == query.StudyInstanceUID
+      and query.get('SeriesInstanceUID', '') in ('', dataset.SeriesInstanceUID)
+    ]
+
+  def _find(self, event):
+    query = event.identifier
+    for dataset in self._matching(query):
+      answer = pydicom.Dataset()
+      for element in query:
+        answer[element.tag] = dataset.get(element.tag, element)
+      answer.QueryRetrieveLevel = query.QueryRetrieveLevel
+      self.find_change(answer)
+      yield 0xFF00, answer
+
+  def _changed(self, query) -> list[pydicom.Dataset]:
+    found = self._matching(query)
+    for dataset in found:
+      self.change(dataset)
+    return found
+
+  def _get(self, event):
+    found = self._changed(event.identifier)
+    yield len(found)
+    for dataset in found:
+      yield 0xFF00, dataset
+
+  def _move(self, event):
+    port = self.destinations.get(event.move_destination)
+    if port is None:
+      yield None, None
+      return
+    found = self._changed(event.identifier)
+    kinds = sorted({dataset.SOPClassUID for dataset in found})
+    contexts = [pynetdicom.build_context(kind) for kind in kinds]
+    yield '127.0.0.1', port, {'contexts': contexts}
+    yield len(found)
+    for dataset in found:
+      yield 0xFF00, dataset
