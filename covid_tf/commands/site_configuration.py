@@ -80,12 +80,17 @@ _TABLES = {
   'dicom': _Table(
     {
       'to': _TEXT,
+      'aet': _TEXT,
+      'own_port': _NUMBER,
       'tls': _SWITCH,
       'tls_ca': _PATH,
       'tls_certificate': _PATH,
       'tls_key': _PATH,
       'token_file': _PATH,
-      'timeout': _NUMBER,
+      'password_file': _PATH,
+      'connect_timeout': _NUMBER,
+      'answer_timeout': _NUMBER,
+      'total_timeout': _NUMBER,
     },
     ('send',),
     ('to',),

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from covid_tf import cli
+from covid_tf import commands
 from covid_tf import errors
 from covid_tf.commands import score
 from covid_tf.commands import site_configuration
@@ -88,6 +89,17 @@ def test_a_flag_that_the_file_gives_is_not_required(path):
   path.write_text('[analysis]\n')
   with pytest.raises(SystemExit):
     parse()
+
+
+@pytest.mark.parametrize('name', ['score', 'batch', 'check', 'manifestations', 'send'])
+def test_keys_are_flags_of_the_commands(name):
+  parser = argparse.ArgumentParser()
+  commands.module(name).add_arguments(parser)
+  flags = {action.dest for action in parser._actions}
+  for title, table in site_configuration._TABLES.items():
+    if name in table.commands and (title, name) != ('analysis', 'manifestations'):
+      missing = set(table.kinds) - flags
+      assert missing <= ({'case_threshold'} if name == 'manifestations' else set())
 
 
 def test_where_the_file_is_looked_for(path, tmp_path, monkeypatch):
