@@ -26,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--to',
-    dest='target',
     metavar='ADDRESS',
     required=True,
     help='AET@host:port or https://host/dicom-web',
@@ -42,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
   """Sends all instances, prints what became of them; returns 0."""
-  address = addresses.parse(arguments.target, '--to')
+  address = addresses.parse(arguments.to, '--to')
   instances = sending.read_instances(arguments.result)
   study_uid = instances[0].study_uid
   if isinstance(address, addresses.WebAddress) and address.study_uid not in (
