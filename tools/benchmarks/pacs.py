@@ -28,6 +28,7 @@ import dicom_series  # noqa: E402
 import orthanc  # noqa: E402
 
 from covid_tf import clinic  # noqa: E402
+from covid_tf import streams
 from covid_tf import volume as volume_lib  # noqa: E402
 from covid_tf.clinic import fetching  # noqa: E402
 from covid_tf.clinic import sending  # noqa: E402
@@ -91,4 +92,5 @@ def _figures(kind, address, study, output):
 
 
 if __name__ == '__main__':
-  main()
+  with streams.safe_streams():
+    main()
