@@ -28,13 +28,13 @@ import dicom_series  # noqa: E402
 import orthanc  # noqa: E402
 
 from covid_tf import clinic  # noqa: E402
-from covid_tf import streams
+from covid_tf import streams  # noqa: E402
 from covid_tf import volume as volume_lib  # noqa: E402
 from covid_tf.clinic import fetching  # noqa: E402
 from covid_tf.clinic import sending  # noqa: E402
 from covid_tf.clinic import verifying  # noqa: E402
 
-# Of the project's notes: 300 slices of 512 x 512 by C-STORE, C-GET and WADO-RS.
+# Seen before, with 300 slices of 512 x 512: C-STORE, C-GET and WADO-RS.
 _BEFORE = {'dimse_send': 19.0, 'dimse_fetch': 2.0, 'web_fetch': 2.0}
 
 
