@@ -57,6 +57,10 @@ def spoken(command: str, arguments: argparse.Namespace) -> Iterator[None]:
       handlers.append(_file(command, arguments.log_file))
       stack.callback(handlers[-1].close)
     stack.callback(logger.setLevel, logger.level)
+    if not logging.getLogger().handlers:
+      # A library that configures logging meanwhile would say everything once more.
+      stack.callback(setattr, logger, 'propagate', logger.propagate)
+      logger.propagate = False
     logger.setLevel(min(handler.level for handler in handlers))
     for handler in handlers:
       logger.addHandler(handler)

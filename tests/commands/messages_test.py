@@ -2,7 +2,9 @@
 
 import argparse
 import logging
+import pathlib
 import re
+import subprocess
 import sys
 
 import pytest
@@ -60,6 +62,27 @@ def test_a_log_file_gets_every_step_with_its_time(tmp_path, capsys):
   assert said.count('INFO a step') == 2 and said.count('WARNING a warning') == 2
   assert said.count('INFO ends') == 1 and said[-1] == 'ERROR x: y is required.'
   assert 'Doe' not in path.read_text()
+
+
+def test_a_library_that_configures_logging_repeats_nothing():
+  code = """
+import argparse, logging
+from covid_tf.commands import messages
+parser = argparse.ArgumentParser()
+messages.add_arguments(parser)
+with messages.spoken('covid-tf job', parser.parse_args([])):
+  logging.basicConfig()
+  logging.getLogger('covid_tf.somewhere').warning('a warning')
+assert logging.getLogger('covid_tf').propagate
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    capture_output=True,
+    text=True,
+    check=True,
+    cwd=pathlib.Path(messages.__file__).parents[2],
+  )
+  assert done.stderr == 'covid-tf job: a warning\n'
 
 
 def test_afterwards_the_loggers_are_as_before():

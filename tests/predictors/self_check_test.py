@@ -355,7 +355,14 @@ def test_models_that_end_the_process_are_named_by_its_signal(monkeypatch, capsys
     argparse.ArgumentParser,
     'parse_args',
     lambda *_: argparse.Namespace(
-      server=None, models='exported', batches=1, json=False, dying=_Dying()
+      server=None,
+      models='exported',
+      batches=1,
+      json=False,
+      dying=_Dying(),
+      quiet=False,
+      verbose=False,
+      log_file=None,
     ),
   )
   assert cli.main(['check']) == 4
