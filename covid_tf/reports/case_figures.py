@@ -188,6 +188,10 @@ def _trimmed(view):
 
 
 def draw_rendering(axes, view, tallest, letters):
+  """Draws uint8 RGBA [row, column, 4] on dark, in the middle of `tallest` rows.
+
+  Letters are those of the left and right edge and of the lower one.
+  """
   above = (tallest - view.shape[0]) // 2
   canvas = np.zeros((tallest, view.shape[1], 4), np.uint8)
   canvas[above : above + view.shape[0]] = view
@@ -200,6 +204,7 @@ def draw_rendering(axes, view, tallest, letters):
 
 
 def draw_letter(axes, x, y, letter):
+  """Writes a letter of a side at (x, y), shares of the picture from its lower left."""
   axes.text(
     x,
     y,
@@ -215,6 +220,7 @@ def draw_letter(axes, x, y, letter):
 
 
 def draw_contour(axes, view, plane, level, colour):
+  """Draws where a plane on the CT's grid crosses `level`, in the view's millimetres."""
   picture = view.picture(plane)
   if picture.max() <= level:
     return
