@@ -144,9 +144,7 @@ def main() -> None:
   except errors.UsageError as error:
     print(f'vendor_niivue: {error}', file=sys.stderr)
     sys.exit(error.exit_status)
-  files.write_atomically(
-    viewer.NIIVUE_SCRIPT, gzip.compress(script, 9, mtime=0)
-  )
+  files.write_atomically(viewer.NIIVUE_SCRIPT, gzip.compress(script, 9, mtime=0))
   files.write_atomically(viewer.NIIVUE_LICENSES, licenses.encode())
   files.write_json(viewer.NIIVUE_RECORD, record)
   print(f'{viewer.NIIVUE_SCRIPT}: NiiVue {record["version"]}')

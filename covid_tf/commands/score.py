@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   shared_flags.add_region_arguments(parser)
   shared_flags.add_dicom_arguments(parser, on_request=True)
   parser.add_argument(
+    '--viewer',
+    action='store_true',
+    help='also viewer.html: every slice in three planes, with Hounsfield units',
+  )
+  parser.add_argument(
     '--case-threshold',
     metavar='FILE|CM3',
     help='answer whether the case is detected: above this score, or by the '
@@ -68,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     region_names=arguments.region_names,
     demo_models=shared_flags.are_demo(arguments),
     dicom=shared_flags.dicom_options_on_request(arguments),
+    viewer=arguments.viewer,
   )
   output = pathlib.Path(arguments.output)
   print_summary(result, output)

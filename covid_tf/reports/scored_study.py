@@ -24,6 +24,7 @@ from covid_tf.predictors import interface
 from covid_tf.readers import label_maps
 from covid_tf.reports import case_report
 from covid_tf.reports import dicom_export
+from covid_tf.reports import viewer as viewer_lib
 from covid_tf.statistics import operating_points
 from covid_tf.storage import files
 from covid_tf.storage import maps
@@ -42,6 +43,9 @@ FILE_NAMES = (
   result_json.FILE_NAME,
 )
 
+# Where asked for; an earlier run's go with its files.
+OTHER_NAMES = (viewer_lib.FILE_NAME, *dicom_export.PATTERNS)
+
 _NOTE = 'covid-tf; research use only'
 _DEMO_NOTE = 'covid-tf DEMO MODELS; research use only'
 
@@ -53,6 +57,7 @@ def write_all(
   *,
   demo_models: bool,
   with_report: bool = True,
+  viewer: bool = False,
 ) -> None:
   """Writes result.json, report.html, localization.nii.gz and lung_mask.nii.gz.
 
@@ -62,6 +67,7 @@ def write_all(
     volume: its CT, for the pictures.
     demo_models: the demo models answered, whatever their cards state.
     with_report: False leaves report.html out, which takes longer than the rest.
+    viewer: writes viewer.html too, which the report links.
 
   Raises:
     errors.OutputError: a file cannot be written.
@@ -73,8 +79,14 @@ def write_all(
   maps.write_localization(folder / FILE_NAMES[1], result, note)
   if with_report:
     case_report.write_report(
-      folder / FILE_NAMES[2], result, volume, demo_models=result.demo_models
+      folder / FILE_NAMES[2],
+      result,
+      volume,
+      demo_models=result.demo_models,
+      viewer_name=viewer_lib.FILE_NAME if viewer else None,
     )
+  if viewer:
+    viewer_lib.write_viewer(folder / viewer_lib.FILE_NAME, result, volume)
   result_json.write_result(folder / FILE_NAMES[3], result)
 
 
@@ -95,7 +107,7 @@ def save(
       f'volume: the CT that was scored is required ({result.shape}), found another '
       f'({volume.shape}, or of other voxels or another place).'
     )
-  with files.filling_folder(output, FILE_NAMES) as folder:
+  with files.filling_folder(output, FILE_NAMES, OTHER_NAMES) as folder:
     write_all(folder, result, volume, demo_models=result.demo_models)
   return pathlib.Path(output)
 
@@ -121,6 +133,7 @@ def score_study(
   region_names: str | os.PathLike | None = None,
   demo_models: bool = False,
   dicom: objects.Options | None = None,
+  viewer: bool = False,
 ) -> results.CaseResult:
   """Reads, scores and writes a study; all of its files appear, or none.
 
@@ -140,6 +153,7 @@ def score_study(
     region_names: of its labels, as `label_regions.read_names` takes them; None: none.
     demo_models: the models are the demo's, whatever their cards state.
     dicom: which DICOM objects appear in the folder `dicom` of `output`; None: none.
+    viewer: whether viewer.html appears too (docs/viewer.md).
 
   Returns:
     The result whose files are in `output` now.
@@ -152,7 +166,7 @@ def score_study(
   if dicom is not None:
     objects.require_extra()
     dicom_export.require_apart(study, output)
-  with files.filling_folder(output, FILE_NAMES, dicom_export.PATTERNS) as folder:
+  with files.filling_folder(output, FILE_NAMES, OTHER_NAMES) as folder:
     volume = readers.read_ct(
       study, series_uid=series_uid, patient_key_file=patient_key_file, **(reading or {})
     )
@@ -191,7 +205,7 @@ def score_study(
     _log.info('scored: %.1f cm³', result.corona_score_cm3)
     if dicom is not None:
       dicom_export.write_objects(folder, result, volume, source, dicom)
-    write_all(folder, result, volume, demo_models=result.demo_models)
+    write_all(folder, result, volume, demo_models=result.demo_models, viewer=viewer)
   _log.info('written: %s', ', '.join(FILE_NAMES))
   return result
 
@@ -255,7 +269,7 @@ def rescore_study(
     threshold.require_same_analysis(used, averaged)
   names = _read_names(regions, region_names)
   options = {'series_uid': stored.series_uid or None} | dict(reading or {})
-  with files.filling_folder(output, FILE_NAMES, dicom_export.PATTERNS) as made:
+  with files.filling_folder(output, FILE_NAMES, OTHER_NAMES) as made:
     volume = readers.read_ct(study, **options)
     rescored = rescoring.rescore(
       path,

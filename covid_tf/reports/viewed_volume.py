@@ -310,9 +310,7 @@ def map_levels(values: np.ndarray, threshold: float) -> np.ndarray:
   levels = np.rint(np.clip(values, 0, 1) * _MAP_LEVELS)
   below = math.floor(_MAP_LEVELS * threshold + 1e-6)
   counted = values > threshold
-  levels = np.where(
-    counted, np.maximum(levels, below + 1), np.minimum(levels, below)
-  )
+  levels = np.where(counted, np.maximum(levels, below + 1), np.minimum(levels, below))
   return levels.astype(np.uint8)
 
 

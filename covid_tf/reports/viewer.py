@@ -1,8 +1,8 @@
 """viewer.html: one case to look at, in three planes and turning lungs.
 
-The page paints its planes itself, from exact HU; NiiVue draws what turns, since it
-needs 20 s of a processor for the window of a volume where there is no graphics card
-(docs/adr/0170).
+The page paints its planes itself, from exact HU; NiiVue draws what turns. Without a
+graphics card it would need about 16 s of a processor to show a whole CT through another
+window (docs/adr/0170).
 """
 
 import base64
@@ -20,6 +20,7 @@ from covid_tf import errors
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import rescoring
+from covid_tf.reports import case_pictures
 from covid_tf.reports import case_report
 from covid_tf.reports import pages
 from covid_tf.reports import pictures
@@ -84,7 +85,7 @@ def viewer_html(
 ) -> bytes:
   """The page of `write_viewer`, as UTF-8; at most 25 MB."""
   viewed = viewed_volume.viewed_volume(volume, result)
-  ranked = case_report.most_affected(result)
+  ranked = case_pictures.most_affected_slices(result)
   demo_models = demo_models or result.demo_models
   return pages.render(
     FILE_NAME,
@@ -161,9 +162,7 @@ def _study(
 ) -> dict[str, Any]:
   """What the page's scripts are told, as JSON."""
   blocks = viewed.blocks
-  start = (
-    ranked[0] if ranked else int(np.argmax(result.lung_mask.sum(axis=(1, 2))))
-  )
+  start = ranked[0] if ranked else int(np.argmax(result.lung_mask.sum(axis=(1, 2))))
   return {
     'shape': blocks.shape,
     'ctShape': viewed.ct_shape,

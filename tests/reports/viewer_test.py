@@ -1,0 +1,114 @@
+"""viewer.html in a browser: HU, sides, windows and what turns, without a network."""
+
+import zlib
+
+import browser
+import numpy as np
+import pytest
+import synthetic_case
+
+from covid_tf.reports import scored_study
+from covid_tf.reports import viewed_volume
+from covid_tf.reports import viewer
+
+_REVERSED = (0, 1, 2)
+
+
+def _case(reverse=()):
+  volume = synthetic_case.make_volume(synthetic_case.axial_affine(reverse=reverse))
+  return volume, synthetic_case.make_result(
+    volume, warnings=('</script><img src=x onerror=alert(1)>',)
+  )
+
+
+def _unpacked(part, blocks):
+  """int16 HU of the first slice, by the inverse of `_residuals`."""
+  _, rows, columns = blocks.shape
+  data = np.frombuffer(zlib.decompress(part), np.uint8)
+  size = len(data) // 4
+  packed = data[:size].astype(int) | data[size : 2 * size].astype(int) << 8
+  change = (packed >> 1) ^ -(packed & 1)
+  hu = np.zeros((rows, columns), int)
+  for row in range(rows):
+    for column in range(columns):
+      before = [hu[row, column - 1]] * bool(column) + [hu[row - 1, column]] * bool(row)
+      hu[row, column] = change[row * columns + column] + (
+        sum(before) >> (len(before) - 1) if before else 0
+      )
+  return hu
+
+
+def test_every_hu_is_carried_exactly_where_the_ct_fits():
+  volume, result = _case()
+  viewed = viewed_volume.viewed_volume(volume, result)
+  assert viewed.is_exact and viewed.in_words().startswith('The whole CT is here.')
+  np.testing.assert_array_equal(_unpacked(viewed.parts[0], viewed.blocks), volume.hu[0])
+
+
+def test_what_does_not_fit_is_averaged_and_said():
+  volume, result = _case()
+  viewed = viewed_volume.viewed_volume(volume, result, max_text_bytes=60_000)
+  assert sum(map(viewed_volume.text_bytes, viewed.parts)) <= 60_000
+  _, k, _ = viewed.blocks.factors
+  assert k > 1 and f'averages over {k} × {k} pixels' in viewed.in_words()
+  start = viewed.blocks.start
+  block = volume.hu[viewed.blocks.slices(0)][
+    :, start[1] : start[1] + k, start[2] : start[2] + k
+  ]
+  assert _unpacked(viewed.parts[0], viewed.blocks)[0, 0] == np.rint(block.mean())
+
+
+def test_levels_keep_their_side_of_the_threshold():
+  values = np.array([0, 0.5999, 0.6, 0.6001, 1], np.float32)
+  assert (viewed_volume.map_levels(values, 0.6) > 153).tolist() == (
+    values > 0.6
+  ).tolist()
+
+
+def test_the_viewer_is_a_file_of_the_result_where_asked_for(tmp_path):
+  volume, result = _case()
+  for asked in (True, False):
+    folder = tmp_path / str(asked)
+    folder.mkdir()
+    scored_study.write_all(folder, result, volume, demo_models=True, viewer=asked)
+    assert (folder / viewer.FILE_NAME).exists() is asked
+    report = (folder / 'report.html').read_text('utf-8')
+    assert ('href="viewer.html"' in report) is asked
+  page = (tmp_path / 'True' / viewer.FILE_NAME).read_text('utf-8')
+  assert 'Demo models trained on phantoms' in page
+  assert '<img src=x' not in page  # The warning of _case.
+
+
+@pytest.mark.parametrize(
+  'width, dark, reverse', [(1400, False, ()), (412, True, _REVERSED)]
+)
+def test_a_case_is_looked_at(tmp_path, width, dark, reverse):
+  volume, result = _case(reverse)
+  path = tmp_path / viewer.FILE_NAME
+  viewer.write_viewer(path, result, volume)
+  index = int(np.argmax(result.corona_score_by_slice_cm3))
+  with browser.chromium() as chromium:
+    with chromium.page(path, width=width, dark=dark, anchor=f'slice={index}') as page:
+      page.wait_for_selector('body[data-turning=yes]', timeout=120_000)
+      text = page.locator('#at').inner_text()
+      assert f'slice {index},' in text
+      row, column = (
+        int(text.partition(f'{word} ')[2].split(',')[0].split(';')[0])
+        for word in ('row', 'column')
+      )
+      hu = int(text.split(' HU')[0].replace('\N{MINUS SIGN}', '-'))
+      assert hu == volume.hu[index, row, column]
+      left = page.locator('#axial ~ .mark.left').inner_text()
+      assert left == 'R'
+      page.locator('#axial').focus()
+      page.keyboard.press('PageUp')
+      page.wait_for_function(
+        f"document.getElementById('at').textContent.includes('slice {index + 1},')"
+      )
+      page.keyboard.press('2')
+      assert page.locator('#center').input_value() == '40'
+      page.keyboard.press('v')
+      page.keyboard.press('ArrowRight')
+      assert 'Turned 10°' in page.locator('#turned').inner_text()
+      browser.check_accessibility(page)
+      page.screenshot(path=tmp_path / 'page.png', full_page=True)
