@@ -102,9 +102,7 @@ def test_a_case_is_looked_at(tmp_path, width, dark, reverse):
       assert left == 'R'
       page.locator('#axial').focus()
       page.keyboard.press('PageUp')
-      page.wait_for_function(
-        f"document.getElementById('at').textContent.includes('slice {index + 1},')"
-      )
+      page.locator('#at', has_text=f'slice {index + 1},').wait_for()
       page.keyboard.press('2')
       assert page.locator('#center').input_value() == '40'
       page.keyboard.press('v')
