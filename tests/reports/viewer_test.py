@@ -1,5 +1,6 @@
 """viewer.html in a browser: HU, sides, windows and what turns, without a network."""
 
+import dataclasses
 import zlib
 
 import browser
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import synthetic_case
 
+from covid_tf import errors
 from covid_tf.reports import scored_study
 from covid_tf.reports import viewed_volume
 from covid_tf.reports import viewer
@@ -77,6 +79,20 @@ def test_the_viewer_is_a_file_of_the_result_where_asked_for(tmp_path):
   page = (tmp_path / 'True' / viewer.FILE_NAME).read_text('utf-8')
   assert 'Demo models trained on phantoms' in page
   assert '<img src=x' not in page  # The warning of _case.
+
+
+def test_a_stored_result_is_looked_at_with_its_own_ct_alone(tmp_path):
+  volume, result = _case()
+  result = dataclasses.replace(result, warnings=())
+  scored_study.write_all(tmp_path, result, volume, demo_models=False)
+  path = tmp_path / viewer.FILE_NAME
+  viewer.write_stored_viewer(tmp_path, volume, path)
+  assert f'{result.corona_score_cm3:.1f} cm³' in path.read_text('utf-8')
+  path.unlink()
+  other = synthetic_case.make_volume(shape=(34, 80, 128))
+  with pytest.raises(errors.UsageError, match='of the CT at hand is required'):
+    viewer.write_stored_viewer(tmp_path, other, path)
+  assert not path.exists()
 
 
 @pytest.mark.parametrize(

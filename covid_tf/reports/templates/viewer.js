@@ -36,7 +36,7 @@ function draw() {
       button.setAttribute(
           'aria-pressed', state.center === center && state.width === width);
     });
-    document.body.dataset.painted = 'yes';
+    if (state.some) document.body.dataset.painted = 'yes';
   });
 }
 
@@ -333,6 +333,7 @@ async function start() {
   const first = viewerSlice(asked() ?? study.slice);
   let shown = 0;
   await load(first, async () => {
+    state.some = true;
     if (!shown++) jump(asked() ?? study.slice);
     else draw();
     byId('loading').textContent = `Unpacking the CT: ${shown} parts so far.`;
