@@ -17,8 +17,8 @@ import sys
 import tarfile
 import tempfile
 
-from covid_tf import cli
 from covid_tf import errors
+from covid_tf import streams
 from covid_tf.reports import viewer
 from covid_tf.storage import files
 
@@ -151,5 +151,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  with cli.safe_streams():
+  with streams.safe_streams():
     main()
