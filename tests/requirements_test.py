@@ -21,6 +21,7 @@ _PACKAGES = {
   'analysis': ('itk',),  # For its types alone.
   'batch': ('dask',),
   'clinic': ('clinic',),
+  'node': ('clinic',),
   'models': ('models',),
   'readers': ('itk',),
   'server': ('models',),
