@@ -53,14 +53,16 @@ _TESTED_ELSEWHERE = {
   'cohort/follow_up/course_test': 'cohort.follow_up.report cohort.follow_up.trend',
   'cohort/follow_up/ct_pictures_test': 'cohort.follow_up.zones',
   'clinic/fetching_test': 'commands.echo commands.fetch',
-  'clinic/sending_test': 'commands.send',
+  'clinic/sending_test': 'commands.clinic_flags commands.send',
   'cohort/review/contact_sheet_test': 'commands.review',
   'cohort/manifestations/slices_test': 'cohort.manifestations.kinds',
   'commands/cohort_test': (
     'cohort.accuracy.analysis cohort.accuracy.experiments cohort.accuracy.report'
   ),
   'commands/dicom_test': 'reports.dicom_export',
-  'commands/manifestations_test': 'cohort.manifestations.report commands.shared_flags',
+  'commands/manifestations_test': (
+    'cohort.manifestations.report commands.model_flags commands.shared_flags'
+  ),
   'commands/score_test': 'reports.scored_study',
   'commands/serve_test': 'server.configuration',
   'datasets/collections/collections_test': (

@@ -23,6 +23,7 @@ from covid_tf.batch import engines
 from covid_tf.batch import listing
 from covid_tf.batch import records
 from covid_tf.batch import scoring
+from covid_tf.commands import model_flags
 from covid_tf.commands import shared_flags
 from covid_tf.statistics import operating_points
 
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='where studies/UID/ and manifest.csv appear; the same command goes on '
     'where it stopped',
   )
-  shared_flags.add_model_arguments(parser, several_servers=True)
+  model_flags.add_model_arguments(parser, several_servers=True)
   parser.add_argument(
     '--processes',
     type=int,
@@ -189,7 +190,7 @@ class _OpenModels:
   flags: tuple[tuple[str, object], ...]
 
   def __call__(self, server: str) -> contextlib.AbstractContextManager:
-    return shared_flags.open_models(
+    return model_flags.open_models(
       argparse.Namespace(**dict(self.flags) | {'server': server or None}),
       announce=False,
     )  # Beside the bar of the archive.
@@ -240,7 +241,7 @@ def _scorer(arguments, workers: archive_run.MapStudies) -> scoring.Scorer:
       smoothing_mm=used.smoothing_mm or 0.0,
       **shared_flags.chosen(arguments),
     ),
-    shared_flags.are_demo(arguments, identities),
+    model_flags.are_demo(arguments, identities),
     arguments.patient_key_file,
     not arguments.no_reports,
   )

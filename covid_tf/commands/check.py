@@ -12,7 +12,7 @@ from typing import cast
 from covid_tf import errors
 from covid_tf import process_end
 from covid_tf.analysis import pipeline
-from covid_tf.commands import shared_flags
+from covid_tf.commands import model_flags
 from covid_tf.predictors import self_check
 
 _BATCHES = 200  # A fault of one batch in seventy is met with 95 %.
@@ -20,7 +20,7 @@ _BATCHES = 200  # A fault of one batch in seventy is met with 95 %.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the command's flags."""
-  shared_flags.add_model_arguments(parser, self_check=False)
+  model_flags.add_model_arguments(parser, self_check=False)
   parser.add_argument(
     '--batches',
     type=int,
@@ -101,7 +101,7 @@ def _leave_interrupts() -> None:
 
 def _reports(arguments: argparse.Namespace, source: str) -> list[self_check.Report]:
   with contextlib.ExitStack() as stack:
-    models = stack.enter_context(shared_flags.open_models(arguments))
+    models = stack.enter_context(model_flags.open_models(arguments))
     study = stack.enter_context(models.study())
     bar = stack.enter_context(
       pipeline.progress_bar(

@@ -2,6 +2,7 @@
 
 import argparse
 
+from covid_tf.commands import clinic_flags
 from covid_tf.commands import shared_flags
 from covid_tf.reports import dicom_export
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     required=True,
     help='where the folder dicom appears, all of it or nothing; may be RESULT',
   )
-  shared_flags.add_dicom_arguments(parser)
+  clinic_flags.add_dicom_arguments(parser)
   parser.add_argument(
     '--series', metavar='UID', help='which series of the study, of a result of NIfTI'
   )
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.result,
     arguments.study,
     arguments.output,
-    options=shared_flags.dicom_options(arguments),
+    options=clinic_flags.dicom_options(arguments),
     series_uid=arguments.series,
     reading=shared_flags.chosen(arguments),
   )

@@ -8,7 +8,7 @@ import tqdm
 from covid_tf import errors
 from covid_tf.clinic import addresses
 from covid_tf.clinic import fetching
-from covid_tf.commands import shared_flags
+from covid_tf.commands import clinic_flags
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action='store_true',
     help='by C-MOVE without trying C-GET first; needs --own-port',
   )
-  shared_flags.add_pacs_arguments(parser, listens=True)
+  clinic_flags.add_pacs_arguments(parser, listens=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
       f'--from: the URL leads into another study, {address.study_uid}; give the root '
       f'of the services, {address}.'
     )
-  archive = shared_flags.open_archive(arguments, address, use_move=arguments.move)
+  archive = clinic_flags.open_archive(arguments, address, use_move=arguments.move)
   with tqdm.tqdm(
     unit='instance', file=sys.stderr, disable=not sys.stderr.isatty(), leave=False
   ) as bar:

@@ -14,6 +14,7 @@ from covid_tf.cohort.manifestations import features
 from covid_tf.cohort.manifestations import kinds as kinds_lib
 from covid_tf.cohort.manifestations import report
 from covid_tf.cohort.manifestations import table as table_lib
+from covid_tf.commands import model_flags
 from covid_tf.commands import shared_flags
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar='DIR',
     help='also keeps the described slices: the same command goes on',
   )
-  shared_flags.add_model_arguments(parser)
+  model_flags.add_model_arguments(parser)
   shared_flags.add_thickness_arguments(parser)
   parser.add_argument(
     '--results',
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     else table_lib.NOTHING
   )
   model = clusters.load_model(arguments.apply) if arguments.apply else None
-  with shared_flags.open_models(arguments) as models:
+  with model_flags.open_models(arguments) as models:
     identities = models.identities()
     digests = results.card_digests(identities)
     used = slabs.as_used(options.thresholds, identities)
@@ -115,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
       f'{arguments.studies}: at least one study that can be measured is required, '
       f'found {len(described.refused)} that cannot; the first: {first}'
     )
-  demo = shared_flags.are_demo(arguments, identities)
+  demo = model_flags.are_demo(arguments, identities)
   for name, reason in described.refused.items():
     _log.warning('%s refused: %s', name, reason)
   if model:

@@ -6,6 +6,8 @@ import logging
 import pathlib
 
 from covid_tf import results
+from covid_tf.commands import clinic_flags
+from covid_tf.commands import model_flags
 from covid_tf.commands import shared_flags
 from covid_tf.reports import scored_study
 from covid_tf.statistics import operating_points
@@ -27,13 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     required=True,
     help=f'where {", ".join(scored_study.FILE_NAMES)} appear, all or none',
   )
-  shared_flags.add_model_arguments(parser)
+  model_flags.add_model_arguments(parser)
   parser.add_argument('--series', metavar='UID', help='which series of the study')
   shared_flags.add_reading_arguments(parser)
   shared_flags.add_analysis_arguments(parser)
   shared_flags.add_correction_arguments(parser)
   shared_flags.add_region_arguments(parser)
-  shared_flags.add_dicom_arguments(parser, on_request=True)
+  clinic_flags.add_dicom_arguments(parser, on_request=True)
   parser.add_argument(
     '--viewer',
     action='store_true',
@@ -61,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
   result = scored_study.score_study(
     arguments.study,
     arguments.output,
-    functools.partial(shared_flags.open_models, arguments),
+    functools.partial(model_flags.open_models, arguments),
     series_uid=arguments.series,
     patient_key_file=arguments.patient_key_file,
     reading=shared_flags.chosen(arguments),
@@ -71,8 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     exclude_slices=shared_flags.excluded_slices(arguments.exclude_slices),
     regions=arguments.regions,
     region_names=arguments.region_names,
-    demo_models=shared_flags.are_demo(arguments),
-    dicom=shared_flags.dicom_options_on_request(arguments),
+    demo_models=model_flags.are_demo(arguments),
+    dicom=clinic_flags.dicom_options_on_request(arguments),
     viewer=arguments.viewer,
   )
   output = pathlib.Path(arguments.output)

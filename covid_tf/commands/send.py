@@ -11,7 +11,7 @@ from covid_tf.clinic import addresses
 from covid_tf.clinic import pacs
 from covid_tf.clinic import sending
 from covid_tf.clinic import verifying
-from covid_tf.commands import shared_flags
+from covid_tf.commands import clinic_flags
 
 _MOST_LINES = 20  # Of one kind; a PACS that refuses refuses every slice alike.
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='ask afterwards whether all is kept: by storage commitment where it is '
     'offered, else fetched back and compared',
   )
-  shared_flags.add_pacs_arguments(parser, listens=True)
+  clinic_flags.add_pacs_arguments(parser, listens=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
       f'--to: the URL leads into study {address.study_uid}, but the objects are of '
       f'study {study_uid}; give the root of the services, {address}.'
     )
-  archive = shared_flags.open_archive(arguments, address)
+  archive = clinic_flags.open_archive(arguments, address)
   with tqdm.tqdm(
     total=len(instances),
     unit='instance',

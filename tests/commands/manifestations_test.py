@@ -11,7 +11,7 @@ import synthetic_case
 
 from covid_tf import cli
 from covid_tf.cohort.manifestations import features
-from covid_tf.commands import shared_flags
+from covid_tf.commands import model_flags
 
 KINDS = ('none', 'focal', 'diffuse')
 STUDIES = 9
@@ -72,7 +72,7 @@ def use_fake_models(monkeypatch):
     del arguments
     yield made
 
-  monkeypatch.setattr(shared_flags, 'open_models', opened)
+  monkeypatch.setattr(model_flags, 'open_models', opened)
   return made
 
 

@@ -19,7 +19,7 @@ from covid_tf import contract
 from covid_tf import errors
 from covid_tf import predictors
 from covid_tf import results
-from covid_tf.commands import shared_flags
+from covid_tf.commands import model_flags
 from covid_tf.predictors import reference_slices
 from covid_tf.predictors import self_check
 from covid_tf.predictors import tensors
@@ -145,12 +145,12 @@ def test_the_short_form_can_be_left_out(fake):
 def test_a_flag_of_every_command_leaves_it_out(fake):
   fake.models['classifier'].bias = 2.0
   parser = argparse.ArgumentParser()
-  shared_flags.add_model_arguments(parser)
+  model_flags.add_model_arguments(parser)
   flags = ['--server', fake.address]
-  with shared_flags.open_models(parser.parse_args([*flags, '--no-self-check'])):
+  with model_flags.open_models(parser.parse_args([*flags, '--no-self-check'])):
     assert not fake.predicted
   with pytest.raises(errors.ModelError, match='computes wrong'):
-    with shared_flags.open_models(parser.parse_args(flags)):
+    with model_flags.open_models(parser.parse_args(flags)):
       pass
 
 

@@ -53,7 +53,7 @@ from covid_tf.analysis import localization
 from covid_tf.analysis import lungs
 from covid_tf.analysis import pipeline
 from covid_tf.analysis import slabs as slabs_lib
-from covid_tf.commands import shared_flags
+from covid_tf.commands import model_flags
 from covid_tf.datasets import phantom
 
 _SEED = phantom.TRAINING_SEED_LIMIT + 7  # Held out, with disease.
@@ -279,7 +279,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  shared_flags.add_model_arguments(parser)
+  model_flags.add_model_arguments(parser)
   parser.add_argument(
     '--part',
     choices=('time', 'spread', 'accuracy', 'limit', 'lungmask', 'trials'),
@@ -306,7 +306,7 @@ def main() -> None:
     if arguments.json:
       print(json.dumps(figures))
     return
-  with shared_flags.open_models(arguments) as models:
+  with model_flags.open_models(arguments) as models:
     if arguments.part == 'time':
       figures = time_part(models, list(map(int, arguments.slices.split(','))))
     elif arguments.part == 'spread':

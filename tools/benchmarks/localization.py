@@ -22,7 +22,7 @@ from covid_tf import streams
 from covid_tf.analysis import corona_score
 from covid_tf.analysis import localization
 from covid_tf.analysis import lungs as lungs_lib
-from covid_tf.commands import shared_flags
+from covid_tf.commands import model_flags
 from covid_tf.datasets import phantom
 
 _SLICES, _SIDE = 300, 512
@@ -96,7 +96,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  shared_flags.add_model_arguments(parser)
+  model_flags.add_model_arguments(parser)
   parser.add_argument(
     '--cases', type=int, default=12, help='phantoms for quality (default 12; 0: none)'
   )
@@ -115,7 +115,7 @@ def main() -> None:
     f'{figures["zoom_s"]:.2f} s, {figures["zoom_ratio"]:.1f} times as long'
   )
   if arguments.cases:
-    with shared_flags.open_models(arguments) as models:
+    with model_flags.open_models(arguments) as models:
       figures |= quality(models, arguments.cases, arguments.box)
     localization_quality.print_table(figures)
   if arguments.json:

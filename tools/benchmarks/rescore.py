@@ -21,7 +21,7 @@ import environment  # noqa: F401  Before TensorFlow.
 from covid_tf import streams
 from covid_tf.analysis import pipeline
 from covid_tf.analysis import rescoring
-from covid_tf.commands import shared_flags
+from covid_tf.commands import model_flags
 from covid_tf.reports import scored_study
 
 _TURNS = 3
@@ -77,11 +77,11 @@ def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  shared_flags.add_model_arguments(parser)
+  model_flags.add_model_arguments(parser)
   parser.add_argument('--slices', type=int, default=300, help='default 300')
   parser.add_argument('--json', action='store_true', help='one JSON object at the end')
   arguments = parser.parse_args()
-  with shared_flags.open_models(arguments) as models:
+  with model_flags.open_models(arguments) as models:
     figures = measure(models, arguments.slices)
   for name, value in figures.items():
     print(f'{name:20} {value:.4f}')
