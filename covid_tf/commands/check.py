@@ -13,6 +13,7 @@ from covid_tf import errors
 from covid_tf import process_end
 from covid_tf.analysis import pipeline
 from covid_tf.commands import model_flags
+from covid_tf.predictors import differences
 from covid_tf.predictors import self_check
 
 _BATCHES = 200  # A fault of one batch in seventy is met with 95 %.
@@ -131,7 +132,7 @@ def _lines(report: self_check.Report) -> list[str]:
   identity = report.identity
   lines = [
     f'{identity.name} version {identity.version}, card '
-    f'{identity.card_sha256[:12]}, {self_check.compute_dtype(identity)}'
+    f'{identity.card_sha256[:12]}, {differences.compute_dtype(identity)}'
   ]
   if report.comparisons:
     lines.append(f'  {"compared with its reference":42}{"largest":>12}{"allowed":>12}')
@@ -156,7 +157,7 @@ def _in_json(report: self_check.Report) -> dict:
     'name': identity.name,
     'version': identity.version,
     'card_sha256': identity.card_sha256,
-    'compute_dtype': self_check.compute_dtype(identity),
+    'compute_dtype': differences.compute_dtype(identity),
     'right': not report.failures,
     'has_references': report.has_references,
     'comparisons': [

@@ -27,8 +27,8 @@ from covid_tf.models import networks
 from covid_tf.models import preprocessing
 from covid_tf.models import rewrites
 from covid_tf.predictors import answers as answers_lib
+from covid_tf.predictors import differences as differences_lib
 from covid_tf.predictors import reference_slices
-from covid_tf.predictors import self_check as self_check_lib
 from covid_tf.version import __version__
 
 LUNG_PROBABILITY_THRESHOLD = 0.5  # Ours; compared strictly (`>`).
@@ -370,7 +370,7 @@ def differences(
     reference: the tensors of `self_check`, in float32.
 
   Returns:
-    Output or 'sum of …' to [largest, average] difference, as `self_check.Comparison`
+    Output or 'sum of …' to [largest, average] difference, as `differences.Comparison`
     has them, over all signatures.
   """
   reference = {key: value.numpy() for key, value in reference.items()}
@@ -379,7 +379,7 @@ def differences(
     outputs = tf.function(functions[key], input_signature=input_signature(name, key))(
       tf.constant(reference['hu'])
     )
-    for one in self_check_lib.compare(
+    for one in differences_lib.compare(
       reference, key, {key: value.numpy() for key, value in outputs.items()}
     ):
       known = found.get(one.output, (0.0, 0.0))

@@ -15,6 +15,7 @@ import tiny_models
 from covid_tf import contract
 from covid_tf import errors
 from covid_tf import predictors
+from covid_tf.predictors import differences
 from covid_tf.predictors import in_process
 from covid_tf.predictors import self_check
 from covid_tf.sessions import refusal
@@ -119,11 +120,11 @@ def test_models_are_asked_once_a_process(exported, monkeypatch):
   monkeypatch.setattr(self_check, '_passed', self_check.Passed())
   asked = []
   monkeypatch.setattr(
-    self_check,
+    differences,
     'compare',
     lambda *arguments: (
       asked.append(arguments)
-      or [self_check.Comparison('', '', 0.0, 1.0, self_check.Verdict.RIGHT)]
+      or [differences.Comparison('', '', 0.0, 1.0, differences.Verdict.RIGHT)]
     ),
   )
   predictors.load_models(exported).close()
