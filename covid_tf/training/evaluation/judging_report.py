@@ -14,6 +14,7 @@ from covid_tf.reports import pages
 from covid_tf.reports import pictures
 from covid_tf.statistics import roc
 from covid_tf.storage import files
+from covid_tf.training.evaluation import judged_figures
 from covid_tf.training.evaluation import judging
 
 JSON_NAME = 'evaluation.json'
@@ -102,7 +103,7 @@ def in_words(judgement: judging.Judgement) -> list[str]:
   return lines
 
 
-def estimate(found: judging.Estimate, digits: int, sign: bool = False) -> str:
+def estimate(found: judged_figures.Estimate, digits: int, sign: bool = False) -> str:
   """'0.912 (0.850 to 0.960)'."""
   if found.value is None:
     return 'not defined'

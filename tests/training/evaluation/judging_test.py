@@ -146,32 +146,6 @@ def test_groups_where_chests_differ_and_stress_apart():
   assert by_condition == {'as it was scanned': 18, 'lower dose': 9}
 
 
-def test_calibration_holds_for_the_stated_prevalence():
-  random = np.random.default_rng(0)
-  truth = random.random(40000) < 0.3
-  logit = np.log(0.3 / 0.7) + np.where(truth, 1.0, -1.0) * 1.5
-  logit = logit + random.normal(0, np.sqrt(3), len(truth))  # Likelihood ratio: exp(x).
-  label = truth.astype(int)
-  honest = judging.calibrate(label, 1 / (1 + np.exp(-logit)), 0.3)
-  assert honest.slope == pytest.approx(1, abs=0.06)
-  assert honest.intercept == pytest.approx(0, abs=0.06)
-  bold = judging.calibrate(label, 1 / (1 + np.exp(-2 * logit)), 0.3)
-  assert bold.slope == pytest.approx(0.5, abs=0.04)
-  assert bold.brier > honest.brier
-  # The same answers where opacities are rarer: the intercept says how much.
-  rare = judging.calibrate(label, 1 / (1 + np.exp(-logit)), 0.1)
-  shift = np.log(0.1 / 0.9) - np.log(0.3 / 0.7)
-  assert rare.intercept == pytest.approx(shift, abs=0.08)
-
-
-def test_calibration_where_it_is_not_defined():
-  separated = judging.calibrate(np.array([1, 0]), np.array([0.9, 0.1]), 0.5)
-  assert separated.slope is None and separated.brier == pytest.approx(0.01)
-  assert judging.calibrate(np.array([1, -1]), np.array([0.9, 0.1]), 0.5) is None
-  with pytest.raises(errors.UsageError, match='prevalence'):
-    judging.calibrate(np.array([1, 0]), np.array([0.9, 0.1]), 1.0)
-
-
 def test_no_chest_is_refused():
   with pytest.raises(errors.UsageError, match='one chest'):
     judging.judge(_finder, [])
