@@ -21,7 +21,7 @@ _PATH = re.compile(r'\b(?:covid_tf|docs|tests|tools|serving)/[\w./-]*\w')
 _DOTTED = re.compile(r'`((?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*)[`(]')
 _FILES = re.compile(
   r'\.(py|md|json|csv|h5|npz|svg|png|html|sh|txt|yaml|jsonl|gz|config|binpb|cfg|template|'
-  r'toml|sock|cff|ipynb|weights|dcm)\b'
+  r'toml|sock|cff|ipynb|weights|dcm|lua)\b'
 )
 _OTHERS = {  # First parts of dotted names that are not ours.
   'concurrent',

@@ -8,7 +8,8 @@ Needs Linux, root's right to make a namespace, and Debian's packages `orthanc` a
 `orthanc-dicomweb`.
 """
 
-from collections.abc import Iterator
+import base64
+from collections.abc import Iterator, Mapping
 import contextlib
 import ctypes
 import dataclasses
@@ -46,6 +47,7 @@ class Orthanc:
     own_aet: an AE title that it sends to (C-MOVE, storage commitment) ...
     own_port: ... at this port of localhost.
     log: what it wrote.
+    user: (name, password) for its REST interface, or None.
   """
 
   aet: str
@@ -55,15 +57,20 @@ class Orthanc:
   own_aet: str
   own_port: int
   log: pathlib.Path
+  user: tuple[str, str] | None = None
 
   @property
   def address(self) -> str:
     """As `covid-tf send --to` takes it."""
     return f'{self.aet}@localhost:{self.dicom_port}'
 
-  def ask(self, path: str, method: str = 'GET'):
+  def ask(self, path: str, method: str = 'GET', body: object = None):
     """The JSON that its REST interface answers to a path."""
-    request = urllib.request.Request(self.url + path, method=method)
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(self.url + path, data, method=method)
+    if self.user:
+      coded = base64.b64encode(':'.join(self.user).encode()).decode()
+      request.add_header('Authorization', f'Basic {coded}')
     with urllib.request.urlopen(request, timeout=60) as answer:
       return json.load(answer)
 
@@ -75,7 +82,7 @@ class Orthanc:
 
 def why_missing() -> str | None:
   """Why no Orthanc can be started here, in one line; None where it can."""
-  if _program() is None or not glob.glob(_PLUGINS):
+  if program() is None or not glob.glob(_PLUGINS):
     return 'no Orthanc: install the Debian packages orthanc and orthanc-dicomweb'
   try:
     with network():
@@ -85,31 +92,49 @@ def why_missing() -> str | None:
 
 
 @contextlib.contextmanager
-def started(folder: pathlib.Path, **settings) -> Iterator[Orthanc]:
+def started(
+  folder: pathlib.Path,
+  *,
+  second: bool = False,
+  user: tuple[str, str] | None = None,
+  environment: Mapping[str, str] | None = None,
+  **settings,
+) -> Iterator[Orthanc]:
   """Yields an empty Orthanc that keeps its files in a folder; skips where it cannot.
 
   Args:
     folder: a new or empty one.
+    second: whether it starts beside one that is running, in the same network, with
+      another title and ports.
+    user: (name, password) by which its REST interface is asked.
+    environment: variables that it gets besides those of this process.
     **settings: of its configuration, in the place of those below.
   """
   if reason := why_missing():
     pytest.skip(reason)
   folder.mkdir(parents=True, exist_ok=True)
+  web = f'http://localhost:{8043 if second else 8042}'
   server = Orthanc(
-    'ORTHANC',
-    4242,
-    'http://localhost:8042',
-    'http://localhost:8042/dicom-web',
+    'SECOND' if second else 'ORTHANC',
+    4243 if second else 4242,
+    web,
+    f'{web}/dicom-web',
     'COVIDTF',
     11112,
     folder / 'log.txt',
+    user,
   )
   configuration = folder / 'orthanc.json'
   content = {**_configuration(server, folder), **settings}
   configuration.write_text(json.dumps(content), 'utf-8')
-  with network(), open(server.log, 'wb') as log:
+  place = contextlib.nullcontext() if second else network()
+  with place, open(server.log, 'wb') as log:
     process = subprocess.Popen(
-      [_program(), configuration], stdout=log, stderr=log, cwd=folder
+      [program(), configuration],
+      stdout=log,
+      stderr=log,
+      cwd=folder,
+      env=os.environ | dict(environment or {}),
     )
     try:
       _wait_for(server, process)
@@ -151,7 +176,8 @@ def _require(status: int) -> None:
     raise OSError(number, os.strerror(number))
 
 
-def _program() -> str | None:
+def program() -> str | None:
+  """Where Orthanc's program lies; None where it is not installed."""
   return shutil.which('Orthanc', path=f'{os.environ.get("PATH", "")}:/usr/sbin')
 
 
@@ -160,7 +186,7 @@ def _configuration(server: Orthanc, folder: pathlib.Path) -> dict:
     'StorageDirectory': str(folder / 'storage'),
     'IndexDirectory': str(folder / 'storage'),
     'Plugins': sorted(glob.glob(_PLUGINS))[:1],
-    'HttpPort': 8042,
+    'HttpPort': int(server.url.rpartition(':')[2]),
     'DicomPort': server.dicom_port,
     'DicomAet': server.aet,
     'AuthenticationEnabled': False,
