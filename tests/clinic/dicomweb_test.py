@@ -1,16 +1,11 @@
 """DICOMweb against a PACS that misbehaves, and what is never sent or followed."""
 
-import email.utils
-import time
-
 import dimse_faults
 import pytest
 import web_faults
 
 from covid_tf import clinic
 from covid_tf import errors
-from covid_tf.clinic import addresses
-from covid_tf.clinic import dicomweb
 from covid_tf.clinic import fetching
 from covid_tf.clinic import pacs
 from covid_tf.clinic import sending
@@ -36,12 +31,6 @@ def _fake(monkeypatch):
 
 def _archive(fake, **options):
   return clinic.connect(fake.url, **{'limits': _LIMITS, **options})
-
-
-def _secret(path, text):
-  path.write_text(text)
-  path.chmod(0o600)
-  return str(path)
 
 
 def test_echo_store_find_retrieve(fake, instances, tmp_path):
@@ -93,42 +82,6 @@ def test_what_may_pass_is_tried_again(fake, instances, trouble):
   assert len(fake.kept) == 8
 
 
-@pytest.mark.parametrize(
-  'status, words',
-  [
-    (400, 'does not understand'),
-    (401, '--token-file'),
-    (403, 'may not'),
-    (404, 'path of the URL'),
-    (415, 'does not take DICOM'),
-    (501, '501'),
-    (507, 'no space'),
-  ],
-)
-def test_what_is_for_good_is_said_once(fake, instances, status, words):
-  fake.answers = [status] * 3
-  with pytest.raises(errors.PACSError, match=words):
-    sending.send(instances, _archive(fake))
-  assert len(fake.requests) == 1
-
-
-@pytest.mark.parametrize('seconds', ['1', None])
-def test_retry_after_is_waited_for(fake, instances, seconds):
-  text = seconds or email.utils.formatdate(time.time() + 2, usegmt=True)
-  fake.answers = [(503, {'Retry-After': text})]
-  start = time.monotonic()
-  assert sending.send(instances, _archive(fake)).is_complete
-  assert 0.7 < time.monotonic() - start < 5
-
-
-def test_a_wait_longer_than_the_limit_ends_at_once(fake, instances):
-  fake.answers = [(503, {'Retry-After': '3600'})]
-  start = time.monotonic()
-  with pytest.raises(errors.PACSError, match='3600 s'):
-    sending.send(instances, _archive(fake))
-  assert time.monotonic() - start < 5
-
-
 def test_large_requests_are_divided(fake, instances):
   fake.most_bytes = 3 * instances[0].size_bytes
   assert sending.send(instances, _archive(fake)).is_complete
@@ -137,37 +90,6 @@ def test_large_requests_are_divided(fake, instances):
   sent = sending.send(instances, _archive(fake))
   assert 'larger than it takes' in str(sent.answers[0])
   assert not sent.of(pacs.Outcome.STORED)
-
-
-def test_a_redirection_is_not_followed(fake, instances):
-  fake.answers = [(307, {'Location': 'http://127.0.0.1:1/elsewhere'})]
-  with pytest.raises(errors.PACSError, match='redirects'):
-    sending.send(instances, _archive(fake))
-  assert len(fake.requests) == 1
-
-
-def test_tokens_and_passwords_go_in_a_header_alone(fake, tmp_path):
-  for name, text, header in (
-    ('token_file', 'tok-4711', 'Bearer tok-4711'),
-    ('password_file', 'me:4711', 'Basic bWU6NDcxMQ=='),
-  ):
-    security = addresses.Security(**{name: _secret(tmp_path / name, text)})
-    _archive(fake, security=security).echo()
-    _, path, headers = fake.requests[-1]
-    assert headers['Authorization'] == header and '4711' not in path
-    fake.answers = [403]
-    with pytest.raises(errors.PACSError) as caught:
-      _archive(fake, security=security).echo()
-    assert '4711' not in str(caught.value)
-    with pytest.raises(errors.UsageError, match='https:// is required'):
-      clinic.connect('http://pacs.example/dw', security=security)
-
-
-def test_a_netrc_of_the_user_is_not_asked(fake, tmp_path, monkeypatch):
-  netrc = _secret(tmp_path / 'netrc', 'default login me password 4711')
-  monkeypatch.setenv('NETRC', netrc)
-  _archive(fake).echo()
-  assert 'Authorization' not in fake.requests[-1][2]
 
 
 @pytest.mark.parametrize(
@@ -229,33 +151,3 @@ def test_lists_that_cannot_be_right_are_refused(fake, listed, words):
   fake.listed = listed
   with pytest.raises(errors.PACSError, match=words):
     _archive(fake).find(_STUDY)
-
-
-def test_silence_ends_by_the_limit(fake):
-  fake.delay_s = 5.0
-  limits = pacs.Limits(connect_s=2, answer_s=0.3, total_s=5, attempts=1)
-  with pytest.raises(errors.PACSError, match='no answer within 0.3 s'):
-    _archive(fake, limits=limits).echo()
-
-
-def test_nobody_there():
-  port = dimse_faults.free_port()
-  with pytest.raises(errors.PACSError, match='[Rr]efused'):
-    clinic.connect(f'http://127.0.0.1:{port}/dw', limits=pacs.Limits(attempts=1)).echo()
-
-
-@pytest.mark.parametrize('size', [1, 2, 7, 64, 1000])
-def test_parts_are_found_however_a_message_is_cut(size, tmp_path):
-  contents = [b'', b'\r\n--x', b'a\r\n--boundar', bytes(range(256)) * 3]
-  message = b'preamble\r\n' + b''.join(
-    b'--boundary\r\nContent-Type: x\r\n\r\n' + content + b'\r\n' for content in contents
-  )
-  message += b'--boundary--\r\nepilogue'
-  pieces = (message[i : i + size] for i in range(0, len(message), size))
-  parts = dicomweb._Multipart(pieces, b'boundary', 'name')
-  found = []
-  while parts.next_part():
-    with open(tmp_path / 'part', 'wb') as file:
-      parts.copy_part(file)
-    found.append((tmp_path / 'part').read_bytes())
-  assert found == contents

@@ -1,0 +1,113 @@
+"""Requests to a PACS by HTTP: what is repeated, and what is never sent or followed."""
+
+import email.utils
+import time
+
+import dimse_faults
+import pytest
+import web_faults
+
+from covid_tf import clinic
+from covid_tf import errors
+from covid_tf.clinic import addresses
+from covid_tf.clinic import pacs
+
+_LIMITS = pacs.Limits(connect_s=3, answer_s=3, total_s=20, attempts=3)
+
+
+@pytest.fixture(name='fake')
+def _fake(monkeypatch):
+  monkeypatch.setattr(pacs, '_FIRST_PAUSE_S', 0.01)
+  monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+  with web_faults.FakeWeb().running() as fake:
+    yield fake
+
+
+def _archive(fake, **options):
+  return clinic.connect(fake.url, **{'limits': _LIMITS, **options})
+
+
+def _secret(path, text):
+  path.write_text(text)
+  path.chmod(0o600)
+  return str(path)
+
+
+@pytest.mark.parametrize(
+  'status, words',
+  [
+    (400, 'does not understand'),
+    (401, '--token-file'),
+    (403, 'may not'),
+    (404, 'path of the URL'),
+    (415, 'does not take DICOM'),
+    (501, '501'),
+    (507, 'no space'),
+  ],
+)
+def test_what_is_for_good_is_said_once(fake, status, words):
+  fake.answers = [status] * 3
+  with pytest.raises(errors.PACSError, match=words):
+    _archive(fake).echo()
+  assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize('seconds', ['1', None])
+def test_retry_after_is_waited_for(fake, seconds):
+  text = seconds or email.utils.formatdate(time.time() + 2, usegmt=True)
+  fake.answers = [(503, {'Retry-After': text})]
+  start = time.monotonic()
+  assert _archive(fake).echo() > 0
+  assert 0.7 < time.monotonic() - start < 5
+
+
+def test_a_wait_longer_than_the_limit_ends_at_once(fake):
+  fake.answers = [(503, {'Retry-After': '3600'})]
+  start = time.monotonic()
+  with pytest.raises(errors.PACSError, match='3600 s'):
+    _archive(fake).echo()
+  assert time.monotonic() - start < 5
+
+
+def test_a_redirection_is_not_followed(fake):
+  fake.answers = [(307, {'Location': 'http://127.0.0.1:1/elsewhere'})]
+  with pytest.raises(errors.PACSError, match='redirects'):
+    _archive(fake).echo()
+  assert len(fake.requests) == 1
+
+
+def test_tokens_and_passwords_go_in_a_header_alone(fake, tmp_path):
+  for name, text, header in (
+    ('token_file', 'tok-4711', 'Bearer tok-4711'),
+    ('password_file', 'me:4711', 'Basic bWU6NDcxMQ=='),
+  ):
+    security = addresses.Security(**{name: _secret(tmp_path / name, text)})
+    _archive(fake, security=security).echo()
+    _, path, headers = fake.requests[-1]
+    assert headers['Authorization'] == header and '4711' not in path
+    fake.answers = [403]
+    with pytest.raises(errors.PACSError) as caught:
+      _archive(fake, security=security).echo()
+    assert '4711' not in str(caught.value)
+    with pytest.raises(errors.UsageError, match='https:// is required'):
+      clinic.connect('http://pacs.example/dw', security=security)
+
+
+def test_a_netrc_of_the_user_is_not_asked(fake, tmp_path, monkeypatch):
+  netrc = _secret(tmp_path / 'netrc', 'default login me password 4711')
+  monkeypatch.setenv('NETRC', netrc)
+  _archive(fake).echo()
+  assert 'Authorization' not in fake.requests[-1][2]
+
+
+def test_silence_ends_by_the_limit(fake):
+  fake.delay_s = 5.0
+  limits = pacs.Limits(connect_s=2, answer_s=0.3, total_s=5, attempts=1)
+  with pytest.raises(errors.PACSError, match='no answer within 0.3 s'):
+    _archive(fake, limits=limits).echo()
+
+
+def test_nobody_there():
+  port = dimse_faults.free_port()
+  with pytest.raises(errors.PACSError, match='[Rr]efused'):
+    clinic.connect(f'http://127.0.0.1:{port}/dw', limits=pacs.Limits(attempts=1)).echo()
