@@ -18,7 +18,7 @@ from requests import exceptions
 
 from covid_tf import errors
 from covid_tf.clinic import addresses
-from covid_tf.clinic import dimse
+from covid_tf.clinic import associations
 from covid_tf.clinic import multipart
 from covid_tf.clinic import pacs
 from covid_tf.clinic import web_session
@@ -131,12 +131,12 @@ class WebArchive:
       if uid in failed:
         reason_code = failed[uid]
         # What is sent twice is stored once: that it is there is no failure.
-        is_there = reason_code == dimse.DUPLICATE
+        is_there = reason_code == associations.DUPLICATE
         yield pacs.StoreAnswer(
           instance,
           pacs.Outcome.WARNING if is_there else pacs.Outcome.FAILED,
           reason_code,
-          dimse.words(reason_code),
+          associations.words(reason_code),
         )
       elif uid in stored:
         status = stored[uid]
@@ -144,7 +144,7 @@ class WebArchive:
           pacs.StoreAnswer(instance, pacs.Outcome.STORED)
           if status is None
           else pacs.StoreAnswer(
-            instance, pacs.Outcome.WARNING, status, dimse.words(status)
+            instance, pacs.Outcome.WARNING, status, associations.words(status)
           )
         )
       elif response.status_code in (200, 202) and not failed and not stored:

@@ -12,7 +12,7 @@ from covid_tf import clinic
 from covid_tf import errors
 from covid_tf import readers
 from covid_tf.clinic import addresses
-from covid_tf.clinic import dimse
+from covid_tf.clinic import commitment
 from covid_tf.clinic import fetching
 from covid_tf.clinic import pacs
 from covid_tf.clinic import sending
@@ -29,7 +29,7 @@ def _server(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _short_wait(monkeypatch):
   # Orthanc reports to its list of modalities, never on the association that asked.
-  monkeypatch.setattr(dimse, '_REPORT_HERE_S', 0.5)
+  monkeypatch.setattr(commitment, '_REPORT_HERE_S', 0.5)
 
 
 @pytest.fixture(name='study')

@@ -5,7 +5,7 @@ import re
 
 from pydicom import uid
 
-from covid_tf.clinic import dimse
+from covid_tf.clinic import associations
 from covid_tf.clinic import verifying
 
 _DOCS = pathlib.Path(__file__).resolve().parents[2] / 'docs'
@@ -22,20 +22,20 @@ def _table(heading: str) -> dict[str, str]:
 def test_sop_classes():
   found = set(_table('SOP classes proposed'))
   assert found == {
-    dimse.VERIFICATION,
-    dimse.STUDY_ROOT_FIND,
-    dimse.STUDY_ROOT_GET,
-    dimse.STUDY_ROOT_MOVE,
-    dimse.STORAGE_COMMITMENT,
-    *dimse.USUAL_CLASSES,
+    associations.VERIFICATION,
+    associations.STUDY_ROOT_FIND,
+    associations.STUDY_ROOT_GET,
+    associations.STUDY_ROOT_MOVE,
+    associations.STORAGE_COMMITMENT,
+    *associations.USUAL_CLASSES,
   }
 
 
 def test_transfer_syntaxes_and_which_are_converted():
   table = _table('Transfer syntaxes')
-  assert list(table) == [*dimse.UNCOMPRESSED, *dimse.COMPRESSED]
+  assert list(table) == [*associations.UNCOMPRESSED, *associations.COMPRESSED]
   converted = {syntax for syntax, answer in table.items() if answer == 'yes'}
-  assert converted == dimse.LOSSLESS
+  assert converted == associations.LOSSLESS
   assert all(uid.UID(syntax).is_transfer_syntax for syntax in table)
 
 

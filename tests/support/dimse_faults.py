@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import pathlib
 import socket
+import threading
 
 import odd_series
 import pydicom
@@ -35,9 +36,11 @@ class FakePacs:
     store_status: what C-STORE answers.
     forgets: whether it keeps nothing of what it answers success to.
     abort_after: aborts the association at this C-STORE, once; None never.
-    services: of 'echo', 'store', 'find', 'get', 'move', what it offers.
+    services: of 'echo', 'store', 'find', 'get', 'move', 'commit', what it offers.
     syntaxes: transfer syntaxes that it takes.
-    destinations: AE title to port, for C-MOVE.
+    destinations: AE title to port, for C-MOVE and for reports of commitment; to whom
+      has none it reports on the association that asked.
+    commit_status: what a request for commitment is answered.
     stored: number of C-STORE requests that it got.
     change: applied to what it sends back.
     reported: items of find that replace its own, or None.
@@ -51,6 +54,7 @@ class FakePacs:
     self.services = {'echo', 'store', 'find', 'get', 'move'}
     self.syntaxes = [*pynetdicom.ALL_TRANSFER_SYNTAXES]
     self.destinations: dict[str, int] = {}
+    self.commit_status = 0x0000
     self.stored = 0
     self.change: Callable[[pydicom.Dataset], None] = lambda dataset: None
     self.find_change: Callable[[pydicom.Dataset], None] = lambda dataset: None
@@ -72,6 +76,7 @@ class FakePacs:
       'move': ['1.2.840.10008.5.1.4.1.2.2.2'],
       'get': ['1.2.840.10008.5.1.4.1.2.2.3'],
       'store': [context.abstract_syntax for context in storage],
+      'commit': [_COMMITMENT],
     }
     for service in sorted(self.services):
       for kind in classes[service]:
@@ -88,6 +93,7 @@ class FakePacs:
         (evt.EVT_C_FIND, self._find),
         (evt.EVT_C_GET, self._get),
         (evt.EVT_C_MOVE, self._move),
+        (evt.EVT_N_ACTION, self._commit),
       ],
     )
     try:
@@ -150,3 +156,36 @@ class FakePacs:
     yield len(found)
     for dataset in found:
       yield 0xFF00, dataset
+
+  def _commit(self, event):
+    if self.commit_status == 0x0000:
+      arguments = (event.assoc, event.action_information)
+      threading.Thread(target=self._report, args=arguments).start()
+    return self.commit_status, None
+
+  def _report(self, asking, asked) -> None:
+    """Tells, on an association of its own where it knows a port, what it has."""
+    report = pydicom.Dataset()
+    report.TransactionUID = asked.TransactionUID
+    report.ReferencedSOPSequence, report.FailedSOPSequence = [], []
+    for item in asked.ReferencedSOPSequence:
+      if item.ReferencedSOPInstanceUID in self.kept:
+        report.ReferencedSOPSequence.append(item)
+      else:
+        item.FailureReason = 0x0112
+        report.FailedSOPSequence.append(item)
+    kind = 2 if report.FailedSOPSequence else 1
+    content = (report, kind, _COMMITMENT, f'{_COMMITMENT}.1')
+    port = self.destinations.get(asking.requestor.ae_title)
+    if port is None:
+      asking.send_n_event_report(*content)
+      return
+    entity = pynetdicom.AE('FAKE')
+    entity.add_requested_context(_COMMITMENT)
+    role = pynetdicom.build_role(_COMMITMENT, scp_role=True)
+    own = entity.associate(
+      '127.0.0.1', port, ae_title=asking.requestor.ae_title, ext_neg=[role]
+    )
+    if own.is_established:
+      own.send_n_event_report(*content)
+      own.release()

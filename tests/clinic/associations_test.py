@@ -1,0 +1,107 @@
+"""Associations that a PACS refuses, does not answer, or wants encrypted."""
+
+import ssl
+import threading
+
+import dimse_faults
+import pynetdicom
+import pytest
+import trustme
+
+from covid_tf import clinic
+from covid_tf import errors
+from covid_tf.clinic import addresses
+from covid_tf.clinic import associations
+from covid_tf.clinic import pacs
+
+_LIMITS = pacs.Limits(connect_s=3, answer_s=5, total_s=30, attempts=2)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch):
+  monkeypatch.setattr(pacs, '_FIRST_PAUSE_S', 0.01)
+
+
+def _archive(fake, **options):
+  return clinic.connect(fake.address, **{'limits': _LIMITS, **options})
+
+
+@pytest.mark.parametrize(
+  'options, words',
+  [
+    ({'require_called_aet': True, 'ae_title': 'OTHER'}, 'another AE title'),
+    ({'require_calling_aet': ['FRIEND']}, 'does not know our AE title'),
+  ],
+)
+def test_a_rejection_for_good_is_said_once(options, words):
+  fake = dimse_faults.FakePacs()
+  with fake.running(**options):
+    with pytest.raises(errors.PACSError, match=words) as caught:
+      _archive(fake).echo()
+  assert 'attempts' not in str(caught.value)
+
+
+def test_a_rejection_for_now_is_tried_again():
+  fake = dimse_faults.FakePacs()
+  with fake.running(maximum_associations=1):
+    other = pynetdicom.AE('OTHER')
+    other.add_requested_context(associations.VERIFICATION)
+    held = other.associate('127.0.0.1', fake.port)
+    with pytest.raises(errors.PACSError, match='too many associations.*2 attempts'):
+      _archive(fake).echo()
+    threading.Timer(0.3, held.release).start()
+    patient = pacs.Limits(connect_s=3, answer_s=5, total_s=30, attempts=9)
+    assert _archive(fake, limits=patient).echo() > 0
+
+
+def test_nobody_there_and_no_answer():
+  fake = dimse_faults.FakePacs()
+  with pytest.raises(errors.PACSError, match='refused.*2 attempts'):
+    _archive(fake).echo()
+  with pytest.raises(errors.PACSError, match='cannot be reached'):
+    clinic.connect('PACS@name.invalid:104', limits=_LIMITS).echo()
+
+
+def test_settings_that_do_not_fit(tmp_path):
+  token = tmp_path / 'token'
+  token.write_text('x')
+  token.chmod(0o600)
+  for security, words in (
+    (addresses.Security(token_file=str(token)), 'belong to a URL'),
+    (addresses.Security(ca_file=str(token)), '--tls is required'),
+  ):
+    with pytest.raises(errors.UsageError, match=words):
+      clinic.connect('PACS@host:104', security=security)
+  with pytest.raises(errors.UsageError, match='--own-port'):
+    clinic.connect('PACS@host:104', use_move=True)
+
+
+def test_encrypted_and_by_whom(tmp_path):
+  authority, stranger = trustme.CA(), trustme.CA()
+  server, client = authority.issue_cert('localhost'), authority.issue_cert('me')
+  context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+  server.configure_cert(context)
+  authority.configure_trust(context)
+  context.verify_mode = ssl.CERT_REQUIRED
+  for name, each in (('ca', authority), ('stranger', stranger)):
+    each.cert_pem.write_to_path(str(tmp_path / f'{name}.pem'))
+  client.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / 'me.pem'))
+  entity = pynetdicom.AE('FAKE')
+  entity.add_supported_context(associations.VERIFICATION)
+  running = entity.start_server(('127.0.0.1', 0), block=False, ssl_context=context)
+  address = f'FAKE@localhost:{running.server_address[1]}'
+  try:
+
+    def ask(**files):
+      security = addresses.Security(
+        tls=True, **{name: str(tmp_path / file) for name, file in files.items()}
+      )
+      return clinic.connect(address, security=security, limits=_LIMITS).echo()
+
+    assert ask(ca_file='ca.pem', certificate_file='me.pem') > 0
+    with pytest.raises(errors.PACSError, match='no encrypted connection'):
+      ask(ca_file='stranger.pem', certificate_file='me.pem')
+    with pytest.raises(errors.PACSError):  # Not in the clear either.
+      clinic.connect(address, limits=_LIMITS).echo()
+  finally:
+    running.shutdown()

@@ -1,0 +1,77 @@
+"""Storage commitment: reported here or on an association of the PACS's own, or not."""
+
+import dimse_faults
+import pytest
+
+from covid_tf import clinic
+from covid_tf.clinic import addresses
+from covid_tf.clinic import commitment
+from covid_tf.clinic import pacs
+from covid_tf.clinic import sending
+from covid_tf.clinic import verifying
+
+_LIMITS = pacs.Limits(connect_s=3, answer_s=5, total_s=30, attempts=2)
+
+
+@pytest.fixture(name='instances', scope='module')
+def _instances(tmp_path_factory):
+  folder = dimse_faults.write_study(tmp_path_factory.mktemp('study'))
+  return sending.read_instances(folder)
+
+
+def _fake(**attributes):
+  fake = dimse_faults.FakePacs()
+  fake.services |= {'commit'}
+  for name, value in attributes.items():
+    setattr(fake, name, value)
+  return fake
+
+
+@pytest.mark.parametrize('on_its_own', [False, True])
+def test_what_it_keeps_and_what_it_does_not(instances, on_its_own):
+  own = addresses.OwnNode('ME', dimse_faults.free_port() if on_its_own else None)
+  fake = _fake(destinations={'ME': own.port} if on_its_own else {})
+  with fake.running():
+    archive = clinic.connect(fake.address, own=own, limits=_LIMITS)
+    assert sending.send(instances, archive).is_complete
+    kept = archive.commit(instances)
+    assert kept.committed == {each.sop_instance_uid for each in instances}
+    assert verifying.verify(archive, instances) == verifying.Verification(
+      'storage commitment'
+    )
+    gone = instances[3].sop_instance_uid
+    del fake.kept[gone]
+    found = archive.commit(instances)
+  assert found.refused == {gone: 'it knows no such instance'}
+  assert found.committed == kept.committed - {gone}
+
+
+@pytest.mark.parametrize(
+  'attributes',
+  [
+    {'commit_status': 0x0110},
+    {'services': {'store'}},
+    {'_report': lambda asking, asked: None},
+  ],
+)
+def test_none_where_it_is_not_offered_or_not_answered(
+  instances, monkeypatch, attributes
+):
+  monkeypatch.setattr(commitment, '_REPORT_HERE_S', 0.3)
+  fake = _fake(**attributes)
+  with fake.running():
+    assert clinic.connect(fake.address, limits=_LIMITS).commit(instances) is None
+
+
+def test_a_report_of_another_transaction_is_not_ours(instances, monkeypatch):
+  monkeypatch.setattr(commitment, '_REPORT_HERE_S', 0.3)
+  fake = _fake()
+  report = fake._report
+
+  def changed(asking, asked):
+    asked.TransactionUID = '1.2.3'
+    report(asking, asked)
+
+  monkeypatch.setattr(fake, '_report', changed)
+  with fake.running():
+    assert clinic.connect(fake.address, limits=_LIMITS).commit(instances) is None

@@ -1,0 +1,97 @@
+"""C-STORE against a PACS that warns, refuses, aborts, is silent, or takes no RLE."""
+
+import time
+
+import dimse_faults
+import pynetdicom
+import pytest
+
+from covid_tf import clinic
+from covid_tf import errors
+from covid_tf.clinic import pacs
+from covid_tf.clinic import sending
+from covid_tf.clinic import storing
+from covid_tf.clinic import verifying
+
+_LIMITS = pacs.Limits(connect_s=3, answer_s=5, total_s=30, attempts=2)
+
+
+@pytest.fixture(name='study', scope='module')
+def _study(tmp_path_factory):
+  return dimse_faults.write_study(tmp_path_factory.mktemp('study'))
+
+
+@pytest.fixture(name='instances', scope='module')
+def _instances(study):
+  return sending.read_instances(study)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch):
+  monkeypatch.setattr(pacs, '_FIRST_PAUSE_S', 0.01)
+
+
+def _archive(fake, **options):
+  return clinic.connect(fake.address, **{'limits': _LIMITS, **options})
+
+
+@pytest.mark.parametrize(
+  'status, outcome, words',
+  [
+    (0xB000, 'WARNING', 'changed attributes'),
+    (0xB006, 'WARNING', 'discarded'),
+    (0xB007, 'WARNING', 'does not fit'),
+    (0x0111, 'WARNING', 'already'),
+    (0xA700, 'FAILED', 'out of resources'),
+    (0xA7F1, 'FAILED', 'out of resources'),
+    (0xA900, 'FAILED', 'does not fit'),
+    (0xC123, 'FAILED', 'cannot understand'),
+    (0x0122, 'FAILED', 'SOP class'),
+    (0x0124, 'FAILED', 'not authorized'),
+    (0x1234, 'FAILED', 'does not define'),
+  ],
+)
+def test_every_answer_is_told_and_no_refusal_repeated(
+  instances, status, outcome, words
+):
+  fake = dimse_faults.FakePacs()
+  fake.store_status = status
+  with fake.running():
+    sent = sending.send(instances[:2], _archive(fake))
+  assert {answer.outcome.name for answer in sent.answers} == {outcome}
+  assert all(words in str(answer) for answer in sent.answers)
+  assert f'0x{status:04X}' in str(sent.answers[0])
+  assert fake.stored == 2
+
+
+def test_an_abort_in_the_middle_is_gone_on_from(instances):
+  fake = dimse_faults.FakePacs()
+  fake.abort_after = 3
+  with fake.running():
+    sent = sending.send(instances, _archive(fake))
+  assert sent.is_complete and len(fake.kept) == 8
+  assert fake.stored <= 9  # Only what had no answer was sent again.
+
+
+def test_a_pacs_that_is_silent_or_slow_ends_by_the_limits(instances, monkeypatch):
+  fake = dimse_faults.FakePacs()
+  limits = pacs.Limits(connect_s=2, answer_s=0.5, total_s=3, attempts=1)
+  monkeypatch.setattr(storing, '_SLOWEST_BYTES_PER_S', 1e9)
+  monkeypatch.setattr(fake, '_store', lambda event: time.sleep(2) or 0x0000)
+  with fake.running():
+    start = time.monotonic()
+    with pytest.raises(errors.PACSError, match='no answer to C-STORE within 0.5 s'):
+      sending.send(instances[:1], _archive(fake, limits=limits))
+    assert time.monotonic() - start < 3
+
+
+def test_compressed_slices_go_uncompressed_to_who_takes_no_other(tmp_path):
+  study = dimse_faults.write_study(tmp_path / 'rle', '1.2.840.10008.1.2.5')
+  fake = dimse_faults.FakePacs()
+  fake.syntaxes = [*pynetdicom.DEFAULT_TRANSFER_SYNTAXES]
+  instances = sending.read_instances(study)
+  with fake.running():
+    sent = sending.send(instances, _archive(fake))
+    assert sent.is_complete
+    assert set(fake.kept) == {each.sop_instance_uid for each in instances}
+    assert verifying.verify(_archive(fake), instances).is_kept
