@@ -26,6 +26,7 @@ from covid_tf import lung_measures
 from covid_tf import readers
 from covid_tf import results
 from covid_tf import version
+from covid_tf import volume as volume_lib
 from covid_tf.analysis import pipeline
 from covid_tf.batch import listing
 from covid_tf.batch import records
@@ -33,13 +34,18 @@ from covid_tf.predictors import interface
 from covid_tf.readers import header
 from covid_tf.readers import privacy
 from covid_tf.readers import sources
+from covid_tf.reports import dicom_export
 from covid_tf.reports import scored_study
 from covid_tf.storage import files
+from covid_tf.storage import result_json
+from covid_tf.storage.dicom import objects
+from covid_tf.storage.dicom import source as source_lib
 
 # What makes two results comparable: the same models, thresholds and software.
 
 _FOLDER = 'configurations'
-_OPTIONAL = ('ignore_frame_of_reference', 'phase', 'select')
+_OF_READING = ('ignore_frame_of_reference', 'phase', 'select')
+_OPTIONAL = (*_OF_READING, 'dicom')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Configuration:
     ignore_frame_of_reference, phase, select: as for `covid_tf.read_ct`.
     thickness_mm: that slices are averaged to; None: each is taken as it is.
     smoothing_mm: of the logits along the body; 0: none.
+    dicom: which DICOM objects are in the results; None: none.
   """
 
   models: tuple[tuple[str, int, str], ...]
@@ -68,11 +75,12 @@ class Configuration:
   select: str | None = None
   thickness_mm: float | None = None
   smoothing_mm: float = 0.0
+  dicom: objects.Options | None = None
 
   @property
   def reading(self) -> dict[str, object]:
     """How a study is read, as keyword arguments of `covid_tf.read_ct`."""
-    return {name: getattr(self, name) for name in ('resample_tilt', *_OPTIONAL)}
+    return {name: getattr(self, name) for name in ('resample_tilt', *_OF_READING)}
 
   @property
   def digest(self) -> str:
@@ -195,6 +203,8 @@ OpenModels = Callable[[str], contextlib.AbstractContextManager[interface.Models]
 # One study of a process has the models at a time: two would share the same cores.
 _MODELS_TURN = threading.Lock()
 
+_NO_OBJECTS = 'no DICOM objects: '
+
 
 @dataclasses.dataclass(frozen=True)
 class Scorer:
@@ -256,6 +266,33 @@ class Scorer:
     volume = _read(
       study, patient_key_file=self.patient_key_file, **self.configuration.reading
     )
+    source, notes = self._source(study, volume)
+    result, waited = self._analyzed(study, volume)
+    result = dataclasses.replace(
+      result, warnings=study.warnings + result.warnings + notes
+    )
+    if self.demo_models or result.demo_models:
+      result = result_json.marked_as_demo(result)
+    with files.replacing_directory(folder) as temporary:
+      if source is not None and self.configuration.dicom is not None:
+        dicom_export.write_objects(
+          temporary, result, volume, source, self.configuration.dicom
+        )
+      scored_study.write_all(
+        temporary,
+        result,
+        volume,
+        demo_models=result.demo_models,
+        with_report=self.with_reports,
+      )
+      record = self._record(study, records.SCORED, '', started + waited, result)
+      records.write_record(temporary, record)
+    return record
+
+  def _analyzed(
+    self, study: listing.Study, volume: volume_lib.CTVolume
+  ) -> tuple[results.CaseResult, float]:
+    """The result, and seconds that were spent waiting for the models."""
     read_end = time.monotonic()
     with _MODELS_TURN:
       waited = time.monotonic() - read_end
@@ -273,18 +310,28 @@ class Scorer:
         'the models changed while the archive was scored; start again to score the '
         'rest, with --redo or another --output if the new models are to stay.'
       )
-    result = dataclasses.replace(result, warnings=study.warnings + result.warnings)
-    with files.replacing_directory(folder) as temporary:
-      scored_study.write_all(
-        temporary,
-        result,
-        volume,
-        demo_models=self.demo_models,
-        with_report=self.with_reports,
-      )
-      record = self._record(study, records.SCORED, '', started + waited, result)
-      records.write_record(temporary, record)
-    return record
+    return result, waited
+
+  def _source(
+    self, study: listing.Study, volume: volume_lib.CTVolume
+  ) -> tuple[source_lib.SourceSeries | None, tuple[str, ...]]:
+    """The series that objects are made for, or None, and what is to be said of it.
+
+    A study that has a score but cannot have objects keeps its score: who scores an
+    archive would rather read of it in the result than be without.
+    """
+    if self.configuration.dicom is None:
+      return None, ()
+    objects.require_extra()
+    if not volume.series_uid:
+      return None, (f'{_NO_OBJECTS}the image has no DICOM headers',)
+    try:
+      source = _read_source(study, volume.series_uid, self.configuration.phase)
+    except errors.CTReadError as error:
+      reason = _for_a_manifest(str(error), study).removeprefix(_NO_OBJECTS)
+      return None, (_NO_OBJECTS + reason.removesuffix('.'),)
+    objects.require_source_of(volume, source, study.key)
+    return source, source.notes
 
   def _record(
     self, study, status, reason, started, result: results.CaseResult | None = None
@@ -388,10 +435,24 @@ def _read(study: listing.Study, **options):
     return readers.read_ct(study.path, series_uid=study.series_uid, **options)
   try:
     _require_equal_copies(study)
-    paths = [path for place in study.places for path in place.files()]
+    paths = _files(study)
   except OSError as error:
     raise errors.CTReadError(f'a file cannot be read ({error.strerror}).') from None
   return readers.read_files(paths, study.series_uid, name=study.key, **options)
+
+
+def _read_source(
+  study: listing.Study, series_uid: str, phase: str | None
+) -> source_lib.SourceSeries:
+  if study.path:
+    return source_lib.read_source(study.path, series_uid, phase=phase)
+  return source_lib.read_source_of_files(
+    _files(study), series_uid, name=study.key, phase=phase
+  )
+
+
+def _files(study: listing.Study) -> list[str]:
+  return [path for place in study.places for path in place.files()]
 
 
 def _out_of_reach(study: listing.Study) -> str | None:

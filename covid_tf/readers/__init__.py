@@ -5,6 +5,7 @@ from covid_tf.readers.reading import list_series
 from covid_tf.readers.reading import read_ct
 from covid_tf.readers.reading import read_files
 from covid_tf.readers.reading import read_headers
+from covid_tf.readers.reading import read_headers_of_files
 from covid_tf.readers.reading import require_options
 from covid_tf.readers.series import SeriesSummary
 
@@ -15,5 +16,6 @@ __all__ = (
   'read_ct',
   'read_files',
   'read_headers',
+  'read_headers_of_files',
   'require_options',
 )

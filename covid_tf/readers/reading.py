@@ -264,22 +264,55 @@ def read_headers(
   )
   path = pathlib.Path(os.fsdecode(path))
   with _refusing(path.name or str(path)), discovery.find(path) as found:
-    all_series, _ = _all_series(found, privacy.PatientHasher())
-    if not all_series and (found.niftis or found.itk):
-      raise errors.CTReadError(
-        'a DICOM series is required, found an image without DICOM headers.'
-      )
-    if not all_series:
-      raise errors.CTReadError(_nothing(found))
-    _, stack, _ = _stacked(all_series, wanted)
-    images = tuple(place[0] for place in stack.places)
-    layouts = [image.require_pixels() for image in images]
-    asked = frozenset(tags)
-    return SliceHeaders(
-      stack.grid,
-      images,
-      tuple(dataset.elements_of(one.source, one.offset, asked) for one in layouts),
+    return _slice_headers(found, tags, wanted)
+
+
+def read_headers_of_files(
+  files: Iterable[str | os.PathLike[str]],
+  tags: Iterable[int],
+  series_uid: str | None = None,
+  *,
+  name: str,
+  phase: str | int | None = None,
+) -> SliceHeaders:
+  """The same of the slices that `read_files` reads.
+
+  Args:
+    files, name: as for `read_files`.
+    tags, series_uid, phase: as for `read_headers`.
+
+  Raises:
+    CTReadError, UsageError: as for `read_headers`.
+  """
+  wanted = _Wanted(
+    series_uid,
+    resample_tilt=True,
+    ignore_frame_of_reference=True,
+    phase=None if phase is None else str(phase),
+  )
+  with _refusing(name):
+    return _slice_headers(discovery.of_files(files), tags, wanted)
+
+
+def _slice_headers(
+  found: discovery.Found, tags: Iterable[int], wanted: _Wanted
+) -> SliceHeaders:
+  all_series, _ = _all_series(found, privacy.PatientHasher())
+  if not all_series and (found.niftis or found.itk):
+    raise errors.CTReadError(
+      'a DICOM series is required, found an image without DICOM headers.'
     )
+  if not all_series:
+    raise errors.CTReadError(_nothing(found))
+  _, stack, _ = _stacked(all_series, wanted)
+  images = tuple(place[0] for place in stack.places)
+  layouts = [image.require_pixels() for image in images]
+  asked = frozenset(tags)
+  return SliceHeaders(
+    stack.grid,
+    images,
+    tuple(dataset.elements_of(one.source, one.offset, asked) for one in layouts),
+  )
 
 
 def require_options(

@@ -7,6 +7,7 @@ import fake_models
 import odd_series
 import pydicom
 import pytest
+import synthetic_case
 
 from covid_tf import cli
 from covid_tf import predictors
@@ -181,3 +182,60 @@ def test_a_rule_chooses_in_every_study_and_belongs_to_the_configuration(
     assert any(f"chosen by the rule '{rule}'" in text for text in stored.warnings)
   assert _batch(source, tmp_path / 'other', '--select', 'nonsense') == 2
   assert 'selection rule' in capsys.readouterr().err
+
+
+def test_objects_are_beside_each_result_where_asked_for(tmp_path, capsys):
+  source, output = tmp_path / 'in', tmp_path / 'out'
+  batch_archive.write_study(source / 'dicom', 1)
+  _halve(batch_archive.write_study(source / 'halved', 2))
+  affine = synthetic_case.axial_affine((20.0, 5.0, 5.0), (14, 50, 76))
+  volume = synthetic_case.make_volume(affine, (14, 50, 76))
+  synthetic_case.write_nifti(source / 'Doe_Jane.nii.gz', volume)
+  assert _batch(source, output, '--dicom', '--server', 'a:1') == 0
+  assert 'This run: 3 scored' in capsys.readouterr().out
+  found = {path.parent.name: path for path in output.glob('studies/*/result.json')}
+  nifti = found.pop(next(name for name in found if name.startswith('nifti')))
+  assert not (nifti.parent / 'dicom').exists()
+  warnings = result_json.read_result(nifti.parent).warnings
+  assert 'no DICOM objects: the image has no DICOM headers' in warnings
+  for key, path in found.items():
+    names = sorted(os.listdir(path.parent / 'dicom'))
+    assert names == ['parametric_map.dcm', 'report.dcm', 'segmentation.dcm']
+    segments = pydicom.dcmread(path.parent / 'dicom' / 'segmentation.dcm')
+    assert segments.StudyInstanceUID == key and segments.NumberOfFrames == 28
+    assert 'no DICOM' not in ''.join(result_json.read_result(path.parent).warnings)
+  # It belongs to the configuration, and is no part of one that does without.
+  assert _batch(source, output, '--server', 'a:1') == 2
+  assert 'dicom differ' in capsys.readouterr().err
+  assert _batch(source, tmp_path / 'plain', '--server', 'a:1') == 0
+  assert not list(tmp_path.glob('plain/studies/*/dicom'))
+  (configuration,) = (tmp_path / 'plain' / 'configurations').iterdir()
+  assert 'dicom' not in configuration.read_text()
+
+
+def _halve(folder):
+  """Moves every second file of a study to another folder."""
+  other = folder.parent / f'{folder.name}-rest'
+  other.mkdir()
+  for path in sorted(folder.iterdir())[::2]:
+    path.rename(other / path.name)
+
+
+def test_what_has_a_score_and_can_have_no_objects_says_why(tmp_path):
+  source, output = tmp_path / 'in', tmp_path / 'out'
+  for path in batch_archive.write_study(source / 'case', 1).iterdir():
+    data_set = pydicom.dcmread(path)
+    del data_set.FrameOfReferenceUID
+    data_set.save_as(path)
+  assert _batch(source, output, '--dicom', '--server', 'a:1') == 0
+  folder = output / 'studies' / batch_archive.study_uid(1)
+  *_, last = result_json.read_result(folder).warnings
+  assert last.startswith('no DICOM objects: one Frame of Reference UID is required')
+  assert 'case' not in last and not (folder / 'dicom').exists()
+
+
+def test_flags_of_objects_belong_to_dicom(source, tmp_path, capsys):
+  assert _batch(source, tmp_path / 'out', '--dicom-map', 'float32') == 2
+  assert '--dicom-map belongs to --dicom' in capsys.readouterr().err
+  assert _batch(source, tmp_path / 'out', '--dicom', '--dicom-map', 'uint8') == 2
+  assert not (tmp_path / 'out').exists()

@@ -107,16 +107,29 @@ def read_source_of(
       'converted from: covid-tf dicom RESULT --study SERIES.'
     )
   source = source_lib.read_source(study, volume.series_uid, phase=phase)
+  require_source_of(volume, source, os.fspath(study))
+  for note in source.notes:
+    _log.warning('warning: %s: %s.', study, note)
+  return source
+
+
+def require_source_of(
+  volume: volume_lib.CTVolume, source: source_lib.SourceSeries, name: str
+) -> None:
+  """Raises UsageError unless a volume is of the series, and on its grid.
+
+  Args:
+    volume: the CT.
+    source: what was read of the same files.
+    name: what messages call the study.
+  """
   if source.series_uid != volume.series_uid or not is_same_grid(
     source.affine, source.shape, volume.affine, volume.shape
   ):
     raise errors.UsageError(
-      f'{study}: the files that the CT was read from are required, found others; read '
+      f'{name}: the files that the CT was read from are required, found others; read '
       'it again.'
     )
-  for note in source.notes:
-    _log.warning('warning: %s: %s.', study, note)
-  return source
 
 
 def write_objects(

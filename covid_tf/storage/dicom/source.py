@@ -133,7 +133,33 @@ def read_source(
     errors.UsageError: phase or select is none, or select and series_uid are both given.
   """
   found = readers.read_headers(study, _tags(), series_uid, phase=phase, select=select)
-  name = elements_lib.printable(pathlib.Path(os.fsdecode(study)).name)
+  return _checked(found, pathlib.Path(os.fsdecode(study)).name)
+
+
+def read_source_of_files(
+  files: Iterable[str | os.PathLike[str]],
+  series_uid: str | None = None,
+  *,
+  name: str,
+  phase: str | int | None = None,
+) -> SourceSeries:
+  """The same of DICOM files that are known to belong together.
+
+  Args:
+    files, name: as of `readers.read_files`.
+    series_uid, phase: as of `read_source`.
+
+  Raises:
+    errors.CTReadError, errors.UsageError: as of `read_source`.
+  """
+  return _checked(
+    readers.read_headers_of_files(files, _tags(), series_uid, name=name, phase=phase),
+    name,
+  )
+
+
+def _checked(found: readers.SliceHeaders, name: str) -> SourceSeries:
+  name = elements_lib.printable(name)
   try:
     _require_single_frames(found.images)
     _require_upright(found.grid)
