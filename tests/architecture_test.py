@@ -88,7 +88,7 @@ _TESTED_ELSEWHERE = {
   'readers/pixels_test': 'readers.lossless_jpeg',
   'reports/case_report_test': 'reports.pages',
   'reports/pictures_test': 'reports.case_pictures',
-  'reports/viewer_test': 'reports.viewed_volume',
+  'reports/case_viewer_test': 'reports.viewed_volume',
   'server/conformance_test': 'contract server.services',
   'storage/dicom/segmentation_test': 'storage.dicom.frames',
   'storage/result_json_test': 'lung_measures results storage.measures_json',

@@ -19,6 +19,7 @@ from covid_tf.reports import scored_study
 _COMMANDS = {
   'score': '--case-threshold',
   'rescore': '--slice-threshold',
+  'viewer': '--study',
   'inspect': '--json',
   'serve': '--model_config_file',
   'check': '--accept-narrower',

@@ -19,7 +19,7 @@ import tempfile
 
 from covid_tf import errors
 from covid_tf import streams
-from covid_tf.reports import viewer
+from covid_tf.reports import case_viewer
 from covid_tf.storage import files
 
 _PACKAGE = '@niivue/niivue'
@@ -127,8 +127,8 @@ def main() -> None:
   parser.add_argument('version', nargs='?', help='default: that of the record')
   asked = parser.parse_args().version
   before = {}
-  if viewer.NIIVUE_RECORD.exists():
-    before = json.loads(viewer.NIIVUE_RECORD.read_text('utf-8'))
+  if case_viewer.NIIVUE_RECORD.exists():
+    before = json.loads(case_viewer.NIIVUE_RECORD.read_text('utf-8'))
   try:
     if not (asked or before):
       raise errors.UsageError('VERSION is required where there is no record yet.')
@@ -138,16 +138,16 @@ def main() -> None:
       )
     if record['version'] == before.get('version') and record != before:
       raise errors.UsageError(
-        f'{_PACKAGE} {record["version"]}: what {viewer.NIIVUE_RECORD.name} records is '
-        f'required, found {record}; do not use it before you know why.'
+        f'{_PACKAGE} {record["version"]}: what {case_viewer.NIIVUE_RECORD.name} '
+        f'records is required, found {record}; do not use it before you know why.'
       )
   except errors.UsageError as error:
     print(f'vendor_niivue: {error}', file=sys.stderr)
     sys.exit(error.exit_status)
-  files.write_atomically(viewer.NIIVUE_SCRIPT, gzip.compress(script, 9, mtime=0))
-  files.write_atomically(viewer.NIIVUE_LICENSES, licenses.encode())
-  files.write_json(viewer.NIIVUE_RECORD, record)
-  print(f'{viewer.NIIVUE_SCRIPT}: NiiVue {record["version"]}')
+  files.write_atomically(case_viewer.NIIVUE_SCRIPT, gzip.compress(script, 9, mtime=0))
+  files.write_atomically(case_viewer.NIIVUE_LICENSES, licenses.encode())
+  files.write_json(case_viewer.NIIVUE_RECORD, record)
+  print(f'{case_viewer.NIIVUE_SCRIPT}: NiiVue {record["version"]}')
 
 
 if __name__ == '__main__':

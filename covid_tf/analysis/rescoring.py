@@ -92,6 +92,33 @@ def read_scored(result: str | os.PathLike[str], volume: volume_lib.CTVolume) -> 
   )
 
 
+def as_scored(scored: Scored, volume: volume_lib.CTVolume) -> results.CaseResult:
+  """All that was stored, as it was when the study was scored.
+
+  Args:
+    scored: what `read_scored` gives.
+    volume: the CT that was scored.
+
+  Raises:
+    errors.UsageError: the lung mask is another than the one that was scored with.
+  """
+  _require_same_volume(scored, volume)
+  stored = scored.stored
+  fields = {
+    field.name: getattr(stored, field.name)
+    for field in dataclasses.fields(results.CaseResult)
+    if hasattr(stored, field.name)
+  }
+  arrays = {
+    'slice_probability': np.asarray(stored.slice_probability, np.float32),
+    'corona_score_by_slice_cm3': np.asarray(stored.corona_score_by_slice_cm3),
+    'lung_mask': scored.lung_mask,
+    'localization': scored.localization,
+    'affine': volume.affine,
+  }
+  return results.CaseResult(**{**fields, **arrays})
+
+
 def rescore(
   result: str | os.PathLike[str] | Scored,
   volume: volume_lib.CTVolume,
@@ -261,7 +288,7 @@ def _require_same_volume(scored: Scored, volume: volume_lib.CTVolume) -> None:
     raise errors.UsageError(
       f'{maps.MASK_NAME}: the mask of result.json is required, with '
       f'{scored.stored.lung_volume_cm3:.1f} cm³ of lung, found another; if it was '
-      'edited, give it as the lung mask (--lung-mask).'
+      'edited, covid-tf rescore takes it (--lung-mask).'
     )
 
 

@@ -8,6 +8,7 @@ import types
 COMMANDS = {
   'score': 'score one study: result.json, report.html, map and mask',
   'rescore': 'score a result again with a corrected mask, slices or thresholds',
+  'viewer': 'the page to look through a stored result: three planes and HU',
   'dicom': 'DICOM objects of a result, on the slices of its CT',
   'inspect': 'geometry and HU of a study, or why it is refused',
   'serve': "serve models over TF Serving's gRPC protocol",

@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     'operating_point.json of covid-tf cohort',
   )
   parser.add_argument(
+    '--viewer', action='store_true', help='also viewer.html, as covid-tf score does'
+  )
+  parser.add_argument(
     '--series', metavar='UID', help='which series of the study (default: of RESULT)'
   )
   shared_flags.add_reading_arguments(parser)
@@ -69,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     map_threshold=shared_flags.share('--map-threshold', arguments.map_threshold),
     threshold=threshold or None,
     reading=reading,
+    viewer=arguments.viewer,
   )
   score.print_summary(result, pathlib.Path(arguments.output))
   return 0

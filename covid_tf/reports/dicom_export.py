@@ -1,6 +1,5 @@
 """A scored study as DICOM objects beside its CT: while it is scored, or later."""
 
-import dataclasses
 import os
 import pathlib
 from typing import Any
@@ -116,7 +115,7 @@ def _case_result(
 ) -> results.CaseResult:
   """The stored result on the grid of the series, checked against the CT."""
   if stored.series_uid:
-    return _with_arrays(rescoring.read_scored(path, volume), volume)
+    return rescoring.as_scored(rescoring.read_scored(path, volume), volume)
   folder = path if path.is_dir() else path.parent
   lung_mask, affine = maps.read(folder / maps.MASK_NAME)
   turn = objects.turn_onto(affine, lung_mask.shape, source)
@@ -129,25 +128,5 @@ def _case_result(
   as_scored = volume_lib.CTVolume(
     hu=np.ascontiguousarray(turn.to_result(volume.hu)), affine=affine
   )
-  found = _with_arrays(rescoring.read_scored(path, as_scored), as_scored)
+  found = rescoring.as_scored(rescoring.read_scored(path, as_scored), as_scored)
   return objects.turned(found, turn, source)
-
-
-def _with_arrays(
-  scored: rescoring.Scored, volume: volume_lib.CTVolume
-) -> results.CaseResult:
-  """All that was stored, as it was when the study was scored."""
-  stored = scored.stored
-  fields = {
-    field.name: getattr(stored, field.name)
-    for field in dataclasses.fields(results.CaseResult)
-    if hasattr(stored, field.name)
-  }
-  arrays = {
-    'slice_probability': np.asarray(stored.slice_probability, np.float32),
-    'corona_score_by_slice_cm3': np.asarray(stored.corona_score_by_slice_cm3),
-    'lung_mask': scored.lung_mask,
-    'localization': scored.localization,
-    'affine': volume.affine,
-  }
-  return results.CaseResult(**{**fields, **arrays})

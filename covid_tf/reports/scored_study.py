@@ -23,8 +23,8 @@ from covid_tf.analysis import slabs
 from covid_tf.predictors import interface
 from covid_tf.readers import label_maps
 from covid_tf.reports import case_report
+from covid_tf.reports import case_viewer
 from covid_tf.reports import dicom_export
-from covid_tf.reports import viewer as viewer_lib
 from covid_tf.statistics import operating_points
 from covid_tf.storage import files
 from covid_tf.storage import maps
@@ -44,7 +44,7 @@ FILE_NAMES = (
 )
 
 # Where asked for; an earlier run's go with its files.
-OTHER_NAMES = (viewer_lib.FILE_NAME, *dicom_export.PATTERNS)
+OTHER_NAMES = (case_viewer.FILE_NAME, *dicom_export.PATTERNS)
 
 _NOTE = 'covid-tf; research use only'
 _DEMO_NOTE = 'covid-tf DEMO MODELS; research use only'
@@ -83,10 +83,15 @@ def write_all(
       result,
       volume,
       demo_models=result.demo_models,
-      viewer_name=viewer_lib.FILE_NAME if viewer else None,
+      viewer_name=case_viewer.FILE_NAME if viewer else None,
     )
   if viewer:
-    viewer_lib.write_viewer(folder / viewer_lib.FILE_NAME, result, volume)
+    case_viewer.write_viewer(
+      folder / case_viewer.FILE_NAME,
+      result,
+      volume,
+      report_name=case_report.FILE_NAME if with_report else None,
+    )
   result_json.write_result(folder / FILE_NAMES[3], result)
 
 
@@ -227,6 +232,7 @@ def rescore_study(
   map_threshold: float | None = None,
   threshold: operating_points.CaseThreshold | None = None,
   reading: Mapping[str, Any] | None = None,
+  viewer: bool = False,
 ) -> results.CaseResult:
   """Scores a stored result again, without any network, and writes it elsewhere.
 
@@ -239,6 +245,7 @@ def rescore_study(
     regions, region_names: as of `score_study`.
     threshold: of the case; None for that of the result.
     reading: keyword arguments of `read_ct`; the series is that of the result.
+    viewer: whether viewer.html appears too.
 
   Returns:
     The result whose files are in `output` now.
@@ -281,7 +288,7 @@ def rescore_study(
       case_threshold_cm3=threshold.corona_score_cm3 if threshold else None,
       regions=_read_regions(regions, names, volume),
     )
-    write_all(made, rescored, volume, demo_models=rescored.demo_models)
+    write_all(made, rescored, volume, demo_models=rescored.demo_models, viewer=viewer)
   return rescored
 
 

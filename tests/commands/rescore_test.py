@@ -109,6 +109,7 @@ def test_edits_stand_in_result_report_and_words(place, tmp_path, capsys):
     *('--lung-mask', tmp_path / 'edited.nii.gz'),
     *('--exclude-slices', f'0,{first}-{first + 1}'),
     *('--slice-threshold', '0.6', '--map-threshold', '0.7', '--case-threshold', '1'),
+    '--viewer',
   )
   assert status == 0
   two = result_json.read_result(tmp_path / 'out')
@@ -124,6 +125,8 @@ def test_edits_stand_in_result_report_and_words(place, tmp_path, capsys):
   np.testing.assert_array_equal(stored, mask)
   page = report_page.Page((tmp_path / 'out' / 'report.html').read_bytes())
   words = page.by_id('edits').words()
+  assert b'href="viewer.html"' in (tmp_path / 'out' / 'report.html').read_bytes()
+  assert 'lung mask was given' in (tmp_path / 'out' / 'viewer.html').read_text('utf-8')
   assert f'3 slices were excluded from the score: 0, {first}-{first + 1}.' in words
   assert 'lung mask was given' in words and 'before: ' in words
   assert 'stays in the lung volume' in words
@@ -143,7 +146,8 @@ def test_scoring_with_the_mask_of_a_result_gives_its_numbers(
   one = result_json.read_result(place / 'result')
   score = ('score', place / 'study.nii.gz', '--models', 'm')
   mask = ('--lung-mask', place / 'result' / maps.MASK_NAME)
-  assert _run(*score, *mask, '--output', tmp_path / 'same') == 0
+  assert _run(*score, *mask, '--viewer', '--output', tmp_path / 'same') == 0
+  assert (tmp_path / 'same' / 'viewer.html').exists()
   two = result_json.read_result(tmp_path / 'same')
   for name in _NUMBERS:
     assert getattr(one, name) == getattr(two, name), name

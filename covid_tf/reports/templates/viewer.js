@@ -322,7 +322,7 @@ function onControls() {
 async function start() {
   if (typeof DecompressionStream === 'undefined') {
     byId('loading').textContent = 'This browser is too old for this page: it cannot ' +
-        'unpack the CT. The report beside it needs nothing.';
+        'unpack the CT. The report needs nothing of it.';
     return;
   }
   byId('app').hidden = false;

@@ -9,9 +9,9 @@ import pytest
 import synthetic_case
 
 from covid_tf import errors
+from covid_tf.reports import case_viewer
 from covid_tf.reports import scored_study
 from covid_tf.reports import viewed_volume
-from covid_tf.reports import viewer
 
 _REVERSED = (0, 1, 2)
 
@@ -73,10 +73,10 @@ def test_the_viewer_is_a_file_of_the_result_where_asked_for(tmp_path):
     folder = tmp_path / str(asked)
     folder.mkdir()
     scored_study.write_all(folder, result, volume, demo_models=True, viewer=asked)
-    assert (folder / viewer.FILE_NAME).exists() is asked
+    assert (folder / case_viewer.FILE_NAME).exists() is asked
     report = (folder / 'report.html').read_text('utf-8')
     assert ('href="viewer.html"' in report) is asked
-  page = (tmp_path / 'True' / viewer.FILE_NAME).read_text('utf-8')
+  page = (tmp_path / 'True' / case_viewer.FILE_NAME).read_text('utf-8')
   assert 'Demo models trained on phantoms' in page
   assert '<img src=x' not in page  # The warning of _case.
 
@@ -85,13 +85,13 @@ def test_a_stored_result_is_looked_at_with_its_own_ct_alone(tmp_path):
   volume, result = _case()
   result = dataclasses.replace(result, warnings=())
   scored_study.write_all(tmp_path, result, volume, demo_models=False)
-  path = tmp_path / viewer.FILE_NAME
-  viewer.write_stored_viewer(tmp_path, volume, path)
+  path = tmp_path / case_viewer.FILE_NAME
+  case_viewer.write_stored_viewer(tmp_path, volume, path)
   assert f'{result.corona_score_cm3:.1f} cm³' in path.read_text('utf-8')
   path.unlink()
   other = synthetic_case.make_volume(shape=(34, 80, 128))
   with pytest.raises(errors.UsageError, match='of the CT at hand is required'):
-    viewer.write_stored_viewer(tmp_path, other, path)
+    case_viewer.write_stored_viewer(tmp_path, other, path)
   assert not path.exists()
 
 
@@ -100,8 +100,8 @@ def test_a_stored_result_is_looked_at_with_its_own_ct_alone(tmp_path):
 )
 def test_a_case_is_looked_at(tmp_path, width, dark, reverse):
   volume, result = _case(reverse)
-  path = tmp_path / viewer.FILE_NAME
-  viewer.write_viewer(path, result, volume)
+  path = tmp_path / case_viewer.FILE_NAME
+  case_viewer.write_viewer(path, result, volume)
   index = int(np.argmax(result.corona_score_by_slice_cm3))
   with browser.chromium() as chromium:
     with chromium.page(path, width=width, dark=dark, anchor=f'slice={index}') as page:

@@ -6,6 +6,7 @@ window (docs/adr/0170).
 """
 
 import base64
+from collections.abc import Mapping
 import dataclasses
 import gzip
 import importlib.resources
@@ -13,10 +14,12 @@ import json
 import os
 import pathlib
 from typing import Any
+import urllib.parse
 
 import numpy as np
 
 from covid_tf import errors
+from covid_tf import readers
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import rescoring
@@ -30,6 +33,7 @@ from covid_tf.storage import result_json
 
 # `viewer.html#slice=41` opens the page at slice 41, numbered as in result.json.
 FILE_NAME = 'viewer.html'
+_OTHER_PAGES = (case_report.FILE_NAME,)
 
 # Made by tools/vendor_niivue.py.
 _NIIVUE = pathlib.Path(str(importlib.resources.files('covid_tf.reports'))) / 'niivue'
@@ -62,26 +66,32 @@ def write_viewer(
   volume: volume_lib.CTVolume,
   *,
   demo_models: bool = False,
+  report_name: str | None = case_report.FILE_NAME,
 ) -> None:
   """Writes a case's viewer: one file, no outside references, no patient identifiers.
-
-  It links the report beside it, `report.html`.
 
   Args:
     path: the file to make or replace.
     result: the scored study.
     volume: its CT, on the same grid.
     demo_models: whether to say that the models are demonstration models.
+    report_name: of the report's page in the same folder, which the viewer then links;
+      None where there is none.
 
   Raises:
     errors.OutputError: the file cannot be written.
     ValueError: result and volume are not of one grid, or not axial.
   """
-  files.write_atomically(path, viewer_html(result, volume, demo_models=demo_models))
+  page = viewer_html(result, volume, demo_models=demo_models, report_name=report_name)
+  files.write_atomically(path, page)
 
 
 def viewer_html(
-  result: results.CaseResult, volume: volume_lib.CTVolume, *, demo_models: bool = False
+  result: results.CaseResult,
+  volume: volume_lib.CTVolume,
+  *,
+  demo_models: bool = False,
+  report_name: str | None = case_report.FILE_NAME,
 ) -> bytes:
   """The page of `write_viewer`, as UTF-8; at most 25 MB."""
   viewed = viewed_volume.viewed_volume(volume, result)
@@ -102,7 +112,7 @@ def viewer_html(
       }
       for index in ranked
     ],
-    report_name=case_report.FILE_NAME,
+    report_href=urllib.parse.quote(report_name) if report_name else '',
     gradient=pictures.css_gradient(),
     study=_study(result, volume, viewed, ranked),
     parts=[base64.b64encode(part).decode() for part in viewed.parts],
@@ -114,31 +124,79 @@ def viewer_html(
 
 
 def write_stored_viewer(
-  result: str | os.PathLike, volume: volume_lib.CTVolume, path: str | os.PathLike
+  result: str | os.PathLike[str],
+  volume: volume_lib.CTVolume,
+  path: str | os.PathLike[str],
 ) -> None:
-  """Writes the viewer of a stored result.
+  """Writes the viewer of a stored result; its other files stay as they are.
 
   Args:
     result: the folder that `covid-tf score` wrote, or its result.json.
     volume: the CT that was scored.
-    path: the file to make or replace.
+    path: the file to make or replace. In the result's folder it links the report.
 
   Raises:
     errors.UsageError: the result cannot be read, or is of another CT.
     errors.OutputError: the file cannot be written.
   """
-  scored = rescoring.rescore(result, volume)
-  stored = result_json.read_result(pathlib.Path(result))
-  # As it was stored: that its maps were summed again to draw them is no edit.
-  shown = dataclasses.replace(
-    scored, edits=stored.edits, software=stored.software, warnings=stored.warnings
+  shown = rescoring.as_scored(rescoring.read_scored(result, volume), volume)
+  report = _folder(result) / case_report.FILE_NAME
+  is_beside = pathlib.Path(path).resolve().parent == report.parent.resolve()
+  write_viewer(
+    path,
+    shown,
+    volume,
+    demo_models=shown.demo_models,
+    report_name=report.name if is_beside and report.is_file() else None,
   )
-  if not np.isclose(shown.corona_score_cm3, stored.corona_score_cm3):
+
+
+def view_stored(
+  result: str | os.PathLike[str],
+  study: str | os.PathLike[str],
+  path: str | os.PathLike[str] | None = None,
+  reading: Mapping[str, Any] | None = None,
+) -> pathlib.Path:
+  """Writes the viewer of a stored result and of its study's files.
+
+  Args:
+    result: the folder that `covid-tf score` wrote, or its result.json.
+    study: the files that were scored.
+    path: a file whose name ends in .html; None: viewer.html beside result.json.
+    reading: keyword arguments of `read_ct` as the study was scored with; a result of
+      DICOM names its series itself.
+
+  Returns:
+    The file that is there now.
+
+  Raises:
+    errors.CovidTFError: the study is not that of the result, or cannot be read, or the
+      file cannot be written; what was there is as it was.
+  """
+  folder = _folder(result)
+  path = pathlib.Path(folder / FILE_NAME if path is None else path)
+  if path.suffix.lower() != '.html' or path.name in _OTHER_PAGES:
     raise errors.UsageError(
-      f'{result}: the map of result.json is required, found one of another score; '
-      'score the study again.'
+      f'{path}: a file to write is required whose name ends in .html and is not '
+      f'{" or ".join(_OTHER_PAGES)}, found another; {FILE_NAME} is usual.'
     )
-  write_viewer(path, shown, volume, demo_models=shown.demo_models)
+  stored = result_json.read_result(result)
+  if not os.path.exists(study):
+    raise errors.UsageError(
+      f'{study}: the study of {folder} is required, found nothing there; give the '
+      'files that were scored.'
+    )
+  reading = dict(reading or {})
+  if stored.series_uid:  # Whichever rule picked it.
+    reading.pop('select', None)
+    reading.setdefault('series_uid', stored.series_uid)
+  write_stored_viewer(result, readers.read_ct(study, **reading), path)
+  return path
+
+
+def _folder(result: str | os.PathLike[str]) -> pathlib.Path:
+  path = pathlib.Path(result)
+  return path if path.is_dir() else path.parent
 
 
 def _views(
