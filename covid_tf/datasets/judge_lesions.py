@@ -10,7 +10,7 @@ body in millimetres, averaged over the thickness of each slice.
 
 Of the chest everything stays: its noise is added again to what was replaced, vessels
 show through ground glass as the denser part that they are, and the lumen of airways
-stays open. Densities may also be those of real lesions (`texture_of`).
+stays open. Densities may also be those of real lesions (`judge_textures`).
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ import dataclasses
 
 import numpy as np
 from scipy import ndimage
-from scipy import sparse
 from scipy import spatial
 
-from covid_tf import errors
 from covid_tf import volume
+from covid_tf.datasets import judge_grid
+from covid_tf.datasets import judge_textures
 
 GROUND_GLASS = 'ground glass'
 CRAZY_PAVING = 'crazy paving'
@@ -45,16 +45,12 @@ KINDS = (*_ODDS, TRANSPLANTED)
 
 # Shares of air replaced by water; 0.12 raises lung of -850 HU by 105 HU. Ours.
 FAINTEST, DENSEST_GROUND_GLASS = 0.12, 0.55
-_WATER_HU = 30.0  # Inflamed tissue without contrast medium.
 AMOUNT_CM3 = (1.5, 500.0)
 _LARGEST_SHARE = 0.45  # Of the lungs that all opacities may take.
 _SMALLEST_FOCUS_CM3 = 0.25
-_SMALLEST_LUNGS_CM3 = 100.0
 
-_STEP_MM = 1.5  # Of the grid that opacities are made on.
 _LOBULE_MM = (10.0, 20.0)
 _PAVING_MM = (5.0, 9.0)  # Lines within lobules.
-_STRUCTURE_MM = 0.8  # Vessels are wider, noise is not.
 _PLACES_TRIED = 4
 # Below this rise over so many millimetres nobody sees an opacity: vessels fill it.
 _SEEN_HU, _SEEN_OVER_MM = 40.0, 2.0
@@ -77,26 +73,13 @@ class Implanted:
   skipped: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Texture:
-  """Density of a real lesion.
-
-  Attributes:
-    water: float32 [row, column], share of the air that is replaced, in [0, 1].
-    pixel_mm: between its pixels.
-  """
-
-  water: np.ndarray
-  pixel_mm: float
-
-
 def implant(
   hu: np.ndarray,
   lung_mask: np.ndarray,
   spacing_mm: tuple[float, float, float],
   random: np.random.Generator,
   amount_cm3: tuple[float, float] = AMOUNT_CM3,
-  textures: Sequence[Texture] = (),
+  textures: Sequence[judge_textures.Texture] = (),
 ) -> Implanted:
   """Paints opacities into a chest.
 
@@ -116,8 +99,8 @@ def implant(
   Raises:
     errors.NoLungsError: the lungs hold less than 100 cm³.
   """
-  grid = _Grid.around(lung_mask, spacing_mm)
-  lungs = _Lungs.on(grid, hu, lung_mask)
+  grid = judge_grid.Grid.around(lung_mask, spacing_mm)
+  lungs = judge_grid.Lungs.on(grid, hu, lung_mask)
   foci = _draw_foci(lungs, amount_cm3, bool(textures), random)
   opacity = _Opacity.none(grid.shape)
   kinds, skipped = [], 0
@@ -127,136 +110,12 @@ def implant(
     else:
       skipped += 1
   texture = textures[int(random.integers(len(textures)))] if textures else None
-  blur = random.uniform(0.4, 1.0) / _STEP_MM
+  blur = random.uniform(0.4, 1.0) / judge_grid.STEP_MM
   for field in (opacity.water, opacity.transplanted):
     if field.any():
       ndimage.gaussian_filter(field, blur, output=field)
   painted, lesion_mask = _composed(hu, lung_mask, grid, lungs, opacity, texture, random)
   return Implanted(painted, lesion_mask, tuple(kinds), skipped)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Grid:
-  """A grid of one step around the lungs.
-
-  Attributes:
-    box: of the chest's voxels that the grid covers.
-    spacing_mm: of the chest.
-    shape: points along (slice, row, column).
-  """
-
-  box: tuple[slice, slice, slice]
-  spacing_mm: tuple[float, float, float]
-  shape: tuple[int, int, int]
-
-  @classmethod
-  def around(cls, lung_mask, spacing_mm) -> '_Grid':
-    held = []
-    for axis in range(3):
-      others = tuple(other for other in range(3) if other != axis)
-      places = np.flatnonzero(np.any(lung_mask, axis=others))
-      if not len(places):
-        raise errors.NoLungsError(
-          'lung_mask: lungs to implant opacities into are required, found none.'
-        )
-      held.append(slice(int(places[0]), int(places[-1]) + 1))
-    slices, rows, columns = (
-      max(2, int(np.ceil((part.stop - part.start) * step / _STEP_MM)))
-      for part, step in zip(held, spacing_mm)
-    )
-    return cls((held[0], held[1], held[2]), spacing_mm, (slices, rows, columns))
-
-  def sampled(self, planes: np.ndarray) -> np.ndarray:
-    """The chest's voxel nearest to each point."""
-    places = []
-    for part, step, count in zip(self.box, self.spacing_mm, self.shape):
-      index = ((np.arange(count) + 0.5) * _STEP_MM / step).astype(int)
-      places.append(part.start + np.minimum(index, part.stop - part.start - 1))
-    return planes[np.ix_(*places)]
-
-  def matrix(self, axis: int) -> sparse.csr_array:
-    """float32 [voxel, point]: a voxel's average over its own length, rows sum to 1.
-
-    Sparse, since a product of full matrices waits for its threads where other programs
-    hold the cores.
-    """
-    part, step, count = self.box[axis], self.spacing_mm[axis], self.shape[axis]
-    # So many samples a voxel, each linear between points: the thickness of a slice.
-    samples = max(1, round(2 * step / _STEP_MM))
-    voxels = part.stop - part.start
-    place_mm = (np.arange(voxels * samples) + 0.5) * step / samples
-    place = np.clip(place_mm / _STEP_MM - 0.5, 0, count - 1)
-    below = np.minimum(place.astype(int), count - 2)
-    share = (place - below) / samples
-    rows = np.arange(voxels * samples) // samples
-    return sparse.csr_array(
-      (
-        np.concatenate([1 / samples - share, share]).astype(np.float32),
-        (np.tile(rows, 2), np.concatenate([below, below + 1])),
-      ),
-      shape=(voxels, count),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Lungs:
-  """The lungs on the grid.
-
-  Attributes:
-    inside: bool [slice, row, column].
-    piece: int32, which connected piece a point belongs to; 0 outside.
-    depth_mm: float32, to the lungs' surface.
-    aerated_hu: float32, HU of the air-filled lung around; meaningless far outside.
-    odds: float64 [n], summed, that an opacity begins at each of `points`.
-    points: int64 [n], aerated ones inside, by their places in the flat grid.
-  """
-
-  inside: np.ndarray
-  piece: np.ndarray
-  depth_mm: np.ndarray
-  aerated_hu: np.ndarray
-  odds: np.ndarray
-  points: np.ndarray
-
-  @classmethod
-  def on(cls, grid: _Grid, hu, lung_mask) -> '_Lungs':
-    inside = grid.sampled(lung_mask) != 0
-    if (found := inside.sum() * _STEP_MM**3 / 1000) < _SMALLEST_LUNGS_CM3:
-      raise errors.NoLungsError(
-        f'lung_mask: lungs of {_SMALLEST_LUNGS_CM3:g} cm³ or more are required to '
-        f'implant opacities into, found {found:.0f} cm³.'
-      )
-    piece, _ = ndimage.label(inside)
-    depth_mm = ndimage.distance_transform_edt(inside).astype(np.float32) * _STEP_MM
-    coarse = grid.sampled(hu).astype(np.float32)
-    aerated = (inside & (coarse < -650)).astype(np.float32)
-    width = 6.0 / _STEP_MM
-    mean = ndimage.gaussian_filter(coarse * aerated, width)
-    mean /= np.maximum(ndimage.gaussian_filter(aerated, width), 1e-3)
-    # Not in airways, vessels or the hilum, where nothing would be seen.
-    points = np.flatnonzero(inside & (ndimage.uniform_filter(aerated, 5) > 0.6))
-    if not len(points):
-      points = np.flatnonzero(inside)
-    height, back, _ = np.unravel_index(points, inside.shape)
-    # Odds fall to the front, to the apex and from the pleura; ours.
-    odds = (
-      (0.12 + np.exp(-depth_mm.ravel()[points] / 7.0))
-      * (0.15 + back / inside.shape[1])
-      * (1.25 - height / inside.shape[0])
-    )
-    return cls(inside, piece, depth_mm, mean, np.cumsum(odds, dtype=float), points)
-
-  @property
-  def volume_cm3(self) -> float:
-    """Of the lungs."""
-    return np.count_nonzero(self.inside) * _STEP_MM**3 / 1000
-
-  def draw_point(self, random: np.random.Generator) -> tuple[int, int, int]:
-    """A point where an opacity begins."""
-    place = np.searchsorted(self.odds, random.random() * self.odds[-1])
-    point = self.points[min(int(place), len(self.points) - 1)]
-    height, row, column = np.unravel_index(point, self.inside.shape)
-    return int(height), int(row), int(column)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,8 +157,8 @@ def _draw_foci(lungs, amount_cm3, with_textures, random) -> list[tuple[str, floa
 def _add_focus(opacity, lungs, kind, focus_cm3, random) -> bool:
   """Adds one opacity; whether a place was found where its lung holds it."""
   radius_mm = (focus_cm3 * 1000 * 3 / (4 * np.pi)) ** (1 / 3)
-  reach = int(np.ceil((1.9 * radius_mm + 12.0) / _STEP_MM))
-  count = max(1, round(focus_cm3 * 1000 / _STEP_MM**3))
+  reach = int(np.ceil((1.9 * radius_mm + 12.0) / judge_grid.STEP_MM))
+  count = max(1, round(focus_cm3 * 1000 / judge_grid.STEP_MM**3))
   for _ in range(_PLACES_TRIED):
     start = lungs.draw_point(random)
     box = tuple(
@@ -339,7 +198,7 @@ class _Focus:
   @classmethod
   def around(cls, lungs, start, box, own, radius_mm) -> '_Focus':
     corner = np.array([place - part.start for place, part in zip(start, box)])
-    place_mm = (np.array(np.nonzero(own)) - corner[:, np.newaxis]) * _STEP_MM
+    place_mm = (np.array(np.nonzero(own)) - corner[:, np.newaxis]) * judge_grid.STEP_MM
     return cls(
       own,
       place_mm.astype(np.float32),
@@ -359,7 +218,7 @@ class _Focus:
 
 def _octave(shape, wide_mm, random) -> np.ndarray:
   """float32: random values `wide_mm` apart, linear between them."""
-  step = max(1.0, wide_mm / _STEP_MM)
+  step = max(1.0, wide_mm / judge_grid.STEP_MM)
   values = random.standard_normal(
     [int(side / step) + 3 for side in shape], dtype=np.float32
   )
@@ -468,7 +327,7 @@ def _composed(hu, lung_mask, grid, lungs, opacity, texture, random):
   fields = [opacity.water, opacity.transplanted, opacity.member, inside]
   touched = np.flatnonzero(held @ opacity.member.max((1, 2)))
   noise_hu = _noise(hu, lung_mask, grid)
-  place = None if texture is None else _Place.draw(texture, grid, random)
+  place = None if texture is None else judge_textures.Place.draw(texture, grid, random)
   for index in touched:
     number = grid.box[0].start + int(index)
     part = (number, *grid.box[1:])
@@ -503,7 +362,9 @@ def _rise(image, water, lung, aerated_hu, noise_hu, pixel_mm) -> np.ndarray:
     noise_hu: deviation of the noise.
     pixel_mm: between rows and between columns.
   """
-  smooth = ndimage.gaussian_filter(image, [_STRUCTURE_MM / step for step in pixel_mm])
+  smooth = ndimage.gaussian_filter(
+    image, [judge_textures.STRUCTURE_MM / step for step in pixel_mm]
+  )
   detail = image - smooth
   # What sticks out of the noise is a vessel or a wall; the rest is noise, and stays.
   structure = smooth + detail - np.clip(detail, -3 * noise_hu, 3 * noise_hu)
@@ -512,7 +373,7 @@ def _rise(image, water, lung, aerated_hu, noise_hu, pixel_mm) -> np.ndarray:
   margin = max(70.0, noise_hu)
   open_ = np.clip((aerated_hu - margin - structure) / 60.0, 0, 1)  # Airways stay open.
   water = np.clip(water, 0, 0.97) * (lung | rim) * (1 - open_)
-  return water * np.maximum(_WATER_HU - structure, 0)
+  return water * np.maximum(judge_textures.WATER_HU - structure, 0)
 
 
 def _noise(hu, lung_mask, grid) -> float:
@@ -520,121 +381,9 @@ def _noise(hu, lung_mask, grid) -> float:
   middle = (grid.box[0].start + grid.box[0].stop) // 2
   plane = hu[middle].astype(np.float32)
   detail = plane - ndimage.gaussian_filter(
-    plane, [_STRUCTURE_MM / step for step in grid.spacing_mm[1:]]
+    plane, [judge_textures.STRUCTURE_MM / step for step in grid.spacing_mm[1:]]
   )
   values = detail[(lung_mask[middle] != 0) & (plane < -600)]
   if not values.size:
     return 30.0
   return float(np.clip(1.4826 * np.median(np.abs(values - np.median(values))), 5, 120))
-
-
-# Density of real lesions, of slices of COVID patients that training did not cut from.
-
-_WINDOWS_MM = (60.0, 45.0, 32.0, 22.0)
-_OPAQUE_HU = (-720.0, -50.0)
-_OPAQUE_SHARE = 0.6  # Of a window that is taken.
-_WIDER_THAN_VESSELS_MM = 4.5
-_MOST_OVER_GROUND_HU = 150.0
-
-
-def texture_of(hu: np.ndarray, lung_mask: np.ndarray, pixel_mm: float) -> Texture:
-  """Takes the density of the largest opacity of a slice.
-
-  Args:
-    hu: int16 [row, column], HU, of a slice with an opacity.
-    lung_mask: [row, column], nonzero inside the lungs, opacities included.
-    pixel_mm: between pixels.
-
-  Returns:
-    The density in the largest square window, 22 to 60 mm wide, of which 0.6 or more is
-    opaque lung.
-
-  Raises:
-    errors.NoLungsError: the slice shows no such window.
-  """
-  lung = np.asarray(lung_mask) != 0
-  smooth = ndimage.gaussian_filter(hu.astype(np.float32), _STRUCTURE_MM / pixel_mm)
-  # What a square of 4.5 mm fits into is no vessel of a lung's outer parts.
-  wide = ndimage.grey_opening(smooth, max(2, round(_WIDER_THAN_VESSELS_MM / pixel_mm)))
-  opaque = lung & (wide > _OPAQUE_HU[0]) & (wide < _OPAQUE_HU[1])
-  for window_mm in _WINDOWS_MM:
-    side = max(3, round(window_mm / pixel_mm))
-    if side >= min(hu.shape):
-      continue
-    share = ndimage.uniform_filter(opaque.astype(np.float32), side)
-    row, column = np.unravel_index(int(np.argmax(share)), share.shape)
-    if share[row, column] >= _OPAQUE_SHARE:
-      part = tuple(
-        slice(max(0, place - side // 2), place + side // 2 + 1)
-        for place in (int(row), int(column))
-      )
-      return _texture(smooth, wide, lung, part, pixel_mm)
-  raise errors.NoLungsError(
-    f'a slice with an opacity is required, found no window of {_WINDOWS_MM[-1]:g} mm '
-    f'of which {_OPAQUE_SHARE:g} is lung of {_OPAQUE_HU[0]:g} to {_OPAQUE_HU[1]:g} HU.'
-  )
-
-
-def _texture(smooth, wide, lung, part, pixel_mm) -> Texture:
-  aerated = float(np.clip(np.percentile(smooth[lung], 20), -900, -780))
-  # Vessels of the source, which the chest has itself, are cut down to their ground.
-  limited = np.minimum(smooth, wide + _MOST_OVER_GROUND_HU)
-  water = np.clip((limited - aerated) / (_WATER_HU - aerated), 0, 1)[part]
-  inside = lung[part]
-  water = np.where(inside, water, np.median(water[inside]))  # Chest wall, not lung.
-  return Texture(water.astype(np.float32), float(pixel_mm))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Place:
-  """Where a texture lies in a chest: mirrored at its edges, shifted along z.
-
-  Attributes:
-    texture: of a real lesion.
-    places: for rows and columns, float64 [row or column], in pixels of the texture.
-    shifts: float64 [slice, 2], of both in each slice.
-  """
-
-  texture: Texture
-  places: tuple[np.ndarray, np.ndarray]
-  shifts: np.ndarray
-
-  @classmethod
-  def draw(cls, texture: Texture, grid: _Grid, random) -> '_Place':
-    places = tuple(
-      random.uniform(0, 200)
-      + np.arange(part.stop - part.start) * step / texture.pixel_mm
-      for part, step in zip(grid.box[1:], grid.spacing_mm[1:])
-    )
-    slices = grid.box[0].stop - grid.box[0].start
-    # A pattern seen in one plane is continued in a slanting direction that changes.
-    steps = random.normal(0, 1, (slices, 2))
-    steps = ndimage.gaussian_filter1d(steps, 10.0 / grid.spacing_mm[0], axis=0)
-    steps *= 0.6 / max(float(np.abs(steps).mean()), 1e-6)
-    shifts = np.cumsum(steps * grid.spacing_mm[0] / texture.pixel_mm, axis=0)
-    return cls(texture, (places[0], places[1]), shifts)
-
-  def water(self, index: int) -> np.ndarray:
-    """float32 [row, column] of one slice of the grid's box."""
-    rows, columns = (
-      self._matrix(place + shift, side)
-      for place, shift, side in zip(
-        self.places, self.shifts[index], self.texture.water.shape
-      )
-    )
-    return (columns @ (rows @ self.texture.water).T).T
-
-  @staticmethod
-  def _matrix(place, side) -> sparse.csr_array:
-    """float32 [pixel, side]: linear interpolation at mirrored places."""
-    place = np.abs((place + side - 1) % (2 * (side - 1)) - (side - 1))
-    below = np.minimum(place.astype(int), side - 2)
-    share = (place - below).astype(np.float32)
-    pixels = np.tile(np.arange(len(place)), 2)
-    return sparse.csr_array(
-      (
-        np.concatenate([1 - share, share]),
-        (pixels, np.concatenate([below, below + 1])),
-      ),
-      shape=(len(place), side),
-    )

@@ -22,6 +22,7 @@ from covid_tf.analysis import lung_pieces
 from covid_tf.analysis import lungs
 from covid_tf.analysis import slabs as slabs_lib
 from covid_tf.datasets import judge_lesions
+from covid_tf.datasets import judge_textures
 from covid_tf.datasets import single_slices
 from covid_tf.datasets import stress
 from covid_tf.datasets.collections import phantoms
@@ -165,7 +166,7 @@ def judged_chest(
   seed: int = 0,
   thickness_mm: float | None = slabs_lib.DEFAULT_THICKNESS_MM,
   amount_cm3: tuple[float, float] = judge_lesions.AMOUNT_CM3,
-  textures: Sequence[judge_lesions.Texture] = (),
+  textures: Sequence[judge_textures.Texture] = (),
 ) -> JudgedChest:
   """Implants opacities into a chest and divides it into slabs.
 
@@ -251,7 +252,7 @@ def stressed(
   )
 
 
-def read_texture(path: str | os.PathLike) -> judge_lesions.Texture:
+def read_texture(path: str | os.PathLike) -> judge_textures.Texture:
   """The density of the largest opacity of a single slice (`single_slices`).
 
   Raises:
@@ -262,7 +263,7 @@ def read_texture(path: str | os.PathLike) -> judge_lesions.Texture:
     if not pixel_mm:
       raise errors.CTReadError(f'{path}: millimetres between pixels are required.')
     mask = study_lib.segment_slice_lungs(hu, pixel_mm)
-    return judge_lesions.texture_of(hu, mask, pixel_mm)
+    return judge_textures.texture_of(hu, mask, pixel_mm)
   except (errors.StudyRefusedError, OSError) as error:
     raise errors.UsageError(f'texture of {path}: {error}') from error
 
@@ -287,7 +288,7 @@ class Wanted:
   seed: int = 0
   thickness_mm: float | None = slabs_lib.DEFAULT_THICKNESS_MM
   amount_cm3: tuple[float, float] = judge_lesions.AMOUNT_CM3
-  textures: tuple[judge_lesions.Texture, ...] = ()
+  textures: tuple[judge_textures.Texture, ...] = ()
   stress: bool = False
 
 
