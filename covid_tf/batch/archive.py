@@ -23,7 +23,10 @@ from covid_tf.storage import tables
 _MOST_LIST_BYTES = 1 << 28
 _TABLE_SUFFIXES = ('.csv', '.tsv')
 _COLUMN = 'path'
-_REMEDY = 'give a folder, a list, a CSV, a DICOMDIR, a zip or a NIfTI file'
+_REMEDY = (
+  'give a folder, a list, a CSV, a DICOMDIR, a zip or a file of NIfTI, '
+  'MetaImage or NRRD'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +117,7 @@ def _is_study_file(path: pathlib.Path) -> bool:
     return False
   return (
     path.suffix.lower() == '.zip'
-    or discovery.is_nifti_file(path)
+    or discovery.volume_kind(path) is not None
     or discovery.is_dicom_file(path)
   )
 
@@ -168,7 +171,7 @@ def _unreadable(source: pathlib.Path, error: OSError) -> errors.UsageError:
 # One line of JSON a folder. A folder is listed again when its modification time
 # differs, which it does as soon as a file came, went or was renamed.
 
-_FORMAT = 2  # Raised when a line changes its meaning; others are read anew.
+_FORMAT = 3  # Raised when a line changes its meaning; others are read anew.
 
 
 def load_index(path: str | os.PathLike) -> dict[str, listing_lib.FolderListing]:
@@ -216,17 +219,23 @@ def _fields(listing) -> list:
     ]
     for study in listing.studies
   ]
-  return [listing.path, listing.changed_ns, studies, listing.zips, listing.niftis]
+  return [
+    listing.path,
+    listing.changed_ns,
+    studies,
+    listing.files,
+    listing.segmentations,
+  ]
 
 
 def _listing(line: str) -> listing_lib.FolderListing:
-  path, changed_ns, studies, zips, niftis = json.loads(line)
+  path, changed_ns, studies, files_, segmentations = json.loads(line)
   return listing_lib.FolderListing(
     path,
     changed_ns,
     tuple(_study(path, *fields) for fields in studies),
-    tuple(zips),
-    tuple(niftis),
+    tuple((name, kind) for name, kind in files_),
+    segmentations=segmentations,
   )
 
 
@@ -261,7 +270,8 @@ def find_studies(
 
   Args:
     source: a folder to search, a text file with a path a line, a CSV with a column
-      `path` and perhaps `series_uid`, a DICOMDIR, a zip or a NIfTI file.
+      `path` and perhaps `series_uid`, a DICOMDIR, a zip or a file of one volume
+      (NIfTI, MetaImage, NRRD).
     index_path: where listings are kept between runs; None keeps nothing.
     map_: how folders are listed.
     skip: a folder that is no part of the archive although it may lie in it.
@@ -291,6 +301,8 @@ def find_studies(
     save_index(index_path, listing.complete())
   for folder in listing.folders.values():
     problems.extend(folder.problems)
+  if count := sum(folder.segmentations for folder in listing.folders.values()):
+    notes.append(f'{count} segmentation(s) of 3D Slicer (.seg.nrrd) are no CT')
   # Not a folder that depends on the rows: a list may grow between two runs.
   root = os.fspath(source if source.is_dir() else source.parent)
   found: list[listing_lib.Study] = []

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import hashlib
 import os
+import pathlib
 
 from covid_tf.readers import discovery
 from covid_tf.readers import header
@@ -50,8 +51,9 @@ class Study:
   Attributes:
     key: name of its result folder, the same in every run.
     study_uid: Study Instance UID; '' where the source has none.
-    places: its DICOM files; empty for a NIfTI file or a zip.
-    path: the NIfTI file or the zip; '' for DICOM files.
+    places: its DICOM files; empty for a file of one volume or a zip.
+    path: the file of one volume (NIfTI, MetaImage, NRRD) or the zip; '' for DICOM
+      files.
     series_uids: its CT series.
     series_uid: the series to read; None leaves the choice to the reader.
     copies: further places that hold the same images; their bytes are compared
@@ -170,7 +172,7 @@ def _listed(path: str, links: discovery.Links) -> tuple[list[str], list[str]]:
         if (
           links.is_file(entry.path)
           or len(links.dangling) > dangling
-          or (_is_study_by_name(entry.name) and sources.leads_nowhere(entry.path))
+          or (_kind_by_name(entry.name) and sources.leads_nowhere(entry.path))
         ):
           names.append(entry.name)
       elif entry.is_dir():
@@ -221,17 +223,18 @@ class FolderListing:
     path: of the folder.
     changed_ns: its modification time when it was listed.
     studies: those with CT images.
-    zips: names of files that are studies of their own, known by their names.
-    niftis: the same, known by content, or by name where they are damaged.
+    files: (name, kind) of files that are studies of their own: kinds of
+      `discovery.volume_kind`, and 'zip'.
     problems: in words.
+    segmentations: number of files of 3D Slicer's segmentations, which are no CT.
   """
 
   path: str
   changed_ns: int
   studies: tuple[FolderStudy, ...] = ()
-  zips: tuple[str, ...] = ()
-  niftis: tuple[str, ...] = ()
+  files: tuple[tuple[str, str], ...] = ()
   problems: tuple[str, ...] = ()
+  segmentations: int = 0
 
 
 def list_folder(folder: Folder, identify: Identify = header.identify) -> FolderListing:
@@ -245,21 +248,15 @@ def list_folder(folder: Folder, identify: Identify = header.identify) -> FolderL
     What the folder holds, without its sub-folders.
   """
   images, broken, problems = collections.defaultdict(list), [], []
-  niftis: list[str] = []
-  zips: list[str] = []
   dangling: list[tuple[str, header.FileIdentity]] = []
-  for name in folder.names:
+  files, names, segmentations = _study_files(folder)
+  for name in names:
     path = os.path.join(folder.path, name)
-    if _is_study_by_name(name) and not (
-      sources.leads_nowhere(path) or discovery.is_dicom_file(path)
-    ):
-      (niftis if discovery.is_nifti(name) else zips).append(name)
-      continue
     try:
       identity = identify(path)
       if identity is None:
-        if discovery.is_nifti_file(path):
-          niftis.append(name)
+        if kind := discovery.volume_kind(path):
+          files.append((name, kind))
         continue
     except OSError as error:
       if sources.leads_nowhere(path):
@@ -282,7 +279,7 @@ def list_folder(folder: Folder, identify: Identify = header.identify) -> FolderL
     problems.append(
       f'{folder.path}: {discovery.dangling(len(dangling))}; {discovery.FETCH}'
     )
-  broken += [pair for pair in dangling if not _is_study_by_name(pair[0])]
+  broken += [pair for pair in dangling if not _kind_by_name(pair[0])]
   studies = tuple(
     _folder_study(
       folder,
@@ -294,13 +291,42 @@ def list_folder(folder: Folder, identify: Identify = header.identify) -> FolderL
     for uid in sorted(images)
   )
   return FolderListing(
-    folder.path, folder.changed_ns, studies, tuple(zips), tuple(niftis), tuple(problems)
+    folder.path,
+    folder.changed_ns,
+    studies,
+    tuple(files),
+    tuple(problems),
+    segmentations,
   )
 
 
-def _is_study_by_name(name: str) -> bool:
-  """Whether a file is a study of its own, unless its content says otherwise."""
-  return discovery.is_nifti(name) or name.lower().endswith('.zip')
+def _study_files(folder: Folder) -> tuple[list[tuple[str, str]], list[str], int]:
+  """Sets aside the files that are studies of their own by their names.
+
+  Returns:
+    Name and kind of each; the names of all other files, without those that hold a
+    header's voxels; the number of segmentations, which are left out of a folder but
+    not of a list.
+  """
+  paths = [pathlib.Path(folder.path, name) for name in folder.names]
+  voxels = discovery.voxel_files(paths)
+  files, others, segmentations = [], [], 0
+  for path in paths:
+    kind = _kind_by_name(path.name)
+    if path in voxels:
+      continue
+    if not kind or sources.leads_nowhere(path) or discovery.is_dicom_file(path):
+      others.append(path.name)
+    elif folder.complete and discovery.is_segmentation(path.name):
+      segmentations += 1
+    else:
+      files.append((path.name, discovery.volume_kind(path) or kind))
+  return files, others, segmentations
+
+
+def _kind_by_name(name: str) -> str | None:
+  """What a file is that is a study of its own, unless its content says otherwise."""
+  return 'zip' if name.lower().endswith('.zip') else discovery.kind_by_name(name)
 
 
 def image_digests(identities) -> list[int]:
@@ -356,21 +382,22 @@ def group_studies(
   for listing in listings:
     for part in listing.studies:
       by_uid[part.study_uid or _derived('folder', part.folder, root)].append(part)
-    for name in listing.niftis:
-      found.append(_single_file(os.path.join(listing.path, name), 'nifti', root))
-    for name in listing.zips:
-      found.append(_single_file(os.path.join(listing.path, name), 'zip', root))
+    for name, kind in listing.files:
+      found.append(_single_file(os.path.join(listing.path, name), kind, root))
   found.extend(_joined(key, by_uid.pop(key), identify) for key in sorted(by_uid))
   return found
 
 
 def _single_file(path: str, kind: str, root: str) -> Study:
-  status = os.stat(path)
+  paths = [pathlib.Path(path), *sorted(discovery.voxel_files([path]))]
+  statuses = [path.stat() for path in paths]
   return Study(
     _derived(kind, path, root),
     '',
     path=path,
-    fingerprint=_digest(f'{status.st_size}/{status.st_mtime_ns}'),
+    fingerprint=_digest(
+      '/'.join(f'{status.st_size}/{status.st_mtime_ns}' for status in statuses)
+    ),
   )
 
 

@@ -51,6 +51,8 @@ class Progress:
     self._total = total
     self._name = name
     self._start = time.monotonic()
+    # Not tqdm.auto: worker processes need a script and its terminal, never a notebook's
+    # cell, and elsewhere a line a minute is said instead.
     self._bar = tqdm.tqdm(
       total=total,
       unit='study',

@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--study',
     metavar='STUDY',
     required=True,
-    help='the DICOM series that was scored; of a result of NIfTI, the series with the '
-    'same voxels',
+    help='the DICOM series that was scored; of a result of NIfTI, MetaImage or '
+    'NRRD, the series with the same voxels',
   )
   parser.add_argument(
     '--output',
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   clinic_flags.add_dicom_arguments(parser)
   parser.add_argument(
-    '--series', metavar='UID', help='which series of the study, of a result of NIfTI'
+    '--series', metavar='UID', help='which series of the study, of a result without one'
   )
   shared_flags.add_reading_arguments(parser)
 

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     'studies',
     metavar='STUDIES',
     type=pathlib.Path,
-    help='folder in which each folder, zip or NIfTI file is one study',
+    help='folder in which each folder, zip or file of one volume (NIfTI, MetaImage, '
+    'NRRD) is one study',
   )
   parser.add_argument(
     '--output',

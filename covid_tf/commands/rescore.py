@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--study',
     metavar='STUDY',
     required=True,
-    help='the study that was scored: folder of DICOM files, or a NIfTI file',
+    help='the study that was scored: folder of DICOM files, or a file of NIfTI, '
+    'MetaImage or NRRD',
   )
   parser.add_argument(
     '--output',

@@ -21,13 +21,23 @@ from covid_tf.readers import sources as sources_lib
 _START = 1024  # Of a file, to know it by its content.
 _PAIR_SUFFIXES = ('.hdr', '.hdr.gz', '.img', '.img.gz')
 NIFTI_SUFFIXES = ('.nii', '.nii.gz')
-ITK_SUFFIXES = ('.mha', '.mhd', '.nrrd', '.nhdr')
+NIFTI, METAIMAGE, NRRD = 'nifti', 'metaimage', 'nrrd'
+# How a file of one volume may be called, and what it then is unless its content says
+# otherwise.
+_VOLUME_SUFFIXES = {
+  **dict.fromkeys(NIFTI_SUFFIXES, NIFTI),
+  **dict.fromkeys(('.mha', '.mhd'), METAIMAGE),
+  **dict.fromkeys(('.nrrd', '.nhdr'), NRRD),
+}
+VOLUME_SUFFIXES = tuple(_VOLUME_SUFFIXES)
+# As 3D Slicer calls the segmentations that it saves beside a CT.
+_SEGMENTATION_SUFFIXES = ('.seg.nrrd', '.seg.nhdr')
 # git-annex keeps all versions of all files there.
 NO_FOLDERS = frozenset(('.git',))
 # A link of such a name that leads nowhere was no slice. DICOM files have any other
 # ending, or none.
 _NO_IMAGE_SUFFIXES = (
-  *NIFTI_SUFFIXES,
+  *VOLUME_SUFFIXES,
   '.bval',
   '.bvec',
   '.cfg',
@@ -135,10 +145,8 @@ def find(path: pathlib.Path) -> Iterator[Found]:
     raise errors.CTReadError(
       'a pipe, socket or device is not read; give a file or a folder.'
     )
-  elif is_nifti_file(path):
-    yield Found((), (path,))
-  elif is_itk_file(path):
-    yield Found((), itk=(path,))
+  elif kind := volume_kind(path):
+    yield Found((), (path,)) if kind == NIFTI else Found((), itk=(path,))
   elif _is_zip(path):
     with _opened(path) as archive:
       yield _in_zip(archive)
@@ -154,32 +162,55 @@ def find(path: pathlib.Path) -> Iterator[Found]:
       yield Found((source,))
 
 
-def is_nifti_file(path: str | os.PathLike[str]) -> bool:
-  """Whether a file is one of NIfTI by its content, or damaged with such a name."""
+def volume_kind(path: str | os.PathLike[str]) -> str | None:
+  """What a file of one volume is: NIFTI, METAIMAGE or NRRD; None if it is none.
+
+  The one rule for what such a file is, for a path that was given, a folder, a zip and
+  an archive: its content decides, whatever its name; where its content is not known or
+  cannot be read, its name. DICOM is never one.
+  """
   try:
     with open(path, 'rb', buffering=0) as file:
       start = file.read(_START)
   except OSError:  # Said by whoever reads it.
-    return is_nifti(os.path.basename(path))
-  return start[128:132] != b'DICM' and (
-    sources_lib.is_nifti(start) or is_nifti(os.path.basename(path))
+    start = b''
+  return _volume_kind(os.path.basename(path), start)
+
+
+def _volume_kind(name: str, start: bytes) -> str | None:
+  if start[128:132] == b'DICM':
+    return None
+  if sources_lib.is_nifti(start):
+    return NIFTI
+  if itk_files.is_nrrd(start):
+    return NRRD
+  if itk_files.is_metaimage(start):
+    return METAIMAGE
+  return kind_by_name(name)
+
+
+def kind_by_name(name: str) -> str | None:
+  """What a file of one volume is by its name; None if no volume is called so."""
+  lower = name.lower()
+  return next(
+    (kind for suffix, kind in _VOLUME_SUFFIXES.items() if lower.endswith(suffix)), None
   )
 
 
-def is_itk_file(path: str | os.PathLike[str]) -> bool:
-  """Whether a file is one of MetaImage or NRRD, by its content or its name."""
-  try:
-    with open(path, 'rb', buffering=0) as file:
-      start = file.read(_START)
-  except OSError:  # Said by whoever reads it.
-    return os.fspath(path).lower().endswith(ITK_SUFFIXES)
-  return _is_itk(os.path.basename(path), start)
+def is_segmentation(name: str) -> bool:
+  """Whether 3D Slicer calls a segmentation so, which is no CT."""
+  return name.lower().endswith(_SEGMENTATION_SUFFIXES)
 
 
-def _is_itk(name: str, start: bytes) -> bool:
-  return start[128:132] != b'DICM' and (
-    itk_files.is_itk(start) or name.lower().endswith(ITK_SUFFIXES)
+def voxel_files(paths: Iterable[str | os.PathLike[str]]) -> set[pathlib.Path]:
+  """The files that hold the voxels of headers among `paths` (.mhd, .nhdr).
+
+  Such a file is a part of its header's study and never one of its own.
+  """
+  headers = (
+    path for path in paths if kind_by_name(os.fspath(path)) not in (None, NIFTI)
   )
+  return {data for path in headers if (data := itk_files.voxel_file(path))}
 
 
 def is_dicom_file(path: str | os.PathLike[str]) -> bool:
@@ -233,7 +264,7 @@ def _walk(root: pathlib.Path) -> Found:
         continue
       elif not entry.is_file():
         continue
-      if is_nifti_file(entry.path):
+      if volume_kind(entry.path) == NIFTI:
         niftis.append(pathlib.Path(entry.path))
       else:
         archives += _names_zip(entry.name)
@@ -379,18 +410,13 @@ def _in_zip(archive: zipfile.ZipFile) -> Found:
       'the zip is protected by a password; unpack it and give the folder.'
     )
   members.sort(key=lambda info: info.filename)
-  files, niftis, itk = [], [], []
+  files: list[sources_lib.ZipSource] = []
+  niftis: list[sources_lib.ZipSource] = []
+  itk: list[sources_lib.ZipSource] = []
   for info in members:
     source = sources_lib.ZipSource(archive, info)
-    start = source.read(0, _START)
-    if start[128:132] == b'DICM':
-      files.append(source)
-    elif is_nifti(source.name) or sources_lib.is_nifti(start):
-      niftis.append(source)
-    elif _is_itk(source.name, start):
-      itk.append(source)
-    else:
-      files.append(source)
+    kind = _volume_kind(source.name, source.read(0, _START))
+    (files if kind is None else niftis if kind == NIFTI else itk).append(source)
   return Found(
     tuple(files),
     tuple(niftis),

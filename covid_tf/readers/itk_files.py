@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 METAIMAGE_STARTS = (b'ObjectType', b'NDims', b'Comment')
 NRRD_START = b'NRRD0'
+_USUAL_HEADER = 1 << 12
 _LONGEST_HEADER = 1 << 20
+# A blank line ends that of NRRD, the line of ElementDataFile that of MetaImage.
+_HEADER_END = re.compile(rb'\r?\n\r?\n|^ElementDataFile[^\n]*\n', re.MULTILINE)
 _PIECE = 1 << 20
 _MOST_DEFLATED = 1100  # zlib makes at most 1032 bytes of one.
 _META_TYPES = {
@@ -93,11 +96,36 @@ class Header:
     return math.prod(self.sizes) * self.itemsize
 
 
-def is_itk(start: bytes) -> bool:
-  """Whether a file that starts so is MetaImage or NRRD."""
-  return start.startswith(NRRD_START) or (
-    start.startswith(METAIMAGE_STARTS) and b'=' in start.split(b'\n')[0]
+def is_metaimage(start: bytes) -> bool:
+  """Whether a file that starts so is MetaImage.
+
+  Args:
+    start: its first 1024 bytes; 'NDims' is among them, which other texts with '=' in
+      their first line do not have.
+  """
+  return (
+    start.startswith(METAIMAGE_STARTS)
+    and b'=' in start.split(b'\n')[0]
+    and b'NDims' in start
   )
+
+
+def is_nrrd(start: bytes) -> bool:
+  """Whether a file that starts so is NRRD."""
+  return start.startswith(NRRD_START)
+
+
+def voxel_file(path: str | os.PathLike[str]) -> pathlib.Path | None:
+  """The file beside a header that holds its voxels.
+
+  None where the header's own file holds them, and of a header that is refused.
+  """
+  path = pathlib.Path(path)
+  try:
+    data = read_header(path).data
+  except (errors.CTReadError, OSError):
+    return None
+  return None if data == path else data
 
 
 def read(source: pathlib.Path | sources.ZipSource) -> volume.CTVolume:
@@ -132,7 +160,9 @@ def read_header(path: pathlib.Path) -> Header:
     CTReadError: names what is missing or what is no CT.
   """
   with open(path, 'rb') as file:
-    start = file.read(_LONGEST_HEADER)
+    start = file.read(_USUAL_HEADER)
+    if not _HEADER_END.search(start):
+      start += file.read(_LONGEST_HEADER - len(start))
   if start.startswith(NRRD_START):
     return _nrrd(path, start)
   return _metaimage(path, start)

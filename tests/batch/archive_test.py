@@ -10,6 +10,7 @@ import odd_series
 import pydicom
 from pydicom import fileset
 import pytest
+import SimpleITK as sitk
 
 from covid_tf import errors
 from covid_tf import readers
@@ -250,6 +251,76 @@ def test_files_are_known_by_their_content_whatever_their_name(tmp_path):
   assert not found.problems
 
 
+def _itk(path, packed=False):
+  image = sitk.GetImageFromArray(odd_series.chest_hu((3, 8, 8)))
+  path.parent.mkdir(parents=True, exist_ok=True)
+  sitk.WriteImage(image, os.fspath(path), packed)
+  return path
+
+
+_KINDS = {'.mha': 'metaimage', '.mhd': 'metaimage', '.nrrd': 'nrrd', '.nhdr': 'nrrd'}
+
+
+@pytest.mark.parametrize('packed', [False, True])
+@pytest.mark.parametrize('suffix', _KINDS)
+def test_a_file_of_metaimage_or_nrrd_is_one_study(tmp_path, suffix, packed):
+  """With the file of its voxels, which is none."""
+  path = _itk(tmp_path / 'in' / f'SMITH{suffix}', packed)
+  (tmp_path / 'list.txt').write_text(f'in/{path.name}\n')
+  for source in (tmp_path / 'in', path, tmp_path / 'list.txt'):
+    found = archive.find_studies(source)
+    (study,) = found.studies
+    assert study.path == os.fspath(path) and not found.problems + found.notes
+    assert study.key.startswith(f'{_KINDS[suffix]}-') and 'SMITH' not in study.key
+
+
+def test_metaimage_and_nrrd_are_known_by_their_content(tmp_path):
+  _itk(tmp_path / 'a.mha').rename(tmp_path / 'a')
+  _itk(tmp_path / 'b.nrrd').rename(tmp_path / 'b.nii')
+  (tmp_path / 'notes.txt').write_text('Comment = no volume\n')
+  kinds = [key.split('-')[0] for key in _keys(archive.find_studies(tmp_path))]
+  assert kinds == ['metaimage', 'nrrd']
+
+
+@pytest.mark.parametrize('suffix', ['.mhd', '.nhdr'])
+def test_other_voxels_beside_a_header_are_another_study_to_score(tmp_path, suffix):
+  path = _itk(tmp_path / f'a{suffix}')
+  (first,) = archive.find_studies(tmp_path).studies
+  voxels = path.with_suffix('.raw')
+  voxels.write_bytes(voxels.read_bytes()[::-1])
+  os.utime(voxels, ns=(1, 1))
+  (again,) = archive.find_studies(tmp_path).studies
+  assert again.key == first.key and again.fingerprint != first.fingerprint
+
+
+def test_voxels_that_are_called_as_a_volume_belong_to_their_header(tmp_path):
+  _itk(tmp_path / 'a.nhdr')
+  (tmp_path / 'a.raw').rename(tmp_path / 'a.nrrd')
+  header_path = tmp_path / 'a.nhdr'
+  header_path.write_text(header_path.read_text().replace('a.raw', 'a.nrrd'))
+  (study,) = archive.find_studies(tmp_path).studies
+  assert study.path == os.fspath(header_path)
+
+
+def test_segmentations_of_slicer_are_left_out_of_a_folder(tmp_path):
+  _itk(tmp_path / 'a' / 'ct.nrrd')
+  mask = _itk(tmp_path / 'a' / 'ct.seg.nrrd')
+  index = tmp_path / 'index.jsonl'
+  for _ in range(2):  # The second time from the index.
+    found = archive.find_studies(tmp_path / 'a', index_path=index)
+    assert [os.path.basename(study.path) for study in found.studies] == ['ct.nrrd']
+    assert found.notes == ('1 segmentation(s) of 3D Slicer (.seg.nrrd) are no CT',)
+  assert len(archive.find_studies(mask).studies) == 1
+
+
+def test_an_index_of_before_these_formats_is_read_anew(tmp_path):
+  path = _itk(tmp_path / 'in' / 'a.mha')
+  changed = path.parent.stat().st_mtime_ns
+  index = tmp_path / 'index.jsonl'
+  index.write_text(f'2\n["{path.parent}", {changed}, [], [], []]\n')
+  assert len(archive.find_studies(path.parent, index_path=index).studies) == 1
+
+
 def test_a_nifti_of_any_name_is_an_archive_of_one_study(tmp_path):
   _nifti(tmp_path / 'chest')
   (tmp_path / 'list.txt').write_text('chest\n')
@@ -258,8 +329,9 @@ def test_a_nifti_of_any_name_is_an_archive_of_one_study(tmp_path):
   assert direct.path == listed.path == str(tmp_path / 'chest')
 
 
-def test_a_link_to_a_nifti_that_is_not_there_is_named(tmp_path):
-  (tmp_path / 'gone.nii.gz').symlink_to(tmp_path / 'nowhere')
+@pytest.mark.parametrize('name', ['gone.nii.gz', 'gone.mhd', 'gone.nrrd'])
+def test_a_link_to_a_volume_that_is_not_there_is_named(tmp_path, name):
+  (tmp_path / name).symlink_to(tmp_path / 'nowhere')
   found = archive.find_studies(tmp_path)
   assert not found.studies and len(found.problems) == 1
 

@@ -7,6 +7,7 @@ import json
 import fake_features
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import synthetic_case
 
 from covid_tf import cli
@@ -224,6 +225,16 @@ def test_describing_goes_on_where_it_stopped(tmp_path, studies):
   again = features.describe_studies(places, tmp_path, models)
   assert again.sources == first.sources
   assert 0 < models.feature_calls - calls <= 2
+
+
+def test_a_volume_file_of_each_format_is_one_study(tmp_path):
+  image = sitk.GetImageFromArray(np.zeros((2, 4, 4), np.int16))
+  for name in ('a.mha', 'b.mhd', 'c.nrrd', 'd.nhdr', 'e.nii.gz', 'ct.seg.nrrd'):
+    sitk.WriteImage(image, str(tmp_path / name))
+  (tmp_path / 'f.zip').write_bytes(b'')
+  (tmp_path / 'notes.txt').write_text('no volume')
+  names = ['a.mha', 'b.mhd', 'c.nrrd', 'd.nhdr', 'e.nii.gz', 'f.zip']
+  assert list(features.name_studies(tmp_path)) == names
 
 
 def test_labels_choose_the_slices(tmp_path, studies):

@@ -138,7 +138,9 @@ class Studies:
 
   def _on_grid(self, path: pathlib.Path, point: course.TimePoint) -> ScoredCT | None:
     try:
-      if discovery.is_nifti_file(path):  # Its header is read in no time.
+      if (
+        discovery.volume_kind(path) == discovery.NIFTI
+      ):  # Its header is read in no time.
         with nifti.opened(path) as (image, _):
           shape = image.shape[:3]
         if sorted(shape) != sorted(point.result.shape):
@@ -188,7 +190,7 @@ def find(root: pathlib.Path, reading: Mapping[str, Any] | None = None) -> Studie
         identity = header.identify(source.path)
         if identity is not None and identity.series_uid:
           by_series.setdefault(identity.series_uid, []).append(source.path)
-        elif identity is None and discovery.is_itk_file(source.path):
+        elif identity is None and discovery.volume_kind(source.path):
           images.append(source.path)
       notes = found.notes
   except errors.CTReadError as error:

@@ -113,7 +113,6 @@ class FeatureStore:
 
 # As the paper: 701 negative slices of 81 patients.
 NEGATIVE_SLICES = 9
-_FILE_SUFFIXES = (*discovery.NIFTI_SUFFIXES, '.zip')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +149,7 @@ class Described:
 
 
 def name_studies(root: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Names the studies of a folder: each folder, NIfTI file or zip in it is one.
+  """Names the studies of a folder: each folder, file of a volume or zip in it is one.
 
   Args:
     root: the folder, or one study.
@@ -165,13 +164,22 @@ def name_studies(root: pathlib.Path) -> dict[str, pathlib.Path]:
     raise errors.UsageError(f'{root}: a folder of studies is required, found nothing.')
   if root.is_file():
     return {root.name: root}
+  paths = [path for path in sorted(root.iterdir()) if not path.name.startswith('.')]
+  voxels = discovery.voxel_files(paths)
   inner = {
     path.name: path
-    for path in sorted(root.iterdir())
-    if not path.name.startswith('.')
-    and (path.is_dir() or path.name.lower().endswith(_FILE_SUFFIXES))
+    for path in paths
+    if path.is_dir() or (path not in voxels and _is_study_file(path))
   }
   return inner or {root.name: root}
+
+
+def _is_study_file(path: pathlib.Path) -> bool:
+  return path.name.lower().endswith('.zip') or (
+    path.is_file()
+    and not discovery.is_segmentation(path.name)
+    and discovery.volume_kind(path) is not None
+  )
 
 
 def describe_studies(

@@ -2,7 +2,7 @@
 
   folder/
     labels.csv          study,patient[,slice,label,severity,set]
-    studies/            one DICOM folder or NIfTI file (.nii, .nii.gz) a study
+    studies/            one DICOM folder, or file of NIfTI, MetaImage or NRRD, a study
     lung_masks/         <study>.nii.gz; optional, then one for every study
     lesion_masks/       <study>.nii.gz; optional, for any of the studies
 
@@ -55,7 +55,7 @@ def list_studies(folder: str | os.PathLike) -> list[study_lib.StudyEntry]:
   """
   folder = pathlib.Path(folder)
   table = folder / 'labels.csv'
-  found = {_stem(path): path for path in _entries(folder / 'studies')}
+  found = _named(folder / 'studies')
   rows = _read(table, found)
   if unnamed := sorted(set(found) - set(rows)):
     raise errors.UsageError(
@@ -197,7 +197,7 @@ def _entries(folder):
 def _masks(folder, rows) -> dict[str, pathlib.Path]:
   if not folder.is_dir():
     return {}
-  masks = {_stem(path): path for path in _entries(folder)}
+  masks = _named(folder)
   if stray := sorted(set(masks) - set(rows)):
     raise errors.UsageError(
       f'{masks[stray[0]]}: a mask with the name of a study is required, found no '
@@ -206,8 +206,25 @@ def _masks(folder, rows) -> dict[str, pathlib.Path]:
   return masks
 
 
+def _named(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Name without its ending to path; voxels beside a header (.mhd, .nhdr) are its."""
+  entries = _entries(folder)
+  voxels = discovery.voxel_files(entries)
+  named: dict[str, pathlib.Path] = {}
+  for path in entries:
+    if path in voxels:
+      continue
+    other = named.setdefault(_stem(path), path)
+    if other is not path:
+      raise errors.UsageError(
+        f'{path}: one file or folder of this name is required, found {other.name} '
+        'too; remove or rename one of them.'
+      )
+  return named
+
+
 def _stem(path: pathlib.Path) -> str:
-  for suffix in discovery.NIFTI_SUFFIXES:
-    if path.name.endswith(suffix):
+  for suffix in sorted(discovery.VOLUME_SUFFIXES, key=len, reverse=True):
+    if path.name.lower().endswith(suffix):
       return path.name[: -len(suffix)]
   return path.name

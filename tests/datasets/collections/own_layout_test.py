@@ -3,7 +3,9 @@
 import fake_collections as fakes
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
+import covid_tf
 from covid_tf import errors
 from covid_tf.datasets.collections import own_layout
 
@@ -33,6 +35,25 @@ def test_a_mask_stored_along_other_axes_is_turned_to_its_ct(tmp_path):
   fakes.save(tmp_path / 'lesion_masks' / 's3.nii.gz', flipped, affine)
   read = _by_series(own_layout.list_studies(tmp_path))['s3'].read()
   np.testing.assert_array_equal(read.lesion_mask, fakes.lesion((1, 2)))
+
+
+@pytest.mark.parametrize('suffix', ['.mha', '.mhd', '.nrrd'])
+def test_studies_may_be_metaimage_or_nrrd(tmp_path, suffix):
+  fakes.own(tmp_path)
+  path = tmp_path / 'studies' / 's3.nii.gz'
+  image = covid_tf.read_ct(path).to_sitk()
+  path.unlink()
+  sitk.WriteImage(image, str(path.parent / f's3{suffix}'))
+  read = _by_series(own_layout.list_studies(tmp_path))['s3'].read()
+  np.testing.assert_array_equal(read.hu, fakes.chest(3))
+  np.testing.assert_array_equal(read.lesion_mask, fakes.lesion())
+
+
+def test_two_files_of_one_study_are_refused(tmp_path):
+  fakes.own(tmp_path)
+  (tmp_path / 'studies' / 's0.mha').write_bytes(b'')
+  with pytest.raises(errors.UsageError, match='one file or folder of this name'):
+    own_layout.list_studies(tmp_path)
 
 
 def test_rows_of_slices_label_them_and_leave_the_others_open(tmp_path):
