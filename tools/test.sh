@@ -27,6 +27,11 @@ if ! { command -v dciodvfy && command -v findscu && command -v Orthanc; } > /dev
   as_root apt-get update -qq
   as_root apt-get install -y -qq dicom3tools dcmtk pixelmed-apps orthanc orthanc-dicomweb > /dev/null
 fi
+# Shells whose completion is tried; without one its tests are skipped.
+if ! { command -v fish && command -v zsh; } > /dev/null; then
+  as_root apt-get update -qq
+  as_root apt-get install -y -qq fish zsh > /dev/null
+fi
 make_environment test install
 
 # Bazel runs the first python3 on PATH.
