@@ -17,7 +17,6 @@ from covid_tf.clinic import addresses
 from covid_tf.clinic import pacs
 from covid_tf.node import forwarding
 from covid_tf.node import metrics as metrics_lib
-from covid_tf.node import sent as sent_lib
 
 pytest.importorskip('pynetdicom', reason='no extra clinic')
 pytest.importorskip('prometheus_client', reason='no extra clinic')
@@ -373,10 +372,3 @@ def test_names_of_results_are_the_only_thing_told(tmp_path, caplog):
   assert _A in caplog.text
   for text in (caplog.text, (tmp_path / 'sent' / f'{_A}.json').read_text()):
     assert 'Secret' not in text and 'ID-4711' not in text
-
-
-def test_orphans_are_what_no_result_has_any_more(tmp_path):
-  node_results.write_result(tmp_path, _A)
-  for key in (_A, _B):
-    sent_lib.write(tmp_path, sent_lib.Sent(key, key))
-  assert list(sent_lib.orphans(tmp_path)) == [tmp_path / 'sent' / f'{_B}.json']
