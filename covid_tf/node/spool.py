@@ -1,0 +1,434 @@
+"""Instances that have been sent to us, on disk before they are acknowledged.
+
+    incoming/                                  files of running associations
+    studies/STUDY/SERIES/SOP_INSTANCE.dcm      what has been acknowledged
+    marks/STUDY/…                              why it may lack instances (`marks`)
+
+A mark stands before the first instance of its series is acknowledged and goes when the
+association is released. So what is left after an abort, a lost connection or a killed
+process is a series that may lack instances (docs/adr/0200).
+"""
+
+import collections
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+import enum
+import itertools
+import os
+import pathlib
+import re
+import shutil
+import threading
+import time
+import types
+import uuid
+
+from covid_tf import errors
+from covid_tf.node import arrival
+from covid_tf.node import marks as marks_lib
+from covid_tf.readers import elements
+from covid_tf.storage import files
+
+RESERVE_BYTES = 2 << 30  # Ours: about ten large studies.
+_SUFFIX = '.dcm'
+_ASSOCIATION = re.compile('[0-9A-Za-z-]{1,64}')
+
+
+class Taken(enum.Enum):
+  """What an instance was to the spool."""
+
+  NEW = 'new'
+  AGAIN = 'again'  # The same content, whatever file meta or transfer syntax.
+  DIFFERENT = 'different'  # The same UID, other content: the first is kept.
+
+
+class Ending(enum.Enum):
+  """How an association ended."""
+
+  RELEASED = 'released'
+  ABORTED = 'aborted'
+  LOST = 'lost'  # Connection gone, time over, or our own refusal to go on.
+
+
+class InUseError(errors.CovidTFError):
+  """A study that an association is sending to cannot be removed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+  """One study at a moment.
+
+  Attributes:
+    study_uid: Study Instance UID.
+    folder: of its files.
+    counts: series UID to instances kept.
+    generation: another number after every new instance; of this process.
+    last_activity_s: `time.monotonic()` of the last instance, or of the end of an
+      association that sent to it; of the start for what was found on disk.
+    open_associations: that have sent to this study and have not ended.
+    interrupted: series UID to why it may lack instances, in words.
+    conflicts: instances that came again with other content.
+  """
+
+  study_uid: str
+  folder: pathlib.Path
+  counts: Mapping[str, int]
+  generation: int
+  last_activity_s: float
+  open_associations: int
+  interrupted: Mapping[str, str]
+  conflicts: int
+
+
+class _Study:
+  """What is known of a study without looking at the disk."""
+
+  def __init__(self, marks: marks_lib.StudyMarks):
+    self.marks = marks
+    self.counts: dict[str, int] = {}
+    self.generation = 0
+    self.last_activity_s = time.monotonic()
+    self.associations: set[str] = set()
+
+
+class _Sender:
+  """What an association has sent.
+
+  Attributes:
+    caller: its AE title.
+    touched: study UID to UIDs of series of which something was acknowledged, or is
+      about to be.
+    is_doubtful: whether an instance was refused of which nobody knows what it was.
+  """
+
+  def __init__(self, caller: str):
+    self.caller = caller
+    self.touched: dict[str, set[str]] = collections.defaultdict(set)
+    self.is_doubtful = False
+
+
+class Spool:
+  """The instances of all studies that are not done; safe for threads.
+
+  One process at a time has a spool. Errors of the disk pass as OSError: an instance
+  whose `take` raises one is not kept, and must not be acknowledged.
+  """
+
+  def __init__(
+    self, folder: str | os.PathLike[str], reserve_bytes: int = RESERVE_BYTES
+  ):
+    """Finds out what is on disk.
+
+    Args:
+      folder: made where it is missing, for its owner only.
+      reserve_bytes: less free space than this counts as nearly full.
+
+    Raises:
+      errors.UsageError: another process has it.
+      errors.OutputError: it cannot be written.
+    """
+    self.folder = pathlib.Path(folder)
+    self._reserve_bytes = reserve_bytes
+    self._lock = threading.Lock()
+    self._generations = itertools.count(1)
+    self._studies: dict[str, _Study] = {}
+    self._senders: dict[str, _Sender] = {}
+    with files.explained(self.folder, self.folder / 'any'):
+      self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+      self._stream = open(self.folder / '.lock', 'ab')
+      try:
+        files.lock(self._stream, 'covid-tf node', wait=False)
+        self._recover()
+      except BlockingIOError:
+        self._stream.close()
+        raise errors.UsageError(
+          f'{self.folder}: another covid-tf node has this spool; stop it, or give '
+          'another --spool.'
+        ) from None
+      except BaseException:
+        self._stream.close()
+        raise
+
+  def __enter__(self) -> 'Spool':
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: types.TracebackType | None,
+  ) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Lets another process have it; what is open stays marked."""
+    self._stream.close()
+
+  # What comes.
+
+  def new_file(self) -> pathlib.Path:
+    """A name in `incoming` where nothing is yet, to write one instance to."""
+    return self._incoming / f'{uuid.uuid4().hex}.part'
+
+  def take(self, path: pathlib.Path, association: str, caller: str) -> Taken:
+    """Takes a whole file; what this returns of may be acknowledged.
+
+    Args:
+      path: DICOM file in `incoming`, gone afterwards, whatever happens.
+      association: a name of digits, letters and hyphens, never used before.
+      caller: AE title, fit to be logged.
+
+    Raises:
+      arrival.RefusedError: something is wrong with this instance.
+      OSError: the disk does not take it; the association cannot go on.
+    """
+    sender = self._sender(association, caller)
+    try:
+      found = arrival.identify(path)
+      return self._take(path, found, association, sender)
+    except arrival.RefusedError as error:
+      with self._lock:
+        if error.identity:
+          self._note_lacking(error.identity, caller, str(error))
+        else:
+          sender.is_doubtful = True
+      raise
+    finally:
+      path.unlink(missing_ok=True)
+
+  def drop(self, path: pathlib.Path, association: str, caller: str) -> None:
+    """Removes a file that did not come whole, and notes what is lacking now."""
+    self._sender(association, caller)
+    if found := arrival.identify_begun(path):
+      with self._lock:
+        self._note_lacking(found, caller)
+    path.unlink(missing_ok=True)
+
+  def _sender(self, association: str, caller: str) -> _Sender:
+    if not _ASSOCIATION.fullmatch(association):
+      raise ValueError('association: digits, letters and hyphens are required')
+    with self._lock:
+      return self._senders.setdefault(association, _Sender(caller))
+
+  def _take(
+    self,
+    path: pathlib.Path,
+    found: arrival.Identity,
+    association: str,
+    sender: _Sender,
+  ) -> Taken:
+    target = self._path_of(found)
+    with self._lock:
+      study = self._study_of(found.study_uid)
+      study.associations.add(association)  # From here on nobody removes the study.
+      touched = sender.touched[found.study_uid]
+      changed: tuple[pathlib.Path, ...] = ()
+      if not study.marks.is_open(found.series_uid, association):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        study.marks.open(found.series_uid, association, sender.caller)
+        touched.add(found.series_uid)
+        folder, marks = target.parents[1], study.marks.folder
+        changed = (marks, marks.parent, folder, folder.parent)
+      series = [each for each in study.counts if each != found.series_uid]
+    others = (self._path_of(dataclasses.replace(found, series_uid=x)) for x in series)
+    kept = next((other for other in others if other.exists()), target)
+    if not kept.exists():
+      files.force_to_disk(path)
+    for names in changed:  # After the file: a journal that is written is not again.
+      marks_lib.force_names_to_disk(names)
+    taken = self._renamed(path, kept, found, study)
+    if taken is not Taken.NEW:
+      is_same = kept == target and arrival.has_same_content(path, kept)
+      taken = Taken.AGAIN if is_same else Taken.DIFFERENT
+    marks_lib.force_names_to_disk(kept.parent)
+    with self._lock:
+      study.last_activity_s = time.monotonic()
+      if taken is Taken.DIFFERENT:
+        study.marks.differ(found.series_uid, found.sop_instance_uid)
+    return taken
+
+  def _renamed(
+    self,
+    path: pathlib.Path,
+    target: pathlib.Path,
+    found: arrival.Identity,
+    study: _Study,
+  ) -> Taken | None:
+    """NEW where the file stands under its final name now; None where one did."""
+    with self._lock:
+      if target.exists():  # Another association may have sent it meanwhile.
+        return None
+      os.rename(path, target)
+      study.counts[found.series_uid] = study.counts.get(found.series_uid, 0) + 1
+      study.generation = next(self._generations)
+      study.marks.keep(found.sop_instance_uid)
+      return Taken.NEW
+
+  def _note_lacking(
+    self, found: arrival.Identity, caller: str, refusal: str = ''
+  ) -> None:
+    if not self._path_of(found).exists():
+      study = self._study_of(found.study_uid)
+      study.marks.lack(found.series_uid, found.sop_instance_uid, caller, refusal)
+
+  def end(self, association: str, ending: Ending) -> None:
+    """Notes that an association has ended; unknown ones have sent nothing.
+
+    One that was released clears what earlier ones have left of the series that it sent
+    to; any other leaves a mark on them. So does one that was released after an
+    instance of an unknown study was refused: its sender may not care.
+    """
+    with self._lock:
+      sender = self._senders.pop(association, None)
+      if sender is None:
+        return
+      is_whole = ending is Ending.RELEASED and not sender.is_doubtful
+      for study_uid, touched in sender.touched.items():
+        study = self._studies[study_uid]
+        study.associations.discard(association)
+        study.last_activity_s = time.monotonic()
+        for series_uid in touched:
+          if is_whole:
+            study.marks.complete(series_uid, association)
+          else:
+            study.marks.interrupt(series_uid, association, ending.value)
+
+  # What is there.
+
+  def studies(self) -> tuple[Kept, ...]:
+    """All studies of which an instance is kept, in order of UID."""
+    with self._lock:
+      return tuple(
+        self._snapshot(study_uid, study)
+        for study_uid, study in sorted(self._studies.items())
+        if study.counts
+      )
+
+  def study(self, uid: str) -> Kept | None:
+    """One study, or None where nothing of it is kept."""
+    with self._lock:
+      study = self._studies.get(uid)
+      return self._snapshot(uid, study) if study and study.counts else None
+
+  def _snapshot(self, study_uid: str, study: _Study) -> Kept:
+    return Kept(
+      study_uid,
+      self._folder_of(study_uid),
+      types.MappingProxyType(dict(study.counts)),
+      study.generation,
+      study.last_activity_s,
+      len(study.associations),
+      types.MappingProxyType(dict(study.marks.interrupted())),
+      len(study.marks.different),
+    )
+
+  def has_instances(self, study_uid: str) -> Mapping[str, frozenset[str]]:
+    """Series UID to SOP Instance UIDs that are kept, from the disk."""
+    kept = self.study(study_uid)
+    return {
+      series: frozenset(_instances(self._folder_of(study_uid) / series))
+      for series in (kept.counts if kept else ())
+    }
+
+  def free_bytes(self) -> int:
+    """Space on the disk of the spool that this user may fill."""
+    return shutil.disk_usage(self.folder).free
+
+  def is_nearly_full(self) -> bool:
+    """Whether less space is left than is kept in reserve."""
+    return self.free_bytes() < self._reserve_bytes
+
+  # What somebody decides.
+
+  def accept_as_whole(self, study_uid: str) -> None:
+    """Forgets that associations were interrupted; for who knows that nothing lacks."""
+    with self._lock:
+      if study := self._studies.get(study_uid):
+        study.marks.accept()
+
+  def remove(self, study_uid: str) -> None:
+    """Removes a study; renamed first, so that half of one is never found.
+
+    Raises:
+      InUseError: an association is sending to it.
+      OSError: it cannot be removed.
+    """
+    with self._lock:
+      study = self._studies.get(study_uid)
+      if study is None:
+        return
+      if study.associations:
+        raise InUseError(
+          f'study {study_uid}: no open association is required to remove it, found '
+          f'{len(study.associations)}.'
+        )
+      gone = self._removed / uuid.uuid4().hex
+      gone.mkdir()
+      for folder in (self._folder_of(study_uid), study.marks.folder):
+        with contextlib.suppress(FileNotFoundError):
+          os.rename(folder, gone / folder.parent.name)
+      del self._studies[study_uid]
+    shutil.rmtree(gone)
+
+  # From the disk.
+
+  @property
+  def _incoming(self) -> pathlib.Path:
+    return self.folder / 'incoming'
+
+  @property
+  def _removed(self) -> pathlib.Path:
+    return self.folder / 'removed'
+
+  def _folder_of(self, study_uid: str) -> pathlib.Path:
+    return self.folder / 'studies' / study_uid
+
+  def _path_of(self, found: arrival.Identity) -> pathlib.Path:
+    folder = self._folder_of(found.study_uid) / found.series_uid
+    return folder / (found.sop_instance_uid + _SUFFIX)
+
+  def _study_of(self, study_uid: str) -> _Study:
+    if study_uid not in self._studies:
+      marks = marks_lib.StudyMarks(self.folder / 'marks' / study_uid)
+      self._studies[study_uid] = _Study(marks)
+    return self._studies[study_uid]
+
+  def _recover(self) -> None:
+    """Empties what was under way, and counts what is kept."""
+    for name in ('incoming', 'removed', 'studies', 'marks'):
+      (self.folder / name).mkdir(exist_ok=True)
+    marks_lib.force_names_to_disk(self.folder)
+    shutil.rmtree(self._removed, ignore_errors=True)
+    self._removed.mkdir()
+    for study_uid in marks_lib.studies(self.folder / 'studies'):
+      self._recover_study(study_uid)
+    for study_uid in marks_lib.studies(self.folder / 'marks'):
+      self._study_of(study_uid)
+    for path in self._incoming.iterdir():
+      if found := arrival.identify_begun(path):
+        self._note_lacking(found, 'a sender')
+      path.unlink()
+
+  def _recover_study(self, study_uid: str) -> None:
+    folder = self._folder_of(study_uid)
+    counts = {
+      path.name: len(_instances(path))
+      for path in folder.iterdir()
+      if elements.legal_uid(path.name)
+    }
+    if any(counts.values()):
+      study = self._study_of(study_uid)
+      study.counts = {series: count for series, count in counts.items() if count}
+      study.generation = next(self._generations)
+    else:  # Killed before the first of its instances was kept.
+      shutil.rmtree(folder, ignore_errors=True)
+
+
+def _instances(folder: pathlib.Path) -> list[str]:
+  """SOP Instance UIDs of the files of a series."""
+  try:
+    names = os.listdir(folder)
+  except OSError:  # Removed meanwhile, or no folder.
+    return []
+  return [name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)]
