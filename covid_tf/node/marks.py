@@ -127,7 +127,7 @@ class StudyMarks:
 
   def _write(self, name: str, **content: str) -> None:
     self.folder.mkdir(exist_ok=True)
-    (self.folder / name).write_text(json.dumps(content))
+    (self.folder / name).write_text(json.dumps(content), encoding='utf-8')
 
   def _unlink(self, name: str) -> None:
     with contextlib.suppress(OSError):  # At worst it is there at the next start.
@@ -156,7 +156,7 @@ def force_names_to_disk(folder: pathlib.Path) -> None:
 def _content(path: pathlib.Path) -> dict[str, str]:
   """What a mark says; nothing where the machine stopped while it was written."""
   try:
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding='utf-8'))
   except (OSError, ValueError):
     return {}
   return found if isinstance(found, dict) else {}
