@@ -137,22 +137,62 @@ class Security:
     Raises:
       errors.UsageError: a file does not hold what its flag asks for.
     """
+    context = self._context(ssl.Purpose.SERVER_AUTH)
+    if self.certificate_file:
+      self._show_certificate(context)
+    return context
+
+  def server_ssl_context(self, *, callers_anonymous: bool = False) -> ssl.SSLContext:
+    """A server's context, for associations that others open to us: TLS 1.2 or newer.
+
+    Whoever opens one shows a certificate that `ca_file` signed. The name in it is not
+    checked: callers come from addresses that have none.
+
+    Args:
+      callers_anonymous: whether callers need no certificate; one that is shown is
+        checked all the same where there is a `ca_file`.
+
+    Raises:
+      errors.UsageError: our certificate or their authority is not given, or a file does
+        not hold what its flag asks for.
+    """
+    if not self.certificate_file:
+      raise errors.UsageError(
+        '--tls-certificate: our own certificate is required where others open '
+        'associations to us with TLS; give it and its key, --tls-key.'
+      )
+    if not (self.ca_file or callers_anonymous):
+      raise errors.UsageError(
+        '--tls-ca: the authority of the certificates of those who open associations '
+        'to us is required; those of the system would let everybody in.'
+      )
+    context = self._context(ssl.Purpose.CLIENT_AUTH)
+    if self.ca_file:
+      context.verify_mode = (
+        ssl.CERT_OPTIONAL if callers_anonymous else ssl.CERT_REQUIRED
+      )
+    self._show_certificate(context)
+    return context
+
+  def _context(self, purpose: ssl.Purpose) -> ssl.SSLContext:
     try:
-      context = ssl.create_default_context(cafile=self.ca_file)
+      context = ssl.create_default_context(purpose, cafile=self.ca_file)
     except (ssl.SSLError, OSError):
       raise _no_pem('--tls-ca', self.ca_file, 'certificates') from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if self.certificate_file:
-      try:
-        # A key that asks for a password would wait for a person.
-        context.load_cert_chain(self.certificate_file, self.key_file, password='')
-      except (ssl.SSLError, OSError, ValueError):
-        raise _no_pem(
-          '--tls-certificate, --tls-key',
-          self.certificate_file,
-          'a certificate and its key without a password',
-        ) from None
     return context
+
+  def _show_certificate(self, context: ssl.SSLContext) -> None:
+    assert self.certificate_file
+    try:
+      # A key that asks for a password would wait for a person.
+      context.load_cert_chain(self.certificate_file, self.key_file, password='')
+    except (ssl.SSLError, OSError, ValueError):
+      raise _no_pem(
+        '--tls-certificate, --tls-key',
+        self.certificate_file,
+        'a certificate and its key without a password',
+      ) from None
 
   def secret(self) -> tuple[str, str] | str | None:
     """(user, password), a token, or None; read anew, since tokens expire.

@@ -147,6 +147,8 @@ class Peer:
         'encryption.'
       )
     self._ssl = security.ssl_context() if security.tls else None
+    listens = security.tls and self.own.port is not None
+    self._server_ssl = security.server_ssl_context() if listens else None
 
   @property
   def name(self) -> str:
@@ -181,7 +183,7 @@ class Peer:
       raise self._unreachable(error) from error
     if not association.is_established:
       raise self._why_not(association)
-    _send_at_once(association)
+    answer_at_once(association)
     try:
       yield association
       if association.is_established:
@@ -202,31 +204,32 @@ class Peer:
   @contextlib.contextmanager
   def listening(self, contexts: list[Any], handlers: Sequence[Any]) -> Iterator[None]:
     """Within the block a PACS can open associations to us."""
+    from covid_tf.clinic import accepting  # It needs pynetdicom.
+
+    assert self.own.port is not None
     entity = self.net.AE(self.own.ae_title)
     entity.require_called_aet = True
     for context in contexts:
       entity.add_supported_context(
         context.abstract_syntax, context.transfer_syntax, scu_role=True, scp_role=True
       )
-    tls = self._ssl and self._server_context()
-    try:
-      server = entity.start_server(
-        ('', self.own.port), block=False, evt_handlers=list(handlers), ssl_context=tls
-      )
-    except OSError as error:
-      raise errors.UsageError(
-        f'--own-port {self.own.port}: a free port is required, found: {error.strerror}.'
-      ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+      try:
+        stack.enter_context(
+          accepting.listening(
+            entity,
+            ('', self.own.port),
+            handlers,
+            patience_s=self.limits.answer_s,
+            ssl_context=self._server_ssl,
+          )
+        )
+      except OSError as error:
+        raise errors.UsageError(
+          f'--own-port {self.own.port}: a free port is required, found: '
+          f'{error.strerror}.'
+        ) from error
       yield
-    finally:
-      server.shutdown()
-
-  def _server_context(self) -> ssl.SSLContext | None:
-    raise errors.UsageError(
-      '--own-port with --tls: listening with encryption is not offered; retrieve by '
-      'C-GET or DICOMweb, and verify without --own-port.'
-    )
 
   def status(self, answer: dataset_lib.Dataset, operation: str) -> int:
     """The status of an answer.
@@ -309,11 +312,32 @@ class Peer:
     )
 
 
-def _send_at_once(association: Any) -> None:
-  """Commands and data sets are small writes; Nagle's rule holds each for 40 ms."""
+def answer_at_once(association: Any) -> None:
+  """Takes the waits of small writes out of an association, on both sides of it.
+
+  Commands and data sets are small writes, which Nagle's rule holds back until the
+  other side has acknowledged what came before; and it delays that by 40 ms. What we
+  write is not held back any more. What PACS write we cannot change: those of DCMTK,
+  Orthanc among them, write the head and the rest of each PDU separately; so their
+  heads are acknowledged at once, where the system knows how (Linux).
+  """
   connection = association.dul.socket
-  with contextlib.suppress(AttributeError, OSError):
-    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+  raw = getattr(connection, 'socket', None)
+  if raw is None:
+    return
+  with contextlib.suppress(OSError):
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+  option = getattr(socket, 'TCP_QUICKACK', None)
+  if option is None:
+    return
+  receive = connection.recv
+
+  def acknowledge_and_receive(size: int) -> bytearray:
+    with contextlib.suppress(OSError):
+      raw.setsockopt(socket.IPPROTO_TCP, option, 1)  # Lasts for what is there.
+    return receive(size)
+
+  connection.recv = acknowledge_and_receive
 
 
 def accepts(association: Any, abstract: str) -> bool:

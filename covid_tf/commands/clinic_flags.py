@@ -89,11 +89,20 @@ def add_pacs_arguments(parser: argparse.ArgumentParser, *, listens: bool) -> Non
   else:
     parser.set_defaults(own_port=None)
   safe = parser.add_argument_group('security of the connection')
-  safe.add_argument('--tls', action='store_true', help='DIMSE over TLS')
+  safe.add_argument(
+    '--tls',
+    action='store_true',
+    help='DIMSE over TLS' + (', at --own-port too' if listens else ''),
+  )
   safe.add_argument(
     '--tls-ca', metavar='PEM', help='authority that signed the certificate of the PACS'
   )
-  safe.add_argument('--tls-certificate', metavar='PEM', help='our own certificate')
+  safe.add_argument(
+    '--tls-certificate',
+    metavar='PEM',
+    help='our own certificate'
+    + ('; --own-port with --tls needs it and --tls-ca' if listens else ''),
+  )
   safe.add_argument('--tls-key', metavar='PEM', help='its private key')
   safe.add_argument(
     '--token-file',

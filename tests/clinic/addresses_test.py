@@ -1,5 +1,7 @@
 """Addresses that are taken, and what is said of others; secrets, who may read them."""
 
+import ssl
+
 import pytest
 import trustme
 
@@ -144,6 +146,30 @@ def test_certificates_make_a_context_that_checks_names(tmp_path):
   authority.cert_pem.write_to_path(path)
   context = addresses.Security(tls=True, ca_file=path).ssl_context()
   assert context.check_hostname and len(context.get_ca_certs()) == 1
+
+
+def test_whom_we_let_in(tmp_path):
+  authority = trustme.CA()
+  ca, own = str(tmp_path / 'ca.pem'), str(tmp_path / 'me.pem')
+  authority.cert_pem.write_to_path(ca)
+  authority.issue_cert('me').private_key_and_cert_chain_pem.write_to_path(own)
+
+  def context(anonymous=False, **files):
+    security = addresses.Security(tls=True, **files)
+    return security.server_ssl_context(callers_anonymous=anonymous)
+
+  strict = context(ca_file=ca, certificate_file=own)
+  assert strict.verify_mode is ssl.CERT_REQUIRED and len(strict.get_ca_certs()) == 1
+  assert strict.minimum_version is ssl.TLSVersion.TLSv1_2
+  lenient = context(True, ca_file=ca, certificate_file=own)
+  assert lenient.verify_mode is ssl.CERT_OPTIONAL
+  assert context(True, certificate_file=own).verify_mode is ssl.CERT_NONE
+  with pytest.raises(errors.UsageError, match='--tls-certificate: our own'):
+    context(ca_file=ca)
+  with pytest.raises(errors.UsageError, match='--tls-ca: the authority'):
+    context(certificate_file=own)
+  with pytest.raises(errors.UsageError, match='without a password'):
+    context(ca_file=ca, certificate_file=ca)
 
 
 def test_what_is_protected():

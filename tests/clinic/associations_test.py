@@ -1,7 +1,10 @@
 """Associations that a PACS refuses, does not answer, or wants encrypted."""
 
+import socket
 import ssl
 import threading
+import time
+import types
 
 import dimse_faults
 import pynetdicom
@@ -74,6 +77,12 @@ def test_settings_that_do_not_fit(tmp_path):
       clinic.connect('PACS@host:104', security=security)
   with pytest.raises(errors.UsageError, match='--own-port'):
     clinic.connect('PACS@host:104', use_move=True)
+  with pytest.raises(errors.UsageError, match='--tls-certificate: our own'):
+    clinic.connect(
+      'PACS@host:104',
+      own=addresses.OwnNode('ME', 11112),
+      security=addresses.Security(tls=True),
+    )
 
 
 def test_encrypted_and_by_whom(tmp_path):
@@ -105,3 +114,39 @@ def test_encrypted_and_by_whom(tmp_path):
       clinic.connect(address, limits=_LIMITS).echo()
   finally:
     running.shutdown()
+
+
+def _pdus_in_two_writes(connection, count):
+  """Answers every byte with a head of 6 bytes and a rest of 100, as DCMTK does."""
+  for _ in range(count):
+    connection.recv(1)
+    connection.sendall(b'h' * 6)
+    connection.sendall(b'r' * 100)
+
+
+@pytest.mark.skipif(
+  not hasattr(socket, 'TCP_QUICKACK'), reason='only Linux acknowledges on demand'
+)
+def test_the_rest_of_a_pdu_is_not_waited_for():
+  count = 25
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    raw = socket.create_connection(server.getsockname())
+    other, _ = server.accept()
+    with raw, other:
+      connection = types.SimpleNamespace(
+        socket=raw, recv=lambda size: raw.recv(size, socket.MSG_WAITALL)
+      )
+      associations.answer_at_once(
+        types.SimpleNamespace(dul=types.SimpleNamespace(socket=connection))
+      )
+      thread = threading.Thread(target=_pdus_in_two_writes, args=(other, count))
+      thread.start()
+      start = time.monotonic()
+      for _ in range(count):
+        raw.sendall(b'q')
+        assert connection.recv(6) == b'h' * 6
+        assert connection.recv(100) == b'r' * 100
+      seconds = time.monotonic() - start
+      thread.join()
+      assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+  assert seconds < count * 0.04 / 2, 'each head was acknowledged 40 ms late'

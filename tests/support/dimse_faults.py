@@ -2,14 +2,19 @@
 
 from collections.abc import Callable, Iterator
 import contextlib
+import dataclasses
 import pathlib
 import socket
+import ssl
 import threading
 
 import odd_series
 import pydicom
 import pynetdicom
 from pynetdicom import evt
+import trustme
+
+from covid_tf.clinic import addresses
 
 STUDY_UID = odd_series.STUDY_UID
 SERIES_UID = odd_series.SERIES_UID
@@ -28,6 +33,50 @@ def free_port() -> int:
     return found.getsockname()[1]
 
 
+@dataclasses.dataclass(frozen=True)
+class Certificates:
+  """Of us and of a PACS, by one authority; files are in a folder.
+
+  Attributes:
+    folder: has ca.pem, stranger.pem (another authority), me.pem and pacs.pem.
+    server: the context of the PACS for those who speak to it ...
+    client: ... and for those whom it speaks to.
+  """
+
+  folder: pathlib.Path
+  server: ssl.SSLContext
+  client: ssl.SSLContext
+
+  def security(self, **files: str) -> addresses.Security:
+    """Ours; other files than ca.pem and me.pem by name."""
+    chosen = {'ca_file': 'ca.pem', 'certificate_file': 'me.pem', **files}
+    return addresses.Security(
+      tls=True,
+      **{name: str(self.folder / file) for name, file in chosen.items() if file},
+    )
+
+  def caller(self, ca='ca.pem', certificate: str | None = 'pacs.pem') -> ssl.SSLContext:
+    """The context of somebody who speaks to us."""
+    return self.security(ca_file=ca, certificate_file=certificate or '').ssl_context()
+
+
+def certificates(folder: pathlib.Path) -> Certificates:
+  """New ones for localhost."""
+  authority, stranger = trustme.CA(), trustme.CA()
+  for name, each in (('ca', authority), ('stranger', stranger)):
+    each.cert_pem.write_to_path(str(folder / f'{name}.pem'))
+  for name, each in (('me', authority), ('pacs', authority), ('other', stranger)):
+    pem = each.issue_cert('localhost', '127.0.0.1').private_key_and_cert_chain_pem
+    pem.write_to_path(str(folder / f'{name}.pem'))
+  server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+  server.load_cert_chain(folder / 'pacs.pem')
+  server.load_verify_locations(folder / 'ca.pem')
+  server.verify_mode = ssl.CERT_REQUIRED
+  client = ssl.create_default_context(cafile=folder / 'ca.pem')
+  client.load_cert_chain(folder / 'pacs.pem')
+  return Certificates(folder, server, client)
+
+
 class FakePacs:
   """A PACS; change its attributes before it is asked.
 
@@ -44,6 +93,7 @@ class FakePacs:
     stored: number of C-STORE requests that it got.
     change: applied to what it sends back.
     reported: items of find that replace its own, or None.
+    certificates: with which it speaks and listens, or None for no TLS.
   """
 
   def __init__(self):
@@ -59,6 +109,7 @@ class FakePacs:
     self.change: Callable[[pydicom.Dataset], None] = lambda dataset: None
     self.find_change: Callable[[pydicom.Dataset], None] = lambda dataset: None
     self.port = free_port()
+    self.certificates: Certificates | None = None
 
   @property
   def address(self) -> str:
@@ -95,11 +146,16 @@ class FakePacs:
         (evt.EVT_C_MOVE, self._move),
         (evt.EVT_N_ACTION, self._commit),
       ],
+      ssl_context=self.certificates and self.certificates.server,
     )
     try:
       yield self
     finally:
       server.shutdown()
+
+  @property
+  def _tls_args(self) -> tuple[ssl.SSLContext, str] | None:
+    return (self.certificates.client, 'localhost') if self.certificates else None
 
   def _store(self, event) -> int:
     self.stored += 1
@@ -152,7 +208,7 @@ class FakePacs:
     found = self._changed(event.identifier)
     kinds = sorted({dataset.SOPClassUID for dataset in found})
     contexts = [pynetdicom.build_context(kind) for kind in kinds]
-    yield '127.0.0.1', port, {'contexts': contexts}
+    yield '127.0.0.1', port, {'contexts': contexts, 'tls_args': self._tls_args}
     yield len(found)
     for dataset in found:
       yield 0xFF00, dataset
@@ -184,7 +240,11 @@ class FakePacs:
     entity.add_requested_context(_COMMITMENT)
     role = pynetdicom.build_role(_COMMITMENT, scp_role=True)
     own = entity.associate(
-      '127.0.0.1', port, ae_title=asking.requestor.ae_title, ext_neg=[role]
+      '127.0.0.1',
+      port,
+      ae_title=asking.requestor.ae_title,
+      ext_neg=[role],
+      tls_args=self._tls_args,
     )
     if own.is_established:
       own.send_n_event_report(*content)

@@ -9,6 +9,7 @@ orthanc and orthanc-dicomweb). Figures, in seconds, `dimse` and `web`:
   ..._send     C-STORE, or STOW-RS, of all slices
   ..._again    the same once more: stored once
   ..._fetch    listed and retrieved: C-FIND and C-GET, or QIDO-RS and WADO-RS
+  dimse_move   listed and retrieved by C-FIND and C-MOVE, to a port of ours
   ..._verify   fetched back and compared, each attribute and all pixels
 """
 
@@ -30,6 +31,7 @@ import orthanc  # noqa: E402
 from covid_tf import clinic  # noqa: E402
 from covid_tf import streams  # noqa: E402
 from covid_tf import volume as volume_lib  # noqa: E402
+from covid_tf.clinic import addresses  # noqa: E402
 from covid_tf.clinic import fetching  # noqa: E402
 from covid_tf.clinic import sending  # noqa: E402
 from covid_tf.clinic import verifying  # noqa: E402
@@ -54,6 +56,8 @@ def main():
       for kind, address in (('dimse', server.address), ('web', server.dicom_web)):
         server.clear()
         figures |= _figures(kind, address, study, folder / kind)
+        if kind == 'dimse':
+          figures['dimse_move'] = _moved(server, study, folder / 'moved')
         stored = server.ask('/statistics')['CountInstances']
         assert stored == arguments.slices, stored
   for key, seconds in figures.items():
@@ -67,6 +71,15 @@ def _study(folder, slices, rows):
   hu = np.random.default_rng(0).integers(-1000, 400, (slices, rows, rows), np.int16)
   affine = np.array([[0, 0, 1.0, 0], [0, 1.0, 0, 0], [1.0, 0, 0, 0], [0, 0, 0, 1.0]])
   return dicom_series.write(folder, volume_lib.CTVolume(hu, affine))
+
+
+def _moved(server, study, output):
+  own = addresses.OwnNode(server.own_aet, server.own_port)
+  archive = clinic.connect(server.address, own=own, use_move=True)
+  uid = sending.read_instances(study)[0].study_uid
+  start = time.perf_counter()
+  fetching.fetch(archive, uid, output)
+  return round(time.perf_counter() - start, 2)
 
 
 def _figures(kind, address, study, output):
