@@ -347,11 +347,15 @@ class Spool:
       if study := self._studies.get(study_uid):
         study.marks.accept()
 
-  def remove(self, study_uid: str) -> None:
+  def remove(self, study_uid: str, generation: int | None = None) -> None:
     """Removes a study; renamed first, so that half of one is never found.
 
+    Args:
+      study_uid: Study Instance UID; nothing happens where there is none of it.
+      generation: of the snapshot that the decision was made on; None: of any.
+
     Raises:
-      InUseError: an association is sending to it.
+      InUseError: an association is sending to it, or an instance has come since.
       OSError: it cannot be removed.
     """
     with self._lock:
@@ -362,6 +366,10 @@ class Spool:
         raise InUseError(
           f'study {study_uid}: no open association is required to remove it, found '
           f'{len(study.associations)}.'
+        )
+      if generation not in (None, study.generation):
+        raise InUseError(
+          f'study {study_uid}: no new instance is required to remove it, found some.'
         )
       gone = self._removed / uuid.uuid4().hex
       gone.mkdir()
