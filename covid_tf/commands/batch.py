@@ -23,6 +23,7 @@ from covid_tf.batch import engines
 from covid_tf.batch import listing
 from covid_tf.batch import records
 from covid_tf.batch import scoring
+from covid_tf.commands import clinic_flags
 from covid_tf.commands import model_flags
 from covid_tf.commands import shared_flags
 from covid_tf.statistics import operating_points
@@ -91,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   shared_flags.add_reading_arguments(parser)
   shared_flags.add_analysis_arguments(parser)
-  shared_flags.add_dicom_arguments(parser, on_request=True)
+  clinic_flags.add_dicom_arguments(parser, on_request=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -104,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
   _servers(arguments.server)
   readers.require_options(**shared_flags.chosen(arguments))
   shared_flags.thresholds(arguments)
-  if shared_flags.dicom_options_on_request(arguments) is not None:
+  if clinic_flags.dicom_options_on_request(arguments) is not None:
     objects.require_extra()
   stop = threading.Event()
   with archive_run.exclusive(arguments.output), _signals(stop) as caught:
@@ -243,7 +244,7 @@ def _scorer(arguments, workers: archive_run.MapStudies) -> scoring.Scorer:
       key_digest,
       thickness_mm=used.thickness_mm,
       smoothing_mm=used.smoothing_mm or 0.0,
-      dicom=shared_flags.dicom_options_on_request(arguments),
+      dicom=clinic_flags.dicom_options_on_request(arguments),
       **shared_flags.chosen(arguments),
     ),
     model_flags.are_demo(arguments, identities),
