@@ -7,18 +7,81 @@ that a dead worker was working on are known, and each is tried again, by itself.
 import collections
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+import contextlib
 import dataclasses
 import multiprocessing
 from multiprocessing import connection as connection_lib
 import os
 import signal
+import socket
 import threading
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 import warnings
 
 from covid_tf import errors
 from covid_tf import process_end
 from covid_tf.batch import records
+
+_Item = TypeVar('_Item')
+_Value = TypeVar('_Value')
+
+# Studies that come one by one, from another thread, for as long as it likes.
+
+
+class Feed(Generic[_Item]):
+  """An iterable for `map_studies` that may have nothing at the moment.
+
+  Any thread puts studies in; `map_studies` sleeps until one comes, a worker has
+  something to say, or the feed is ended. May be given to one call after the other:
+  what the first one has not taken, the next one gets.
+  """
+
+  def __init__(self) -> None:
+    self._waiting: collections.deque[_Item] = collections.deque()
+    self._is_ended = False
+    self._bell, self._rope = socket.socketpair()
+    self._bell.setblocking(False)
+    self._rope.setblocking(False)
+
+  def __len__(self) -> int:
+    """Studies that nobody has taken."""
+    return len(self._waiting)
+
+  def __iter__(self) -> Iterator[_Item | None]:
+    """Yields a study, or None where there is none yet; ends with the feed."""
+    while self._waiting or not self._is_ended:
+      yield self._waiting.popleft() if self._waiting else None
+
+  def put(self, study: _Item) -> None:
+    """Adds a study."""
+    self._waiting.append(study)
+    self._ring()
+
+  def end(self) -> None:
+    """Says that no more studies will come; what is in it is still handed out."""
+    self._is_ended = True
+    self._ring()
+
+  @property
+  def bell(self) -> socket.socket:
+    """Becomes readable when there is something new."""
+    return self._bell
+
+  def heard(self) -> None:
+    """Makes the bell unreadable until there is something newer."""
+    with contextlib.suppress(BlockingIOError):
+      self._bell.recv(4096)
+
+  def close(self) -> None:
+    """Frees what the system gave."""
+    self._bell.close()
+    self._rope.close()
+
+  def _ring(self) -> None:
+    # A bell that rings already is enough.
+    with contextlib.suppress(BlockingIOError):
+      self._rope.send(b'.')
+
 
 # The inside of a local worker process: studies in, values out, over one pipe.
 
@@ -74,8 +137,9 @@ def map_local(
 ) -> Iterator[tuple[Any, Any]]:
   """See `engines.map_studies`."""
   crew = _Crew(function, processes)
+  feed = studies if isinstance(studies, Feed) else None
   try:
-    yield from crew.run(iter(studies), stop)
+    yield from crew.run(iter(studies), stop, feed)
   finally:
     crew.end()
 
@@ -130,19 +194,32 @@ class _Crew:
     self._suspects: collections.deque[_Task] = collections.deque()
     self._deaths_before_ready = 0
     self._count = 0
+    self._has_ended = False  # No further study comes.
 
-  def run(self, studies: Iterator, stop: threading.Event) -> Iterator[tuple]:
-    """Yields (study, value) until all studies have ended, or the running ones."""
+  def run(
+    self, studies: Iterator, stop: threading.Event, feed: Feed | None
+  ) -> Iterator[tuple]:
+    """Yields (study, value) until all studies have ended, or the running ones.
+
+    Args:
+      studies: None among them: nothing at the moment.
+      stop: see `map_studies`.
+      feed: what `studies` iterates over, if it may have nothing at the moment.
+    """
+    bells = [] if feed is None else [feed.bell]
     while True:
       for worker in self._workers:
         self._fill(worker, studies, stop)
-      if not any(worker.tasks for worker in self._workers):
+      is_over = feed is None or self._has_ended or stop.is_set()
+      if is_over and not any(worker.tasks for worker in self._workers):
         return
-      for connection in connection_lib.wait(
-        [worker.connection for worker in self._workers]
-      ):
+      connections = [worker.connection for worker in self._workers]
+      for ready in connection_lib.wait([*connections, *bells]):
+        if feed is not None and ready is feed.bell:
+          feed.heard()
+          continue
         yield from self._heard(
-          next(worker for worker in self._workers if worker.connection is connection)
+          next(worker for worker in self._workers if worker.connection is ready)
         )
 
   def end(self) -> None:
@@ -172,6 +249,9 @@ class _Crew:
         return
       study = next(studies, self)
       if study is self:
+        self._has_ended = True
+        return
+      if study is None:
         return
       self._count += 1
       worker.give(_Task(self._count, study))
@@ -217,9 +297,6 @@ class _Crew:
 # `map_studies` hands studies to worker processes and yields what became of each,
 # once, in the order in which they end. Workers may be killed at any moment.
 
-_Item = TypeVar('_Item')
-_Value = TypeVar('_Value')
-
 
 def map_studies(
   function: Callable[[_Item], _Value],
@@ -234,7 +311,8 @@ def map_studies(
   Args:
     function: gets one study; picklable, as is what it returns. It returns refusals
       and failures as values; an exception of it loses the study at once.
-    studies: taken as workers become free, never all at once.
+    studies: taken as workers become free, never all at once. A Feed may have none at
+      the moment.
     processes: workers of this machine, two studies at a time in each.
     scheduler: address of a running Dask cluster to use instead.
     stop: once it is set no further study is begun; the running ones end.
@@ -249,6 +327,11 @@ def map_studies(
   stop = stop or threading.Event()
   if scheduler is None:
     return map_local(function, studies, processes, stop)
+  if isinstance(studies, Feed):
+    raise errors.UsageError(
+      '--scheduler: a list of studies is required, found studies that come one by '
+      'one; use worker processes of this machine.'
+    )
   # Here, because Dask is an extra.
   from covid_tf.batch import dask_engine
 

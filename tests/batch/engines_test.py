@@ -139,3 +139,61 @@ class _Own:
 def test_workers_that_die_before_they_start_are_named_by_their_signal():
   with pytest.raises(errors.ClusterError, match=r'SIGSEGV \(segmentation fault\)'):
     list(engines.map_studies(_DiesOnArrival(), range(3), processes=1))
+
+
+def test_a_feed_is_waited_for_and_workers_are_heard_meanwhile():
+  feed = engines.Feed()
+  run = engines.map_studies(_slow, feed, processes=1)
+  feed.put(1)
+  assert next(run) == (1, 1)  # Although the feed has not ended.
+  before = time.process_time()
+  threading.Timer(1.0, feed.put, [2]).start()
+  assert next(run) == (2, 2)
+  assert time.process_time() - before < 0.5  # It slept.
+  for number in (3, 4, 5):
+    feed.put(number)
+  feed.end()
+  assert sorted(run) == [(3, 3), (4, 4), (5, 5)]
+  feed.close()
+
+
+def test_a_feed_that_nobody_feeds_ends_when_it_is_told_to():
+  feed = engines.Feed()
+  threading.Timer(0.3, feed.end).start()
+  assert not list(engines.map_studies(_slow, feed))
+  feed.close()
+
+
+def test_what_a_stopped_run_has_not_taken_the_next_one_gets():
+  feed = engines.Feed()
+  for number in range(6):
+    feed.put(number)
+  stop = threading.Event()
+  ended = []
+  for study, _ in engines.map_studies(_slow, feed, stop=stop):
+    ended.append(study)
+    stop.set()
+  assert len(ended) == 2 and len(feed) == 4
+  feed.end()
+  ended += [study for study, _ in engines.map_studies(_slow, feed)]
+  assert sorted(ended) == list(range(6))
+  feed.close()
+
+
+def test_a_study_that_kills_its_workers_does_not_end_a_feed():
+  feed = engines.Feed()
+  for number in (2, 3, 4):
+    feed.put(number)
+  run = engines.map_studies(_with_a_killer, feed, processes=1)
+  ends = dict(next(run) for _ in range(3))
+  assert ends.pop(3) == records.lost_by_deaths(-signal.SIGKILL)
+  assert {study: value for study, (value, _) in ends.items()} == {2: 4, 4: 16}
+  feed.put(5)
+  assert next(run)[0] == 5
+  run.close()
+  feed.close()
+
+
+def test_a_cluster_takes_no_feed():
+  with pytest.raises(errors.UsageError, match='one by one'):
+    engines.map_studies(_slow, engines.Feed(), scheduler='tcp://host:1')
