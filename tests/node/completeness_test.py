@@ -101,7 +101,7 @@ def test_a_whole_study_has_nothing_against_it(
   kept = _kept(
     counts={uid: len(found) for uid, found in has.items()},
     open_associations=open_associations,
-    interrupted={uid: 'why' for uid in interrupted & set(has)},
+    interrupted=dict.fromkeys(interrupted & set(has), 'why'),
   )
   listed = completeness.compare(has, at_source) if answered else None
   decision = completeness.decide(
