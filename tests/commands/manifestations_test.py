@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 
+import browser
 import fake_features
 import numpy as np
 import pytest
@@ -95,6 +96,12 @@ def run(studies, output, *flags):
 
 def content(output):
   return json.loads((output / 'manifestations.json').read_text())
+
+
+def test_the_page_can_be_read_by_everybody(fitted):
+  output, _, _ = fitted
+  with browser.chromium(webgl=False) as chromium:
+    browser.check_page(chromium, output / 'manifestations.html')
 
 
 def test_clusters_and_their_comparison(fitted):

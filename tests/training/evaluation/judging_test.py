@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import browser
 import numpy as np
 import pytest
 
@@ -164,6 +165,13 @@ def test_the_page_shows_figures_and_the_worst_slabs(tmp_path):
   assert 'misses' not in content
   lines = judging_report.in_words(found)
   assert lines[0].startswith('slabs: 18 + 12 of 2 chests, AUC 1.0000')
+
+
+def test_the_page_can_be_read_by_everybody(tmp_path):
+  found = judging.judge(_finder, [_chest('a'), _chest('b', kernel='SHARP', seed=1)])
+  judging_report.write(found, {'Classifier': 'a <b>'}, tmp_path)
+  with browser.chromium(webgl=False) as chromium:
+    browser.check_page(chromium, tmp_path / judging_report.PAGE_NAME)
 
 
 def test_a_chest_without_its_opacities_has_no_curve(tmp_path):
