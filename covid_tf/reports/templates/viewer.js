@@ -344,9 +344,8 @@ async function start() {
   try {
     await startScene();
   } catch (error) {
-    byId('no-webgl').hidden = false;
-    byId('turning').hidden = true;
-    byId('turning-note').hidden = true;
+    scene = null;
+    sayWithoutWebGl2();
   }
   document.body.dataset.turning = scene ? 'yes' : 'no';
 }

@@ -94,12 +94,14 @@ function hasWebGl2() {
   return Boolean(document.createElement('canvas').getContext('webgl2'));
 }
 
+function sayWithoutWebGl2() {
+  document.getElementById('no-webgl').hidden = false;
+  document.getElementById('turnable').hidden = true;
+}
+
 async function startScene() {
-  const note = document.getElementById('turning-note');
   if (!hasWebGl2()) {
-    document.getElementById('no-webgl').hidden = false;
-    document.getElementById('turning').hidden = true;
-    note.hidden = true;
+    sayWithoutWebGl2();
     return;
   }
   const script = document.createElement('script');
@@ -115,7 +117,8 @@ async function startScene() {
   surfaces = {lungs: surface(coarse(lungs, true), 0.5), heat: coarse(heat, false)};
   buildSurfaces();
   turn(0, 0);
-  note.textContent = 'Drag, or use the arrow keys, to turn.';
+  document.getElementById('turning-note').textContent =
+      'Drag, or use the arrow keys, to turn.';
 }
 
 function buildSurfaces() {
