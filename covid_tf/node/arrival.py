@@ -14,9 +14,13 @@ import threading
 import zlib
 
 from pydicom import config
+from pydicom import dataset as dataset_lib
+from pydicom import filebase
+from pydicom import filewriter
 from pydicom import uid as pydicom_uid
 
 from covid_tf.clinic import verifying
+from covid_tf.node import pdus
 from covid_tf.readers import dataset
 from covid_tf.readers import elements
 
@@ -69,6 +73,25 @@ class Identity:
   series_uid: str
   sop_instance_uid: str
   sop_class_uid: str
+
+
+def file_meta(sop_class_uid: str, instance_uid: str, syntax: str) -> bytes:
+  """What stands before a data set in a file (PS3.10 section 7.1).
+
+  Args:
+    sop_class_uid, instance_uid: legal UIDs, of the command that announces it.
+    syntax: transfer syntax UID of its presentation context.
+  """
+  meta = dataset_lib.FileMetaDataset()
+  meta.FileMetaInformationVersion = b'\0\1'
+  meta.MediaStorageSOPClassUID = pydicom_uid.UID(sop_class_uid)
+  meta.MediaStorageSOPInstanceUID = pydicom_uid.UID(instance_uid)
+  meta.TransferSyntaxUID = pydicom_uid.UID(syntax)
+  meta.ImplementationClassUID = pydicom_uid.UID(pdus.IMPLEMENTATION_CLASS_UID)
+  with filebase.DicomBytesIO() as buffer:
+    buffer.write(bytes(_PREAMBLE) + b'DICM')
+    filewriter.write_file_meta_info(buffer, meta)
+    return bytes(buffer.getvalue())
 
 
 def identify(path: pathlib.Path) -> Identity:

@@ -205,6 +205,12 @@ class Spool:
         self._note_lacking(found, caller)
     path.unlink(missing_ok=True)
 
+  def doubt(self, association: str, caller: str) -> None:
+    """Notes that an instance was refused of which nobody knows what it was."""
+    sender = self._sender(association, caller)
+    with self._lock:
+      sender.is_doubtful = True
+
   def _sender(self, association: str, caller: str) -> _Sender:
     if not _ASSOCIATION.fullmatch(association):
       raise ValueError('association: digits, letters and hyphens are required')

@@ -1,0 +1,99 @@
+"""Every wait has an end."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from covid_tf.node import connection as connection_lib
+
+
+@pytest.fixture(name='ends')
+def _ends():
+  ours, theirs = socket.socketpair()
+  with theirs:
+    theirs.settimeout(5)
+    connection = connection_lib.Connection(ours, 0.2)
+    yield connection, theirs
+    connection.close()
+
+
+def soon() -> float:
+  return time.monotonic() + 0.2
+
+
+def test_bytes_in_pieces(ends):
+  connection, theirs = ends
+  theirs.sendall(b'\1\0\0\0\0\x05hello')
+  assert connection.read_header(soon()) == (1, 5)
+  assert connection.read(3, soon()) == b'hel'
+  assert bytes(connection.read_some(1, soon())) == b'l'
+  assert bytes(connection.read_some(100, soon())) == b'o'
+  assert connection.read(0, 0) == b''
+  connection.send(b'answer')
+  assert theirs.recv(10) == b'answer'
+
+
+@pytest.mark.parametrize('sent', (b'', b'\1\0\0'))
+def test_nothing_comes(ends, sent):
+  connection, theirs = ends
+  theirs.sendall(sent)
+  with pytest.raises(connection_lib.LostError, match='came in time'):
+    connection.read_header(soon())
+  with pytest.raises(connection_lib.LostError, match='came in time'):
+    connection.read_some(1, time.monotonic() - 1)
+
+
+def test_it_is_closed(ends):
+  connection, theirs = ends
+  theirs.sendall(b'\1')
+  theirs.close()
+  with pytest.raises(connection_lib.LostError, match='was closed'):
+    connection.read(2, soon())
+  with pytest.raises(connection_lib.LostError):
+    for _ in range(100):
+      connection.send(bytes(1 << 16))
+
+
+def test_the_other_side_does_not_read(ends):
+  connection, _ = ends
+  begun = time.monotonic()
+  with pytest.raises(connection_lib.LostError, match='timed out|TimeoutError'):
+    connection.send(bytes(1 << 24))
+  assert time.monotonic() - begun < 3
+
+
+def test_cut_from_another_thread(ends):
+  connection, _ = ends
+  timer = threading.Timer(0.1, connection.cut, ('the node stops',))
+  timer.start()
+  with pytest.raises(connection_lib.LostError, match='the node stops'):
+    connection.read(1, time.monotonic() + 10)
+  timer.join()
+  connection.cut('once is enough')
+  with pytest.raises(connection_lib.LostError, match='the node stops'):
+    connection.send(b'x')
+
+
+def test_a_last_word_reaches_who_is_still_sending(ends):
+  connection, theirs = ends
+  theirs.sendall(bytes(100_000))
+  thread = threading.Thread(target=connection.send_last, args=(b'why',))
+  thread.start()
+  assert theirs.recv(10) == b'why'
+  theirs.close()
+  thread.join(5)
+  assert not thread.is_alive()
+
+
+def test_a_last_word_is_not_waited_for_long(ends, monkeypatch):
+  monkeypatch.setattr(connection_lib, '_LINGER_S', 0.2)
+  connection, _ = ends
+  begun = time.monotonic()
+  connection.send_last(b'why')
+  assert time.monotonic() - begun < 3
+  connection.close()
+  connection.close()
+  connection.send_last(b'why')
+  connection.cut('after its end')
