@@ -5,6 +5,7 @@ import pathlib
 import warnings
 
 import numpy as np
+import odd_series
 import pydicom
 from pydicom import uid
 
@@ -40,6 +41,30 @@ def write(
     name = f'{index * 7919 % 10007:05d}.dcm'
     with warnings.catch_warnings(action='ignore'):  # Of values that a test spoils.
       pydicom.dcmwrite(folder / name, dataset, enforce_file_format=False)
+  return folder
+
+
+def write_enhanced(
+  folder: pathlib.Path, volume: volume_lib.CTVolume, file_count: int = 1
+) -> pathlib.Path:
+  """Writes a volume as enhanced CT: many frames a file, in an order of their own.
+
+  Args:
+    folder: made where it is missing.
+    volume: as of `write`.
+    file_count: files that the slices are dealt to.
+
+  Returns:
+    The folder; file n holds slices n, n + file_count, …, backwards.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  for number in range(file_count):
+    slices = [_slice(volume, at) for at in range(number, volume.shape[0], file_count)]
+    dataset = odd_series.enhanced(slices[::-1])
+    dataset.SOPInstanceUID = f'{SERIES_UID}.{number + 1}'
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    pydicom.dcmwrite(folder / f'{number}.dcm', dataset, enforce_file_format=True)
   return folder
 
 

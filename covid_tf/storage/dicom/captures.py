@@ -101,14 +101,12 @@ def _describe(
   demo = 'DEMO MODELS: no measurement of a patient. ' if result.demo_models else ''
   made.ImageComments = f'{demo}{_COMMENT}'
   made.DerivationDescription = picture.description
-  slices = picture.slices or range(len(source.headers))
-  made.SourceImageSequence = [_source_image(source.headers[index]) for index in slices]
+  made.SourceImageSequence = [
+    _with_purpose(item) for item in source.references(picture.slices or None)
+  ]
 
 
-def _source_image(header: pydicom.Dataset) -> pydicom.Dataset:
-  item = pydicom.Dataset()
-  item.ReferencedSOPClassUID = header.SOPClassUID
-  item.ReferencedSOPInstanceUID = header.SOPInstanceUID
+def _with_purpose(item: pydicom.Dataset) -> pydicom.Dataset:
   purpose = codedict.codes.DCM.SourceImageForImageProcessingOperation
   code = pydicom.Dataset()
   code.CodeValue, code.CodeMeaning = purpose.value, purpose.meaning

@@ -5,7 +5,7 @@ objects are made with frames of one pixel, which gives every element but three, 
 pixels follow. Which slice a frame shows is read from the frame itself.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pydicom
@@ -20,15 +20,51 @@ Frame = Callable[[int | None, int], np.ndarray]
 
 
 def stand_ins(source: source_lib.SourceSeries) -> list[pydicom.Dataset]:
-  """Headers of the source's slices with images of one pixel."""
+  """Headers of the source's slices with images of one pixel.
+
+  A frame of a file stands as a file of its own, until `refer`: highdicom takes one
+  file of many frames or many files, and all frames or none.
+  """
   headers = []
-  for header in source.headers:
+  for index, header in enumerate(source.headers):
     small = pydicom.Dataset()
     small.update(header)
     for keyword in ('Rows', 'Columns'):  # New elements: the others are shared.
       small.add_new(keyword, 'US', 1)
+    if source.is_multi_frame:
+      small.add_new('SOPClassUID', 'UI', uid.CTImageStorage)
+      small.add_new('SOPInstanceUID', 'UI', _stand_in_uid(source, index))
     headers.append(small)
   return headers
+
+
+def _stand_in_uid(source: source_lib.SourceSeries, index: int) -> str:
+  if source.is_multi_frame:
+    return f'2.25.{index + 1}'
+  return str(source.headers[index].SOPInstanceUID)
+
+
+def refer(made: pydicom.Dataset, source: source_lib.SourceSeries) -> None:
+  """Refers to frames of files where the stand-ins were; before UIDs are derived."""
+  if not source.is_multi_frame:
+    return
+  for item, (_, index) in zip(_source_images(made), _shown(made, source)):
+    (reference,) = source.references([index])
+    item.update(reference)
+  made.SourceImageSequence = source.references()
+  (series,) = made.ReferencedSeriesSequence
+  series.ReferencedInstanceSequence = source.references()
+  for item in series.ReferencedInstanceSequence:  # Of whole instances.
+    if 'ReferencedFrameNumber' in item:
+      del item.ReferencedFrameNumber
+
+
+def _source_images(made: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
+  """Of each frame the item that refers to the slice that it shows."""
+  for groups in made.PerFrameFunctionalGroupsSequence:
+    (derivation,) = groups.DerivationImageSequence
+    (item,) = derivation.SourceImageSequence
+    yield item
 
 
 def sort(made: pydicom.Dataset) -> None:
@@ -132,10 +168,8 @@ def _shown(
   made: pydicom.Dataset, source: source_lib.SourceSeries
 ) -> Sequence[tuple[int | None, int]]:
   """(segment number, index of the slice) that each frame says it shows."""
-  place = {header.SOPInstanceUID: at for at, header in enumerate(source.headers)}
-  shown = []
-  for groups in made.PerFrameFunctionalGroupsSequence:
-    (derivation,) = groups.DerivationImageSequence
-    (image,) = derivation.SourceImageSequence
-    shown.append((_segment(groups), place[image.ReferencedSOPInstanceUID]))
-  return shown
+  place = {_stand_in_uid(source, at): at for at in range(len(source.headers))}
+  return [
+    (_segment(groups), place[item.ReferencedSOPInstanceUID])
+    for groups, item in zip(made.PerFrameFunctionalGroupsSequence, _source_images(made))
+  ]

@@ -56,6 +56,7 @@ def parametric_map(
       frames.put_float(made, source, lambda _, index: localization.slice_map(index))
     else:
       frames.put_rle(made, source, lambda _, index: _steps(localization, index))
+    frames.refer(made, source)
     identity.finish(made)
   return made
 

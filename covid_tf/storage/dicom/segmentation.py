@@ -55,6 +55,7 @@ def segmentation(
     )
     frames.sort(made)
     frames.put_bits(made, source, lambda number, index: _frame(result, number, index))
+    frames.refer(made, source)
     made.SegmentsOverlap = 'YES' if _overlap(result) else 'NO'
     identity.finish(made)
   return made

@@ -6,6 +6,7 @@ written anew. What identifies the study must be right, else the series is refuse
 the rest, what cannot be used is left empty, as the standard allows.
 """
 
+import collections
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import os
@@ -90,12 +91,17 @@ class SourceSeries:
       of patient and study are there, empty where the source has none.
     affine: float64 [4, 4], (slice, row, column, 1) to LPS millimetres.
     notes: what of the headers could not be kept as it was; holds no values.
+    frames: [slice], the frame of its file that a slice is, from 1; None of a file of
+      one image. () where all are such files.
+    frame_counts: SOP Instance UID of a file to its number of frames.
   """
 
   # Not shown: they name the patient.
   headers: tuple[pydicom.Dataset, ...] = dataclasses.field(repr=False)
   affine: np.ndarray
   notes: tuple[str, ...] = ()
+  frames: tuple[int | None, ...] = ()
+  frame_counts: dict[str, int] = dataclasses.field(default_factory=dict)
 
   @property
   def study_uid(self) -> str:
@@ -112,6 +118,34 @@ class SourceSeries:
     """(slices, rows, columns)."""
     first = self.headers[0]
     return len(self.headers), int(first.Rows), int(first.Columns)
+
+  @property
+  def is_multi_frame(self) -> bool:
+    """Whether slices are frames of files that have several (enhanced CT)."""
+    return any(frame is not None for frame in self.frames)
+
+  def references(self, slices: Iterable[int] | None = None) -> list[pydicom.Dataset]:
+    """Items that refer to the images of slices, by default of all.
+
+    Returns:
+      One a file (PS3.3 table 10-3), in the order of slices; with Referenced Frame
+      Number where the slices are not all of its frames.
+    """
+    chosen = range(len(self.headers)) if slices is None else slices
+    files: dict[str, list[int]] = collections.defaultdict(list)
+    for index in chosen:
+      files[str(self.headers[index].SOPInstanceUID)].append(index)
+    return [self._reference(instance, of_file) for instance, of_file in files.items()]
+
+  def _reference(self, instance: str, slices: Sequence[int]) -> pydicom.Dataset:
+    item = pydicom.Dataset()
+    item.ReferencedSOPClassUID = self.headers[slices[0]].SOPClassUID
+    item.ReferencedSOPInstanceUID = instance
+    count = self.frame_counts.get(instance)
+    frames = {self.frames[index] for index in slices} if count else set()
+    if count and len(frames) < count:
+      item.ReferencedFrameNumber = sorted(frame for frame in frames if frame)
+    return item
 
 
 def read_source(
@@ -161,7 +195,6 @@ def read_source_of_files(
 def _checked(found: readers.SliceHeaders, name: str) -> SourceSeries:
   name = elements_lib.printable(name)
   try:
-    _require_single_frames(found.images)
     _require_upright(found.grid)
     return _source(found)
   except errors.CTReadError as error:
@@ -175,6 +208,7 @@ def _tags() -> list[int]:
     'SeriesInstanceUID',
     'FrameOfReferenceUID',
     'SOPInstanceUID',
+    'NumberOfFrames',
   )
   return [_tag(keyword) for keyword in (*keywords, *identity)]
 
@@ -183,15 +217,6 @@ def _tag(keyword: str) -> int:
   tag = datadict.tag_for_keyword(keyword)
   assert tag is not None, keyword
   return tag
-
-
-def _require_single_frames(images: Iterable[images_lib.Image]) -> None:
-  if any(image.sop_class in elements_lib.MULTI_FRAME_CT for image in images):
-    raise errors.CTReadError(
-      'CT images of one frame a file are required, found enhanced CT (many frames in '
-      'a file); export the series as single-frame CT Image Storage, or leave the DICOM '
-      'objects out.'
-    )
 
 
 def _require_upright(grid: geometry.Grid) -> None:
@@ -227,8 +252,25 @@ def _source(found: readers.SliceHeaders) -> SourceSeries:
     _header(shared, image, elements, found.grid, notes)
     for image, elements in zip(found.images, found.elements)
   )
-  _require_distinct(headers)
-  return SourceSeries(headers, found.grid.affine, tuple(notes))
+  frames, counts = _frames(found)
+  _require_distinct(headers, frames)
+  return SourceSeries(headers, found.grid.affine, tuple(notes), frames, counts)
+
+
+def _frames(
+  found: readers.SliceHeaders,
+) -> tuple[tuple[int | None, ...], dict[str, int]]:
+  """Frame of each slice in its file, and how many a file has."""
+  frames = tuple(
+    image.frame + 1 if image.sop_class in elements_lib.MULTI_FRAME_CT else None
+    for image in found.images
+  )
+  counts = {
+    elements_lib.text(elements, _tag('SOPInstanceUID')): _frame_count(elements)
+    for elements, frame in zip(found.elements, frames)
+    if frame is not None
+  }
+  return frames, counts
 
 
 def _one_uid(all_elements: Sequence[elements_lib.Elements], keyword: str) -> str:
@@ -250,8 +292,18 @@ def _one_uid(all_elements: Sequence[elements_lib.Elements], keyword: str) -> str
   return one
 
 
-def _require_distinct(headers: Sequence[pydicom.Dataset]) -> None:
-  if len({header.SOPInstanceUID for header in headers}) < len(headers):
+def _frame_count(elements: elements_lib.Elements) -> int:
+  # As the reader took it: one frame may go without saying.
+  if not elements_lib.raw(elements, elements_lib.NUMBER_OF_FRAMES):
+    return 1
+  return int(elements_lib.decimals(elements, elements_lib.NUMBER_OF_FRAMES, 1)[0])
+
+
+def _require_distinct(
+  headers: Sequence[pydicom.Dataset], frames: Sequence[int | None]
+) -> None:
+  places = {(each.SOPInstanceUID, frame) for each, frame in zip(headers, frames)}
+  if len(places) < len(headers):
     raise errors.CTReadError(
       'a SOP Instance UID of its own is required of each slice, found one that '
       'several share; export the series anew.'

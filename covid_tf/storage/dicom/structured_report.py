@@ -10,6 +10,7 @@ from typing import Any
 
 from highdicom import sr
 import pydicom
+from pydicom import uid
 from pydicom.sr import codedict
 from pydicom.sr import coding
 
@@ -97,11 +98,11 @@ def _document(
 def _observer(result: results.CaseResult) -> sr.ObserverContext:
   """The device that observed: this software with these models, and no person."""
   digests = (model.card_sha256 for model in result.models)
-  uid = identity.derived_uid(identity.MODEL_NAME, result.software, *digests)
+  device_uid = identity.derived_uid(identity.MODEL_NAME, result.software, *digests)
   return sr.ObserverContext(
     observer_type=codedict.codes.DCM.Device,
     observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-      uid=uid,
+      uid=device_uid,
       name=identity.MODEL_NAME,
       manufacturer_name=identity.MANUFACTURER,
       model_name=result.software,
@@ -229,16 +230,24 @@ def _models(result: results.CaseResult) -> str:
 
 def _image_library(source: source_lib.SourceSeries) -> sr.ContainerContentItem:
   """All images, and once for all what they share (TID 1600 to 1604)."""
+  image = pydicom.Dataset()
+  image.update(source.headers[0])
+  # What frames share, is described as of one image: highdicom looks for it in theirs.
+  image.add_new('SOPClassUID', 'UI', uid.CTImageStorage)
   shared = [
     item
-    for item in sr.ImageLibraryEntryDescriptors(source.headers[0])
+    for item in sr.ImageLibraryEntryDescriptors(image)
     if item.ConceptNameCodeSequence[0].CodeValue not in _OF_ONE_IMAGE
   ]
   images = [
     sr.ImageContentItem(
-      _SOURCE, header.SOPClassUID, header.SOPInstanceUID, relationship_type=_CONTAINS
+      _SOURCE,
+      item.ReferencedSOPClassUID,
+      item.ReferencedSOPInstanceUID,
+      item.get('ReferencedFrameNumber'),
+      relationship_type=_CONTAINS,
     )
-    for header in source.headers
+    for item in source.references()
   ]
   group = _container(codedict.codes.DCM.ImageLibraryGroup, [*shared, *images])
   return _container(codedict.codes.DCM.ImageLibrary, [group])

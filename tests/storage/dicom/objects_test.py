@@ -10,6 +10,7 @@ import dicom_tools
 from highdicom.pm import sop
 import numpy as np
 import pydicom
+from pydicom import uid
 import pytest
 import real_ct
 import synthetic_case
@@ -23,6 +24,9 @@ from covid_tf.storage.dicom import source as source_lib
 _SHAPE, _SPACING_MM = (11, 50, 80), (25.0, 4.8, 4.4)
 # Beyond that, a voxel would be drawn beside its place.
 _SAME_MM = 0.05
+_PICTURE = objects.KeyPicture(
+  np.zeros((8, 8, 3), np.uint8), 'slices', 'Two slices.', slices=(2, 5)
+)
 
 
 def _affine(reverse=(), prone=False, oblique_deg=0.0):
@@ -221,22 +225,76 @@ def test_a_result_of_another_series_is_refused(tmp_path):
     objects.write_objects(tmp_path, other, source)
 
 
-def test_enhanced_ct_is_refused_in_words(tmp_path, monkeypatch):
-  study = dicom_series.write(
-    tmp_path / 'study', synthetic_case.make_volume(_affine(), _SHAPE)
-  )
-  found = readers.read_headers(study, source_lib._tags())
-  frames = tuple(
-    dataclasses.replace(image, sop_class='1.2.840.10008.5.1.4.1.1.2.1')
-    for image in found.images
-  )
-  monkeypatch.setattr(
-    readers,
-    'read_headers',
-    lambda *_, **__: dataclasses.replace(found, images=frames),
-  )
-  with pytest.raises(errors.CTReadError, match='one frame a file are required'):
-    source_lib.read_source(study)
+@pytest.mark.parametrize('place', ['head first', 'feet first', 'oblique, mirrored'])
+@pytest.mark.parametrize('file_count', [1, 3])
+def test_objects_of_enhanced_ct_are_valid_and_in_place(tmp_path, place, file_count):
+  made = synthetic_case.make_volume(_PLACES[place], _SHAPE, synthetic_case.LESIONS)
+  study = dicom_series.write_enhanced(tmp_path / 'study', made, file_count)
+  volume, result, written = _of_study(tmp_path, study, pictures=[_PICTURE])
+  for path in written.iterdir():
+    assert dicom_tools.errors_of(path) == []
+  _require_same_voxels(volume, result, written, tmp_path)
+
+
+def _places_of_references(made, files):
+  """Image Position of each frame of an object, and of the frame it refers to."""
+  for groups in made.PerFrameFunctionalGroupsSequence:
+    (item,) = groups.DerivationImageSequence[0].SourceImageSequence
+    file = files[item.ReferencedSOPInstanceUID]
+    assert item.ReferencedSOPClassUID == file.SOPClassUID
+    (own,) = groups.PlanePositionSequence
+    number = item.ReferencedFrameNumber - 1
+    (source,) = file.PerFrameFunctionalGroupsSequence[number].PlanePositionSequence
+    yield own.ImagePositionPatient, source.ImagePositionPatient
+
+
+@pytest.mark.parametrize('file_count', [1, 3])
+def test_objects_refer_to_the_frames_that_they_show(tmp_path, file_count):
+  made = synthetic_case.make_volume(_affine(), _SHAPE, synthetic_case.LESIONS)
+  study = dicom_series.write_enhanced(tmp_path / 'study', made, file_count)
+  files = [pydicom.dcmread(path) for path in study.iterdir()]
+  files = {file.SOPInstanceUID: file for file in files}
+  _, _, written = _of_study(tmp_path, study, pictures=[_PICTURE])
+  for name in ('segmentation', 'parametric_map'):
+    found = pydicom.dcmread(written / f'{name}.dcm')
+    for own, source in _places_of_references(found, files):
+      np.testing.assert_allclose(own, source, atol=1e-4)
+    (series,) = found.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == dicom_series.SERIES_UID
+    for items in (series.ReferencedInstanceSequence, found.SourceImageSequence):
+      assert {item.ReferencedSOPInstanceUID for item in items} == set(files)
+      assert len(items) == file_count
+      assert not any('ReferencedFrameNumber' in item for item in items)
+  report = pydicom.dcmread(written / 'report.dcm')
+  (evidence,) = report.CurrentRequestedProcedureEvidenceSequence
+  listed = {
+    item.ReferencedSOPInstanceUID
+    for series in evidence.ReferencedSeriesSequence
+    for item in series.ReferencedSOPSequence
+  }
+  assert set(files) < listed and len(listed) == file_count + 2
+  picture = pydicom.dcmread(written / 'picture_01.dcm')
+  shown = [
+    files[item.ReferencedSOPInstanceUID].PerFrameFunctionalGroupsSequence[number - 1]
+    for item in picture.SourceImageSequence
+    for number in np.atleast_1d(item.ReferencedFrameNumber)
+  ]
+  expected = {tuple(made.index_to_lps_mm((at, 0, 0)).round(3)) for at in (2, 5)}
+  assert expected == {
+    tuple(np.round(groups.PlanePositionSequence[0].ImagePositionPatient, 3))
+    for groups in shown
+  }
+
+
+def test_frames_of_a_part_of_a_file_are_named(tmp_path):
+  made = synthetic_case.make_volume(_affine(), _SHAPE, synthetic_case.LESIONS)
+  study = dicom_series.write_enhanced(tmp_path / 'study', made)
+  source = source_lib.read_source(study)
+  (whole,) = source.references()
+  assert 'ReferencedFrameNumber' not in whole
+  (part,) = source.references([0, 3])  # Frames run backwards.
+  assert list(part.ReferencedFrameNumber) == [_SHAPE[0] - 3, _SHAPE[0]]
+  assert part.ReferencedSOPClassUID == uid.EnhancedCTImageStorage
 
 
 def test_a_missing_extra_is_named(monkeypatch):
