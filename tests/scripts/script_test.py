@@ -10,6 +10,7 @@ import sys
 
 import fake_collections
 import pytest
+import warm_python
 
 _TOOLS = pathlib.Path(__file__).resolve().parents[2] / 'tools'
 
@@ -22,6 +23,20 @@ def _run(*flags, script='import_dataset', environment=None):
     env=os.environ
     | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
     | (environment or {}),
+  )
+
+
+@pytest.fixture(scope='module')
+def python():
+  with warm_python.WarmPython() as started:
+    yield started
+
+
+@pytest.fixture
+def run(python):
+  """Runs a script with flags, in a process of its own that has TensorFlow already."""
+  return lambda *flags, script='import_dataset': python.run(
+    _TOOLS / f'{script}.py', *flags
   )
 
 
@@ -38,8 +53,8 @@ def _run(*flags, script='import_dataset', environment=None):
     (['--collection=phantom', '--output=x', '--phantoms=few'], '--phantoms=few'),
   ],
 )
-def test_wrong_use_is_one_line_and_status_2(flags, message):
-  done = _run(*flags)
+def test_wrong_use_is_one_line_and_status_2(run, flags, message):
+  done = run(*flags)
   (line,) = done.stderr.splitlines()
   assert line.startswith('import_dataset: ') and not done.stdout
   assert message in line and done.returncode == 2
@@ -71,7 +86,7 @@ def _evaluation(path, content):
   return f'--evaluation={path}'
 
 
-def test_a_shift_is_chosen_from_what_evaluations_hold(tmp_path):
+def test_a_shift_is_chosen_from_what_evaluations_hold(run, tmp_path):
   one = {'label': 1, 'probability': 0.9, 'patient': 'a'}
   slices = [one | {'label': 0, 'probability': k / 100} for k in range(20)]
   fold = _evaluation(
@@ -80,7 +95,7 @@ def test_a_shift_is_chosen_from_what_evaluations_hold(tmp_path):
   )
   slab = {'label': 0, 'probability': 1.0, 'chest': 'b', 'condition': 'noise'}
   other = _evaluation(tmp_path / '2.json', {'slabs': [slab]})
-  done = _run(fold, other, script='choose_shift')
+  done = run(fold, other, script='choose_shift')
   assert done.returncode == 0, done.stderr
   *_, threshold, shift = done.stdout.splitlines()
   # Halfway between the two highest of twenty negatives: one is lost.
@@ -97,8 +112,8 @@ def test_a_shift_is_chosen_from_what_evaluations_hold(tmp_path):
     ({'slice_probability': []}, 'with and without opacity are required, found 0 and 0'),
   ],
 )
-def test_what_no_shift_can_be_chosen_from_is_refused(tmp_path, content, message):
-  done = _run(_evaluation(tmp_path / 'e.json', content), script='choose_shift')
+def test_what_no_shift_can_be_chosen_from_is_refused(run, tmp_path, content, message):
+  done = run(_evaluation(tmp_path / 'e.json', content), script='choose_shift')
   (line,) = done.stderr.splitlines()
   assert message in line and done.returncode == 2 and not done.stdout
 
@@ -107,11 +122,11 @@ def test_what_no_shift_can_be_chosen_from_is_refused(tmp_path, content, message)
   'script, flags',
   [('export_models', ['--lungs=demo']), ('encode_weights', ['--card=x', '--shards=x'])],
 )
-def test_a_shift_is_of_a_classifier(script, flags, tmp_path):
+def test_a_shift_is_of_a_classifier(run, script, flags, tmp_path):
   flags = [*flags, f'--output={tmp_path}', '--logit_shift=1']
   if script == 'encode_weights':
     flags.append('--lungs=x')
-  done = _run(*flags, script=script)
+  done = run(*flags, script=script)
   assert '--logit_shift: --classifier is required' in done.stderr.splitlines()[-1]
   assert done.returncode == 2
 
@@ -124,8 +139,8 @@ _SCRIPTS = sorted(
 
 
 @pytest.mark.parametrize('script', _SCRIPTS, ids=str)
-def test_help_says_everything_and_ends_well(script):
-  done = _run('--help', script=script)
+def test_help_says_everything_and_ends_well(run, script):
+  done = run('--help', script=script)
   assert (done.returncode, done.stderr) == (0, '')
   source = (_TOOLS / f'{script}.py').read_text('utf-8')
   asked = re.findall(r"DEFINE_\w+\(\s*'(\w+)'", source)
@@ -142,8 +157,8 @@ def test_help_says_everything_and_ends_well(script):
 
 
 @pytest.mark.parametrize('script', _SCRIPTS, ids=str)
-def test_an_unknown_flag_is_status_2(script):
-  done = _run('--no-such-flag', script=script)
+def test_an_unknown_flag_is_status_2(run, script):
+  done = run('--no-such-flag', script=script)
   assert done.returncode == 2 and 'Traceback' not in done.stderr
   assert 'no-such-flag' in done.stderr.splitlines()[-1] or (
     'required' in done.stderr.splitlines()[-1]
@@ -159,13 +174,19 @@ def test_help_is_printed_in_every_encoding():
   'name',
   ['evaluate', 'export_models', 'import_dataset', 'train_classifier', 'train_lungs'],
 )
-def test_a_script_of_the_package_is_that_of_the_checkout(name):
+def test_a_script_of_the_package_is_that_of_the_checkout(python, run, name):
+  module = python.run(f'covid_tf.training.{name}', '--help')
+  script = run('--help', script=name)
+  assert module.stdout == script.stdout and '--output=VALUE' in module.stdout
+  assert module.stderr == script.stderr == ''
+
+
+def test_a_cold_python_says_no_more_than_a_warm_one(run):
   module = subprocess.run(
-    [sys.executable, '-m', f'covid_tf.training.{name}', '--help'],
+    [sys.executable, '-m', 'covid_tf.training.train_lungs', '--help'],
     capture_output=True,
     text=True,
     cwd=_TOOLS.parent,
   )
-  script = _run('--help', script=name)
-  assert module.stdout == script.stdout and '--output=VALUE' in module.stdout
-  assert module.stderr == script.stderr == ''
+  assert module.stdout == run('--help', script='train_lungs').stdout
+  assert module.stderr == '' and '--output=VALUE' in module.stdout
