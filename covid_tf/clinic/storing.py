@@ -146,17 +146,33 @@ def _in_associations(
     yield group
 
 
-_reading_files = threading.Lock()
+class _SendingFromFiles:
+  """A setting of pynetdicom: files are sent as they are, piece by piece.
+
+  Otherwise it reads and encodes them anew, and holds them twice. The setting is one for
+  the process: it goes back to what it was when the last of several threads has sent.
+  """
+
+  def __init__(self) -> None:
+    self._lock = threading.Lock()
+    self._count = 0
+    self._before = False
+
+  @contextlib.contextmanager
+  def __call__(self, net: Any) -> Iterator[None]:
+    config = net._config
+    with self._lock:
+      if not self._count:
+        self._before = config.STORE_SEND_CHUNKED_DATASET
+        config.STORE_SEND_CHUNKED_DATASET = True
+      self._count += 1
+    try:
+      yield
+    finally:
+      with self._lock:
+        self._count -= 1
+        if not self._count:
+          config.STORE_SEND_CHUNKED_DATASET = self._before
 
 
-@contextlib.contextmanager
-def _sending_from_files(net: Any) -> Iterator[None]:
-  """pynetdicom sends files as they are, piece by piece; else it holds them twice."""
-  config = net._config
-  with _reading_files:
-    before, config.STORE_SEND_CHUNKED_DATASET = config.STORE_SEND_CHUNKED_DATASET, True
-  try:
-    yield
-  finally:
-    with _reading_files:
-      config.STORE_SEND_CHUNKED_DATASET = before
+_sending_from_files = _SendingFromFiles()

@@ -87,6 +87,45 @@ def test_storage_is_committed_and_what_is_gone_is_not(server, study):
   assert found.method == 'storage commitment' and len(found.faults) == 8
 
 
+def test_both_directions_encrypted(tmp_path):
+  certificates = dimse_faults.certificates(tmp_path)
+  own_aet, own_port = 'COVIDTF', 11112
+  settings = {
+    'DicomTlsEnabled': True,
+    'DicomTlsCertificate': str(tmp_path / 'pacs.pem'),
+    'DicomTlsPrivateKey': str(tmp_path / 'pacs.pem'),
+    'DicomTlsTrustedCertificates': str(tmp_path / 'ca.pem'),
+    'DicomModalities': {
+      'own': {
+        'AET': own_aet,
+        'Host': 'localhost',
+        'Port': own_port,
+        'UseDicomTls': True,
+      }
+    },
+  }
+  with orthanc.started(tmp_path / 'orthanc', **settings) as server:
+    study = dimse_faults.write_study(tmp_path / 'study')
+    flags = [
+      '--tls',
+      *('--tls-ca', str(tmp_path / 'ca.pem')),
+      *('--tls-certificate', str(tmp_path / 'me.pem')),
+      *('--own-port', str(own_port)),
+    ]
+    line = ['send', str(study), '--to', server.address, '--verify', *flags]
+    assert cli.main(line) == 0
+    for index, how in enumerate(([], ['--move'])):
+      output = str(tmp_path / f'back{index}')
+      line = ['fetch', dimse_faults.STUDY_UID, '--from', server.address, *how]
+      assert cli.main([*line, '--output', output, *flags]) == 0
+    archive = clinic.connect(
+      server.address,
+      own=addresses.OwnNode(own_aet, own_port),
+      security=certificates.security(),
+    )
+    assert len(archive.commit(sending.read_instances(study)).committed) == 8
+
+
 @pytest.mark.parametrize('which', [0, 1])
 def test_echo_and_a_study_that_is_not_there(server, study, tmp_path, which, capsys):
   address = _addresses(server)[which]

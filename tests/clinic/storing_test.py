@@ -1,5 +1,7 @@
 """C-STORE against a PACS that warns, refuses, aborts, is silent, or takes no RLE."""
 
+from concurrent import futures
+import contextlib
 import time
 
 import dimse_faults
@@ -95,3 +97,30 @@ def test_compressed_slices_go_uncompressed_to_who_takes_no_other(tmp_path):
     assert sent.is_complete
     assert set(fake.kept) == {each.sop_instance_uid for each in instances}
     assert verifying.verify(_archive(fake), instances).is_kept
+
+
+def test_files_go_as_they_are_while_anybody_sends():
+  config = pynetdicom._config
+  before = config.STORE_SEND_CHUNKED_DATASET
+  first, second = (storing._sending_from_files(pynetdicom) for _ in range(2))
+  first.__enter__()
+  second.__enter__()
+  first.__exit__(None, None, None)
+  assert config.STORE_SEND_CHUNKED_DATASET
+  second.__exit__(None, None, None)
+  assert config.STORE_SEND_CHUNKED_DATASET == before
+
+
+def test_several_senders_at_a_time_lose_nothing(tmp_path):
+  study = dimse_faults.write_study(tmp_path / 'rle', '1.2.840.10008.1.2.5')
+  instances = sending.read_instances(study)
+  fakes = [dimse_faults.FakePacs() for _ in range(3)]
+  with contextlib.ExitStack() as stack, futures.ThreadPoolExecutor(3) as pool:
+    for fake in fakes:
+      stack.enter_context(fake.running())
+    sent = list(pool.map(lambda fake: sending.send(instances, _archive(fake)), fakes))
+  assert all(each.is_complete for each in sent)
+  for fake in fakes:
+    assert {each.file_meta.TransferSyntaxUID for each in fake.kept.values()} == {
+      '1.2.840.10008.1.2.5'
+    }
