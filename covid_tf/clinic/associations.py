@@ -317,9 +317,7 @@ def answer_at_once(association: Any) -> None:
 
   Commands and data sets are small writes, which Nagle's rule holds back until the
   other side has acknowledged what came before; and it delays that by 40 ms. What we
-  write is not held back any more. What PACS write we cannot change: those of DCMTK,
-  Orthanc among them, write the head and the rest of each PDU separately; so their
-  heads are acknowledged at once, where the system knows how (Linux).
+  write is not held back any more; what the other side writes, see `acknowledge`.
   """
   connection = association.dul.socket
   raw = getattr(connection, 'socket', None)
@@ -327,17 +325,26 @@ def answer_at_once(association: Any) -> None:
     return
   with contextlib.suppress(OSError):
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-  option = getattr(socket, 'TCP_QUICKACK', None)
-  if option is None:
-    return
   receive = connection.recv
 
   def acknowledge_and_receive(size: int) -> bytearray:
-    with contextlib.suppress(OSError):
-      raw.setsockopt(socket.IPPROTO_TCP, option, 1)  # Lasts for what is there.
+    acknowledge(raw)
     return receive(size)
 
   connection.recv = acknowledge_and_receive
+
+
+def acknowledge(raw: socket.socket) -> None:
+  """Acknowledges at once what has come, where the system knows how (Linux).
+
+  DCMTK's senders, Orthanc among them, write the head and the rest of each PDU
+  separately, and the rest leaves when the head was acknowledged. To be called before
+  each read: it holds for what is there.
+  """
+  option = getattr(socket, 'TCP_QUICKACK', None)
+  if option is not None:
+    with contextlib.suppress(OSError):
+      raw.setsockopt(socket.IPPROTO_TCP, option, 1)
 
 
 def accepts(association: Any, abstract: str) -> bool:

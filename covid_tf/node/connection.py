@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 
+from covid_tf.clinic import associations
 from covid_tf.node import pdus
 
 _BUFFER_BYTES = 1 << 18
@@ -104,6 +105,7 @@ class Connection:
     """Number of bytes that came, at least one."""
     try:
       self._socket.settimeout(_left_s(until))
+      associations.acknowledge(self._socket)
       count = self._socket.recv_into(view)
     except TimeoutError:
       raise self._lost('nothing, or too little, came in time') from None

@@ -97,3 +97,33 @@ def test_a_last_word_is_not_waited_for_long(ends, monkeypatch):
   connection.close()
   connection.send_last(b'why')
   connection.cut('after its end')
+
+
+@pytest.mark.skipif(
+  not hasattr(socket, 'TCP_QUICKACK'), reason='only Linux acknowledges on demand'
+)
+def test_the_rest_of_a_pdu_is_not_waited_for():
+  def answer(count):  # Head and rest in two writes, as DCMTK does it.
+    for _ in range(count):
+      theirs.recv(1)
+      theirs.sendall(b'\1\0\0\0\0\x64')
+      theirs.sendall(b'r' * 100)
+
+  count = 25
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    connection = connection_lib.Connection(
+      socket.create_connection(server.getsockname()), 5.0
+    )
+    theirs, _ = server.accept()
+    thread = threading.Thread(target=answer, args=(count,))
+    thread.start()
+    start = time.monotonic()
+    for _ in range(count):
+      connection.send(b'q')
+      assert connection.read_header(start + 10) == (1, 100)
+      assert connection.read(100, start + 10) == b'r' * 100
+    seconds = time.monotonic() - start
+    thread.join()
+    connection.close()
+    theirs.close()
+  assert seconds < count * 0.04 / 2, 'each head was acknowledged 40 ms late'
