@@ -59,6 +59,20 @@ def test_what_does_not_fit_is_averaged_and_said():
   assert _unpacked(viewed.parts[0], viewed.blocks)[0, 0] == np.rint(block.mean())
 
 
+def test_of_many_thin_slices_the_limit_holds_and_blocks_are_not_flat():
+  shape, spacing_mm = (300, 21, 32), (0.6, 12.0, 12.0)
+  affine = synthetic_case.axial_affine(spacing_mm, shape)
+  volume = synthetic_case.make_volume(affine, shape)
+  result = synthetic_case.make_result(volume)
+  viewed = viewed_volume.viewed_volume(volume, result, max_text_bytes=20_000)
+  assert sum(map(viewed_volume.text_bytes, viewed.parts)) <= 20_000
+  slices, rows, columns = viewed.blocks.factors
+  assert rows == columns > 1 < slices
+  sides_mm = np.multiply(spacing_mm, viewed.blocks.factors)
+  assert sides_mm[0] <= sides_mm[1] < sides_mm[0] + 2 * spacing_mm[1]
+  assert f'{rows} × {columns} pixels of {slices} slices' in viewed.in_words()
+
+
 def test_levels_keep_their_side_of_the_threshold():
   values = np.array([0, 0.5999, 0.6, 0.6001, 1], np.float32)
   assert (viewed_volume.map_levels(values, 0.6) > 153).tolist() == (

@@ -303,6 +303,14 @@ def _turns(page):
   for before, after in zip(pictures, pictures[1:]):
     changed = np.abs(before - after)[..., :3].max(axis=2) > 0.05
     assert changed.mean() > 0.02
+  sides = {}
+  for angle in (0, 90, 180, 270):
+    page.locator(f'[data-turn="{angle}"]').click()
+    sides[angle] = ''.join(
+      page.locator(f'#turning ~ .mark.{side}').inner_text()
+      for side in ('left', 'right', 'top', 'bottom')
+    )
+  assert sides == {0: 'RLHF', 90: 'PAHF', 180: 'LRHF', 270: 'APHF'}
   shown = pictures[0][..., :3]
   assert (shown.max(axis=2) > 0.2).mean() > 0.05  # Lungs, on black.
   assert ((shown[..., 0] - shown[..., 2]) > 0.2).any()  # The map, in orange.

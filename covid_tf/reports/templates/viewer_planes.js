@@ -149,8 +149,11 @@ function ruler(context, place) {
     context.lineWidth = width;
     context.stroke();
   }
-  context.fillStyle = '#fff';
   context.font = '12px sans-serif';
+  context.strokeStyle = '#000';
+  context.lineWidth = 3;
+  context.strokeText('5 cm', 12, place.height - 18);
+  context.fillStyle = '#fff';
   context.fillText('5 cm', 12, place.height - 18);
 }
 

@@ -1,6 +1,6 @@
 // Lungs and map as surfaces that NiiVue turns.
 const GRID_MM = 4;  // The map itself is no finer than 10 mm.
-const LUNG_COLOUR = [150, 178, 205, 255], MAP_COLOUR = [255, 122, 40, 255];
+const LUNG_COLOUR = [190, 212, 232, 255], MAP_COLOUR = [255, 122, 40, 255];
 let scene = null;
 let surfaces = null;
 
@@ -108,7 +108,7 @@ async function startScene() {
   script.textContent = document.getElementById('niivue').textContent;
   document.head.append(script);
   scene = new niivue.Niivue({
-    logLevel: 'silent', interactive: false, isResizeCanvas: true, isOrientCube: true,
+    logLevel: 'silent', interactive: false, isResizeCanvas: true, isOrientCube: false,
     show3Dcrosshair: false, backColor: [0.04, 0.055, 0.075, 1], sliceType: 4,
     dragAndDropEnabled: false,
   });
@@ -128,13 +128,68 @@ function buildSurfaces() {
   const found = surface(surfaces.heat, LEVELS * state.threshold + 0.5);
   const drawn = state.map && found.faces.length ? [[found, 'map', MAP_COLOUR, 1]] : [];
   if (surfaces.lungs.faces.length) {
-    drawn.push([surfaces.lungs, 'lungs', LUNG_COLOUR, drawn.length ? 0.3 : 0.6]);
+    drawn.push([surfaces.lungs, 'lungs', LUNG_COLOUR, drawn.length ? 0.35 : 0.7]);
   }
   for (const [{points, faces}, name, colour, opacity] of drawn) {
-    scene.addMesh(new niivue.NVMesh(
-        points, faces, name, new Uint8Array(colour), opacity, true, scene.gl));
+    const mesh = new niivue.NVMesh(
+        points, faces, name, new Uint8Array(colour), opacity, true, scene.gl);
+    scene.addMesh(mesh);
+    // By default light comes from above, and the domes of the diaphragm are black.
+    if (name === 'lungs') scene.setMeshShader(mesh.id, 'Diffuse');
   }
+  sortLungs();
   scene.drawScene();
+}
+
+// Where the viewer stands, RAS.
+function towardsViewer() {
+  const [around, up] = [state.azimuth || 0, state.elevation || 0].map(
+      (degrees) => degrees * Math.PI / 180);
+  return {
+    front: [Math.sin(around) * Math.cos(up), Math.cos(around) * Math.cos(up), Math.sin(up)],
+    right: [-Math.cos(around), Math.sin(around), 0],
+    top: [-Math.sin(around) * Math.sin(up), -Math.cos(around) * Math.sin(up), Math.cos(up)],
+  };
+}
+
+// What is blended is drawn from the far side to the near one, else faces behind others
+// come and go with the direction.
+function sortLungs() {
+  const mesh = scene.meshes.find((one) => one.name === 'lungs');
+  if (!mesh) return;
+  const {points, faces} = surfaces.lungs;
+  const [x, y, z] = towardsViewer().front;
+  const depths = new Float32Array(faces.length / 3);
+  let low = Infinity, high = -Infinity;
+  for (let face = 0; face < depths.length; face++) {
+    const at = 3 * faces[3 * face];
+    const depth = x * points[at] + y * points[at + 1] + z * points[at + 2];
+    depths[face] = depth;
+    low = Math.min(low, depth);
+    high = Math.max(high, depth);
+  }
+  const BINS = 4096;
+  const starts = new Uint32Array(BINS + 1);
+  const bins = Uint16Array.from(
+      depths, (depth) => (depth - low) / (high - low || 1) * (BINS - 1));
+  for (const bin of bins) starts[bin + 1]++;
+  for (let bin = 0; bin < BINS; bin++) starts[bin + 1] += starts[bin];
+  const sorted = new Uint32Array(faces.length);
+  for (let face = 0; face < bins.length; face++) {
+    const to = 3 * starts[bins[face]]++;
+    for (let corner = 0; corner < 3; corner++) sorted[to + corner] = faces[3 * face + corner];
+  }
+  const gl = scene.gl;
+  gl.bindVertexArray(null);
+  gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, mesh.indexBuffer);
+  gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, sorted, gl.STATIC_DRAW);
+}
+
+// As on the planes: a second letter where an edge leans 15 degrees or more to it.
+function sideLetters(direction) {
+  return direction.map((part, axis) => [Math.abs(part), ['LR', 'PA', 'FH'][axis][+(part > 0)]])
+      .filter(([size]) => size >= 0.2588)
+      .sort(([a], [b]) => b - a).slice(0, 2).map(([, letter]) => letter).join('');
 }
 
 // Degrees: 0 from the front, 90 from the patient's right.
@@ -142,7 +197,14 @@ function turn(azimuth, elevation) {
   if (!surfaces) return;
   state.azimuth = (azimuth % 360 + 360) % 360;
   state.elevation = Math.max(-90, Math.min(90, elevation));
+  sortLungs();
   scene.setRenderAzimuthElevation((180 + state.azimuth) % 360, state.elevation);
   document.getElementById('turned').textContent =
       `Turned ${Math.round(state.azimuth)}°, from ${Math.round(state.elevation)}° above`;
+  const {right, top} = towardsViewer();
+  const opposite = (direction) => direction.map((part) => -part);
+  for (const [side, direction] of [['left', opposite(right)], ['right', right],
+                                   ['top', top], ['bottom', opposite(top)]]) {
+    document.querySelector(`#turning ~ .${side}`).textContent = sideLetters(direction);
+  }
 }
