@@ -65,8 +65,8 @@ class Settings:
     idle_s: seconds that an association may do nothing.
     longest_association_s: seconds after which an association is cut.
     largest_instance_bytes: of an instance; a larger one ends its association.
-    tls: certificate and key, for encrypted connections only; None, or without `tls`,
-      for connections in the clear.
+    tls: our certificate, its key, and the authority of those of callers, for encrypted
+      connections only; None, or without `tls`, for connections in the clear.
   """
 
   ae_title: str = 'COVIDTF'
@@ -150,7 +150,7 @@ class Listener:
       ),
       self._admit,
       _syntaxes(net),
-      tls.server_ssl_context() if tls and tls.tls else None,  # type: ignore[attr-defined]
+      tls.server_ssl_context() if tls and tls.tls else None,
     )
     self._lock = threading.Lock()
     self._running: dict[association_lib.Association, threading.Thread] = {}

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+import dimse_faults
 import listening
 from pydicom import uid
 import pynetdicom
@@ -340,6 +341,33 @@ def _send_until_killed(port, numbers):
     if answer.get('Status') == 0:
       acknowledged.add(f'{instances.SERIES_UID}.{number}')
   return acknowledged
+
+
+def test_encrypted_connections_only_and_of_whom_we_know(tmp_path):
+  certificates = dimse_faults.certificates(tmp_path)
+
+  def echoes(tls):
+    entity = pynetdicom.AE('SCANNER')
+    entity.acse_timeout = entity.dimse_timeout = 5
+    entity.add_requested_context('1.2.840.10008.1.1')
+    found = entity.associate(
+      '127.0.0.1',
+      node.port,
+      ae_title=listening.AE_TITLE,
+      tls_args=(tls, 'localhost') if tls else None,
+    )
+    if not found.is_established:
+      return False
+    status = found.send_c_echo().Status
+    found.release()
+    return status == 0
+
+  with listening.running(tmp_path, tls=certificates.security()) as node:
+    assert echoes(certificates.caller())
+    assert not echoes(certificates.caller(certificate=None))
+    assert not echoes(certificates.caller(certificate='other.pem'))
+    assert not echoes(None)
+    assert echoes(certificates.caller())
 
 
 @pytest.mark.skipif(not shutil.which('dcmsend'), reason='dcmtk is not installed')
