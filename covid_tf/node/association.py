@@ -2,7 +2,7 @@
 
 A thread reads it from its first byte to its last. Data sets go from the socket to the
 disk piece by piece, and every wait has an end, so that neither a large instance nor a
-hostile sender costs more than a buffer and a thread (docs/adr/0201).
+hostile sender costs more than a buffer and a thread (docs/adr/0200).
 """
 
 from collections.abc import Callable, Iterator

@@ -4,9 +4,11 @@
     studies/STUDY/SERIES/SOP_INSTANCE.dcm      what has been acknowledged
     marks/STUDY/…                              why it may lack instances (`marks`)
 
-A mark stands before the first instance of its series is acknowledged and goes when the
-association is released. So what is left after an abort, a lost connection or a killed
-process is a series that may lack instances (docs/adr/0200).
+A file is on the disk in `incoming`, with a preamble that says what it holds, before it
+is acknowledged; that it then gets its final name needs no wait, since the next start
+would see to it. A mark stands before the first instance of its series is acknowledged
+and goes when the association is released. So what is left after an abort, a lost
+connection or a killed process is a series that may lack instances (docs/adr/0200).
 """
 
 import collections
@@ -31,7 +33,8 @@ from covid_tf.readers import elements
 from covid_tf.storage import files
 
 RESERVE_BYTES = 2 << 30  # Ours: about ten large studies.
-_SUFFIX = '.dcm'
+_SUFFIX, _PART = '.dcm', '.part'
+_FILES = 32  # Made at once, for instances that are to come.
 _ASSOCIATION = re.compile('[0-9A-Za-z-]{1,64}')
 
 
@@ -134,6 +137,8 @@ class Spool:
     self._generations = itertools.count(1)
     self._studies: dict[str, _Study] = {}
     self._senders: dict[str, _Sender] = {}
+    self._making_files = threading.Lock()
+    self._empty_files: list[pathlib.Path] = []
     with files.explained(self.folder, self.folder / 'any'):
       self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
       self._stream = open(self.folder / '.lock', 'ab')
@@ -168,8 +173,20 @@ class Spool:
   # What comes.
 
   def new_file(self) -> pathlib.Path:
-    """A name in `incoming` where nothing is yet, to write one instance to."""
-    return self._incoming / f'{uuid.uuid4().hex}.part'
+    """An empty file in `incoming` to write one instance to; its name is on the disk.
+
+    Raises:
+      OSError: the disk does not take it.
+    """
+    with self._making_files:
+      if not self._empty_files:
+        made = [self._incoming / (uuid.uuid4().hex + _PART) for _ in range(_FILES)]
+        for path in made:
+          path.touch(exist_ok=False)
+        # For all of them at once: it takes as long as for one.
+        marks_lib.force_names_to_disk(self._incoming)
+        self._empty_files = made
+      return self._empty_files.pop()
 
   def take(self, path: pathlib.Path, association: str, caller: str) -> Taken:
     """Takes a whole file; what this returns of may be acknowledged.
@@ -234,27 +251,26 @@ class Spool:
         target.parent.mkdir(parents=True, exist_ok=True)
         study.marks.open(found.series_uid, association, sender.caller)
         touched.add(found.series_uid)
-        folder, marks = target.parents[1], study.marks.folder
-        changed = (marks, marks.parent, folder, folder.parent)
+        changed = (study.marks.folder, study.marks.folder.parent)
       series = [each for each in study.counts if each != found.series_uid]
     others = (self._path_of(dataclasses.replace(found, series_uid=x)) for x in series)
     kept = next((other for other in others if other.exists()), target)
     if not kept.exists():
+      arrival.seal(path)
       files.force_to_disk(path)
-    for names in changed:  # After the file: a journal that is written is not again.
+    for names in changed:  # After the file, whose journal often holds them too.
       marks_lib.force_names_to_disk(names)
-    taken = self._renamed(path, kept, found, study)
+    taken = self._keep(path, kept, found, study)
     if taken is not Taken.NEW:
       is_same = kept == target and arrival.has_same_content(path, kept)
       taken = Taken.AGAIN if is_same else Taken.DIFFERENT
-    marks_lib.force_names_to_disk(kept.parent)
     with self._lock:
       study.last_activity_s = time.monotonic()
       if taken is Taken.DIFFERENT:
         study.marks.differ(found.series_uid, found.sop_instance_uid)
     return taken
 
-  def _renamed(
+  def _keep(
     self,
     path: pathlib.Path,
     target: pathlib.Path,
@@ -419,10 +435,22 @@ class Spool:
       self._recover_study(study_uid)
     for study_uid in marks_lib.studies(self.folder / 'marks'):
       self._study_of(study_uid)
-    for path in self._incoming.iterdir():
+    for path in sorted(self._incoming.iterdir()):
       if found := arrival.identify_begun(path):
-        self._note_lacking(found, 'a sender')
-      path.unlink()
+        self._recover_incoming(path, found)
+      path.unlink(missing_ok=True)
+
+  def _recover_incoming(self, path: pathlib.Path, found: arrival.Identity) -> None:
+    """Keeps what was whole, and may have been acknowledged; notes the rest."""
+    target = self._path_of(found)
+    if not arrival.is_as_sealed(path):
+      self._note_lacking(found, 'a sender')
+      return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    study = self._study_of(found.study_uid)
+    is_kept = self._keep(path, target, found, study) is Taken.NEW
+    if not is_kept and not arrival.has_same_content(path, target):
+      study.marks.differ(found.series_uid, found.sop_instance_uid)
 
   def _recover_study(self, study_uid: str) -> None:
     folder = self._folder_of(study_uid)

@@ -216,3 +216,32 @@ def test_whatever_bytes_come_it_answers(data, syntax):
       arrival.identify(path)
     except arrival.RefusedError as error:
       assert len(str(error)) <= 64
+
+
+def test_a_seal_says_what_follows(tmp_path):
+  path = written(tmp_path)
+  whole = path.read_bytes()
+  assert not arrival.is_as_sealed(path)
+  arrival.seal(path)
+  assert arrival.is_as_sealed(path)
+  sealed = path.read_bytes()
+  assert sealed[128:] == whole[128:] and len(sealed) == len(whole)
+  assert arrival.identify(path).sop_instance_uid == f'{instances.SERIES_UID}.1'
+  assert pydicom.dcmread(path).InstanceNumber == 1
+  plain = tmp_path / 'plain'
+  plain.write_bytes(whole)
+  assert arrival.has_same_content(plain, path)
+  for damaged in (sealed[:-1], sealed + b'x', sealed[:-1] + b'x', whole[:50], b''):
+    path.write_bytes(damaged)
+    assert not arrival.is_as_sealed(path)
+
+
+def test_file_meta_as_pydicom_reads_it(tmp_path):
+  path = tmp_path / 'x'
+  path.write_bytes(arrival.file_meta(uid.CTImageStorage, '1.2.3', uid.RLELossless))
+  found = pydicom.dcmread(path).file_meta
+  assert found.MediaStorageSOPClassUID == uid.CTImageStorage
+  assert found.MediaStorageSOPInstanceUID == '1.2.3'
+  assert found.TransferSyntaxUID == uid.RLELossless
+  assert found.FileMetaInformationVersion == b'\0\1'
+  assert found.FileMetaInformationGroupLength == path.stat().st_size - 144

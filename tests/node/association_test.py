@@ -196,7 +196,7 @@ def cut(node, *pieces: bytes) -> bytes:
       connection.sendall(piece)
     kind, body = answer(connection)
   assert kind == listening.ABORT
-  assert not list((node.spool.folder / 'incoming').iterdir())
+  assert not listening.arriving(node.spool)
   assert node.echoes()
   return body
 
@@ -264,7 +264,7 @@ def test_the_longest_instance(node, caplog):
       pass
     assert sent < 10 << 20
   assert 'of 100000 bytes at most is taken' in caplog.text
-  assert not list((node.spool.folder / 'incoming').iterdir())
+  assert not listening.arriving(node.spool)
   assert node.echoes()
 
 
@@ -352,7 +352,7 @@ def test_uids_of_commands(node, caplog, said, words):
     connection.sendall(listening.pdu(0x05, bytes(4)))
     assert listening.read_pdu(connection)[0] == 0x06
   assert words in caplog.text
-  assert not list((node.spool.folder / 'incoming').iterdir())
+  assert not listening.arriving(node.spool)
   if 'illegal' in words:
     assert node.spool.study(instances.STUDY_UID).interrupted
 
@@ -396,4 +396,4 @@ def test_whatever_bytes_come_it_goes_on(tmp_path):
 
     check()
     assert node.echoes()
-    assert not list((node.spool.folder / 'incoming').iterdir())
+    assert not listening.arriving(node.spool)

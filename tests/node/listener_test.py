@@ -148,7 +148,7 @@ def test_a_connection_that_goes_away(node):
     connection.sendall(listening.values(1, 3, listening.store_command()))
     connection.sendall(listening.values(1, 0, b'\x08\0\x05\0CS\x02\0AB'))
   wait_until(lambda: node.metrics.associations['lost'] == 1)
-  assert not list((node.spool.folder / 'incoming').iterdir())
+  assert not listening.arriving(node.spool)
   assert node.echoes()
 
 
@@ -315,7 +315,7 @@ def test_killed_at_any_moment_it_keeps_what_it_acknowledged(tmp_path):
       kept = spool.study(instances.STUDY_UID)
       found = spool.has_instances(instances.STUDY_UID)[instances.SERIES_UID]
       assert acknowledged <= found
-      assert not list((spool.folder / 'incoming').iterdir())
+      assert not listening.arriving(spool)
       assert kept.interrupted
   assert len(acknowledged) > 4
 

@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 
+import listening
 import pytest
 import small_instances as instances
 
@@ -54,7 +55,7 @@ def test_a_whole_study(spool):
     instances.SERIES_UID: {f'{instances.SERIES_UID}.{number}' for number in (1, 2)}
   }
   assert not list((spool.folder / 'marks' / kept.study_uid).iterdir())
-  assert not list((spool.folder / 'incoming').iterdir())
+  assert not listening.arriving(spool)
 
 
 def test_batch_reads_what_it_keeps(spool):
@@ -205,7 +206,7 @@ def test_a_killed_node_knows_which_instance_had_begun(spool):
   spool.new_file().write_bytes(b'')
   spool.close()
   with spool_lib.Spool(spool.folder) as again:
-    assert not list((again.folder / 'incoming').iterdir())
+    assert not listening.arriving(again)
     assert 'did not come' in str(again.study(instances.STUDY_UID).interrupted)
 
 
@@ -272,15 +273,46 @@ def test_nothing_is_answered_before_the_disk_has_it(spool, monkeypatch):
 
   monkeypatch.setattr(spool_lib.files, 'force_to_disk', noted)
   give(spool, 'a', 1)
-  study = instances.STUDY_UID
-  assert forced[0].startswith('incoming/')
-  assert set(forced[1:-1]) == {f'marks/{study}', 'marks', f'studies/{study}', 'studies'}
-  assert forced[-1] == f'studies/{study}/{instances.SERIES_UID}'
+  assert forced[0] == 'incoming' and forced[1].startswith('incoming/')
+  assert forced[2:] == [f'marks/{instances.STUDY_UID}', 'marks']
   forced.clear()
   give(spool, 'a', 2)
-  assert [os.path.dirname(path) for path in forced] == ['incoming', f'studies/{study}']
-  give(spool, 'a', 2)
-  assert forced[-1] == f'studies/{study}/{instances.SERIES_UID}'
+  assert len(forced) == 1 and forced[0].startswith('incoming/')
+  forced.clear()
+  give(spool, 'a', 2)  # It is on the disk already.
+  assert not forced
+
+
+def test_the_machine_stopped_before_final_names_were_on_the_disk(spool):
+  """What was forced to the disk is all that is left: no final name of these."""
+  give(spool, 'a', 1)
+  spool.end('a', RELEASED)
+  paths = []
+  for number in (2, 3, 4):
+    path = spool.new_file()
+    instances.save(instances.instance(number), path)
+    arrival.seal(path)
+    paths.append(path)
+  again = spool.new_file()
+  instances.save(instances.instance(2), again)
+  arrival.seal(again)
+  other = again.with_name('f' * 40)  # The last in order of name.
+  change = lambda dataset: setattr(dataset, 'PatientID', 'x')  # noqa: E731
+  instances.save(instances.instance(2, change=change), other)
+  arrival.seal(other)
+  content = bytearray(paths[1].read_bytes())
+  content[-9] ^= 1  # Written in part, with the size of the whole.
+  paths[1].write_bytes(content)
+  paths[2].write_bytes(content[:-20])
+  spool.close()
+  with spool_lib.Spool(spool.folder) as later:
+    assert not listening.arriving(later)
+    kept = later.study(instances.STUDY_UID)
+    assert later.has_instances(kept.study_uid) == {
+      instances.SERIES_UID: {f'{instances.SERIES_UID}.{number}' for number in (1, 2)}
+    }
+    assert 'did not come' in kept.interrupted[instances.SERIES_UID]
+    assert kept.conflicts == 1
 
 
 def test_a_full_disk_is_no_fault_of_the_instance(spool, monkeypatch):
@@ -300,7 +332,7 @@ def test_a_full_disk_is_no_fault_of_the_instance(spool, monkeypatch):
   assert spool.study(instances.STUDY_UID).counts == {instances.SERIES_UID: 1}
   assert spool.study(instances.STUDY_UID).interrupted
   assert spool.study('1.2.3') is None
-  assert not list((spool.folder / 'incoming').iterdir())
+  assert not listening.arriving(spool)
 
 
 def test_names_that_a_file_system_cannot_confirm(spool, monkeypatch):
@@ -330,7 +362,7 @@ def test_removing(spool):
   spool.remove(instances.STUDY_UID)
   spool.remove(instances.STUDY_UID)
   assert spool.studies() == () and spool.study(instances.STUDY_UID) is None
-  assert not list(spool.folder.glob('*/*'))
+  assert not list(spool.folder.glob('[mrs]*/*'))
   assert give(spool, 'b', 1) is NEW
 
 

@@ -64,6 +64,11 @@ class Node:
       return found.is_established and found.send_c_echo().Status == 0
 
 
+def arriving(spool: spool_lib.Spool) -> list[pathlib.Path]:
+  """Files of instances that are not kept; empty ones are for those to come."""
+  return [path for path in (spool.folder / 'incoming').iterdir() if path.stat().st_size]
+
+
 @contextlib.contextmanager
 def running(folder: pathlib.Path, **settings) -> Iterator[Node]:
   """A node that listens within the block."""
