@@ -88,7 +88,7 @@ def test_a_result_of_two_slices_has_a_page(tmp_path):
   result = scored_studies.write_study(tmp_path / 'result', **two)
   assert _run(result, '--study', tmp_path / 'ct.nii') == 0
   page = (result / 'viewer.html').read_text('utf-8')
-  assert '2 slices every 16.0 mm' in page and 'The whole CT is here.' in page
+  assert '2 slices every 16 mm' in page and 'The whole CT is here.' in page
 
 
 def test_names_that_html_would_swallow_are_not_in_the_page(tmp_path):

@@ -183,7 +183,7 @@ def test_wheel_drag_and_zoom(chromium, case):
     page.locator('#zoom-in').click()
     reading = _hovered(page, 'axial', x, y)
     at = _crosshair(page)
-    for button, modifier in (('left', 'Shift'), ('right', None)):
+    for button, modifier in (('left', 'Shift'), ('middle', None)):
       page.locator('#axial').hover(position={'x': x, 'y': y})
       if modifier:
         page.keyboard.down(modifier)
@@ -197,6 +197,12 @@ def test_wheel_drag_and_zoom(chromium, case):
       assert _hovered(page, 'axial', x + 30, y + 20)[1] == reading[1]
       x, y = x + 30, y + 20
     box = page.locator('#axial').bounding_box()
+    page.mouse.down(button='right')
+    page.mouse.move(box['x'] + x + 50, box['y'] + y - 25, steps=5)
+    page.mouse.up(button='right')
+    window = [page.locator(f'#{name}').input_value() for name in ('center', 'width')]
+    assert window == ['-650', '1700'] and _crosshair(page) == at
+    page.locator('#axial').hover(position={'x': x, 'y': y})
     page.mouse.down()
     page.mouse.move(box['x'] + x + 40, box['y'] + y - 10, steps=3)
     page.mouse.up()

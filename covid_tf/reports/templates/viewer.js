@@ -166,7 +166,8 @@ function onPlane(plane) {
     canvas.focus();
     fingers.set(event.pointerId, placeOf(event));
     canvas.setPointerCapture(event.pointerId);
-    moving = event.button || event.shiftKey ? 'pan' : 'crosshair';
+    moving = event.shiftKey || event.button === 1 ? 'pan' :
+        event.button === 2 ? 'window' : 'crosshair';
     if (moving === 'crosshair' && fingers.size === 1) {
       moveTo(voxelAt(plane, ...placeOf(event)));
     }
@@ -187,6 +188,10 @@ function onPlane(plane) {
       zoom(apart(place) / Math.max(1, apart(before)), plane, ...other);
     } else if (moving === 'pan') {
       pan(plane, place[0] - before[0], place[1] - before[1]);
+    } else if (moving === 'window') {
+      // To the right wider, upwards brighter.
+      chooseWindow(state.center + Math.round(2 * (place[1] - before[1])),
+                   state.width + Math.round(4 * (place[0] - before[0])));
     } else {
       moveTo(voxelAt(plane, ...place));
     }
