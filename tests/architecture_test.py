@@ -52,6 +52,7 @@ _TESTED_ELSEWHERE = {
   'cli_test': '__main__ errors streams version',
   'cohort/follow_up/course_test': 'cohort.follow_up.report cohort.follow_up.trend',
   'cohort/follow_up/ct_pictures_test': 'cohort.follow_up.zones',
+  'commands/batch_test': 'commands.archive_scorer',
   'clinic/fetching_test': 'commands.echo commands.fetch',
   'clinic/sending_test': 'commands.clinic_flags commands.send',
   'cohort/review/contact_sheet_test': 'commands.review',

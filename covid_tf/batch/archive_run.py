@@ -123,8 +123,14 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def exclusive(output: str | os.PathLike) -> Iterator[pathlib.Path]:
+def exclusive(
+  output: str | os.PathLike, command: str = 'covid-tf batch'
+) -> Iterator[pathlib.Path]:
   """Makes the output folder and keeps a second run out of it.
+
+  Args:
+    output: the folder.
+    command: what runs, for messages.
 
   Yields:
     The folder.
@@ -140,11 +146,11 @@ def exclusive(output: str | os.PathLike) -> Iterator[pathlib.Path]:
     lock = open(lock_path, 'ab')
   with lock:
     try:
-      files.lock(lock, 'covid-tf batch', wait=False)
+      files.lock(lock, command, wait=False)
     except BlockingIOError:
       raise errors.UsageError(
-        f'--output {output}: another covid-tf batch is at work there; wait for it, '
-        'or give another --output.'
+        f'--output {output}: another covid-tf batch or node is at work there; wait for '
+        'it, or give another --output.'
       ) from None
     yield output
 
@@ -190,7 +196,7 @@ def run(
   ):
     try:
       for study, value in map_studies(scorer, iter(plan.open)):
-        record = _record(scorer, study, value)
+        record = recorded(scorer, study, value)
         guard.see(record)
         if record.status != records.UNWRITTEN:
           not_reached.discard(study.key)
@@ -209,7 +215,10 @@ def run(
   return Outcome(progress, plan.already, len(archive.studies), guard.error)
 
 
-def _record(scorer, study, value) -> records.Record:
+def recorded(
+  scorer: scoring.Scorer, study: listing.Study, value: records.Record | records.Lost
+) -> records.Record:
+  """The record of a study that an engine gives back; a lost one is a failure."""
   if not isinstance(value, records.Lost):
     return value
   return scoring.store(

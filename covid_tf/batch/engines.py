@@ -29,7 +29,7 @@ _Value = TypeVar('_Value')
 
 
 class Feed(Generic[_Item]):
-  """An iterable for `map_studies` that may have nothing at the moment.
+  """Studies for `map_studies`, which may have none at the moment.
 
   Any thread puts studies in; `map_studies` sleeps until one comes, a worker has
   something to say, or the feed is ended. May be given to one call after the other:
@@ -47,15 +47,23 @@ class Feed(Generic[_Item]):
     """Studies that nobody has taken."""
     return len(self._waiting)
 
-  def __iter__(self) -> Iterator[_Item | None]:
+  def taken(self) -> Iterator[_Item | None]:
     """Yields a study, or None where there is none yet; ends with the feed."""
     while self._waiting or not self._is_ended:
-      yield self._waiting.popleft() if self._waiting else None
+      try:
+        study = self._waiting.popleft()
+      except IndexError:  # Perhaps cleared since.
+        study = None
+      yield study
 
   def put(self, study: _Item) -> None:
     """Adds a study."""
     self._waiting.append(study)
     self._ring()
+
+  def clear(self) -> None:
+    """Takes out what nobody has taken."""
+    self._waiting.clear()
 
   def end(self) -> None:
     """Says that no more studies will come; what is in it is still handed out."""
@@ -133,13 +141,15 @@ def serve_worker(connection, function: Callable, environment: dict[str, str]) ->
 
 
 def map_local(
-  function: Callable, studies: Iterable, processes: int, stop: threading.Event
+  function: Callable, studies: Iterable | Feed, processes: int, stop: threading.Event
 ) -> Iterator[tuple[Any, Any]]:
   """See `engines.map_studies`."""
   crew = _Crew(function, processes)
-  feed = studies if isinstance(studies, Feed) else None
   try:
-    yield from crew.run(iter(studies), stop, feed)
+    if isinstance(studies, Feed):
+      yield from crew.run(studies.taken(), stop, studies)
+    else:
+      yield from crew.run(iter(studies), stop, None)
   finally:
     crew.end()
 
@@ -300,7 +310,7 @@ class _Crew:
 
 def map_studies(
   function: Callable[[_Item], _Value],
-  studies: Iterable[_Item],
+  studies: Iterable[_Item] | Feed[_Item],
   *,
   processes: int = 1,
   scheduler: str | None = None,

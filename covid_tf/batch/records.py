@@ -241,6 +241,60 @@ class Appender:
     )
 
 
+class Manifest:
+  """The manifest of an output to which studies come without an end; a context manager.
+
+  A study that ends again has its row replaced: each has one.
+  """
+
+  def __init__(self, output: str | os.PathLike):
+    """Makes it anew from the records of the result folders.
+
+    Raises:
+      errors.OutputError: it cannot be written.
+    """
+    self._output = output
+    self._rows = rebuild_manifest(output)
+    self._end_of_file = Appender(output)
+
+  def __enter__(self) -> 'Manifest':
+    return self
+
+  def __exit__(self, *exception) -> None:
+    self._end_of_file.__exit__()
+
+  def put(self, record: Record) -> None:
+    """Adds a row or replaces it; a failure does not take the place of a score.
+
+    Raises:
+      errors.OutputError: no space; the next start mends the file.
+    """
+    earlier = self._rows.get(record.key)
+    if earlier is None:
+      self._end_of_file.append(record)
+    elif record.status == FAILED and earlier.status in (SCORED, FAILED):
+      return
+    self._rows[record.key] = record
+    if earlier is not None:
+      self._write()
+
+  def drop(self, keys: Iterable[str]) -> None:
+    """Takes rows out, of results that are not there any more.
+
+    Raises:
+      errors.OutputError: no space; the next start mends the file.
+    """
+    if found := self._rows.keys() & set(keys):
+      for key in found:
+        del self._rows[key]
+      self._write()
+
+  def _write(self) -> None:
+    write_manifest(pathlib.Path(self._output) / MANIFEST_FILE, self._rows.values())
+    self._end_of_file.__exit__()  # Of the file that was replaced.
+    self._end_of_file = Appender(self._output)
+
+
 def _values(record: Record) -> list:
   values = dataclasses.asdict(record)
   for name, value in values.items():

@@ -19,6 +19,7 @@ COMMANDS = {
   'review': 'a contact sheet of many results, and a table to accept or reject them',
   'manifestations': 'cluster slices into kinds of disease',
   'batch': 'score an archive, every study exactly once',
+  'node': 'score the studies that it is sent, and send the objects on',
   'echo': 'ask a PACS whether it is there',
   'fetch': 'a study from a PACS to a folder, whole or not at all',
   'send': 'DICOM objects of a result to a PACS',

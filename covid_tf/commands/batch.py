@@ -3,11 +3,9 @@
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 import contextlib
-import dataclasses
 import functools
 import itertools
 import logging
-import os
 import pathlib
 import signal
 import sys
@@ -15,30 +13,19 @@ import threading
 
 from covid_tf import errors
 from covid_tf import readers
-from covid_tf import results
-from covid_tf.analysis import slabs
 from covid_tf.batch import archive as archive_lib
 from covid_tf.batch import archive_run
 from covid_tf.batch import engines
 from covid_tf.batch import listing
 from covid_tf.batch import records
-from covid_tf.batch import scoring
+from covid_tf.commands import archive_scorer
 from covid_tf.commands import clinic_flags
 from covid_tf.commands import model_flags
 from covid_tf.commands import shared_flags
-from covid_tf.statistics import operating_points
 from covid_tf.storage.dicom import objects
 
 _SOME = 1  # Exit status: some studies have a score, others have none.
 _NONE = 3  # No study has a score.
-_PATH_FLAGS = (
-  'output',
-  'patient_key_file',
-  'tls_ca',
-  'tls_certificate',
-  'tls_key',
-  'token_file',
-)
 # Of a few folders each: a small archive is listed before processes would start.
 _TASKS_WITHOUT_PROCESSES = 4
 
@@ -59,36 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     'where it stopped',
   )
   model_flags.add_model_arguments(parser, several_servers=True)
-  parser.add_argument(
-    '--processes',
-    type=int,
-    metavar='N',
-    help='workers of this machine (default: by its cores and memory)',
-  )
+  archive_scorer.add_arguments(parser)
   parser.add_argument(
     '--scheduler',
     metavar='ADDRESS',
     help='use the workers of a running Dask cluster, for instance tcp://host:8786',
-  )
-  parser.add_argument(
-    '--redo',
-    action='store_true',
-    help='score again what other models, thresholds or software have scored',
-  )
-  parser.add_argument(
-    '--no-reports',
-    action='store_true',
-    help='leave report.html out, which costs more time than reading a study',
-  )
-  parser.add_argument(
-    '--case-threshold',
-    metavar='FILE|CM3',
-    help='answer for each case whether it is detected, as covid-tf score does',
-  )
-  parser.add_argument(
-    '--patient-key-file',
-    metavar='FILE',
-    help="the site's secret key, as for covid-tf score",
   )
   shared_flags.add_reading_arguments(parser)
   shared_flags.add_analysis_arguments(parser)
@@ -97,15 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
   """Scores the archive; returns 0 for all, 1 for some, 3 for no study scored."""
-  if arguments.processes is not None and arguments.processes < 1:
-    raise errors.UsageError(
-      f'--processes: at least 1 is required, found {arguments.processes}.'
-    )
+  archive_scorer.require_processes(arguments.processes)
   # A slip is found before an hour of listing.
-  _servers(arguments.server)
+  archive_scorer.servers_of(arguments.server)
   readers.require_options(**shared_flags.chosen(arguments))
   shared_flags.thresholds(arguments)
-  if clinic_flags.dicom_options_on_request(arguments) is not None:
+  dicom = clinic_flags.dicom_options_on_request(arguments)
+  if dicom is not None:
     objects.require_extra()
   stop = threading.Event()
   with archive_run.exclusive(arguments.output), _signals(stop) as caught:
@@ -115,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
       return _interrupted(caught)
     outcome = archive_run.run(
       archive,
-      _scorer(arguments, workers),
+      archive_scorer.make_scorer(arguments, workers, dicom),
       workers,
       stop,
       redo=arguments.redo,
@@ -182,120 +142,6 @@ def _listed(arguments, stop: threading.Event) -> listing.Archive:
       + '.'
     )
   return archive
-
-
-@dataclasses.dataclass(frozen=True)
-class _OpenModels:
-  """Opens models in whichever process it is called; hashable.
-
-  Attributes:
-    flags: names and values of the command's flags.
-  """
-
-  flags: tuple[tuple[str, object], ...]
-
-  def __call__(self, server: str) -> contextlib.AbstractContextManager:
-    return model_flags.open_models(
-      argparse.Namespace(**dict(self.flags) | {'server': server or None}),
-      announce=False,
-    )  # Beside the bar of the archive.
-
-
-@dataclasses.dataclass(frozen=True)
-class _Identify:
-  """Asks models who they are; errors are values, since they come from a worker."""
-
-  open_models: _OpenModels
-
-  def __call__(self, server: str):
-    try:
-      with self.open_models(server) as models:
-        return models.identities()
-    except errors.CovidTFError as error:
-      return error
-
-
-def _scorer(arguments, workers: archive_run.MapStudies) -> scoring.Scorer:
-  """What workers apply to each study; asks a worker which models answer."""
-  # Workers, above all those of a cluster, have working directories of their own.
-  arguments = _with_whole_paths(arguments)
-  open_models = _OpenModels(tuple(sorted(vars(arguments).items())))
-  servers = _servers(arguments.server)
-  threshold = arguments.case_threshold and operating_points.parse_case_threshold(
-    arguments.case_threshold
-  )
-  key_digest = scoring.key_digest(arguments.patient_key_file)
-  identities = _identities(workers, open_models, servers)
-  thresholds = dataclasses.replace(
-    shared_flags.thresholds(arguments),
-    case_corona_score_cm3=threshold.corona_score_cm3 if threshold else None,
-  )
-  used = slabs.as_used(thresholds, identities)
-  if threshold:
-    threshold.require_same_models(identities)
-    threshold.require_same_analysis(used)
-  return scoring.Scorer(
-    arguments.output,
-    open_models,
-    servers,
-    scoring.Configuration(
-      scoring.model_triples(identities),
-      thresholds,
-      key_digest,
-      thickness_mm=used.thickness_mm,
-      smoothing_mm=used.smoothing_mm or 0.0,
-      dicom=clinic_flags.dicom_options_on_request(arguments),
-      **shared_flags.chosen(arguments),
-    ),
-    model_flags.are_demo(arguments, identities),
-    arguments.patient_key_file,
-    not arguments.no_reports,
-  )
-
-
-def _with_whole_paths(arguments: argparse.Namespace) -> argparse.Namespace:
-  """Flags whose paths mean the same in every process."""
-  paths = {
-    name: os.path.abspath(path)
-    for name in _PATH_FLAGS
-    if (path := getattr(arguments, name)) is not None
-  }
-  if arguments.models is not None:
-    paths['models'] = arguments.models.absolute()
-  return argparse.Namespace(**vars(arguments) | paths)
-
-
-def _servers(text: str | None) -> tuple[str, ...]:
-  """Addresses of --server; ('',) for models in the workers themselves."""
-  if text is None:
-    return ('',)
-  servers = tuple(part.strip() for part in text.split(','))
-  if not all(servers) or len(set(servers)) < len(servers):
-    # '' would be the demo models; one named twice would get twice the studies.
-    raise errors.UsageError(
-      f'--server {text}: addresses separated by commas, each once, are required, '
-      'found '
-      f'{"an empty one" if not all(servers) else "one twice"}; correct the list.'
-    )
-  return servers
-
-
-def _identities(workers, open_models, servers) -> tuple[results.ModelIdentity, ...]:
-  first = None
-  for server, found in workers(_Identify(open_models), iter(servers)):
-    if isinstance(found, records.Lost):
-      raise errors.ClusterError(f'asking for the models: {found.reason}')
-    if isinstance(found, errors.CovidTFError):
-      raise found
-    first = first or (server, found)
-    if found != first[1]:
-      raise errors.UsageError(
-        f'--server: the same models are required of all, but {server} and '
-        f'{first[0]} serve different ones.'
-      )
-  if first is None:
-    raise KeyboardInterrupt  # Asked to stop before anybody answered.
-  return first[1]
 
 
 @contextlib.contextmanager

@@ -13,6 +13,9 @@
   [dicom]
   to = "https://pacs.example/dicom-web"
 
+  [node]
+  callers = "CT1,CT2"
+
 A flag that is given counts more than the file. With --server or --models the table
 [models] is left out as a whole, and with --to the table [dicom]: certificates and
 tokens of one address are not sent to another.
@@ -32,7 +35,7 @@ VARIABLE = 'COVID_TF_CONFIG'
 FILE_NAME = 'covid-tf.toml'
 
 _NUMBER, _TEXT, _PATH, _SWITCH = 'a number', 'a text', 'a path as text', 'true or false'
-_SCORING = ('score', 'batch')
+_SCORING = ('score', 'batch', 'node')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +97,54 @@ _TABLES = {
     },
     ('send',),
     ('to',),
+  ),
+  'node': _Table(
+    {
+      'output': _PATH,
+      'spool': _PATH,
+      **dict.fromkeys(
+        ('aet', 'host', 'callers', 'source_pacs', 'to', 'health_host'), _TEXT
+      ),
+      **dict.fromkeys(('any_caller', 'listen_tls', 'pacs_tls'), _SWITCH),
+      **dict.fromkeys(
+        (
+          'listen_tls_ca',
+          'listen_tls_certificate',
+          'listen_tls_key',
+          'pacs_tls_ca',
+          'pacs_tls_certificate',
+          'pacs_tls_key',
+          'pacs_token_file',
+          'pacs_password_file',
+        ),
+        _PATH,
+      ),
+      **dict.fromkeys(
+        (
+          'port',
+          'most_associations',
+          'request_timeout',
+          'idle_timeout',
+          'longest_association',
+          'largest_instance',
+          'settle',
+          'incomplete_after',
+          'most_waiting',
+          'connect_timeout',
+          'answer_timeout',
+          'total_timeout',
+          'reserve',
+          'keep_studies',
+          'keep_refused',
+          'keep_results',
+          'health_port',
+          'end_within',
+          'processes',
+        ),
+        _NUMBER,
+      ),
+    },
+    ('node',),
   ),
 }
 # Flags of which argparse takes one: the one on the command line leaves the other out.

@@ -28,19 +28,19 @@ class Rules:
   """What is asked of a study.
 
   Attributes:
-    quiet_s: since its last instance, or the end of the last association that sent to
+    settle_s: since its last instance, or the end of the last association that sent to
       it: 60 is what Orthanc takes for a stable study.
     incomplete_after_s: as long without news, a study that is not whole is incomplete.
     asks_source: whether the PACS that sends is asked for what it has.
   """
 
-  quiet_s: float = 60.0
+  settle_s: float = 60.0
   incomplete_after_s: float = 3600.0
   asks_source: bool = False
 
   def __post_init__(self) -> None:
     for flag, value in (
-      ('--quiet', self.quiet_s),
+      ('--settle', self.settle_s),
       ('--incomplete-after', self.incomplete_after_s),
     ):
       if not 0 < value <= _LONGEST_S:
@@ -48,9 +48,9 @@ class Rules:
           f'{flag}: seconds above 0 and at most {_LONGEST_S:.0f} are required, found '
           f'{value:g}.'
         )
-    if self.incomplete_after_s < self.quiet_s:
+    if self.incomplete_after_s < self.settle_s:
       raise errors.UsageError(
-        f'--incomplete-after: at least as long as --quiet ({self.quiet_s:g} s) is '
+        f'--incomplete-after: at least as long as --settle ({self.settle_s:g} s) is '
         f'required, found {self.incomplete_after_s:g} s.'
       )
 
@@ -96,6 +96,11 @@ def compare(has: Mapping[str, Set[str]], listed: Mapping[str, Set[str]]) -> Comp
   )
 
 
+def is_quiet(kept: spool.Kept, now_s: float, rules: Rules) -> bool:
+  """Whether a study has been without news for as long as is asked for."""
+  return now_s - kept.last_activity_s >= rules.settle_s
+
+
 def decide(
   kept: spool.Kept,
   now_s: float,
@@ -115,10 +120,10 @@ def decide(
     is_accepted: a person says that what is here is all that will come.
   """
   silent_s = now_s - kept.last_activity_s
-  if silent_s < rules.quiet_s:
+  if not is_quiet(kept, now_s, rules):
     return Decision(
       State.WAITING,
-      f'its last news came {max(silent_s, 0):.0f} s ago, {rules.quiet_s:g} s are '
+      f'its last news came {max(silent_s, 0):.0f} s ago, {rules.settle_s:g} s are '
       'required without',
     )
   is_late = silent_s >= rules.incomplete_after_s

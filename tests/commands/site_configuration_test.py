@@ -150,4 +150,5 @@ def test_a_named_file_that_is_missing_is_refused(tmp_path, capsys):
 def test_the_docs_show_a_file_that_is_read(path):
   page = pathlib.Path(__file__).parents[2] / 'docs' / 'command_line.md'
   path.write_text(page.read_text().partition('```toml\n')[2].partition('```')[0])
-  assert set(site_configuration.read(path)) == {'', 'models', 'analysis', 'dicom'}
+  tables = {'', 'models', 'analysis', 'dicom', 'node'}
+  assert set(site_configuration.read(path)) == tables

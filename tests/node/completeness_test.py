@@ -12,7 +12,7 @@ from covid_tf.node import completeness
 from covid_tf.node import spool
 
 _WAITING, _INCOMPLETE, _WHOLE = completeness.State
-_RULES = completeness.Rules(quiet_s=60, incomplete_after_s=600)
+_RULES = completeness.Rules(settle_s=60, incomplete_after_s=600)
 _ASKING = dataclasses.replace(_RULES, asks_source=True)
 _SERIES = ('1.1', '1.2', '1.3')
 
@@ -27,7 +27,7 @@ def _state(kept, silent_s, rules=_RULES, listed=None, **options):
   return completeness.decide(kept, 1000 + silent_s, rules, listed, **options).state
 
 
-def test_a_quiet_study_is_whole():
+def test_a_settle_study_is_whole():
   assert _state(_kept(), 59.9) is _WAITING
   assert _state(_kept(), 60) is _WHOLE
   assert completeness.decide(_kept(), 1012, _RULES).reason == (
@@ -127,10 +127,10 @@ def test_a_whole_study_has_nothing_against_it(
 @pytest.mark.parametrize(
   'rules, flag',
   [
-    ({'quiet_s': 0}, '--quiet'),
-    ({'quiet_s': float('nan')}, '--quiet'),
+    ({'settle_s': 0}, '--settle'),
+    ({'settle_s': float('nan')}, '--settle'),
     ({'incomplete_after_s': 1e9}, '--incomplete-after'),
-    ({'quiet_s': 60, 'incomplete_after_s': 30}, 'as long as --quiet'),
+    ({'settle_s': 60, 'incomplete_after_s': 30}, 'as long as --settle'),
   ],
 )
 def test_rules_that_mean_nothing_are_refused(rules, flag):
