@@ -35,6 +35,7 @@ _BACKLOG = 128
 _POLL_S = 0.25  # How late a time limit may be noticed, and an end begin.
 _PAUSE_S = 0.2  # After the system has refused us a connection.
 _JOIN_S = 5.0
+_LINE_S = 10.0  # Between two lines about connections that are turned away.
 
 # Explicit VR first: nothing is lost of private elements, and nothing is decoded.
 _FIRST = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
@@ -155,6 +156,7 @@ class Listener:
     self._lock = threading.Lock()
     self._running: dict[association_lib.Association, threading.Thread] = {}
     self._draining = False
+    self._turned_away, self._next_line_s = 0, 0.0
     self._stopping = threading.Event()
     self._numbers = itertools.count(1)
     # Names are never used twice, also by the process after this one.
@@ -270,7 +272,15 @@ class Listener:
   def _turn_away(self, connection: socket.socket, peer: str) -> None:
     """Refuses a connection without a thread, and without a wait."""
     self._metrics.association('refused')
-    _log.warning('a connection from %s: refused: too many wait.', peer)
+    self._turned_away += 1
+    now = time.monotonic()
+    if now >= self._next_line_s:  # Who floods us shall not fill the log as well.
+      _log.warning(
+        '%d connection(s), the last from %s: refused: too many wait.',
+        self._turned_away,
+        peer,
+      )
+      self._turned_away, self._next_line_s = 0, now + _LINE_S
     with contextlib.suppress(OSError), connection:
       connection.setblocking(False)
       connection.send(_LIMIT.encode())

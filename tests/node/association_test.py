@@ -171,7 +171,7 @@ def test_a_request_that_trickles(node):
   assert node.echoes()
 
 
-def test_a_thousand_connections(node):
+def test_a_thousand_connections(node, caplog):
   connections = []
   try:
     for _ in range(1000):
@@ -184,6 +184,7 @@ def test_a_thousand_connections(node):
     assert node.echoes()
     for connection in connections:
       connection.close()
+  assert 0 < caplog.text.count('too many wait') < 5
 
 
 # Within an association.
