@@ -11,14 +11,20 @@ import threading
 import time
 import warnings
 
+import dicom_series
 import listening
+import numpy as np
+import pydicom
 import pytest
 import small_instances as instances
+import synthetic_case
 
 from covid_tf import errors
 from covid_tf.batch import archive
 from covid_tf.node import arrival
 from covid_tf.node import spool as spool_lib
+from covid_tf.storage.dicom import objects
+from covid_tf.storage.dicom import source as source_lib
 
 ABORTED, LOST = spool_lib.Ending.ABORTED, spool_lib.Ending.LOST
 RELEASED = spool_lib.Ending.RELEASED
@@ -445,3 +451,34 @@ def test_killed_at_any_moment_it_keeps_what_it_answered(tmp_path):
       assert {f'{instances.SERIES_UID}.{number}' for number in answered} <= kept
       for path in spool.folder.glob('studies/*/*/*.dcm'):
         assert path.stat().st_size == (sources / '100.dcm').stat().st_size
+
+
+def test_our_own_objects_sent_back_are_no_new_images(spool, tmp_path):
+  pytest.importorskip('highdicom')
+  shape = (9, 50, 76)
+  affine = synthetic_case.axial_affine((30.0, 5.0, 5.0), shape)
+  volume = synthetic_case.make_volume(affine, shape)
+  study = dicom_series.write(tmp_path / 'ct', volume)
+  picture = objects.KeyPicture(np.zeros((32, 32, 3), np.uint8), 'title', 'What it is.')
+  made = objects.write_objects(
+    tmp_path / 'result',
+    synthetic_case.make_result(volume),
+    source_lib.read_source(study),
+    pictures=(picture,),
+  )
+  assert len(made) == 4
+
+  def take(paths, association):
+    for path in paths:
+      new = instances.save(pydicom.dcmread(path), spool.new_file())
+      assert spool.take(new, association, 'PACS') is NEW
+    spool.end(association, RELEASED)
+    (kept,) = spool.studies()
+    (found,) = archive.find_studies(kept.folder).studies
+    return sum(kept.counts.values()), found
+
+  count, before = take(sorted(study.iterdir()), 'a')
+  again, after = take(made, 'b')
+  assert (count, again) == (9, 13)
+  assert after.fingerprint == before.fingerprint
+  assert after.series_uids == before.series_uids and after.refusal is None
