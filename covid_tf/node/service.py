@@ -84,6 +84,17 @@ class Settings:
     ):
       if not value > 0:
         raise errors.UsageError(f'{flag}: a number above 0 is required, found {value}.')
+    if self.reserve_bytes < 0:
+      raise errors.UsageError(
+        f'--reserve: a number from 0 is required, found {self.reserve_bytes >> 20}.'
+      )
+    results = records.studies_folder(self.output).resolve()
+    images = self.spool_folder.resolve()
+    if images == results.parent or results in (images, *images.parents):
+      raise errors.UsageError(
+        f'--spool {self.spool}: another folder than that of the results is required; '
+        'give one of its own.'
+      )
 
   @property
   def spool_folder(self) -> pathlib.Path:

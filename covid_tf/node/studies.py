@@ -28,6 +28,10 @@ _log = logging.getLogger(__name__)
 
 ACCEPTED = 'accepted'  # Of OUTPUT: an empty file for each study that a person accepts.
 _PAUSES = forwarding.Pauses(30.0, 900.0)
+# Of one look: after a start, headers of all that is kept are read, some each time.
+_LONGEST_LOOK_S = 2.0
+# A study that fails as often as this is no sign of models that are away.
+_MOST_FAILURES_OF_MODELS = 5
 
 # What becomes of a study until it needs nothing more.
 _WAITING = completeness.State.WAITING.value
@@ -42,7 +46,9 @@ class _Case:
 
   Attributes:
     done: generation that needs nothing more; None: none does.
-    listed: (generation, study) as the engine takes it; None: not looked at yet.
+    is_new: whether it was not compared with its record yet.
+    listed: (generation, study) as the engine takes it; None: not looked at yet, or
+      done.
     state, reason: what it waits for.
     failures: in a row.
     due_s: when it may be tried again.
@@ -50,6 +56,7 @@ class _Case:
   """
 
   done: int | None = None
+  is_new: bool = True
   listed: tuple[int, listing.Study | None] | None = None
   state: str = _WAITING
   reason: str = ''
@@ -94,12 +101,18 @@ class Studies:
   @property
   def backlog(self) -> int:
     """Studies that wait for the models: what no sender can do anything about."""
-    return self._count(_QUEUED) + self._count(_FAILED)
+    with self._lock:
+      return sum(
+        case.state == _QUEUED
+        or case.state == _FAILED
+        and case.failures < _MOST_FAILURES_OF_MODELS
+        for case in self._cases.values()
+      )
 
   @property
   def waiting(self) -> int:
     """Studies without a result that are not incomplete."""
-    return self.backlog + self._count(_WAITING)
+    return sum(map(self._count, (_WAITING, _QUEUED, _FAILED)))
 
   @property
   def incomplete(self) -> int:
@@ -139,22 +152,32 @@ class Studies:
         for kept in kept_studies
       } | {uid: case for uid, case in self._cases.items() if case.state == _QUEUED}
     now_s = time.monotonic()
-    asked: dict[str, int] = {}
-    for kept in kept_studies:
+    undecided = [kept for kept in kept_studies if self._is_undecided(kept, now_s)]
+    if self._source:
+      self._source.want(
+        {
+          kept.study_uid: kept.generation
+          for kept in undecided
+          if completeness.is_quiet(kept, now_s, self._rules)
+        }
+      )
+    # What has come last comes first: after a start, that is what is new.
+    for kept in sorted(undecided, key=lambda kept: -kept.last_activity_s):
       case = self._cases[kept.study_uid]
-      if case.done is not None and case.done != kept.generation:
-        self._set(case, done=None, state=_WAITING, reason='', failures=0)
-      if case.done is not None or case.state == _QUEUED or now_s < case.due_s:
-        continue
-      if completeness.is_quiet(kept, now_s, self._rules):
-        asked[kept.study_uid] = kept.generation
       try:
         self._look_at(kept, case, now_s, configuration)
       except Exception as error:  # One study's files; its text may name a patient.
         self._fail(case, f'{type(error).__name__} while its images were listed')
         _log.error('study %s: %s', kept.study_uid, case.reason)
-    if self._source:
-      self._source.want(asked)
+      if time.monotonic() - now_s > _LONGEST_LOOK_S:
+        return
+
+  def _is_undecided(self, kept: spool_lib.Kept, now_s: float) -> bool:
+    """Whether a study is to be looked at; one that has grown is again."""
+    case = self._cases[kept.study_uid]
+    if case.done is not None and case.done != kept.generation:
+      self._set(case, done=None, state=_WAITING, reason='', failures=0, due_s=0.0)
+    return case.done is None and case.state != _QUEUED and now_s >= case.due_s
 
   def _look_at(
     self, kept: spool_lib.Kept, case: _Case, now_s: float, configuration: str
@@ -163,8 +186,9 @@ class Studies:
     is_coming = decision.state is completeness.State.WAITING
     # Of what a former process has scored, at once; of the rest when all may be there.
     is_looked_into = not is_coming or (
-      case.listed is None and self._record_of(kept) is not None
+      case.is_new and self._record_of(kept) is not None
     )
+    self._set(case, is_new=False)
     if is_looked_into and not self._needs_score(kept, case, configuration):
       return
     if decision.state is not completeness.State.WHOLE:
@@ -176,6 +200,8 @@ class Studies:
       self._set(case, state=_WAITING, reason='no models have answered yet')
     elif case.listed and case.listed[1]:
       _log.info('study %s is whole: %d instances', kept.study_uid, _total(kept))
+      if kept.interrupted:  # By what its PACS says, or a person.
+        self._spool.accept_as_whole(kept.study_uid)
       with self._lock:
         case.state, case.reason = _QUEUED, ''
         self.feed.put(case.listed[1])
@@ -211,6 +237,10 @@ class Studies:
       return False
     record = self._record_of(kept)
     if record and self._is_end(record, study, configuration):
+      for series, why in kept.interrupted.items():
+        _log.warning(
+          'study %s: its score stands, but series %s: %s', kept.study_uid, series, why
+        )
       self._finish(kept.study_uid, case, kept.generation)
       return False
     return True
@@ -283,7 +313,13 @@ class Studies:
 
   def _finish(self, uid: str, case: _Case, generation: int) -> None:
     self._set(
-      case, done=generation, state=_WAITING, reason='', failures=0, is_accepted=False
+      case,
+      done=generation,
+      listed=None,
+      state=_WAITING,
+      reason='',
+      failures=0,
+      is_accepted=False,
     )
     self._forget_accepted(uid)
 
@@ -306,6 +342,7 @@ class Studies:
       with self._lock:
         case = self._cases.setdefault(uid, _Case())
       if case.done is not None:
+        self._spool.accept_as_whole(uid)
         self._forget_accepted(uid)
       elif not case.is_accepted:
         _log.warning('study %s: accepted as whole', uid)

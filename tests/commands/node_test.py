@@ -100,6 +100,9 @@ def test_models_are_asked_with_the_objects_that_are_asked_for(
     ('--port 70000', '--port'),
     ('--most-associations 0', '--most-associations'),
     ('--most-waiting 0', '--most-waiting'),
+    ('--reserve -1', '--reserve'),
+    ('--spool {out}', '--spool'),
+    ('--spool {out}/studies/in', '--spool'),
     ('--keep-studies -1', '--keep-studies'),
     ('--processes 0', '--processes'),
     ('--to PACS', '--to'),
@@ -116,7 +119,7 @@ def test_models_are_asked_with_the_objects_that_are_asked_for(
   ],
 )
 def test_wrong_use_is_said_in_one_line(tmp_path, made, capsys, flags, words):
-  assert _run(tmp_path, *flags.split()) == 2
+  assert _run(tmp_path, *flags.format(out=tmp_path / 'out').split()) == 2
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith('covid-tf node: ') and words in line
   assert not made and not (tmp_path / 'out').exists()

@@ -230,3 +230,43 @@ def test_a_study_that_cannot_be_listed_does_not_hold_up_others(
   (study,) = _taken(studies)
   assert study.key == batch_archive.study_uid(2)
   assert studies.told()['failed'] == {_UID: 'OSError while its images were listed'}
+
+
+def test_what_its_pacs_says_is_whole_is_not_interrupted_any_more(
+  tmp_path, spool, slices, scorer
+):
+  class _Source:
+    def want(self, generations):
+      self.wanted = generations
+
+    def problem(self, uid):
+      return ''
+
+    def answer(self, uid, generation):
+      has = spool.has_instances(uid)
+      return completeness.compare(has, has)
+
+  _give(spool, slices, ending=spool_lib.Ending.LOST)
+  rules = completeness.Rules(0.001, 3600, asks_source=True)
+  source = _Source()
+  studies = studies_lib.Studies(tmp_path / 'out', spool, rules, source=source)
+  studies.look('x')
+  assert source.wanted == {_UID: spool.study(_UID).generation}
+  _score(studies, scorer, *_taken(studies))
+  assert not spool.study(_UID).interrupted
+  studies.look('x')
+  assert source.wanted == {}
+
+
+def test_a_study_that_always_fails_puts_no_sender_off(tmp_path, spool, slices):
+  _give(spool, slices)
+  studies = _studies(tmp_path, spool, pauses=forwarding.Pauses(0.001, 0.001))
+  for failures in range(6):
+    assert studies.backlog == (0 < failures < 5)
+    studies.look('x')
+    (study,) = _taken(studies)
+    assert studies.backlog == 1
+    lost = batch_archive.scoring.end_record(study, records.FAILED, 'why', 'x', 0.0)
+    studies.ended(study, lost)
+    time.sleep(0.01)
+  assert studies.waiting == 1
