@@ -301,7 +301,11 @@ class Node:
       try:
         scorer = self._make_scorer()
         scorer.configuration.save(self._settings.output)
-      except (errors.ModelError, errors.ClusterError, errors.OutputError) as error:
+      except errors.CovidTFError as error:
+        passes = isinstance(error, errors.ModelError | errors.ClusterError)
+        # Flags that were right before: servers of a list are changed one by one.
+        if not passes and not self._configuration:
+          raise
         failures += 1
         if self._models != str(error):
           _log.warning('studies wait: %s', error)

@@ -38,6 +38,7 @@ _WAITING = completeness.State.WAITING.value
 _INCOMPLETE = completeness.State.INCOMPLETE.value
 _QUEUED = 'queued'  # Whole, and with the engine.
 _FAILED = 'failed'  # To be tried again.
+_NO_MODELS = 'no models have answered yet'
 
 
 @dataclasses.dataclass
@@ -104,6 +105,7 @@ class Studies:
     with self._lock:
       return sum(
         case.state == _QUEUED
+        or (case.done is None and case.reason == _NO_MODELS)
         or case.state == _FAILED
         and case.failures < _MOST_FAILURES_OF_MODELS
         for case in self._cases.values()
@@ -197,7 +199,7 @@ class Studies:
         _log.warning('study %s is incomplete: %s', kept.study_uid, decision.reason)
       self._set(case, state=state, reason=decision.reason)
     elif not configuration:
-      self._set(case, state=_WAITING, reason='no models have answered yet')
+      self._set(case, state=_WAITING, reason=_NO_MODELS)
     elif case.listed and case.listed[1]:
       _log.info('study %s is whole: %d instances', kept.study_uid, _total(kept))
       if kept.interrupted:  # By what its PACS says, or a person.

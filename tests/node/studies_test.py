@@ -145,6 +145,7 @@ def test_nothing_is_handed_out_before_models_have_answered(tmp_path, spool, slic
   studies.look('')
   assert not studies.feed
   assert studies.told()['waiting'] == {_UID: 'no models have answered yet'}
+  assert studies.backlog == 1
 
 
 def test_a_score_stands_and_a_refusal_belongs_to_its_configuration(
