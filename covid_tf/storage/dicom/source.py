@@ -7,11 +7,10 @@ the rest, what cannot be used is left empty, as the standard allows.
 """
 
 import collections
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 import dataclasses
 import os
 import pathlib
-import re
 
 import numpy as np
 import pydicom
@@ -24,19 +23,11 @@ from covid_tf import readers
 from covid_tf.readers import elements as elements_lib
 from covid_tf.readers import geometry
 from covid_tf.readers import images as images_lib
-from covid_tf.readers import privacy
+from covid_tf.storage.dicom import cleaning
 
 UTF_8 = 'ISO_IR 192'  # Whatever the source declares (PS3.3 C.12.1.1.2).
 # Two grids are one if their voxels lie no further apart.
 SAME_MM = 1e-3
-
-# Longest values by VR (PS3.5 6.2); of a person's name each of its three groups.
-_LONGEST = {'LO': 64, 'SH': 16, 'PN': 64}
-# Of no text, and halves of characters that no UTF-8 holds.
-_CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
-_TIME = re.compile(r'([01]\d|2[0-3])(?:([0-5]\d)(?:([0-5]\d|60)(?:\.(\d{1,6}))?)?)?')
-_AGE = re.compile(r'\d{3}[DWMY]')
-_SEXES = ('M', 'F', 'O')
 
 # Must be there, empty where the source says nothing (type 2, PS3.3 C.7.1 to C.7.3).
 _REQUIRED = (
@@ -209,14 +200,9 @@ def _tags() -> list[int]:
     'FrameOfReferenceUID',
     'SOPInstanceUID',
     'NumberOfFrames',
+    *cleaning.DEIDENTIFICATION,
   )
-  return [_tag(keyword) for keyword in (*keywords, *identity)]
-
-
-def _tag(keyword: str) -> int:
-  tag = datadict.tag_for_keyword(keyword)
-  assert tag is not None, keyword
-  return tag
+  return [cleaning.tag_of(keyword) for keyword in (*keywords, *identity)]
 
 
 def _require_upright(grid: geometry.Grid) -> None:
@@ -246,7 +232,10 @@ def _source(found: readers.SliceHeaders) -> SourceSeries:
     value = _first_value(found.elements, keyword, notes)
     if value or keyword in _REQUIRED:
       setattr(shared, keyword, value)
-  if any(elements_lib.text(one, _tag(_LOSSY)) == '01' for one in found.elements):
+  shared.update(cleaning.deidentification(found.elements[0], notes))
+  if any(
+    elements_lib.text(one, cleaning.tag_of(_LOSSY)) == '01' for one in found.elements
+  ):
     setattr(shared, _LOSSY, '01')
   headers = tuple(
     _header(shared, image, elements, found.grid, notes)
@@ -266,7 +255,9 @@ def _frames(
     for image in found.images
   )
   counts = {
-    elements_lib.text(elements, _tag('SOPInstanceUID')): _frame_count(elements)
+    elements_lib.text(elements, cleaning.tag_of('SOPInstanceUID')): _frame_count(
+      elements
+    )
     for elements, frame in zip(found.elements, frames)
     if frame is not None
   }
@@ -275,7 +266,7 @@ def _frames(
 
 def _one_uid(all_elements: Sequence[elements_lib.Elements], keyword: str) -> str:
   """The one UID of a kind that all slices have; some may lack it."""
-  tag = _tag(keyword)
+  tag = cleaning.tag_of(keyword)
   found = {elements_lib.text(elements, tag) for elements in all_elements} - {''}
   name = datadict.dictionary_description(tag)
   if len(found) != 1:
@@ -323,7 +314,7 @@ def _header(
   header.SOPClassUID = image.sop_class or uid.CTImageStorage
   header.SOPInstanceUID = _one_uid([elements], 'SOPInstanceUID')
   for keyword in _OF_IMAGE:
-    if value := _value(elements, keyword, notes):
+    if value := cleaning.value(elements, keyword, notes):
       setattr(header, keyword, value)
   if 'InstanceNumber' not in header:
     header.InstanceNumber = None
@@ -350,82 +341,5 @@ def _first_value(
   all_elements: Sequence[elements_lib.Elements], keyword: str, notes: dict[str, None]
 ) -> str:
   """The value of the first slice that has one that can be used."""
-  values = (_value(elements, keyword, notes) for elements in all_elements)
+  values = (cleaning.value(elements, keyword, notes) for elements in all_elements)
   return next(filter(None, values), '')
-
-
-def _value(
-  elements: elements_lib.Elements, keyword: str, notes: dict[str, None]
-) -> str:
-  """The value of an element, fit to be written; '' where there is none."""
-  tag = _tag(keyword)
-  text = privacy.decoded_text(elements, tag, elements)
-  if not text:
-    return ''
-  value = _CLEANERS[datadict.dictionary_VR(tag)](text)
-  if keyword == 'PatientSex' and value not in _SEXES:
-    value = ''
-  if value != text.strip():
-    name = datadict.dictionary_description(tag)
-    notes[
-      f'{name} of the source is no legal value and was '
-      f'{"changed to one" if value else "left empty"} in the DICOM objects'
-    ] = None
-  return value
-
-
-def _text(longest: int) -> Callable[[str], str]:
-  # In a text of one value, '\' would be the end of it.
-  return lambda text: _CONTROL.sub('', text).split('\\')[0][:longest].strip()
-
-
-def _name(text: str) -> str:
-  """A person's name: three groups of five components at most, each group cut."""
-  groups = _CONTROL.sub('', text).split('\\')[0].split('=')[:3]
-  kept = ('^'.join(group.split('^')[:5])[: _LONGEST['PN']] for group in groups)
-  return '='.join(group.strip() for group in kept).rstrip('=')
-
-
-def _date(text: str) -> str:
-  """'YYYYMMDD', also of the retired 'YYYY.MM.DD'."""
-  digits = text.replace('.', '')
-  return digits if len(digits) == 8 and elements_lib.iso_date(digits) else ''
-
-
-def _time(text: str) -> str:
-  """'HHMMSS.FFFFFF' or its start, also of the retired 'HH:MM:SS'."""
-  found = text.replace(':', '')
-  return found if _TIME.fullmatch(found) else ''
-
-
-def _code(text: str) -> str:
-  """One word of capital letters, digits, spaces and underscores."""
-  found = text.split('\\')[0].strip().upper()[:16]
-  return found if re.fullmatch(r'[A-Z0-9 _]*', found) else ''
-
-
-def _integer(text: str) -> str:
-  found = text.split('\\')[0].strip()
-  return found if re.fullmatch(r'[+-]?\d{1,9}', found) else ''
-
-
-def _measure(text: str) -> str:
-  """A positive decimal number."""
-  try:
-    number = float(text)
-  except ValueError:
-    return ''
-  return text if 0 < number < 1e6 and len(text) <= 16 else ''
-
-
-_CLEANERS: dict[str, Callable[[str], str]] = {
-  'PN': _name,
-  'LO': _text(_LONGEST['LO']),
-  'SH': _text(_LONGEST['SH']),
-  'DA': _date,
-  'TM': _time,
-  'CS': _code,
-  'IS': _integer,
-  'DS': _measure,
-  'AS': lambda text: text if _AGE.fullmatch(text) else '',
-}
