@@ -3,7 +3,8 @@
     listener -> spool -> studies -> feed -> engines.map_studies(scorer) -> forwarder
 
 The main thread runs the engine, as `covid-tf batch` does. A second one decides: which
-study is whole, what is accepted, what has been kept for long enough, when it ends.
+study is whole, what is accepted, when it ends. A third one removes what has been kept
+for long enough, which may take its time.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +13,6 @@ import dataclasses
 import logging
 import pathlib
 import threading
-import time
 from typing import Any
 
 from covid_tf import errors
@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 _SWEEP_S = 3600.0
 _LONGEST_TICK_S = 1.0
 _DRAIN_RESULTS_S = 10.0
+_JOIN_S = 5.0
 # Then it is not the studies: the models are asked who they are before the next one.
 _MOST_FAILURES_IN_A_ROW = 3
 _MODELS_PAUSES = forwarding.Pauses(5.0, 60.0)
@@ -178,7 +179,11 @@ class Node:
     self._decider = threading.Thread(
       target=self._decide_always, name='decisions', daemon=True
     )
-    self._threads: dict[str, Callable[[], bool]] = {'decisions': self._decider.is_alive}
+    sweeper = threading.Thread(target=self._sweep_always, name='retention', daemon=True)
+    self._threads: dict[str, Callable[[], bool]] = {
+      'decisions': self._decider.is_alive,
+      'retention': sweeper.is_alive,
+    }
     source = None
     if self._connect_source:
       source = source_pacs.Source(self._connect_source, self._spool)
@@ -198,6 +203,9 @@ class Node:
       )
       self._forwarder = stack.enter_context(forwarder)
       self._threads['forwarding'] = lambda: forwarder.is_alive
+    sweeper.start()
+    stack.callback(sweeper.join, _JOIN_S)  # What it removes is renamed first.
+    stack.callback(self._ending.set)
     if settings.health:
       served = health.Health(*settings.health, self.metrics, self.state)
       stack.enter_context(served)
@@ -243,14 +251,10 @@ class Node:
 
   def _decide_always(self) -> None:
     tick_s = min(self._settings.rules.settle_s / 4, _LONGEST_TICK_S)
-    swept_s = -_SWEEP_S
     while not self._ending.wait(tick_s):
       try:
         self._studies.look(self._configuration)
         self._tell_gauges()
-        if time.monotonic() - swept_s >= _SWEEP_S:
-          swept_s = time.monotonic()
-          self._sweep()
       except Exception as error:  # Its text may hold anything of a header.
         _log.error('decisions: %s; tried again', type(error).__name__)
     self._wind_up()
@@ -270,6 +274,17 @@ class Node:
     self.metrics.studies_waiting(self._studies.waiting)
     self.metrics.studies_incomplete(self._studies.incomplete)
     self.metrics.free_bytes(self._spool.free_bytes())
+
+  # The thread that removes.
+
+  def _sweep_always(self) -> None:
+    while True:
+      try:
+        self._sweep()
+      except Exception as error:  # Its text may hold anything of a header.
+        _log.error('retention: %s; tried again', type(error).__name__)
+      if self._ending.wait(_SWEEP_S):
+        return
 
   def _sweep(self) -> None:
     swept = retention.sweep(

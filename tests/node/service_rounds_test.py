@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import select
+import socket
 import threading
 import time
 
@@ -173,7 +174,7 @@ def test_flags_that_do_not_fit_the_models_end_it(tmp_path):
   settings = service.Settings(tmp_path / 'out', listener=listener.Settings(port=0))
   with pytest.raises(errors.UsageError, match='of other models'):
     service.Node(settings, models.make_scorer).run()
-  service_threads = {'decisions', 'listener', 'forwarding'}
+  service_threads = {'decisions', 'listener', 'retention'}
   assert not service_threads & {thread.name for thread in threading.enumerate()}
 
 
@@ -211,6 +212,19 @@ def test_one_output_has_one_node(tmp_path):
     pass
 
 
+def test_a_port_that_is_taken_is_said_and_leaves_nothing(tmp_path):
+  with socket.create_server(('127.0.0.1', 0)) as taken:
+    settings = service.Settings(
+      tmp_path / 'out', listener=listener.Settings(port=taken.getsockname()[1])
+    )
+    node = service.Node(settings, _Models(tmp_path / 'out').make_scorer)
+    with pytest.raises(errors.UsageError, match='a free port'):
+      node.run()
+  assert 'retention' not in {thread.name for thread in threading.enumerate()}
+  with _running(tmp_path, _Models(tmp_path / 'out')):
+    pass  # No lock is left.
+
+
 def test_an_error_of_the_deciding_thread_is_no_end_of_it(tmp_path, monkeypatch, caplog):
   models = _Models(tmp_path / 'out')
   with _running(tmp_path, models) as (node, port):
@@ -221,6 +235,20 @@ def test_an_error_of_the_deciding_thread_is_no_end_of_it(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(node, '_tell_gauges', fail)
     _until(lambda: 'decisions: ValueError; tried again' in caplog.messages)
-    assert node.state()['threads'] == {'decisions': True}
+    assert node.state()['threads'] == {'decisions': True, 'retention': True}
     del port
   assert 'Secret' not in caplog.text
+
+
+def test_what_has_been_kept_for_long_enough_goes(tmp_path, monkeypatch):
+  monkeypatch.setattr(service, '_SWEEP_S', 0.1)
+  models = _Models(tmp_path / 'out')
+  keep = service.retention.Keep(0, 0, 0)
+  with _running(tmp_path, models, keep=keep) as (node, port):
+    running_node.send(port, running_node.study(tmp_path / 'in', 1))
+    spooled = tmp_path / 'out' / 'spool' / 'studies' / batch_archive.study_uid(1)
+    _until(lambda: _ended(tmp_path) == 1 or not spooled.exists())
+    _until(lambda: not spooled.exists() and _ended(tmp_path) == 0)
+    manifest = tmp_path / 'out' / records.MANIFEST_FILE
+    _until(lambda: len(manifest.read_text('utf-8').splitlines()) == 1)
+    assert node.state()['threads']['retention'] is True
