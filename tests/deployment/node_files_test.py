@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
-import importlib.util
 import json
 import pathlib
 import re
@@ -55,11 +54,6 @@ def _orthanc_settings() -> dict:
 
 # Flags.
 
-_needs_node = pytest.mark.skipif(
-  importlib.util.find_spec('covid_tf.commands.node') is None,
-  reason='there is no command `node` yet',
-)
-
 
 def _parsed(words):
   command = importlib.import_module(f'covid_tf.commands.{words[0]}')
@@ -68,7 +62,6 @@ def _parsed(words):
   return parser.parse_args(words[1:])
 
 
-@_needs_node
 @pytest.mark.parametrize('name', ['docker-compose.yaml', 'stateful-set.yaml'])
 def test_the_node_is_given_flags_that_it_has(name):
   arguments = _parsed(_commands()[name])
@@ -120,10 +113,10 @@ def _names(folder):
   return {path.name for path in folder.iterdir()}
 
 
-@_needs_node
 def test_compose_file_and_orthanc_know_each_other():
   settings = _orthanc_settings()
   arguments = _parsed(_commands()['docker-compose.yaml'])
+  assert arguments.callers == settings['DicomAet']
   for text in (arguments.to, arguments.source_pacs):
     address = addresses.parse(text, '--to')
     assert address.ae_title == settings['DicomAet']
@@ -146,7 +139,6 @@ def test_manifests_keep_their_schema(name):
   assert name in _yaml('kustomization.yaml')['resources']
 
 
-@_needs_node
 def test_manifests_fit_each_other():
   spec = _yaml('stateful-set.yaml')['spec']
   labels = spec['template']['metadata']['labels']

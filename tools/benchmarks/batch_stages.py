@@ -39,7 +39,7 @@ def measure(root: pathlib.Path, spacing_mm: float) -> dict[str, float]:
   The median of some repetitions, after one that warms up.
   """
   source = batch_stub.write_archive(root / 'in', 1, spacing_mm, 512)
-  models = batch_stub.OpenStub(str(source / 'lung_mask.npy'), 0, 0)
+  models = batch_stub.OpenStub(str(source / batch_stub.PHANTOM_NAME), 0, 0)
   found = {}
 
   def timed(name, function):

@@ -22,7 +22,7 @@ _IDENTITIES = (
   results.ModelIdentity(contract.LUNGS_MODEL, 1, '0' * 64),
   results.ModelIdentity(contract.CLASSIFIER_MODEL, 1, '1' * 64),
 )
-_MASK_NAME = 'lung_mask.npy'
+PHANTOM_NAME = 'phantom.npz'
 _SEED = phantom.TRAINING_SEED_LIMIT + 5
 
 
@@ -49,7 +49,7 @@ def write_archive(
   )
   drawn = phantom.generate(case)
   root.mkdir(parents=True)
-  np.save(root / _MASK_NAME, drawn.lung_mask)
+  np.savez(root / PHANTOM_NAME, hu=drawn.volume.hu, lung_mask=drawn.lung_mask)
   for number in range(count):
     study = dataclasses.replace(
       drawn, case=dataclasses.replace(case, seed=case.seed + number)
@@ -63,11 +63,11 @@ class OpenStub:
   """Opens models that sleep as long as a server would take.
 
   Attributes:
-    mask_path: the lungs of the archive's phantom.
+    phantom_path: the archive's phantom and its lungs.
     lungs_ms, grad_cam_ms: of one slice.
   """
 
-  mask_path: str
+  phantom_path: str
   lungs_ms: float
   grad_cam_ms: float
 
@@ -81,17 +81,18 @@ class StubModels:
 
   def __init__(self, settings: OpenStub):
     self._settings = settings
-    self._mask = np.load(settings.mask_path)
-    self._next = 0  # Slice; a study is asked about in order, one after the other.
+    with np.load(settings.phantom_path) as phantom_file:
+      self._lungs = {
+        hu.tobytes(): mask
+        for hu, mask in zip(phantom_file['hu'], phantom_file['lung_mask'], strict=True)
+      }
 
   def identities(self) -> tuple[results.ModelIdentity, ...]:
     return _IDENTITIES
 
   def segment_lungs(self, hu: np.ndarray) -> np.ndarray:
     time.sleep(len(hu) * self._settings.lungs_ms / 1000)
-    part = self._mask[self._next : self._next + len(hu)]
-    self._next = (self._next + len(hu)) % len(self._mask)
-    return part
+    return np.stack([self._lungs[plane.tobytes()] for plane in hu])
 
   def grad_cam(self, hu: np.ndarray) -> results.SliceExplanation:
     time.sleep(len(hu) * self._settings.grad_cam_ms / 1000)
@@ -113,7 +114,7 @@ def make_scorer(source, output, lungs_ms, grad_cam_ms) -> scoring.Scorer:
   """A scorer by the stub, without reports, which are no part of the engine."""
   return scoring.Scorer(
     str(output),
-    OpenStub(str(pathlib.Path(source) / _MASK_NAME), lungs_ms, grad_cam_ms),
+    OpenStub(str(pathlib.Path(source) / PHANTOM_NAME), lungs_ms, grad_cam_ms),
     ('',),
     scoring.Configuration(scoring.model_triples(_IDENTITIES), results.Thresholds()),
     with_reports=False,
