@@ -85,7 +85,7 @@ class Settings:
   def __post_init__(self) -> None:
     addresses.require_ae_title(self.ae_title, '--aet')
     for caller in self.callers:
-      addresses.require_ae_title(caller, '--caller')
+      addresses.require_ae_title(caller, '--callers')
     if not 0 <= self.port <= 65535:
       raise errors.UsageError(
         f'--port: a number from 0 (any free port) to 65535 is required, found '
@@ -103,7 +103,7 @@ class Settings:
     if not self.callers and not self.any_caller and not _is_loopback(self.host):
       raise errors.UsageError(
         f'--host {self.host}: other machines can reach us there, so the AE titles that '
-        'may send are required; give them by --caller, or --any-caller where the '
+        'may send are required; give them by --callers, or --any-caller where the '
         'network itself keeps others out.'
       )
 
@@ -162,6 +162,7 @@ class Listener:
     # Names are never used twice, also by the process after this one.
     self._name = uuid.uuid4().hex[:12]
     self.port = settings.port
+    self._thread: threading.Thread | None = None
 
   def __enter__(self) -> 'Listener':
     """Begins to listen.
@@ -188,7 +189,8 @@ class Listener:
     trace: types.TracebackType | None,
   ) -> None:
     self._stopping.set()
-    self._thread.join()
+    if self._thread:
+      self._thread.join()
     self._socket.close()
     with self._lock:
       running = list(self._running.items())
@@ -197,6 +199,11 @@ class Listener:
     until = time.monotonic() + _JOIN_S
     for _, thread in running:
       thread.join(max(0.0, until - time.monotonic()))
+
+  @property
+  def is_alive(self) -> bool:
+    """Whether connections are taken."""
+    return self._thread is not None and self._thread.is_alive()
 
   @property
   def open_associations(self) -> int:

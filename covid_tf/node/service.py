@@ -206,15 +206,15 @@ class Node:
     sweeper.start()
     stack.callback(sweeper.join, _JOIN_S)  # What it removes is renamed first.
     stack.callback(self._ending.set)
+    listener = listener_lib.Listener(
+      settings.listener, self._spool, self._congested, self.metrics
+    )
+    self._threads['listener'] = lambda: listener.is_alive
     if settings.health:
       served = health.Health(*settings.health, self.metrics, self.state)
       stack.enter_context(served)
       _log.info('health at port %d of %s', served.port, settings.health[0])
-    self._listener = stack.enter_context(
-      listener_lib.Listener(
-        settings.listener, self._spool, self._congested, self.metrics
-      )
-    )
+    self._listener = stack.enter_context(listener)
     _log.info(
       '%s listens at port %d of %s',
       settings.listener.ae_title,

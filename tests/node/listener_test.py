@@ -209,7 +209,9 @@ def test_leaving_ends_what_runs(tmp_path):
   with listening.running(tmp_path) as node:
     with listening.established(node) as connection:
       begun = time.monotonic()
+      assert node.listener.is_alive
       node.listener.__exit__(None, None, None)
+      assert not node.listener.is_alive
       assert time.monotonic() - begun < 4
       assert connection.recv(1) == b''
     node.listener.__enter__()
@@ -252,7 +254,7 @@ def test_one_instance_from_two_senders_at_once(node):
   ('settings', 'words'),
   (
     ({'ae_title': 'A\\B'}, 'an AE title of 1 to 16'),
-    ({'callers': frozenset(('x' * 17,))}, '--caller: an AE title'),
+    ({'callers': frozenset(('x' * 17,))}, '--callers: an AE title'),
     ({'port': 70000}, 'a number from 0'),
     ({'idle_s': 0}, '--idle-timeout: a number above 0'),
     ({'most_associations': 0}, '--most-associations'),
