@@ -73,6 +73,15 @@ def test_of_many_thin_slices_the_limit_holds_and_blocks_are_not_flat():
   assert f'{rows} × {columns} pixels of {slices} slices' in viewed.in_words()
 
 
+def test_whatever_is_carried_the_page_stays_below_25_mb():
+  volume, result = _case()
+  page = len(case_viewer.viewer_html(result, volume))
+  parts = viewed_volume.viewed_volume(volume, result).parts
+  rest = page - sum(map(viewed_volume.text_bytes, parts))
+  # Tags around parts, and numbers of each slice, of 2,000 slices: some 60 kB.
+  assert rest + viewed_volume.MAX_TEXT_BYTES + 100_000 < 25_000_000
+
+
 def test_levels_keep_their_side_of_the_threshold():
   values = np.array([0, 0.5999, 0.6, 0.6001, 1], np.float32)
   assert (viewed_volume.map_levels(values, 0.6) > 153).tolist() == (
