@@ -150,7 +150,7 @@ class Listener:
         settings.largest_instance_bytes,
       ),
       self._admit,
-      _syntaxes(net),
+      accepted_syntaxes(net),
       tls.server_ssl_context() if tls and tls.tls else None,
     )
     self._lock = threading.Lock()
@@ -335,7 +335,7 @@ class Listener:
 _LIMIT = pdus.Rejection(2, 3, 2, 'too many associations are open')
 
 
-def _syntaxes(net: Any) -> dict[str, tuple[str, ...]]:
+def accepted_syntaxes(net: Any) -> dict[str, tuple[str, ...]]:
   """Abstract syntaxes that are accepted, and the transfer syntaxes of each."""
   every = tuple(
     dict.fromkeys(

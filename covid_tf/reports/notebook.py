@@ -15,7 +15,7 @@ from covid_tf import errors
 from covid_tf import results
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import key_planes
-from covid_tf.reports import case_figures
+from covid_tf.reports import figure_panels
 from covid_tf.reports import figures
 from covid_tf.reports import pages
 from covid_tf.reports import pictures
@@ -64,7 +64,7 @@ def key_figure(
     for axes, (view, index, title, hu) in zip(all_axes, panels):
       _draw(axes, view, result, index, hu)
       axes.set_title(title, fontsize=8, pad=4)
-    case_figures.draw_rendering(all_axes[2], front, front.shape[0], 'RLH')
+    figure_panels.draw_rendering(all_axes[2], front, front.shape[0], 'RLH')
     all_axes[2].set_title('From the front', fontsize=8, pad=4)
     figures.put_caption(figure, _caption(result, planes), line_characters=150)
   return figure
@@ -137,10 +137,10 @@ def _draw(
     pictures.heat_colours(view.picture(heat)), extent=extent, interpolation='nearest'
   )
   mask = np.take(result.lung_mask, index, axis=view.fixed_axis)
-  case_figures.draw_contour(axes, view, mask, 0.5, _LUNGS)
-  case_figures.draw_contour(axes, view, heat, result.thresholds.map, _COUNTED)
+  figure_panels.draw_contour(axes, view, mask, 0.5, _LUNGS)
+  figure_panels.draw_contour(axes, view, heat, result.thresholds.map, _COUNTED)
   for side, x, y in (('left', 0.04, 0.5), ('right', 0.96, 0.5), ('top', 0.5, 0.95)):
-    case_figures.draw_letter(axes, x, y, view.markers[side])
+    figure_panels.draw_letter(axes, x, y, view.markers[side])
   axes.set_axis_off()
 
 

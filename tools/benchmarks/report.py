@@ -72,6 +72,9 @@ class TrueAnswers:
       _shares(crops, contract.COARSE_CAM_SIZE),
     )
 
+  def features(self, hu: np.ndarray) -> results.SliceFeatures:
+    raise NotImplementedError('no page asks for features')
+
   def _next_lungs(self, count: int) -> np.ndarray:
     first, self._segmented = self._segmented, self._segmented + count
     return self._average(self._lungs, first, count)
@@ -178,7 +181,7 @@ def main() -> None:
   parser.add_argument('--json', action='store_true', help='figures on the last line')
   arguments = parser.parse_args()
   drawn = phantom.generate(phantom.draw_case(_SEED, 'diffuse', matrix=256))
-  figures = {}
+  figures: dict[str, float] = {}
   for slices in map(int, arguments.slices.split(',')):
     volume, answers = large_study(drawn, slices)
     if arguments.networks:
