@@ -116,14 +116,21 @@ def _voxels(hu: npt.ArrayLike) -> np.ndarray:
   if isinstance(hu, (list, tuple)) or not hasattr(hu, '__array__') or _is_image(hu):
     raise errors.UsageError(
       'hu: an array [slice, row, column] is required, found '
-      f'{type(hu).__name__}; {_which(hu)}.'
+      f'{type(hu).__name__}; {_how_to_array(hu)}.'
     )
   if isinstance(hu, np.ma.MaskedArray) and np.ma.is_masked(hu):
     raise errors.UsageError(
       'hu: an array without a mask is required, found masked voxels; fill them with '
       'air: hu.filled(-1024).'
     )
-  voxels = np.asarray(hu)
+  try:
+    voxels = np.asarray(hu)
+  except Exception as error:  # Tensors of a GPU, or with gradients, raise their own.
+    raise errors.UsageError(
+      'hu: an array [slice, row, column] in memory is required, found '
+      f'{type(hu).__name__}, which NumPy cannot read ({type(error).__name__}); of a '
+      'tensor give hu.detach().cpu().numpy().'
+    ) from None
   if voxels.dtype.kind not in 'iuf':
     raise errors.UsageError(
       'hu: integers or floating-point numbers in Hounsfield units are required, found '
@@ -140,6 +147,17 @@ def _voxels(hu: npt.ArrayLike) -> np.ndarray:
       f'hu: 2 slices, 2 rows and 2 columns or more are required, found {voxels.shape}.'
     )
   return voxels
+
+
+def _how_to_array(given: object) -> str:
+  """What to give instead of something that is no array, in words."""
+  if isinstance(given, (list, tuple)):
+    return 'np.stack(slices) makes one of a list of slices'
+  if type(given).__module__.startswith('PIL'):
+    return 'pictures hold no Hounsfield units; covid_tf.read_ct(folder) reads DICOM'
+  if _is_image(given) or isinstance(given, (str, os.PathLike)):
+    return _which(given)
+  return 'covid_tf.read_ct(path) reads files'
 
 
 def _is_image(given: object) -> bool:
@@ -197,9 +215,16 @@ def _numbers(
   if found.shape != shape or not np.isfinite(found).all():
     raise errors.UsageError(
       f'{name}: {" x ".join(map(str, shape))} finite numbers are required, {what}, '
-      f'found {given!r:.80}.'
+      f'found {_shown(given, shape)}.'
     )
   return found
+
+
+def _shown(given: object, shape: tuple[int, ...]) -> str:
+  """A wrong value on one line; of an array of another shape, the shape."""
+  if isinstance(given, np.ndarray) and given.shape != shape:
+    return f'an array of {given.shape}'
+  return ' '.join(repr(given).split())[:80]
 
 
 def _letters(orientation: str) -> np.ndarray:
@@ -284,14 +309,27 @@ def _require_likely_axes(grid: voxel_grids.VoxelGrid) -> None:
 
 
 def from_sitk(
-  image: 'SimpleITK.Image', *, notes: tuple[str, ...] = ()
+  image: 'SimpleITK.Image', *, notes: tuple[str, ...] = (), name: str = 'image: '
 ) -> volume.CTVolume:
-  """See `CTVolume.from_sitk`; `notes` become warnings of the volume."""
+  """See `CTVolume.from_sitk`.
+
+  Args:
+    image: of SimpleITK.
+    notes: become warnings of the volume.
+    name: how messages begin; '' where a file's name will stand before them.
+  """
   if not _is_sitk(image):
     raise errors.UsageError(
       f'image: a SimpleITK.Image is required, found {type(image).__name__}; '
       f'{_which(image)}.'
     )
+  try:
+    return _of_sitk(image, notes)
+  except errors.CTReadError as error:
+    raise errors.CTReadError(f'{name}{error}') from None
+
+
+def _of_sitk(image: 'SimpleITK.Image', notes: tuple[str, ...]) -> volume.CTVolume:
   sitk = sys.modules['SimpleITK']
   components = image.GetNumberOfComponentsPerPixel()
   if components != 1 or 'complex' in image.GetPixelIDTypeAsString():
@@ -323,7 +361,10 @@ def from_nibabel(image: nibabel.filebasedimages.FileBasedImage) -> volume.CTVolu
       'image: a nibabel image of NIfTI is required, found '
       f'{type(image).__name__}; {remedy if known else _which(image)}.'
     )
-  return nifti.volume_of(cast(nibabel.Nifti1Image, image))
+  try:
+    return nifti.volume_of(cast(nibabel.Nifti1Image, image))
+  except errors.CTReadError as error:
+    raise errors.CTReadError(f'image: {error}') from None
 
 
 def to_sitk(ct: volume.CTVolume) -> 'SimpleITK.Image':

@@ -150,7 +150,7 @@ def _read(path: pathlib.Path) -> volume.CTVolume:
       'extra [itk] of covid_tf), or convert the file to NIfTI.'
     )
   _require_whole(header)
-  return arrays.from_sitk(_image(path, header), notes=header.notes)
+  return arrays.from_sitk(_image(path, header), notes=header.notes, name='')
 
 
 def read_header(path: pathlib.Path) -> Header:

@@ -151,7 +151,8 @@ def _affine(
   ]
   if not matrices:
     raise errors.CTReadError(
-      'it has neither sform nor qform, so its place and sides are unknown.'
+      'it has neither sform nor qform, so its place and sides are unknown; save it '
+      'again with its affine, or give the voxels to covid_tf.CTVolume.from_array.'
     )
   unit = header.get_xyzt_units()[0]
   scale = volume.MILLIMETRES[unit]

@@ -63,8 +63,10 @@ def require_three_axes(shape: tuple[int, ...]) -> tuple[int, int, int]:
   while len(shape) > 3 and shape[-1] == 1:
     shape = shape[:-1]
   if len(shape) != 3 or min(shape) < 2:
+    more = ' (a time axis, or colours?)' if len(found) > 3 else ''
     raise errors.CTReadError(
-      f'three axes of 2 voxels or more are required, found {tuple(found)}.'
+      f'three axes of 2 voxels or more are required, found {tuple(found)}{more}; give '
+      'one volume of slices.'
     )
   return shape[0], shape[1], shape[2]
 
@@ -216,7 +218,10 @@ def _whole_numbers(values: np.ndarray, k: int, exact: bool) -> np.ndarray:
   if values.dtype.kind in 'iu':
     return values
   if not np.isfinite(values).all():
-    raise errors.CTReadError(f'voxels of plane {k} are not finite numbers.')
+    raise errors.CTReadError(
+      f'finite numbers are required, found NaN or infinity in plane {k}; put air, '
+      '-1024, where nothing was measured.'
+    )
   rounded = np.rint(values)
   if exact and not np.array_equal(rounded, values):
     odd = float(values[rounded != values][0])

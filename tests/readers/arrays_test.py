@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 import nibabel
 import numpy as np
 import odd_series
+from PIL import Image
 import pydicom
 import pytest
 import SimpleITK as sitk
@@ -209,10 +210,16 @@ def _moved():
   'image, words',
   (
     (_moved(), ('differ by 7.0 mm', 'set_sform')),
-    (nibabel.Nifti1Image(odd_series.chest_hu().T, None), ('neither sform nor qform',)),
-    (_nibabel(np.zeros((20, 20, 8, 3), np.int16)), ('three axes', '(20, 20, 8, 3)')),
+    (
+      nibabel.Nifti1Image(odd_series.chest_hu().T, None),
+      ('neither sform nor qform', 'from_array'),
+    ),
+    (
+      _nibabel(np.zeros((20, 20, 8, 3), np.int16)),
+      ('image: three axes', '(20, 20, 8, 3) (a time axis', 'give one volume'),
+    ),
     (_nibabel(np.zeros((20, 20, 8), np.complex64)), ('one number a voxel',)),
-    (_nibabel(np.full((20, 20, 8), np.nan)), ('not finite',)),
+    (_nibabel(np.full((20, 20, 8), np.nan)), ('NaN or infinity',)),
     (_nibabel(np.ones((20, 20, 8), np.uint8)), ('no voxel is air',)),
   ),
 )
@@ -255,14 +262,21 @@ _GREY = (np.clip(_HU + 1000, 0, 1500) // 6).astype(np.uint8)  # 0 to 250.
     (_HU + 0.5, ('whole Hounsfield units', 'slice 0')),
     (_HU.astype(np.int32) + 1024, ('no Hounsfield units',)),
     (_HU.astype(np.int32) + 40000, ('up to 32767',)),
-    (np.where(_HU > 0, np.nan, _HU), ('not finite',)),
-    (np.where(_HU > 0, np.inf, _HU), ('not finite',)),
+    (np.where(_HU > 0, np.nan, _HU), ('NaN or infinity',)),
+    (np.where(_HU > 0, np.inf, _HU), ('NaN or infinity',)),
   ),
 )
 def test_numbers_that_are_refused(hu, words):
   with pytest.raises(errors.CTReadError) as caught:
     _from(hu)
   assert all(word in str(caught.value) for word in ('hu: ', *words))
+
+
+class _Tensor:
+  """As one of torch on a GPU, or with a gradient."""
+
+  def __array__(self, dtype=None, copy=None):
+    raise RuntimeError('its words are its own')
 
 
 @pytest.mark.parametrize(
@@ -275,7 +289,9 @@ def test_numbers_that_are_refused(hu, words):
     (_HU > 0, ('integers or floating-point', 'bool')),
     (_HU.astype(np.complex64), ('complex64',)),
     (_HU.astype(object), ('object',)),
-    (_HU.tolist(), ('an array [slice, row, column]', 'list', 'from_array')),
+    (_HU.tolist(), ('an array [slice, row, column]', 'list', 'np.stack(slices)')),
+    (Image.fromarray(_HU[0]), ('Image', 'pictures hold no Hounsfield units')),
+    (_Tensor(), ('_Tensor', 'RuntimeError', 'hu.detach().cpu().numpy()')),
     (None, ('NoneType',)),
     ('ct.nii.gz', ('str', 'covid_tf.read_ct')),
     (sitk.GetImageFromArray(_HU), ('Image', 'CTVolume.from_sitk')),
@@ -308,7 +324,7 @@ def test_what_is_no_array_of_a_volume(hu, words):
     ({'orientation': ('L', 'P', 'S')}, ('orientation', 'three letters')),
     ({'origin': (1, 2)}, ('origin', '(x, y, z)')),
     ({'origin': (1, 2, np.inf)}, ('origin', 'finite')),
-    ({'direction': np.eye(4)}, ('direction', '3 x 3')),
+    ({'direction': np.eye(4)}, ('direction', '3 x 3', 'an array of (4, 4).')),
     ({'direction': np.eye(3) * 0.7}, ('direction', 'length 1', 'spacing_mm')),
     ({'direction': np.diag((-1, 1, 1))}, ('contradict', "'LPS'")),
     ({'direction': np.eye(3)[[1, 0, 2]]}, ('contradict', 'one of the two')),

@@ -156,7 +156,7 @@ def _time(image):
     (lambda image: sitk.Cast(image, sitk.sitkUInt8) * 0, 'no voxel is air'),
     (lambda image: image + 1024, 'no Hounsfield units of a chest'),
     (lambda image: sitk.Cast(image, sitk.sitkInt32) + 40000, 'up to 32767'),
-    (lambda image: sitk.Cast(image, sitk.sitkFloat32) / 0, 'not finite'),
+    (lambda image: sitk.Cast(image, sitk.sitkFloat32) / 0, 'NaN or infinity'),
   ),
 )
 def test_images_that_are_refused(tmp_path, suffix, change, words):

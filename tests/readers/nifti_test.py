@@ -124,7 +124,7 @@ def _nan():
     ({'form': 'none'}, 'neither sform nor qform'),
     ({'data': np.zeros((20, 20, 8, 3), np.int16)}, 'three axes'),
     ({'data': np.zeros((20, 20, 1), np.int16)}, 'three axes'),
-    ({'data': _nan()}, 'not finite'),
+    ({'data': _nan()}, 'NaN or infinity'),
     ({'data': np.ones((20, 20, 8), np.uint8)}, 'no voxel is air, .* lowest is 1'),
     ({'data': np.full((20, 20, 8), 40000, np.int32)}, 'found 40000'),
     ({'data': np.zeros((20, 20, 8), np.complex64)}, 'one number a voxel'),
