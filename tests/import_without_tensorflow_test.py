@@ -156,3 +156,22 @@ def test_a_study_is_scored_and_reported(tmp_path):
   assert f'{score:.1f}' in (tmp_path / 'report.html').read_text()
   assert (tmp_path / 'localization.nii.gz').stat().st_size > 100
   assert (tmp_path / 'lung_mask.nii.gz').stat().st_size > 100
+
+
+def test_a_script_of_training_says_what_to_install_and_no_more():
+  code = """
+import importlib.util, runpy, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: (
+  None if name == 'tensorflow' else find(name, *more))
+sys.argv = ['-m', '--help']  # As python -m has it while it imports the package.
+runpy.run_module('covid_tf.training.train_lungs', run_name='__main__')
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    capture_output=True,
+    text=True,
+    env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
+  )
+  (line,) = done.stderr.splitlines()
+  assert done.returncode == 4 and "pip install '.[models-cpu]'" in line

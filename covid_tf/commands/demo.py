@@ -1,7 +1,6 @@
 """`covid-tf demo`: the whole path on a phantom cohort, offline."""
 
 import argparse
-import importlib.util
 import pathlib
 import signal
 import sys
@@ -11,6 +10,7 @@ from covid_tf import errors
 from covid_tf.demo import drawing
 from covid_tf.demo import running
 from covid_tf.demo import summary
+from covid_tf.predictors import in_process
 
 _FEWEST_CASES, _MOST_CASES = 1, 1000
 
@@ -40,11 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     raise errors.UsageError(
       f'--cases must be from {_FEWEST_CASES} to {_MOST_CASES}, found {arguments.cases}.'
     )
-  if importlib.util.find_spec('tensorflow') is None:
-    raise errors.ModelError(
-      'the demo serves its models with TensorFlow, found none; '
-      "in a checkout of covid_tf: pip install '.[models-cpu]'."
-    )
+  in_process.require_tensorflow('the demo, which serves its models, requires')
   # Ends as an exception, so that the server and half-written folders go too.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   folder = drawing.claim_folder(arguments.output)

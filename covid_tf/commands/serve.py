@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import importlib.util
 import logging
 import re
 import signal
@@ -348,11 +347,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
 def run(args: argparse.Namespace) -> int:
   """Serves until SIGINT or SIGTERM; returns 0."""
   options = parse_options(args, args.extra)
-  if importlib.util.find_spec('tensorflow') is None:
-    raise errors.ModelError(
-      'serving models requires TensorFlow, found none; '
-      "in a checkout of covid_tf: pip install '.[models-cpu]'."
-    )
+  in_process.require_tensorflow('serving models requires')
   in_process.set_defaults()
   if not (options.models or options.model_base_path or options.model_config_file):
     options = dataclasses.replace(options, models=str(in_process.demo_models()))

@@ -216,6 +216,24 @@ def _without_startup_messages():
 _AT_ONCE = 2
 
 
+def require_tensorflow(what: str, instead: str = '') -> None:
+  """Refuses what cannot be done without TensorFlow, before it is imported.
+
+  Args:
+    what: begins the message: 'the demo requires'.
+    instead: what to do without it; '' for nothing.
+
+  Raises:
+    errors.ModelError: there is none; says what to install.
+  """
+  if importlib.util.find_spec('tensorflow') is None:
+    raise errors.ModelError(
+      f"{what} TensorFlow, found none; pip install '.[models-cpu]' in a checkout of "
+      "covid_tf, pip install 'FILE.whl[models-cpu]' of its wheel"
+      + (f', or {instead}.' if instead else '.')
+    )
+
+
 def load_models(
   directory: str | os.PathLike | None = None,
   *,
@@ -244,12 +262,9 @@ def load_models(
     errors.ModelError: TensorFlow is missing, there are no models of ours, or they
       compute wrong on this machine.
   """
-  if importlib.util.find_spec('tensorflow') is None:
-    raise errors.ModelError(
-      'models in process require TensorFlow, found none; in a checkout of '
-      "covid_tf: pip install '.[models-cpu]', or use a server: "
-      'covid_tf.connect(...).'
-    )
+  require_tensorflow(
+    'models in process require', 'use a server (--server, covid_tf.connect)'
+  )
   if not isinstance(directory, (str, os.PathLike, type(None))):
     raise errors.UsageError(
       'directory: a folder of exported models (str or path), or None for the demo '

@@ -17,11 +17,11 @@ from covid_tf import contract
 from covid_tf import errors
 from covid_tf.cohort import labels
 from covid_tf.cohort import results
-from covid_tf.commands import demo
 from covid_tf.datasets import phantom
 from covid_tf.demo import drawing
 from covid_tf.demo import running
 from covid_tf.predictors import grpc
+from covid_tf.predictors import in_process
 
 
 def _cases(count):
@@ -171,7 +171,7 @@ def test_a_wrong_number_of_cases_is_refused(cases, tmp_path, capsys):
 
 
 def test_without_tensorflow_it_says_what_to_install(tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(demo.importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr(in_process.importlib.util, 'find_spec', lambda name: None)
   assert cli.main(['demo', '--output', str(tmp_path / 'out')]) == 4
   assert "pip install '.[models-cpu]'" in capsys.readouterr().err
   assert not (tmp_path / 'out').exists()
