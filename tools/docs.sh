@@ -19,6 +19,7 @@ if [ -z "${COVID_TF_PYTHON:-}" ]; then
 fi
 PATH="$(dirname "$COVID_TF_PYTHON"):$PATH"
 export PATH PYTHONPATH="$PWD" TF_CPP_MIN_LOG_LEVEL=3 CUDA_VISIBLE_DEVICES=-1
+export TF_ENABLE_ONEDNN_OPTS=1  # As the commands set it.
 
 unset MPLBACKEND  # Agg would keep a notebook's figures from being shown.
 
@@ -27,6 +28,8 @@ state=$(find covid_tf docs/tutorials docs/how_it_works.md docs/reference docs/co
   tools/*.py constraints.txt -type f -not -name '*.pyc' -print0 2> /dev/null \
   | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
 build=$PWD/build/docs
+export PATH="$build/bin:$PATH"
+export COVID_TF_TUTORIALS="$build/tutorials" COVID_TF_NOTEBOOK_CACHE="$build/notebooks"
 if [ "$(cat "$build/state" 2> /dev/null)" != "$state" ]; then
   rm -rf "$build"
   mkdir -p "$build"
@@ -34,12 +37,11 @@ if [ "$(cat "$build/state" 2> /dev/null)" != "$state" ]; then
   mkdir "$build/bin"
   printf '#!/bin/sh\nexec python -m covid_tf.cli "$@"\n' > "$build/bin/covid-tf"
   chmod +x "$build/bin/covid-tf"
-  python docs/tutorials/prepare.py "$build/tutorials"
+  JUPYTER_PLATFORM_DIRS=1 python docs/tutorials/prepare.py \
+    "$COVID_TF_TUTORIALS" "$COVID_TF_NOTEBOOK_CACHE"
 fi
-export PATH="$build/bin:$PATH"
-export COVID_TF_TUTORIALS="$build/tutorials" COVID_TF_NOTEBOOK_CACHE="$build/notebooks"
 # JUPYTER_PLATFORM_DIRS: else a note on standard error.
-JUPYTER_PLATFORM_DIRS=1 python -m sphinx --quiet --fail-on-warning --keep-going \
+JUPYTER_PLATFORM_DIRS=1 python -m sphinx --quiet --jobs 2 --fail-on-warning --keep-going \
   -c docs -d "$build/doctrees" -b html . build/site
 echo "$state" > "$build/state"
 echo "$PWD/build/site/index.html"

@@ -1,14 +1,22 @@
-"""What the tutorials share: a phantom's study, a small archive, the exported models.
+"""What the tutorials share, and the tutorials themselves, run two at a time.
 
-  python docs/tutorials/prepare.py FOLDER
+  python docs/tutorials/prepare.py FOLDER CACHE
 
-`bash tools/docs.sh` runs it before Sphinx runs the tutorials in that folder.
+writes a phantom's study, a small archive and the exported models to FOLDER, where the
+tutorials run, and leaves what they show in CACHE, where Sphinx finds it. `bash
+tools/docs.sh` runs it before Sphinx, which runs one page after the other.
 """
 
+from concurrent import futures
 import csv
 import pathlib
 import shutil
 import sys
+import threading
+
+import jupyter_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors import utils as executors
 
 from covid_tf.datasets import phantom
 from covid_tf.datasets.phantom import written
@@ -27,9 +35,59 @@ _ARCHIVE = (
 )
 
 
-def main(folder: pathlib.Path) -> None:
-  """Writes `study/`, `exported/`, `archive/` and `labels.csv`."""
+_HERE = pathlib.Path(__file__).resolve().parent
+_WITHOUT_INPUTS = (_HERE / 'training.md',)  # It draws its own; and takes longest.
+_PAGES = (
+  _HERE / 'cohort.md',
+  _HERE / 'serving.md',
+  _HERE.parent / 'how_it_works.md',
+  _HERE / 'own_arrays.md',
+  _HERE / 'first_study.md',
+)
+_JOBS = 2
+_TIMEOUT_S = 600  # Of a cell, as in docs/conf.py.
+
+
+def main(folder: pathlib.Path, cache: pathlib.Path) -> None:
+  """Writes the inputs and runs all pages; one that fails is left for Sphinx to say."""
   folder.mkdir(parents=True, exist_ok=True)
+  notebooks = _Notebooks(cache)
+  with futures.ThreadPoolExecutor(_JOBS) as pool:
+    running = [pool.submit(notebooks.run, page) for page in _WITHOUT_INPUTS]
+    write_inputs(folder)
+    running += [pool.submit(notebooks.run, page) for page in _PAGES]
+    for one in running:
+      one.result()
+
+
+class _Notebooks:
+  """Runs notebooks into a cache, which is one database for all threads."""
+
+  def __init__(self, cache: pathlib.Path):
+    self._cache = jupyter_cache.get_cache(str(cache))
+    self._turn = threading.Lock()
+
+  def run(self, page: pathlib.Path) -> None:
+    """Runs a page in its folder and keeps what it shows, unless a cell raises."""
+    with self._turn:
+      record = self._cache.add_nb_to_project(
+        str(page), read_data={'name': 'myst_nb_md', 'type': 'plugin'}
+      )
+      notebook = self._cache.get_project_notebook(record.pk).nb
+    ended = executors.single_nb_execution(
+      notebook, cwd=str(page.parent), timeout=_TIMEOUT_S, allow_errors=False
+    )
+    if ended.err is not None:
+      return
+    bundle = CacheBundleIn(
+      notebook, str(page), data={'execution_seconds': ended.time}
+    )
+    with self._turn:
+      self._cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+
+
+def write_inputs(folder: pathlib.Path) -> None:
+  """Writes `study/`, `exported/`, `archive/` and `labels.csv`."""
   case = phantom.draw_case(1_000_007, 'focal', matrix=256, slice_spacing_mm=15.0)
   written.write_study(phantom.generate(case), folder / 'study')
   shutil.copytree(in_process.demo_models(), folder / 'exported')
@@ -51,4 +109,4 @@ def main(folder: pathlib.Path) -> None:
 
 
 if __name__ == '__main__':
-  main(pathlib.Path(sys.argv[1]))
+  main(*map(pathlib.Path, sys.argv[1:]))
