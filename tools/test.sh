@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . tools/environment.sh
 
 install() {
-  .venv/bin/python tools/requirements.py models-cpu training dask clinic docs dev \
+  .venv/bin/python tools/requirements.py models-cpu training dask clinic itk pandas docs dev \
     > .venv/requirements.txt
   pip_install --requirement .venv/requirements.txt
   # Its requirement of full TensorFlow is met by tensorflow-cpu, which pip cannot know.
@@ -37,6 +37,9 @@ make_environment test install
 # Bazel runs the first python3 on PATH.
 export PATH="$PWD/.venv/bin:$PATH"
 status=0
+# While types and the wheel are checked: each leaves a core to the other.
+COVID_TF_PYTHON=$PWD/.venv/bin/python bash tools/docs.sh > .venv/docs.log 2>&1 &
+docs=$!
 codespell || status=$?
 ruff check --quiet . || status=$?
 ruff format --check --quiet . || status=$?
@@ -52,8 +55,8 @@ wheel=$PWD/.venv/wheel
 rm -rf "$wheel"
 { python -m build --wheel --outdir "$wheel" . && twine check --strict "$wheel"/*.whl; } \
   > .venv/wheel.log 2>&1 || { cat .venv/wheel.log; status=1; }
-bash tools/docs.sh > .venv/docs.log 2>&1 || { cat .venv/docs.log; status=1; }
 lint-imports > .venv/imports.log || { cat .venv/imports.log; status=1; }
+wait "$docs" || { cat .venv/docs.log; status=1; }
 bazel test --config=offline --noshow_progress \
   --test_env=COVID_TF_REAL_CT="$real_ct" --test_env=COVID_TF_WHEEL="$wheel" "$@" //... || status=$?
 targets=$(bazel query --noshow_progress 'tests(//...)' 2> /dev/null)
