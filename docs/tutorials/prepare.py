@@ -79,9 +79,7 @@ class _Notebooks:
     )
     if ended.err is not None:
       return
-    bundle = CacheBundleIn(
-      notebook, str(page), data={'execution_seconds': ended.time}
-    )
+    bundle = CacheBundleIn(notebook, str(page), data={'execution_seconds': ended.time})
     with self._turn:
       self._cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
