@@ -17,8 +17,9 @@
   callers = "CT1,CT2"
 
 A flag that is given counts more than the file. With --server or --models the table
-[models] is left out as a whole, and with --to the table [dicom]: certificates and
-tokens of one address are not sent to another.
+[models] is left out as a whole, with --to the table [dicom] and of [node] what begins
+with pacs_, with --source-pacs what begins with source_: certificates and tokens of one
+address are not sent to another.
 """
 
 import argparse
@@ -46,11 +47,13 @@ class _Table:
     kinds: key, which is the name of a flag with _ for -, to what its value is.
     commands: for whose flags it is read.
     alone: flags of which one, given on the command line, leaves the table out.
+    belonging: such a flag to the beginning of the keys that it leaves out alone.
   """
 
   kinds: Mapping[str, str]
   commands: tuple[str, ...]
   alone: tuple[str, ...] = ()
+  belonging: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 _TABLES = {
@@ -105,20 +108,18 @@ _TABLES = {
       **dict.fromkeys(
         ('aet', 'host', 'callers', 'source_pacs', 'to', 'health_host'), _TEXT
       ),
-      **dict.fromkeys(('any_caller', 'listen_tls', 'pacs_tls'), _SWITCH),
-      **dict.fromkeys(
-        (
-          'listen_tls_ca',
-          'listen_tls_certificate',
-          'listen_tls_key',
-          'pacs_tls_ca',
-          'pacs_tls_certificate',
-          'pacs_tls_key',
-          'pacs_token_file',
-          'pacs_password_file',
-        ),
-        _PATH,
-      ),
+      'any_caller': _SWITCH,
+      **{f'{whose}_tls': _SWITCH for whose in ('listen', 'pacs', 'source')},
+      **{
+        f'{whose}_tls_{what}': _PATH
+        for whose in ('listen', 'pacs', 'source')
+        for what in ('ca', 'certificate', 'key')
+      },
+      **{
+        f'{whose}_{what}_file': _PATH
+        for whose in ('pacs', 'source')
+        for what in ('token', 'password')
+      },
       **dict.fromkeys(
         (
           'port',
@@ -145,6 +146,7 @@ _TABLES = {
       ),
     },
     ('node',),
+    belonging={'to': 'pacs_', 'source_pacs': 'source_'},
   ),
 }
 # Flags of which argparse takes one: the one on the command line leaves the other out.
@@ -298,8 +300,10 @@ def _left(
 
   if any(map(stands, _TABLES[name].alone)):
     return {}
+  others = tuple(keys for flag, keys in _TABLES[name].belonging.items() if stands(flag))
   return {
     key: value
     for key, value in values.items()
-    if key not in _EXCLUDING or not stands(_EXCLUDING[key])
+    if not key.startswith(others)
+    and (key not in _EXCLUDING or not stands(_EXCLUDING[key]))
   }

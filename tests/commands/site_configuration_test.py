@@ -8,7 +8,6 @@ import pytest
 from covid_tf import cli
 from covid_tf import commands
 from covid_tf import errors
-from covid_tf.commands import score
 from covid_tf.commands import site_configuration
 
 _FILE = """
@@ -36,7 +35,7 @@ def _path(tmp_path, monkeypatch):
 
 def _parse(line: str, command: str = 'score') -> argparse.Namespace:
   parser = argparse.ArgumentParser()
-  score.add_arguments(parser)
+  commands.module('node' if command == 'node' else 'score').add_arguments(parser)
   site_configuration.add_arguments(parser)
   return site_configuration.parse(parser, command, line.split())
 
@@ -91,7 +90,25 @@ def test_a_flag_that_the_file_gives_is_not_required(path):
     parse()
 
 
-@pytest.mark.parametrize('name', ['score', 'batch', 'check', 'manifestations', 'send'])
+def test_what_is_for_one_address_of_the_node_is_not_sent_to_another(path):
+  path.write_text(
+    '[node]\noutput = "out"\nto = "https://a/dw"\npacs_token_file = "of a"\n'
+    'source_pacs = "https://b/dw"\nsource_token_file = "of b"\nport = 104\n'
+  )
+  of_both = _parse('', 'node')
+  assert of_both.pacs_token_file.endswith('of a')
+  assert of_both.source_token_file.endswith('of b')
+  other = _parse('--to https://c/dw', 'node')
+  assert (other.to, other.pacs_token_file) == ('https://c/dw', None)
+  assert other.source_token_file.endswith('of b') and other.port == 104
+  other = _parse('--source-pacs https://c/dw', 'node')
+  assert (other.source_pacs, other.source_token_file) == ('https://c/dw', None)
+  assert other.pacs_token_file.endswith('of a')
+
+
+@pytest.mark.parametrize(
+  'name', ['score', 'batch', 'check', 'manifestations', 'send', 'node']
+)
 def test_keys_are_flags_of_the_commands(name):
   parser = argparse.ArgumentParser()
   commands.module(name).add_arguments(parser)
