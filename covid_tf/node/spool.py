@@ -35,6 +35,8 @@ from covid_tf.storage import files
 RESERVE_BYTES = 2 << 30  # Ours: about ten large studies.
 _SUFFIX, _PART = '.dcm', '.part'
 _FILES = 32  # Made at once, for instances that are to come.
+# Studies of which something was begun or refused, and nothing is kept.
+_MOST_EMPTY, _EMPTY_S = 1000, 30 * 86400.0
 _ASSOCIATION = re.compile('[0-9A-Za-z-]{1,64}')
 
 
@@ -290,9 +292,14 @@ class Spool:
   def _note_lacking(
     self, found: arrival.Identity, caller: str, refusal: str = ''
   ) -> None:
-    if not self._path_of(found).exists():
-      study = self._study_of(found.study_uid)
-      study.marks.lack(found.series_uid, found.sop_instance_uid, caller, refusal)
+    if self._path_of(found).exists():
+      return
+    if found.study_uid not in self._studies:
+      empty = sum(1 for study in self._studies.values() if not study.counts)
+      if empty >= _MOST_EMPTY:  # Somebody sends nothing but what is damaged.
+        return
+    study = self._study_of(found.study_uid)
+    study.marks.lack(found.series_uid, found.sop_instance_uid, caller, refusal)
 
   def end(self, association: str, ending: Ending) -> None:
     """Notes that an association has ended; unknown ones have sent nothing.
@@ -434,7 +441,12 @@ class Spool:
     for study_uid in marks_lib.studies(self.folder / 'studies'):
       self._recover_study(study_uid)
     for study_uid in marks_lib.studies(self.folder / 'marks'):
-      self._study_of(study_uid)
+      marks = self.folder / 'marks' / study_uid
+      is_old = time.time() - marks.stat().st_mtime > _EMPTY_S
+      if is_old and study_uid not in self._studies:
+        shutil.rmtree(marks, ignore_errors=True)
+      else:
+        self._study_of(study_uid)
     for path in sorted(self._incoming.iterdir()):
       if found := arrival.identify_begun(path):
         self._recover_incoming(path, found)

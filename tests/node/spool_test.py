@@ -238,6 +238,25 @@ def test_a_refused_instance_leaves_its_series_lacking(spool):
   assert not spool.study(instances.STUDY_UID).interrupted
 
 
+def test_who_sends_nothing_but_what_is_damaged_fills_nothing(spool, monkeypatch):
+  monkeypatch.setattr(spool_lib, '_MOST_EMPTY', 3)
+  for number in range(5):
+    path = instances.save(
+      instances.instance(1, study_uid=f'1.2.{number}'), spool.new_file()
+    )
+    path.write_bytes(path.read_bytes()[:-50])
+    spool.drop(path, f'a{number}', 'SCANNER')
+    spool.end(f'a{number}', LOST)
+  marks = spool.folder / 'marks'
+  assert sorted(os.listdir(marks)) == ['1.2.0', '1.2.1', '1.2.2']
+  spool.close()
+  os.utime(marks / '1.2.0', (0, 0))
+  with spool_lib.Spool(spool.folder) as again:
+    assert sorted(os.listdir(marks)) == ['1.2.1', '1.2.2']
+    give(again, 'b', 2, study_uid='1.2.1')
+    assert again.study('1.2.1').interrupted
+
+
 def test_an_unknown_instance_was_refused(spool):
   give(spool, 'a', 1)
   refuse(spool, 'a', lambda dataset: setattr(dataset, 'StudyInstanceUID', '../../x'))
