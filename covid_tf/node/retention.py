@@ -2,7 +2,7 @@
 
 Only what is done is removed: images of a study whose present images are scored (or
 refused) and whose objects the destination has. What an association has open, what is
-interrupted, and what failed stays until a person decides.
+not scored because it is interrupted, and what failed stays until a person decides.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +39,8 @@ class Keep:
     studies_days: images of a study that is scored and sent. Ours: a week, in which a
       late image still completes the study and a person still asks for the images.
     refused_days: images of a study without a score, of one of whose objects the
-      destination rejected, and what holds no CT. Ours: a month, for who looks into it.
+      destination rejected, of one that was sent again and interrupted, and what holds
+      no CT. Ours: a month, for who looks into it.
     results_days: results; None: for ever.
   """
 
@@ -149,10 +150,10 @@ class _Sweep:
   def studies(self, list_study: ListStudy) -> Iterator[str]:
     """Removes images; yields Study Instance UIDs."""
     for kept in self._spool.studies():
-      if kept.open_associations or kept.interrupted:
+      if kept.open_associations:
         continue
       record = records.read_record(self._results / kept.study_uid)
-      end = self._end_of(record) if record else self._end_without_ct(kept)
+      end = self._end_of(record, kept) if record else self._end_without_ct(kept)
       if end is None or self._now_s < end:
         continue
       study = list_study(kept)
@@ -167,24 +168,27 @@ class _Sweep:
         _log.info('%s: its images are removed', kept.study_uid)
         yield kept.study_uid
 
-  def _end_of(self, record: records.Record) -> float | None:
+  def _end_of(self, record: records.Record, kept: spool_lib.Kept) -> float | None:
     """When the images of a study may go; None where it is not done."""
     if record.status == records.REFUSED:
       return _seconds(record.finished) + self._keep.refused_days * _DAY_S
     if record.status != records.SCORED:
       return None
+    days = self._keep.refused_days if kept.interrupted else self._keep.studies_days
     if not self._sends:
-      return _seconds(record.finished) + self._keep.studies_days * _DAY_S
+      return _seconds(record.finished) + days * _DAY_S
     known = sent_lib.read(self._output, record)
     if known.ended != sent_lib.identity(record):
       return None
     last_s = max(map(_seconds, [record.finished, *_times(known)]))
-    is_rejected = bool(known.rejected_of(known.ended))
-    days = self._keep.refused_days if is_rejected else self._keep.studies_days
+    if known.rejected_of(known.ended):
+      days = self._keep.refused_days
     return last_s + days * _DAY_S
 
   def _end_without_ct(self, kept: spool_lib.Kept) -> float | None:
     """The same of what may hold nothing to score."""
+    if kept.interrupted:
+      return None
     try:
       folders = [kept.folder, *(kept.folder / series for series in kept.counts)]
       last_s = max(folder.stat().st_mtime for folder in folders)

@@ -134,6 +134,17 @@ def test_interrupted_open_and_changed_studies_stay(tmp_path, spool):
   assert _sweep(tmp_path, spool, 1000).study_uids == ()
 
 
+def test_sent_again_and_interrupted_a_scored_study_stays_a_month(tmp_path, spool):
+  _receive(spool, _A)
+  _send(tmp_path, _score(tmp_path, spool, _A))
+  _receive(
+    spool, _A, 3, 0, spool_lib.Ending.ABORTED
+  )  # What was to follow, nobody knows.
+  for sends in (True, False):
+    assert _sweep(tmp_path, spool, 29.9, sends=sends).study_uids == ()
+  assert _sweep(tmp_path, spool, 30.1).study_uids == (_A,)
+
+
 def test_an_image_that_comes_while_a_study_is_looked_at_is_not_lost(tmp_path, spool):
   _receive(spool, _A, 4)
   _send(tmp_path, _score(tmp_path, spool, _A))
