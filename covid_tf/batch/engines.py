@@ -86,8 +86,8 @@ class Feed(Generic[_Item]):
     self._rope.close()
 
   def _ring(self) -> None:
-    # A bell that rings already is enough.
-    with contextlib.suppress(BlockingIOError):
+    # A bell that rings already is enough, and after `close` nobody listens.
+    with contextlib.suppress(OSError):
       self._rope.send(b'.')
 
 

@@ -41,6 +41,7 @@ _JOIN_S = 5.0
 # Then it is not the studies: the models are asked who they are before the next one.
 _MOST_FAILURES_IN_A_ROW = 3
 _MODELS_PAUSES = forwarding.Pauses(5.0, 60.0)
+_ENDS = (records.SCORED, records.REFUSED)
 
 Connect = Callable[[], pacs.Archive]
 
@@ -159,6 +160,7 @@ class Node:
       except BaseException:
         self._is_over = True  # Nobody is waited for.
         self._ending.set()
+        self._decider.join(_JOIN_S)
         raise
       self._decider.join()
       if self._forwarder:
@@ -368,6 +370,3 @@ class Node:
         change()
     except (errors.OutputError, OSError) as error:
       _log.error('%s', error)  # The results are whole; the next start mends it.
-
-
-_ENDS = (records.SCORED, records.REFUSED)

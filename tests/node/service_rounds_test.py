@@ -235,7 +235,7 @@ def test_an_error_of_the_deciding_thread_is_no_end_of_it(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(node, '_tell_gauges', fail)
     _until(lambda: 'decisions: ValueError; tried again' in caplog.messages)
-    assert node.state()['threads'] == {'decisions': True, 'retention': True}
+    assert all(node.state()['threads'].values())
     del port
   assert 'Secret' not in caplog.text
 
@@ -252,3 +252,19 @@ def test_what_has_been_kept_for_long_enough_goes(tmp_path, monkeypatch):
     manifest = tmp_path / 'out' / records.MANIFEST_FILE
     _until(lambda: len(manifest.read_text('utf-8').splitlines()) == 1)
     assert node.state()['threads']['retention'] is True
+
+
+def test_workers_that_cannot_start_end_it_in_words(tmp_path, monkeypatch, capfd):
+  def map_studies(function, feed, *, processes, stop):
+    del function, feed, processes, stop
+    raise errors.ClusterError('worker processes must start')
+    yield
+
+  monkeypatch.setattr(engines, 'map_studies', map_studies)
+  settings = service.Settings(tmp_path / 'out', listener=listener.Settings(port=0))
+  node = service.Node(settings, _Models(tmp_path / 'out').make_scorer)
+  with pytest.raises(errors.ClusterError, match='must start'):
+    node.run()
+  names = {'decisions', 'retention', 'listener'}
+  assert not names & {thread.name for thread in threading.enumerate()}
+  assert capfd.readouterr().err == ''

@@ -28,7 +28,7 @@ from covid_tf import errors
 from covid_tf.batch import records
 from covid_tf.commands import archive_scorer
 
-_PATIENCE_S = 60.0
+_PATIENCE_S = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
