@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . tools/environment.sh
 
 install() {
-  .venv/bin/python tools/requirements.py models-cpu training dask clinic itk pandas docs dev \
+  .venv/bin/python tools/requirements.py models-cpu training dask clinic docs dev \
     > .venv/requirements.txt
   pip_install --requirement .venv/requirements.txt
   # Its requirement of full TensorFlow is met by tensorflow-cpu, which pip cannot know.

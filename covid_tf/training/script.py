@@ -12,6 +12,7 @@ from covid_tf import errors
 from covid_tf import results
 from covid_tf import streams
 from covid_tf.analysis import slabs
+from covid_tf.predictors import in_process
 
 # What asks for help instead of a run.
 _HELP = ('h', 'help', 'helpfull', 'helpshort', '?')
@@ -33,6 +34,26 @@ def run(
     app.run(
       lambda argv: _run(main, argv), flags_parser=lambda argv: _parse(argv, own, help_)
     )
+
+
+def require_tensorflow(package: str) -> None:
+  """Exits with one line where a script of the package is started without TensorFlow.
+
+  Its modules import it at their tops, and nothing that they could catch comes before.
+
+  Args:
+    package: folder of the scripts; `python -m` starts them, or a file of the same name
+      in the checkout's folder `tools`.
+  """
+  started = pathlib.Path(sys.argv[0] if sys.argv else '').absolute()
+  folder = pathlib.Path(package).absolute()
+  if started.name == '-m' or (
+    started.parent == folder.parents[1] / 'tools' and (folder / started.name).exists()
+  ):
+    try:
+      in_process.require_tensorflow('training, evaluation and export require')
+    except errors.ModelError as error:
+      _exit(str(error), error.exit_status)
 
 
 def check_thickness(flag: str, thickness_mm: float) -> None:
