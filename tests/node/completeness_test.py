@@ -112,7 +112,7 @@ def test_a_whole_study_has_nothing_against_it(
     uid: answered and bool(at_source.get(uid)) and at_source[uid] <= found
     for uid, found in has.items()
   }
-  nothing_missing = all(equal.values()) if rules.asks_source else True
+  nothing_missing = answered and all(equal.values()) if rules.asks_source else True
   all_sent = all(equal[uid] for uid in kept.interrupted)
   if is_accepted:
     nothing_missing = all_sent = True
