@@ -221,7 +221,7 @@ class Forwarder:
     except Exception as error:  # Its text may hold anything of a header.
       reason = f'{type(error).__name__} while it was sent'
     self._metrics.send_failed()
-    _log.warning('%s: not sent yet: %s', key, reason)
+    _log.warning('study %s: not sent yet: %s', key, reason)
     return reason
 
   def _forward(self, key: str) -> None:
@@ -237,7 +237,9 @@ class Forwarder:
     rejected = known.rejected_of(known.ended)
     self._note_rejected(key, rejected)
     for each in rejected:
-      _log.error('%s: %s was rejected: %s', key, each.file_name, each.reason)
+      _log.error('study %s: %s was rejected: %s', key, each.file_name, each.reason)
+    count = sum(each.result == known.ended for each in known.answers.values())
+    _log.info('study %s: %d objects are stored', key, count - len(rejected))
 
   def _note_rejected(self, key: str, rejected: Sequence[sent_lib.Answer]) -> None:
     with self._changed:
@@ -294,7 +296,6 @@ class _Sending:
       self._known.belonging(self._result, instances), ended=self._result
     )
     sent_lib.write(self._output, self._known)
-    _log.info('%s: all %d objects are answered', self._record.key, len(instances))
     return self._known
 
   def _hold(self, held: pathlib.Path) -> tuple[pacs.Instance, ...]:
@@ -314,7 +315,7 @@ class _Sending:
     if records.read_record(result) != self._record:
       raise _ReplacedError('a newer result took its place')
     if not any(held.iterdir()):
-      _log.warning('%s: it has no DICOM objects to send', self._record.key)
+      _log.warning('study %s: it has no DICOM objects to send', self._record.key)
       return ()
     return tuple(
       dataclasses.replace(each, name=each.path.name)
@@ -350,7 +351,7 @@ class _Sending:
     except errors.PACSError as error:
       if isinstance(error.__cause__, pacs.TransientError):
         raise  # Away: nothing could be sent either.
-      _log.warning('%s: sent without asking first: %s', self._record.key, error)
+      _log.warning('study %s: sent without asking first: %s', self._record.key, error)
       return list(instances)
     there = {each.sop_instance_uid for each in listed}
     arrived = [each for each in instances if each.sop_instance_uid in there]

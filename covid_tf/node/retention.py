@@ -165,7 +165,7 @@ class _Sweep:
           _remember(self._output, kept, study.series_uids)
         # Unless an image has come meanwhile.
         self._spool.remove(kept.study_uid, kept.generation)
-        _log.info('%s: its images are removed', kept.study_uid)
+        _log.info('study %s: its images are removed', kept.study_uid)
         yield kept.study_uid
 
   def _end_of(self, record: records.Record, kept: spool_lib.Kept) -> float | None:
@@ -211,7 +211,7 @@ class _Sweep:
         continue
       with _said(record.key):
         self._remove_result(record)
-        _log.info('%s: its result is removed', record.key)
+        _log.info('study %s: its result is removed', record.key)
         yield record.key
 
   def _remove_result(self, record: records.Record) -> None:
@@ -230,7 +230,7 @@ def _said(name: str) -> Iterator[None]:
     yield
   except (OSError, errors.CovidTFError) as error:
     reason = error.strerror if isinstance(error, OSError) else error
-    _log.warning('%s: not removed: %s', name, reason)
+    _log.warning('study %s: not removed: %s', name, reason)
 
 
 def _remember(
