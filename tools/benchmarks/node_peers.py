@@ -227,7 +227,10 @@ class Sender:
 
   def _store(self, association, one) -> None:
     study_uid, uid, path = one
-    answer = association.send_c_store(pydicom.dcmread(path))
+    try:
+      answer = association.send_c_store(pydicom.dcmread(path))
+    except RuntimeError:  # It ended between two instances.
+      raise _LostError from None
     if 'Status' not in answer:
       raise _LostError
     if answer.Status != 0x0000:
@@ -285,6 +288,7 @@ def start_senders(
   make: Callable[[int], Sender], count: int, studies: Sequence[Study]
 ) -> tuple[list[Sender], list[threading.Thread]]:
   """Starts `count` senders that share the studies; they end when all are sent."""
+  # A sender whose own code fails ends with a traceback: its studies count as lost.
   jobs: queue.SimpleQueue[tuple[Study, ...]] = queue.SimpleQueue()
   for job in jobs_of(studies):
     jobs.put(job)

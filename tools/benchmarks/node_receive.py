@@ -9,6 +9,7 @@ for.
 import argparse
 from collections.abc import Callable
 import contextlib
+import logging
 import os
 import pathlib
 import shutil
@@ -207,4 +208,5 @@ if __name__ == '__main__':
     parser.add_argument('folder', type=pathlib.Path, help='gets the spool')
     parser.add_argument('port', type=int)
     arguments = parser.parse_args()
+    logging.disable()  # Of the connection that asks whether it listens.
     _listen(arguments.folder, arguments.port)
