@@ -3,10 +3,15 @@
 import collections
 import json
 import os
+import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import dimse_faults
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies
 import node_results
 import pytest
 import web_faults
@@ -17,6 +22,7 @@ from covid_tf.clinic import addresses
 from covid_tf.clinic import pacs
 from covid_tf.node import forwarding
 from covid_tf.node import metrics as metrics_lib
+from covid_tf.node import sent as sent_lib
 
 pytest.importorskip('pynetdicom', reason='no extra clinic')
 pytest.importorskip('prometheus_client', reason='no extra clinic')
@@ -372,3 +378,66 @@ def test_names_of_results_are_the_only_thing_told(tmp_path, caplog):
   assert _A in caplog.text
   for text in (caplog.text, (tmp_path / 'sent' / f'{_A}.json').read_text()):
     assert 'Secret' not in text and 'ID-4711' not in text
+
+
+class _Killed(BaseException):
+  """Ends a step where a kill would end the process."""
+
+
+_TROUBLE = strategies.sampled_from(
+  ['none', 'killed before record', 'killed after record', 'lost', 'away', 'full']
+)
+
+
+@pytest.fixture(name='results', scope='module')
+def _results(tmp_path_factory):
+  """Two results that are not sent; and the UIDs of their objects."""
+  folder = tmp_path_factory.mktemp('results')
+  return folder, sorted(
+    uid for key in (_A, _B) for uid in node_results.write_result(folder, key)
+  )
+
+
+@settings(max_examples=40, deadline=None)
+@given(troubles=strategies.lists(_TROUBLE, max_size=14))
+def test_whatever_happens_each_object_arrives_once(results, troubles, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('node')
+  shutil.copytree(results[0], folder, dirs_exist_ok=True)
+  destination, clock = node_results.Destination(), _Clock()
+  left = list(troubles)
+  write = sent_lib.write
+
+  def dying(output, known):
+    trouble = left.pop(0) if left and left[0].startswith('killed') else 'none'
+    if trouble != 'killed before record':
+      write(output, known)
+    if trouble != 'none':
+      raise _Killed
+
+  def lose(instance):
+    if left and left[0] == 'lost':
+      left.pop(0)
+      raise node_results.away()
+
+  def answer(instance):
+    if left and left[0] in ('away', 'full', 'none'):
+      trouble = left.pop(0)
+      if trouble == 'away':
+        raise node_results.away()
+      if trouble == 'full':
+        return pacs.Outcome.FAILED, 0xA700, 'disk full?'
+    return pacs.Outcome.STORED, 0, ''
+
+  destination.answer, destination.before_answer = answer, lose
+  with mock.patch.object(sent_lib, 'write', dying):
+    for _ in range(len(troubles) + 1):  # Starts; each kill needs one more.
+      forwarder = _forwarder(folder, destination, clock=clock)
+      try:
+        forwarder.recover()
+        while (left_s := forwarder.step()) is not None:
+          clock.now += left_s
+        break
+      except _Killed:
+        continue
+  assert sorted(destination.arrived) == results[1]
+  assert _states(folder, _A) == _states(folder, _B) == {'stored': 3}
