@@ -58,7 +58,7 @@ class Metrics:
       'received_bytes', 'Bytes of instances that came, whatever became of them.'
     )
     self._waiting = self._gauge(
-      'studies_waiting', 'Studies whose images are here, and that have no result yet.'
+      'studies_waiting', 'Studies without a result that are not incomplete.'
     )
     self._incomplete = self._gauge(
       'studies_incomplete', 'Studies that are not scored because images are missing.'
