@@ -164,9 +164,10 @@ class Association:
     finally:
       self._drop_message()
       self._services.spool.end(self.name, ending)
-      self._services.metrics.association(
-        ending.value if self.is_accepted else 'refused'
-      )
+      if not self._connection.is_probe:
+        self._services.metrics.association(
+          ending.value if self.is_accepted else 'refused'
+        )
       if last_word:
         self._connection.send_last(last_word)
       self._connection.close()
@@ -189,7 +190,8 @@ class Association:
       self._note(logging.WARNING, f'aborted by us: {error}')
       return lost, pdus.encode_abort(error.reason)
     except connection_lib.LostError as error:
-      self._note(logging.WARNING, f'lost: {error}')
+      level = logging.INFO if self._connection.is_probe else logging.WARNING
+      self._note(level, f'lost: {error}')
       return lost, pdus.encode_abort(pdus.UNSPECIFIED) if self.is_accepted else b''
     except _LocalError as error:
       self._note(logging.ERROR, f'aborted by us: {error}')

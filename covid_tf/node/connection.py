@@ -23,6 +23,10 @@ class Connection:
   """Reads and writes of one thread; `cut` may come from any.
 
   Times are those of `time.monotonic()`.
+
+  Attributes:
+    is_probe: whether the other side closed it before its first byte, as those do who
+      look whether a port is open.
   """
 
   def __init__(self, connected: socket.socket, send_s: float):
@@ -37,6 +41,8 @@ class Connection:
     self._buffer = memoryview(b'')
     self._changing = threading.Lock()
     self._cut_because = ''
+    self._has_read = False
+    self.is_probe = False
     with contextlib.suppress(OSError):  # Answers are small; none shall wait.
       connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -112,7 +118,9 @@ class Connection:
     except (OSError, ValueError) as error:  # ValueError: of TLS that is closed.
       raise self._lost(in_words(error)) from None
     if not count:
+      self.is_probe = not self._has_read
       raise self._lost('the connection was closed')
+    self._has_read = True
     return count
 
   def send(self, data: bytes) -> None:

@@ -148,6 +148,18 @@ def test_who_does_not_say_what_it_wants(node, caplog, part):
   assert 'lost' in caplog.text
 
 
+def test_who_looks_whether_the_port_is_open_is_no_news(node, caplog):
+  for _ in range(5):
+    node.connect().close()
+  assert node.echoes()
+  until = time.monotonic() + 5
+  while caplog.text.count('was closed') < 5 and time.monotonic() < until:
+    time.sleep(0.01)
+  assert caplog.text.count('was closed') == 5
+  assert not [each for each in caplog.records if each.levelno > logging.INFO]
+  assert not node.metrics.associations['refused']
+
+
 def trickled(connection, data: bytes) -> None:
   """Sends a byte each tenth of the limit, until the other side has enough."""
   connection.settimeout(_SOON_S / 10)
