@@ -245,7 +245,7 @@ def _value(path: pathlib.Path, table: str, key: str, value: Any) -> Any:
   kind = _TABLES[table].kinds.get(key)
   if kind is None:
     raise errors.UsageError(
-      f'{path}: unknown key {_named(table, key)}; known are {_known()}.'
+      f'{path}: unknown key {_named(table, key)}; {_instead(table, key)}.'
     )
   right = {
     _NUMBER: isinstance(value, int | float) and not isinstance(value, bool),
@@ -268,10 +268,15 @@ def _named(table: str, key: str) -> str:
   return f'{key} of [{table}]' if table else key
 
 
-def _known() -> str:
-  return '; '.join(
-    (f'[{name}] ' if name else '') + ', '.join(table.kinds)
-    for name, table in _TABLES.items()
+def _instead(table: str, key: str) -> str:
+  """What is known in the place of an unknown key: its own table, or the right one."""
+  tables = [f'[{name}]' for name in _TABLES if name]
+  others = [
+    f'[{name}]' for name, other in _TABLES.items() if name and key in other.kinds
+  ]
+  known = [*_TABLES[table].kinds, *([] if table else tables)]
+  return f'known are {", ".join(known)}' + (
+    f'; {key} stands in {" and ".join(others)}' if others else ''
   )
 
 

@@ -135,7 +135,12 @@ def test_where_the_file_is_looked_for(path, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   'text, words',
   [
-    ('thicknes_mm = 5', 'unknown key thicknes_mm; known are patient_key_file; [mod'),
+    (
+      'thicknes_mm = 5',
+      'unknown key thicknes_mm; known are patient_key_file, [models]',
+    ),
+    ('thickness_mm = 5', '[node]; thickness_mm stands in [analysis].'),
+    ('[models]\nto = "a"', 'token_file, timeout; to stands in [dicom] and [node].'),
     ('[analysis]\nthicknes_mm = 5', 'unknown key thicknes_mm of [analysis]'),
     ('[analysis]\nthickness_mm = "5"', 'thickness_mm of [analysis] must be a number'),
     ('[analysis]\nthickness_mm = true', 'must be a number, found True'),
@@ -144,7 +149,7 @@ def test_where_the_file_is_looked_for(path, tmp_path, monkeypatch):
     ('[models]\nserver = ""', 'server of [models] must be a text'),
     ('[models]\nserver = "a:1"\nmodels = "m"', 'either server or models'),
     ('models = "exported"', '[models] must be a table'),
-    ('[elsewhere]\nx = 1', 'unknown key elsewhere'),
+    ('[elsewhere]\nx = 1', 'unknown key elsewhere; known are patient_key_file, [m'),
     ('a = ', 'TOML in UTF-8 is required'),
     (b'\xff', 'TOML in UTF-8 is required'),
   ],
