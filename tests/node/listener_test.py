@@ -1,5 +1,6 @@
 """Who may send what, and what a sender is told."""
 
+import contextlib
 import errno
 import itertools
 import logging
@@ -370,6 +371,52 @@ def test_encrypted_connections_only_and_of_whom_we_know(tmp_path):
     assert not echoes(certificates.caller(certificate='other.pem'))
     assert not echoes(None)
     assert echoes(certificates.caller())
+
+
+def test_instances_come_encrypted(tmp_path):
+  certificates = dimse_faults.certificates(tmp_path)
+  with listening.running(tmp_path, tls=certificates.security()) as node:
+    entity = pynetdicom.AE('SCANNER')
+    tls_args = (certificates.caller(), 'localhost')
+    for end in ('release', 'abort'):
+      found = entity.associate(
+        '127.0.0.1',
+        node.port,
+        contexts=listening.contexts(),
+        ae_title=listening.AE_TITLE,
+        tls_args=tls_args,
+      )
+      for number in range(5):
+        assert found.send_c_store(instances.instance(number)).Status == 0
+      getattr(found, end)()
+    wait_until(lambda: node.metrics.associations['aborted'] == 1)
+    assert node.metrics.instances == {'new': 5, 'again': 5}
+    assert node.spool.study(instances.STUDY_UID).interrupted
+
+
+def test_who_does_not_shake_hands_holds_up_nobody(tmp_path, caplog, capfd):
+  certificates = dimse_faults.certificates(tmp_path)
+  security = certificates.security()
+  hello = b'\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03'
+  with listening.running(tmp_path, tls=security, request_s=0.5) as node:
+    silent, half, trickling = (node.connect() for _ in range(3))
+    half.sendall(hello)
+    begun = time.monotonic()
+    with contextlib.suppress(OSError):
+      while time.monotonic() - begun < 5:
+        trickling.sendall(b'\x16')
+        with node.connect() as plain:  # In the clear, where nothing is taken so.
+          plain.sendall(listening.pdu(0x01, listening.request_body()))
+        time.sleep(0.1)
+    assert time.monotonic() - begun < 4
+    for connection in (silent, half, trickling):
+      connection.settimeout(5)
+      with contextlib.suppress(ConnectionResetError):
+        while connection.recv(100):  # An alert of TLS, perhaps.
+          pass
+      connection.close()
+  assert 'no encrypted connection' in caplog.text
+  assert not capfd.readouterr().err
 
 
 @pytest.mark.skipif(not shutil.which('dcmsend'), reason='dcmtk is not installed')
