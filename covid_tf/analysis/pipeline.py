@@ -229,21 +229,21 @@ def explain(
   volume: volume_lib.CTVolume,
   box: results.LungBox,
   models: interface.Models,
-  slabs: slabs_lib.Slabs,
+  averages: slabs_lib.Averages,
   progress: Progress = True,
 ) -> results.SliceExplanation:
-  """The classifier's answer for the lung crop of every slab, maps as stored.
+  """The classifier's answer for the lung crop of every average, maps as stored.
 
-  Slabs without lung are asked too: the paper's score is over all slices.
+  Those without lung are asked too: the paper's score is over all slices.
   """
   turn = orientation.plane_turn(volume.affine)
   crops = volume.hu[:, box.rows, box.columns]
   answers = []
-  for part in _parts(slabs, progress, 'opacities'):
-    crop = turn.to_usual(slabs.average(crops, part))
-    with _numbered(slabs, part):
+  for part in _parts(averages, progress, 'opacities'):
+    crop = turn.to_usual(averages.average(crops, part))
+    with _numbered(averages, part):
       answer = models.grad_cam(crop)
-    answers.append(answers_lib.checked_explanation(answer, slabs.middles(part)))
+    answers.append(answers_lib.checked_explanation(answer, averages.middles(part)))
   probability, *cams = map(np.concatenate, zip(*answers))
   return results.SliceExplanation(probability, *map(turn.to_stored, cams))
 
@@ -282,13 +282,8 @@ def _analyze_once(
     thresholds = slabs_lib.as_used(stated, pinned.identities())
     slabs = slabs_lib.of_study(volume, thresholds)
     lungs = _lungs(volume, pinned, slabs, corrected, progress)
-    explanation = explain(volume, lungs.box, pinned, slabs, progress)
+    explanation = _smoothed(volume, lungs.box, pinned, slabs, thresholds, progress)
     identities = pinned.identities()
-  explanation = explanation._replace(
-    covid_probability=slabs_lib.smoothed(
-      explanation.covid_probability, slabs.positions_mm, thresholds.smoothing_mm or 0.0
-    )
-  )
   findings = case_score.Findings(
     lungs,
     slabs.to_slices(explanation.covid_probability),
@@ -313,6 +308,28 @@ def _analyze_once(
     options=options,
   )
   return case_score.score(volume, findings)
+
+
+def _smoothed(
+  volume: volume_lib.CTVolume,
+  box: results.LungBox,
+  models: interface.Models,
+  slabs: slabs_lib.Slabs,
+  thresholds: results.Thresholds,
+  progress: Progress,
+) -> results.SliceExplanation:
+  """The classifier's answer for every slab, its logit smoothed along the body."""
+  smoothing_mm = thresholds.smoothing_mm or 0.0
+  averages = slabs_lib.classified(slabs, smoothing_mm)
+  answer = explain(volume, box, models, averages, progress)
+  probability = slabs_lib.smoothed(
+    answer.covid_probability, averages.positions_mm, smoothing_mm
+  )
+  return results.SliceExplanation(
+    slabs_lib.of_slabs(averages, probability),
+    slabs_lib.of_slabs(averages, answer.cam_28),
+    slabs_lib.of_slabs(averages, answer.cam_14),
+  )
 
 
 def _repeatability(
@@ -349,29 +366,31 @@ def _lungs(
   return lungs
 
 
-def _parts(slabs: slabs_lib.Slabs, progress: Progress, name: str) -> Iterator[slice]:
-  with progress_bar(progress, total=slabs.count, desc=name, unit='slice') as bar:
-    for start in range(0, slabs.count, interface.CALL_SLICES):
-      part = slice(start, min(start + interface.CALL_SLICES, slabs.count))
+def _parts(
+  averages: slabs_lib.Averages, progress: Progress, name: str
+) -> Iterator[slice]:
+  with progress_bar(progress, total=averages.count, desc=name, unit='slice') as bar:
+    for start in range(0, averages.count, interface.CALL_SLICES):
+      part = slice(start, min(start + interface.CALL_SLICES, averages.count))
       yield part
       bar.update(part.stop - part.start)
 
 
 @contextlib.contextmanager
-def _numbered(slabs: slabs_lib.Slabs, part: slice) -> Iterator[None]:
+def _numbered(averages: slabs_lib.Averages, part: slice) -> Iterator[None]:
   """Models number the slices they are given; a user numbers those of the study."""
   try:
     yield
   except errors.ModelError as error:
     if isinstance(error, errors.ModelVersionChangedError) or not (
-      part.start or slabs.is_averaged
+      part.start or averages.is_averaged
     ):
       raise
-    covered = slabs.covered(part.start)
+    covered = averages.covered(part.start)
     raise type(error)(
       f'{error} (Asked about averages of slices of the study: number 0 in this message '
       f'is the average of slices {covered[0]} to {covered[-1]}.)'
-      if slabs.is_averaged
+      if averages.is_averaged
       else f'{error} (Asked about slices {part.start} and up of the study: number 0 in '
       f'this message is slice {part.start}.)'
     ) from error

@@ -10,9 +10,12 @@ decides, not the nominal thickness of a slice: with a gap or an overlap between 
 averages still keep each position's share of the body's height.
 
 A network judges each slab by itself, but an opacity is rarely thinner than one: what
-neighbours show is evidence too, so logits are smoothed along the body.
+neighbours show is evidence too, so logits are smoothed along the body. Where slabs
+begin is chance, and moves a logit: so the classifier is asked about the slab between
+each two as well, and the mean is over twice as many (docs/adr, 142).
 """
 
+import abc
 from collections.abc import Iterable, Iterator
 import dataclasses
 from typing import Any, Protocol
@@ -41,13 +44,84 @@ _SUREST = 1 - 2.0**-24
 _ROUNDING = 1e-3
 
 
-@dataclasses.dataclass(frozen=True)
-class Slabs:
-  """How the slices of a study are divided into `count` slabs.
+class Averages(abc.ABC):
+  """Averages of neighbouring slices, of one thickness, that a network is asked about.
 
   Attributes:
     slices: of the study.
-    count: slabs; as many as slices where each is taken as it is.
+    count: averages; as many as slices where each is taken as it is.
+  """
+
+  slices: int
+  count: int
+
+  @property
+  @abc.abstractmethod
+  def is_averaged(self) -> bool:
+    """Whether an average is more than one slice."""
+
+  @property
+  @abc.abstractmethod
+  def positions_mm(self) -> np.ndarray:
+    """Middles of the averages, float64 [count], mm above the study's lower end."""
+
+  @property
+  @abc.abstractmethod
+  def _parts(self) -> int:
+    """How many equal parts a slice is cut into, so that averages hold whole ones."""
+
+  @abc.abstractmethod
+  def _span(self, place: int) -> tuple[int, int]:
+    """The first part that an average holds, and the first one above it."""
+
+  def covered(self, place: int) -> range:
+    """The slices of which an average holds a part."""
+    begin, end = self._span(place)
+    return range(begin // self._parts, -(-end // self._parts))
+
+  def middles(self, part: slice) -> list[int]:
+    """The slice in the middle of each average, the lower one of two."""
+    return [
+      (sum(self._span(place)) - 1) // (2 * self._parts)
+      for place in range(*part.indices(self.count))
+    ]
+
+  def average(self, hu: np.ndarray, part: slice) -> np.ndarray:
+    """Averages slices.
+
+    Args:
+      hu: int16 [slice, row, column] of the whole study, or a crop of every slice.
+      part: which averages are wanted.
+
+    Returns:
+      int16 [average, row, column], Hounsfield units, rounded; a view of `hu` where each
+      slice is taken as it is.
+    """
+    if not self.is_averaged:
+      return hu[part]
+    places = range(*part.indices(self.count))
+    averages = np.empty((len(places), *hu.shape[1:]), np.int16)
+    begin, end = self._span(0)
+    # Whole numbers: the same bits on every machine, in whatever order they add up.
+    exact = np.int32 if end - begin < 1 << 15 else np.int64
+    for row, place in enumerate(places):
+      total = np.zeros(hu.shape[1:], exact)
+      for index in self.covered(place):
+        total += np.multiply(hu[index], self._overlap(index, place), dtype=exact)
+      averages[row] = np.rint(total / (end - begin))
+    return averages
+
+  def _overlap(self, index: int, place: int) -> int:
+    """How many parts of a slice an average holds."""
+    begin, end = self._span(place)
+    return min((index + 1) * self._parts, end) - max(index * self._parts, begin)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slabs(Averages):
+  """How the slices of a study are divided into `count` slabs.
+
+  Attributes:
     thickness_mm: of a slab; the stated one as nearly as the study's height allows, or
       the distance of slices where each is taken as it is.
   """
@@ -61,46 +135,10 @@ class Slabs:
     """Whether a slab is more than one slice."""
     return self.count < self.slices
 
-  def covered(self, slab: int) -> range:
-    """The slices of which a slab holds a part."""
-    first = slab * self.slices // self.count
-    return range(first, -(-(slab + 1) * self.slices // self.count))
-
-  def middles(self, part: slice) -> list[int]:
-    """The slice in the middle of each slab, the lower one of two."""
-    return [
-      ((2 * slab + 1) * self.slices - 1) // (2 * self.count)
-      for slab in range(*part.indices(self.count))
-    ]
-
   @property
   def positions_mm(self) -> np.ndarray:
     """Middles of the slabs, float64 [slab], mm above the study's lower end."""
     return (np.arange(self.count) + 0.5) * self.thickness_mm
-
-  def average(self, hu: np.ndarray, part: slice) -> np.ndarray:
-    """Averages slices to slabs.
-
-    Args:
-      hu: int16 [slice, row, column] of the whole study, or a crop of every slice.
-      part: which slabs are wanted.
-
-    Returns:
-      int16 [slab, row, column], Hounsfield units, rounded; a view of `hu` where each
-      slice is taken as it is.
-    """
-    if not self.is_averaged:
-      return hu[part]
-    slabs = range(*part.indices(self.count))
-    averages = np.empty((len(slabs), *hu.shape[1:]), np.int16)
-    # Whole numbers: the same bits on every machine, in whatever order they add up.
-    exact = np.int32 if self.slices < 1 << 15 else np.int64
-    for place, slab in enumerate(slabs):
-      total = np.zeros(hu.shape[1:], exact)
-      for index in self.covered(slab):
-        total += np.multiply(hu[index], self._overlap(index, slab), dtype=exact)
-      averages[place] = np.rint(total / self.slices)
-    return averages
 
   def shares(self, index: int) -> tuple[tuple[int, float], ...]:
     """The one or two slabs that cover a slice, each with its share; they sum to 1."""
@@ -146,16 +184,77 @@ class Slabs:
         index += 1
       below = above
 
-  def _overlap(self, index: int, slab: int) -> int:
-    """What a slab covers of a slice, in parts of which a slice has `count`."""
-    begin = max(index * self.count, slab * self.slices)
-    end = min((index + 1) * self.count, (slab + 1) * self.slices)
-    return end - begin
+  @property
+  def _parts(self) -> int:
+    return self.count
+
+  def _span(self, place: int) -> tuple[int, int]:
+    return place * self.slices, (place + 1) * self.slices
 
   def _place(self, index: int) -> float:
     """Where a slice lies on a scale on which the middles of slabs are 0, 1, 2, …"""
     place = (index + 0.5) * self.count / self.slices - 0.5
     return min(max(place, 0.0), self.count - 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfSteps(Averages):
+  """The slabs of a study and, between each two, one that holds half of both.
+
+  Attributes:
+    slabs: of the study; every second one of these averages, from the first on.
+  """
+
+  slabs: Slabs
+
+  @property
+  def slices(self) -> int:  # type: ignore[override]  # Read only, as all of it is.
+    """Of the study."""
+    return self.slabs.slices
+
+  @property
+  def count(self) -> int:  # type: ignore[override]
+    """Slabs and those between them."""
+    return 2 * self.slabs.count - 1
+
+  @property
+  def is_averaged(self) -> bool:
+    """Always: slices as they are have nothing between them."""
+    return True
+
+  @property
+  def positions_mm(self) -> np.ndarray:
+    """Middles, float64 [count], mm above the study's lower end."""
+    return (np.arange(self.count) + 1) * (self.slabs.thickness_mm / 2)
+
+  @property
+  def _parts(self) -> int:
+    return 2 * self.slabs.count
+
+  def _span(self, place: int) -> tuple[int, int]:
+    return place * self.slices, (place + 2) * self.slices
+
+
+def classified(slabs: Slabs, smoothing_mm: float) -> Averages:
+  """What the classifier is asked about.
+
+  Args:
+    slabs: of the study.
+    smoothing_mm: of logits along the body. With 0 each slab answers for itself, so
+      nothing between them counts.
+
+  Returns:
+    Half steps, of which every second one is a slab; the slabs themselves where nothing
+    is smoothed or averaged, or where there is only one.
+  """
+  if smoothing_mm and slabs.is_averaged and slabs.count > 1:
+    return HalfSteps(slabs)
+  return slabs
+
+
+def of_slabs(averages: Averages, values: np.ndarray) -> np.ndarray:
+  """Of values of `classified` averages those of slabs: [average, …] to [slab, …]."""
+  return values[::2] if isinstance(averages, HalfSteps) else values
 
 
 def divide(slices: int, distance_mm: float, thickness_mm: float | None) -> Slabs:

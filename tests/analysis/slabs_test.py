@@ -101,6 +101,46 @@ def test_interpolation_is_exact_for_what_is_linear(count, distance_mm):
   )
 
 
+@hypothesis.given(_COUNTS, _DISTANCES, st.integers(0, 2**32 - 1))
+def test_half_steps_are_the_slabs_and_those_between_them(count, distance_mm, seed):
+  slabs = slabs_lib.divide(count, distance_mm, 5.0)
+  averages = slabs_lib.classified(slabs, 6.0)
+  if not slabs.is_averaged or slabs.count == 1:
+    assert averages is slabs
+    return
+  hu = np.random.default_rng(seed).integers(-1024, 3071, (count, 2, 3), np.int16)
+  found = averages.average(hu, _whole(averages))
+  assert found.dtype == np.int16 and found.shape == (2 * slabs.count - 1, 2, 3)
+  own = slabs.average(hu, _whole(slabs))
+  np.testing.assert_array_equal(slabs_lib.of_slabs(averages, found), own)
+  np.testing.assert_array_equal(
+    slabs_lib.of_slabs(averages, averages.positions_mm), slabs.positions_mm
+  )
+  middles_mm = averages.positions_mm
+  edges_mm = distance_mm * np.arange(count + 1)
+  for place in range(1, averages.count, 2):
+    low, high = middles_mm[place] + np.array((-0.5, 0.5)) * slabs.thickness_mm
+    overlap = np.minimum(high, edges_mm[1:]) - np.maximum(low, edges_mm[:-1])
+    weights = np.maximum(overlap, 0) / slabs.thickness_mm
+    expected = np.tensordot(weights, hu, 1)
+    np.testing.assert_allclose(found[place], expected, atol=0.5001)
+    # What rounding of millimetres makes of an edge is no part of it.
+    assert set(np.flatnonzero(weights > 1e-9)) == set(averages.covered(place))
+    middle = averages.middles(_whole(averages))[place]
+    assert abs((middle + 0.5) * distance_mm - middles_mm[place]) <= distance_mm
+  part = slice(averages.count // 3, averages.count)
+  np.testing.assert_array_equal(averages.average(hu, part), found[part])
+
+
+def test_nothing_between_slabs_is_asked_where_nothing_is_smoothed_or_averaged():
+  thin, thick = slabs_lib.divide(300, 1.0, 5.0), slabs_lib.divide(30, 8.0, 5.0)
+  assert slabs_lib.classified(thin, 6.0) == slabs_lib.HalfSteps(thin)
+  assert slabs_lib.classified(thin, 0.0) is thin
+  assert slabs_lib.classified(thick, 6.0) is thick
+  values = np.arange(30)
+  assert slabs_lib.of_slabs(thick, values) is values
+
+
 @pytest.mark.parametrize('distance_mm', [3.9999, 4.0, 4.4, 5.0, 8.0])
 def test_near_the_stated_thickness_slices_are_as_they_are(distance_mm):
   slabs = slabs_lib.divide(30, distance_mm, 5.0)

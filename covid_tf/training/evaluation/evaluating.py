@@ -298,10 +298,11 @@ def _classify(case, found, classifier, thickness_mm, smoothing_mm):
   slabs = slabs_lib.divide(
     len(crops), case.spacing_mm[0], thickness_mm if is_stack else None
   )
-  probability = classifier(slabs.average(crops, slice(None)))
+  averages = slabs_lib.classified(slabs, smoothing_mm)
+  probability = classifier(averages.average(crops, slice(None)))
   if is_stack:
-    probability = slabs_lib.smoothed(probability, slabs.positions_mm, smoothing_mm)
-  probability = slabs.to_slices(probability)
+    probability = slabs_lib.smoothed(probability, averages.positions_mm, smoothing_mm)
+  probability = slabs.to_slices(slabs_lib.of_slabs(averages, probability))
   for label, value in zip(case.labels, probability):
     yield SliceCase(
       case.series, case.patient, int(label), case.case_label, float(value), crop

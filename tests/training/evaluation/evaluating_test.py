@@ -221,7 +221,11 @@ def test_thin_slices_are_classified_as_slabs(tmp_path):
   found = evaluating.evaluate(
     cases, None, classifier, thickness_mm=5.0, smoothing_mm=6.0
   )
-  smooth = slabs_lib.smoothed(_classifier(seen[0]), np.array([2.5, 7.5]), 6.0)
+  # The slab between the two answers too.
+  between = np.rint(cases[0].hu[1:3, 4:16, 4:20].mean(axis=0))
+  np.testing.assert_array_equal(seen[2], [seen[0][0], between, seen[0][1]])
+  positions_mm = np.array([2.5, 5.0, 7.5])
+  smooth = slabs_lib.smoothed(_classifier(seen[2]), positions_mm, 6.0)[::2]
   assert [one.probability for one in found.slices] == np.repeat(smooth, 2).tolist()
 
 
