@@ -61,7 +61,7 @@ _EVERY_SLICE = results.Thresholds(every_slice=True)
 _TURNS = 3
 # Function of the pipeline -> its row in the table.
 _STAGES = (
-  (slabs_lib.Slabs, 'average', 'averages'),
+  (slabs_lib.Averages, 'average', 'averages'),
   (lungs, 'find_lungs', 'lungs: components, box'),
   (lungs, 'find_regions', 'regions'),
   (localization, 'localize', 'localization'),

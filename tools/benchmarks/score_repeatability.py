@@ -9,7 +9,8 @@ elsewhere, and tilted by two degrees either way. Prints each score and the repea
 coefficient, 1.96 √2 times the deviation within a chest:
 
   cm3       of the chests as they are: the floor
-  relative  of the chests with opacities, over their mean score
+  relative  of the chests with opacities, over their mean score; those of less than
+            5 cm3 on average are left out, to which the floor applies
 
 Both go into a classifier's card as `repeatability` (docs/model_cards.md).
 """
@@ -31,6 +32,7 @@ from covid_tf.datasets.collections import study
 
 _NOISE_HU = 12.0  # About the difference of two scans of one dose.
 _TILT_DEGREES = 2.0
+_SMALLEST_CM3 = 5.0  # Mean scores below it are no measure of a share.
 
 
 def main():
@@ -58,12 +60,18 @@ def measure(paths, studies, models) -> dict:
       ill.append(_scores(_with_opacities(volume, number), models))
   spread = 1.96 * math.sqrt(2)
   within = [np.std(scores, ddof=1) for scores in floor]
-  relative = [np.std(scores, ddof=1) / max(np.mean(scores), 1e-9) for scores in ill]
+  counted = [scores for scores in ill if np.mean(scores) >= _SMALLEST_CM3]
+  relative = [np.std(scores, ddof=1) / np.mean(scores) for scores in counted]
   return {
     'as_they_are': [np.round(scores, 2).tolist() for scores in floor],
     'with_opacities': [np.round(scores, 1).tolist() for scores in ill],
     'cm3': round(spread * float(np.sqrt(np.mean(np.square(within)))), 2),
-    'relative': round(spread * float(np.sqrt(np.mean(np.square(relative)))), 3),
+    'relative': (
+      round(spread * float(np.sqrt(np.mean(np.square(relative)))), 3)
+      if relative
+      else None
+    ),
+    'studies': len(relative),
   }
 
 
