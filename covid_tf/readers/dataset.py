@@ -107,7 +107,7 @@ class Walk:
         if tag in wanted:
           found[tag] = dataelem.RawDataElement(
             pydicom_tag.BaseTag(tag),
-            vr.decode() if vr else None,
+            vr.decode('latin-1') if vr else None,  # What the bytes are, if damaged.
             length,
             data[place:end],
             place,
