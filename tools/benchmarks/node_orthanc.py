@@ -1,9 +1,12 @@
 """Ten studies from one Orthanc through a node to another, with the demo models.
 
 What comes out, result and structured report, is compared with what `covid-tf score`
-makes of the same folders: every number, exactly.
+makes of the same folders: every number, exactly. Both ask one server: in a process of
+their own, the networks give other last bits to another number of threads (1e-8 of a
+score), of which a node's workers have fewer than `score`.
 """
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -16,6 +19,8 @@ import two_pacs  # noqa: E402
 
 from covid_tf.datasets import phantom  # noqa: E402
 from covid_tf.datasets.phantom import written  # noqa: E402
+from covid_tf.demo import running  # noqa: E402
+from covid_tf.predictors import in_process  # noqa: E402
 
 # Of the folder of real CT (COVID_TF_REAL_CT, or shared/data beside the checkout).
 _REAL = (
@@ -44,7 +49,9 @@ def run(root: pathlib.Path, count: int) -> dict[str, float]:
   real = _real_studies()[:count]
   drawn = [_phantom(root / f'phantom{n}', n) for n in range(count - len(real))]
   different = 0
-  with two_pacs.started(root / 'way', '--settle=5', '--no-reports') as between:
+  with two_pacs.started(
+    root / 'way', '--settle=5', '--no-reports', serve=_serve
+  ) as between:
     folders = {between.give(folder): folder for folder in (*real, *drawn)}
     begin = time.monotonic()
     for uid in folders:
@@ -71,6 +78,10 @@ def run(root: pathlib.Path, count: int) -> dict[str, float]:
     'missing': len(missing),
     'seconds': seconds,
   }
+
+
+def _serve() -> contextlib.AbstractContextManager[str]:
+  return running.serving(in_process.demo_models())
 
 
 def _real_studies() -> list[pathlib.Path]:
