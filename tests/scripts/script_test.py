@@ -60,24 +60,29 @@ def test_wrong_use_is_one_line_and_status_2(run, flags, message):
   assert message in line and done.returncode == 2
 
 
-def test_a_training_keeps_to_one_thickness_and_its_run_says_it(tmp_path):
+def test_a_training_keeps_to_one_thickness_and_its_run_says_it(run, tmp_path):
   own = fake_collections.own(tmp_path / 'own', 8)
   shards = {}
   for name, flags in (('slices', ()), ('slabs', ('--thickness_mm=7.5',))):
     output = tmp_path / name
     sets = ('--sets=train=1', '--size=24', f'--output={output}')
-    done = _run('--collection=own', f'--folder={own}', *sets, *flags)
+    done = run('--collection=own', f'--folder={own}', *sets, *flags)
     assert done.returncode == 0, done.stderr
     shards[name] = f'--shards={output}/train/*'
-  run = tmp_path / 'run'
-  begun = (f'--output={run}', '--stage=32:1:1e-3:1e-3', '--batch=2', '--notensorboard')
-  done = _run(*begun, *shards.values(), script='train_lungs')
+  folder = tmp_path / 'run'
+  begun = (
+    f'--output={folder}',
+    '--stage=32:1:1e-3:1e-3',
+    '--batch=2',
+    '--notensorboard',
+  )
+  done = run(*begun, *shards.values(), script='train_lungs')
   line = done.stderr.splitlines()[-1]
   assert done.returncode == 2 and 'slices of one thickness are required' in line
-  assert not run.exists()
+  assert not folder.exists()
   done = _run(*begun, shards['slabs'], script='train_lungs')
   assert done.returncode == 0, done.stderr
-  assert json.loads((run / 'configuration.json').read_text())['thickness_mm'] == 7.5
+  assert json.loads((folder / 'configuration.json').read_text())['thickness_mm'] == 7.5
 
 
 # What a script alone is; modules that several share are none.
