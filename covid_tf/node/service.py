@@ -240,7 +240,10 @@ class Node:
       studies['unsent'] = dict(self._forwarder.waiting())
       studies['rejected'] = dict(self._forwarder.rejected())
     return {
-      'threads': {name: is_alive() for name, is_alive in self._threads.items()},
+      # While it ends in order they end one by one, and nobody need start it again.
+      'threads': {}
+      if self._ending.is_set()
+      else {name: is_alive() for name, is_alive in self._threads.items()},
       'ready': {
         'models': self._models,
         'room': congested or True,
