@@ -23,6 +23,7 @@ from covid_tf import clinic
 from covid_tf import errors
 from covid_tf.clinic import addresses
 from covid_tf.clinic import sending
+from covid_tf.commands import messages
 
 _SERVING = pathlib.Path(__file__).parents[2] / 'serving'
 _NODE = _SERVING / 'node'
@@ -59,6 +60,7 @@ def _parsed(words):
   command = importlib.import_module(f'covid_tf.commands.{words[0]}')
   parser = argparse.ArgumentParser(exit_on_error=False)
   command.add_arguments(parser)
+  messages.add_arguments(parser)
   return parser.parse_args(words[1:])
 
 
