@@ -22,6 +22,7 @@ from covid_tf.predictors import protocol
 from covid_tf.server import configuration
 
 _SERVING = pathlib.Path(__file__).parents[2] / 'serving'
+_COMPOSE = sorted(_SERVING.rglob('docker-compose.yaml'))
 _KUBERNETES = sorted((_SERVING / 'kubernetes').glob('*.yaml'))
 _KUBERNETES_VERSION = '1.34'  # A release that clusters run.
 
@@ -186,7 +187,8 @@ def test_the_scorer_image_is_built_of_the_package_alone():
   assert all((_SERVING.parent / name).exists() for name in let_in)
 
 
-def test_compose_file_keeps_its_schema():
+@pytest.mark.parametrize('path', _COMPOSE, ids=lambda path: path.parent.name)
+def test_compose_files_keep_their_schema(path):
   done = subprocess.run(
     [
       sys.executable,
@@ -194,7 +196,7 @@ def test_compose_file_keeps_its_schema():
       'check_jsonschema',
       '--builtin-schema',
       'vendor.compose-spec',
-      str(_SERVING / 'docker-compose.yaml'),
+      str(path),
     ],
     capture_output=True,
     text=True,
