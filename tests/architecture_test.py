@@ -46,7 +46,7 @@ _CONFIGURING = frozenset(
 # Modules without a test of their name, by the test that covers them: it imports them,
 # or what imports them, or runs their command (`_reached`).
 _TESTED_ELSEWHERE = {
-  'batch/archive_run_test': 'batch.records batch.scoring',
+  'batch/archive_run_test': 'batch.records batch.run_configuration batch.scoring',
   'batch/archive_test': 'batch.listing',
   'cohort/follow_up/alignment_test': 'cohort.follow_up.lung_surface',
   'cli_test': '__main__ errors streams version',

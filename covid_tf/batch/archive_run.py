@@ -13,6 +13,7 @@ from covid_tf import errors
 from covid_tf.batch import listing
 from covid_tf.batch import progress as progress_lib
 from covid_tf.batch import records
+from covid_tf.batch import run_configuration
 from covid_tf.batch import scoring
 from covid_tf.storage import files
 
@@ -37,7 +38,7 @@ class Plan:
 def plan_run(
   found: Iterable[listing.Study],
   stored: Mapping[str, records.Record],
-  configuration: scoring.Configuration,
+  configuration: run_configuration.Configuration,
   output: str | os.PathLike,
   *,
   redo: bool,

@@ -4,35 +4,27 @@ Runs in worker processes, on two threads each: while one study has the models, t
 next one is read and the last one written.
 """
 
-import atexit
-from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import datetime
-import functools
 import hashlib
-import hmac
-import json
 import os
-import pathlib
 import shutil
 import socket
-import threading
 import time
-from typing import Any, TypeVar
+from typing import Any
 
 from covid_tf import errors
 from covid_tf import lung_measures
 from covid_tf import readers
 from covid_tf import results
-from covid_tf import version
 from covid_tf import volume as volume_lib
 from covid_tf.analysis import pipeline
 from covid_tf.batch import listing
 from covid_tf.batch import records
-from covid_tf.predictors import interface
+from covid_tf.batch import run_configuration
+from covid_tf.batch import worker_models
 from covid_tf.readers import header
-from covid_tf.readers import privacy
 from covid_tf.readers import sources
 from covid_tf.reports import dicom_export
 from covid_tf.reports import scored_study
@@ -40,168 +32,6 @@ from covid_tf.storage import files
 from covid_tf.storage import result_json
 from covid_tf.storage.dicom import objects
 from covid_tf.storage.dicom import source as source_lib
-
-# What makes two results comparable: the same models, thresholds and software.
-
-_FOLDER = 'configurations'
-_OF_READING = ('ignore_frame_of_reference', 'phase', 'select')
-_OPTIONAL = (*_OF_READING, 'dicom')
-
-
-@dataclasses.dataclass(frozen=True)
-class Configuration:
-  """Everything but the study that a result depends on.
-
-  Attributes:
-    models: (name, version, card digest) of each, lungs first.
-    thresholds: of the score, as they were asked for.
-    patient_key: digest that distinguishes one site's key file from another; None
-      without one.
-    resample_tilt: whether series with gantry tilt are straightened.
-    software: name and version of this package.
-    ignore_frame_of_reference, phase, select: as for `covid_tf.read_ct`.
-    thickness_mm: that slices are averaged to; None: each is taken as it is.
-    smoothing_mm: of the logits along the body; 0: none.
-    dicom: which DICOM objects are in the results; None: none.
-  """
-
-  models: tuple[tuple[str, int, str], ...]
-  thresholds: results.Thresholds
-  patient_key: str | None = None
-  resample_tilt: bool = False
-  software: str = version.SOFTWARE
-  ignore_frame_of_reference: bool = False
-  phase: str | None = None
-  select: str | None = None
-  thickness_mm: float | None = None
-  smoothing_mm: float = 0.0
-  dicom: objects.Options | None = None
-
-  @property
-  def reading(self) -> dict[str, object]:
-    """How a study is read, as keyword arguments of `covid_tf.read_ct`."""
-    return {name: getattr(self, name) for name in ('resample_tilt', *_OF_READING)}
-
-  @property
-  def digest(self) -> str:
-    """16 hex digits; equal for equal configurations, on every machine."""
-    return hashlib.sha256(self._text().encode()).hexdigest()[:16]
-
-  def save(self, output: str | os.PathLike) -> None:
-    """Leaves the configuration beside the results, named by its digest.
-
-    Raises:
-      errors.OutputError: it cannot be written.
-    """
-    path = _path(output, self.digest)
-    if not path.exists():
-      files.write_atomically(path, f'{self._text()}\n'.encode())
-
-  def difference(self, output: str | os.PathLike, digest: str) -> str:
-    """Which parts differ from the configuration of another digest, in words."""
-    try:
-      other = json.loads(_path(output, digest).read_bytes())
-    except (OSError, ValueError):
-      return 'its record is lost'
-    own = json.loads(self._text())
-    names = [name for name in {**own, **other} if own.get(name) != other.get(name)]
-    return f'{" and ".join(names)} differ' if names else 'nothing that is recorded'
-
-  def _text(self) -> str:
-    values = dataclasses.asdict(self)
-    # Absent where nobody asks for it, so that results of before are of the same
-    # configuration still.
-    for name in _OPTIONAL:
-      if not values[name]:
-        del values[name]
-    return json.dumps(values, sort_keys=True)
-
-
-def model_triples(identities) -> tuple[tuple[str, int, str], ...]:
-  """ModelIdentity objects as a configuration holds them."""
-  return tuple((model.name, model.version, model.card_sha256) for model in identities)
-
-
-def key_digest(patient_key_file: str | os.PathLike | None) -> str | None:
-  """Distinguishes key files without disclosing a key.
-
-  Raises:
-    errors.UsageError: the file is unusable.
-  """
-  if patient_key_file is None:
-    return None
-  key = privacy.load_key(patient_key_file)
-  return hmac.new(key, b'covid-tf batch configuration', hashlib.sha256).hexdigest()[:16]
-
-
-def _path(output, digest: str) -> pathlib.Path:
-  return pathlib.Path(output) / _FOLDER / f'{digest}.json'
-
-
-# Which server a study asks: its own, or the next one while its own is away.
-
-# A server that is away keeps a study waiting for a minute; each worker looks
-# whether it is back this often.
-_AWAY_S = 300.0
-# Servers that one study may wait for.
-_MOST_TRIED = 2
-
-_Answer = TypeVar('_Answer')
-
-
-class Servers:
-  """The servers that may answer a study, and which of them are away for now."""
-
-  def __init__(self, addresses: Sequence[str]):
-    """Begins with all of them present.
-
-    Args:
-      addresses: of servers with the same models.
-    """
-    self._addresses = tuple(addresses)
-    self._away_until: dict[str, float] = {}
-
-  def answered(self, key: str, ask: Callable[[str], _Answer]) -> _Answer:
-    """Asks the server of a study, or the next one if that one fails.
-
-    One server gives all answers of a study: another one starts it anew. A server is
-    passed over for a while once another one could do what it could not; a study that
-    fails everywhere is no fault of the servers.
-
-    Args:
-      key: of the study; chooses its own server, always the same.
-      ask: address to the answers for the whole study.
-
-    Returns:
-      What `ask` returned.
-
-    Raises:
-      errors.ModelError: of the last server that was asked.
-    """
-    digest = hashlib.sha256(key.encode()).digest()
-    own = int.from_bytes(digest[:8], 'big') % len(self._addresses)
-    order = [*self._addresses[own:], *self._addresses[:own]]
-    now = time.monotonic()
-    present = [server for server in order if self._away_until.get(server, 0) <= now]
-    *others, last = (present or order)[:_MOST_TRIED]
-    failed = []
-    for server in others:
-      try:
-        return ask(server)
-      except errors.ModelError:
-        failed.append(server)
-    answer = ask(last)
-    for server in failed:
-      self._away_until[server] = time.monotonic() + _AWAY_S
-    return answer
-
-
-# Opens the models of a server, or those of this process for ''. Hashable, so that
-# a process opens each once.
-OpenModels = Callable[[str], contextlib.AbstractContextManager[interface.Models]]
-
-# One study of a process has the models at a time: two would share the same cores.
-_MODELS_TURN = threading.Lock()
 
 _NO_OBJECTS = 'no DICOM objects: '
 
@@ -213,7 +43,7 @@ class Scorer:
   Attributes:
     output: the folder of the archive's results.
     open_models: opens the models.
-    servers: addresses; a study asks its own one, see `pinning`. ('',) for models
+    servers: addresses; a study asks its own one, see `worker_models`. ('',) for models
       in the process itself.
     configuration: what every result must be made with.
     demo_models: whether the demo models answer.
@@ -222,9 +52,9 @@ class Scorer:
   """
 
   output: str
-  open_models: OpenModels
+  open_models: worker_models.OpenModels
   servers: tuple[str, ...]
-  configuration: Configuration
+  configuration: run_configuration.Configuration
   demo_models: bool = False
   patient_key_file: str | None = None
   with_reports: bool = True
@@ -293,19 +123,15 @@ class Scorer:
     self, study: listing.Study, volume: volume_lib.CTVolume
   ) -> tuple[results.CaseResult, float]:
     """The result, and seconds that were spent waiting for the models."""
-    read_end = time.monotonic()
-    with _MODELS_TURN:
-      waited = time.monotonic() - read_end
-      result = _servers(self.servers).answered(
-        study.key,
-        lambda server: pipeline.analyze(
-          volume,
-          _models(self.open_models, server),
-          thresholds=self.configuration.thresholds,
-          progress=False,
-        ),
-      )
-    if model_triples(result.models) != self.configuration.models:
+    result, waited = worker_models.answered(
+      self.open_models,
+      self.servers,
+      study.key,
+      lambda models: pipeline.analyze(
+        volume, models, thresholds=self.configuration.thresholds, progress=False
+      ),
+    )
+    if run_configuration.model_triples(result.models) != self.configuration.models:
       raise errors.ModelError(
         'the models changed while the archive was scored; start again to score the '
         'rest, with --redo or another --output if the new models are to stay.'
@@ -407,23 +233,6 @@ def store(output: str | os.PathLike, record: records.Record) -> records.Record:
   except errors.OutputError as error:
     return dataclasses.replace(record, status=records.UNWRITTEN, reason=str(error))
   return record
-
-
-@functools.cache
-def _servers(addresses: tuple[str, ...]) -> Servers:
-  """The servers as this process knows them; a scorer may be sent anew per study."""
-  return Servers(addresses)
-
-
-@functools.cache
-def _models(open_models: OpenModels, server: str) -> interface.Models:
-  """Models of this process, opened by the first study that asks (in its turn)."""
-  kept = contextlib.ExitStack()
-  models = kept.enter_context(open_models(server))
-  # They live as long as the worker does. So must their context: where it is a
-  # generator, forgetting it would close the models.
-  atexit.register(kept.close)
-  return models
 
 
 def _read(study: listing.Study, **options):

@@ -10,6 +10,7 @@ from covid_tf import results
 from covid_tf.analysis import slabs
 from covid_tf.batch import archive_run
 from covid_tf.batch import records
+from covid_tf.batch import run_configuration
 from covid_tf.batch import scoring
 from covid_tf.commands import model_flags
 from covid_tf.commands import shared_flags
@@ -129,7 +130,7 @@ def make_scorer(
   threshold = arguments.case_threshold and operating_points.parse_case_threshold(
     arguments.case_threshold
   )
-  key_digest = scoring.key_digest(arguments.patient_key_file)
+  key_digest = run_configuration.key_digest(arguments.patient_key_file)
   identities = _identities(workers, open_models, servers)
   thresholds = dataclasses.replace(
     shared_flags.thresholds(arguments),
@@ -143,8 +144,8 @@ def make_scorer(
     arguments.output,
     open_models,
     servers,
-    scoring.Configuration(
-      scoring.model_triples(identities),
+    run_configuration.Configuration(
+      run_configuration.model_triples(identities),
       thresholds,
       key_digest,
       thickness_mm=used.thickness_mm,

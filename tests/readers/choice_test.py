@@ -15,7 +15,7 @@ from covid_tf import cli
 from covid_tf import errors
 from covid_tf import readers
 from covid_tf import results
-from covid_tf.batch import scoring
+from covid_tf.batch import run_configuration
 
 OTHER_UID = '1.2.826.0.1.3680043.10.511.3.2'
 CORONAL = (1, 0, 0, 0, 0, -1)
@@ -394,7 +394,7 @@ def test_inspect_takes_a_rule(tmp_path, capsys):
 
 
 def test_options_that_nobody_gives_leave_a_configuration_as_it_was():
-  plain = scoring.Configuration((), results.Thresholds())
+  plain = run_configuration.Configuration((), results.Thresholds())
   assert 'select' not in plain._text() and 'phase' not in plain._text()
   digests = {
     plain.digest,

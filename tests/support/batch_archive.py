@@ -20,6 +20,7 @@ from covid_tf import results
 from covid_tf.batch import archive
 from covid_tf.batch import archive_run
 from covid_tf.batch import engines
+from covid_tf.batch import run_configuration
 from covid_tf.batch import scoring
 
 _SHAPE = (14, 50, 76)
@@ -87,8 +88,9 @@ def make_scorer(output, delay_s: float = 0.0, **cuts) -> scoring.Scorer:
     str(output),
     OpenFakeModels(delay_s),
     ('',),
-    scoring.Configuration(
-      scoring.model_triples(fake_models.IDENTITIES), results.Thresholds(**cuts)
+    run_configuration.Configuration(
+      run_configuration.model_triples(fake_models.IDENTITIES),
+      results.Thresholds(**cuts),
     ),
     with_reports=False,
   )

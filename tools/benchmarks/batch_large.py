@@ -12,7 +12,7 @@ from covid_tf import streams
 from covid_tf.batch import archive
 from covid_tf.batch import archive_run
 from covid_tf.batch import records
-from covid_tf.batch import scoring
+from covid_tf.batch import run_configuration
 from covid_tf.readers import header
 
 _FILES_A_STUDY = 3
@@ -88,7 +88,7 @@ def _listing(root: pathlib.Path, count: int) -> None:
   plan = archive_run.plan_run(
     found.studies,
     {},
-    scoring.Configuration((), results.Thresholds()),
+    run_configuration.Configuration((), results.Thresholds()),
     root / 'fresh',
     redo=False,
   )

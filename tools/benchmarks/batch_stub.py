@@ -14,6 +14,7 @@ from covid_tf import results
 from covid_tf.batch import archive
 from covid_tf.batch import archive_run
 from covid_tf.batch import engines
+from covid_tf.batch import run_configuration
 from covid_tf.batch import scoring
 from covid_tf.datasets import phantom
 from covid_tf.datasets.phantom import written
@@ -116,7 +117,9 @@ def make_scorer(source, output, lungs_ms, grad_cam_ms) -> scoring.Scorer:
     str(output),
     OpenStub(str(pathlib.Path(source) / PHANTOM_NAME), lungs_ms, grad_cam_ms),
     ('',),
-    scoring.Configuration(scoring.model_triples(_IDENTITIES), results.Thresholds()),
+    run_configuration.Configuration(
+      run_configuration.model_triples(_IDENTITIES), results.Thresholds()
+    ),
     with_reports=False,
   )
 

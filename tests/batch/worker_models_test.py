@@ -3,7 +3,7 @@ import collections
 import pytest
 
 from covid_tf import errors
-from covid_tf.batch import scoring
+from covid_tf.batch import worker_models
 
 _SERVERS = ('one:1', 'two:2', 'three:3')
 
@@ -12,7 +12,7 @@ _SERVERS = ('one:1', 'two:2', 'three:3')
 def _clock(monkeypatch):
   """Seconds, moved by hand."""
   clock = [1000.0]
-  monkeypatch.setattr(scoring.time, 'monotonic', lambda: clock[0])
+  monkeypatch.setattr(worker_models.time, 'monotonic', lambda: clock[0])
   return clock
 
 
@@ -31,14 +31,14 @@ class _Servers:
 
 
 def test_studies_are_spread_and_stay_with_their_server():
-  choice = scoring.Servers(_SERVERS)
+  choice = worker_models.Servers(_SERVERS)
   first = {str(key): choice.answered(str(key), _Servers()) for key in range(60)}
   assert min(collections.Counter(first.values()).values()) > 10
   assert first == {key: choice.answered(key, _Servers()) for key in first}
 
 
 def test_a_dead_server_costs_one_try_every_five_minutes(clock):
-  choice = scoring.Servers(_SERVERS)
+  choice = worker_models.Servers(_SERVERS)
   servers = _Servers('two:2')
   for key in range(60):
     assert choice.answered(str(key), servers) != 'two:2'
@@ -49,7 +49,7 @@ def test_a_dead_server_costs_one_try_every_five_minutes(clock):
 
 
 def test_a_study_that_fails_everywhere_blames_no_server():
-  choice = scoring.Servers(_SERVERS)
+  choice = worker_models.Servers(_SERVERS)
   with pytest.raises(errors.ModelError, match='is away'):
     choice.answered('odd', _Servers(*_SERVERS))
   healthy = _Servers()
@@ -61,5 +61,5 @@ def test_a_study_that_fails_everywhere_blames_no_server():
 def test_one_server_is_asked_once():
   alone = _Servers('one:1')
   with pytest.raises(errors.ModelError):
-    scoring.Servers(('one:1',)).answered('a', alone)
+    worker_models.Servers(('one:1',)).answered('a', alone)
   assert alone.asked == {'one:1': 1}
