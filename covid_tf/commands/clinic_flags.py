@@ -1,6 +1,10 @@
 """Flags of the way into a clinic: DICOM objects, and the PACS they go to."""
 
 import argparse
+from collections.abc import Callable, Iterator
+import contextlib
+import functools
+import re
 from typing import Any
 
 from covid_tf import errors
@@ -167,3 +171,83 @@ def open_archive(
     ),
     use_move=use_move,
   )
+
+
+# Of a command that has several peers: the flags of each begin with a word for it.
+
+_SECURITY = (
+  'tls',
+  'tls_ca',
+  'tls_certificate',
+  'tls_key',
+  'token_file',
+  'password_file',
+)
+
+
+def add_security_arguments(group: Any, prefix: str) -> None:
+  """Adds how a PACS knows us; what is for one must not be sent to another."""
+  group.add_argument(f'--{prefix}-tls', action='store_true', help='DIMSE over TLS')
+  for name, metavar, help_ in (
+    ('tls-ca', 'PEM', 'authority that signed its certificate'),
+    ('tls-certificate', 'PEM', 'our own certificate'),
+    ('tls-key', 'PEM', 'its private key'),
+    ('token-file', 'FILE', 'a bearer token for a URL; only its owner may read it'),
+    ('password-file', 'FILE', 'user:password for a URL; only its owner may read it'),
+  ):
+    group.add_argument(f'--{prefix}-{name}', metavar=metavar, help=help_)
+
+
+@contextlib.contextmanager
+def named(prefix: str) -> Iterator[None]:
+  """Errors of a connection name its flags with the prefix that they have here."""
+  try:
+    yield
+  except errors.UsageError as error:
+    pattern = r'--(tls|token-file|password-file)'
+    raise errors.UsageError(re.sub(pattern, rf'--{prefix}-\1', str(error))) from error
+
+
+def archive_opener(
+  arguments: argparse.Namespace, flag: str, prefix: str, limits: Any
+) -> Callable[[], Any] | None:
+  """What opens a PACS, whenever it is called; None where none is named.
+
+  Args:
+    arguments: the parsed flags.
+    flag: that names its address.
+    prefix: of the flags of its security.
+    limits: `covid_tf.clinic.pacs.Limits`, how long it may take.
+
+  Raises:
+    errors.UsageError: flags do not fit the address, or there is none for them.
+  """
+  from covid_tf.clinic import addresses  # As in `open_archive`.
+
+  security = {name: getattr(arguments, f'{prefix}_{name}') for name in _SECURITY}
+  text = getattr(arguments, flag.removeprefix('--').replace('-', '_'))
+  if text is None:
+    for name, value in security.items():
+      if value:
+        raise errors.UsageError(
+          f'--{prefix}-{name.replace("_", "-")} belongs to {flag}: give both, or leave '
+          'it out.'
+        )
+    return None
+  flags = argparse.Namespace(
+    **security,
+    aet=arguments.aet,
+    own_port=None,
+    connect_timeout=limits.connect_s,
+    answer_timeout=limits.answer_s,
+    total_timeout=limits.total_s,
+  )
+  connect = functools.partial(
+    open_archive,
+    flags,
+    addresses.parse(text, flag),
+    attempts=limits.attempts,
+  )
+  with named(prefix):
+    connect()  # Flags that do not fit are found before anything is opened.
+  return connect

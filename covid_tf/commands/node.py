@@ -6,7 +6,6 @@ import contextlib
 import functools
 import os
 import pathlib
-import re
 import signal
 import sys
 import threading
@@ -32,14 +31,6 @@ from covid_tf.storage.dicom import objects
 _LISTENER = listener.Settings()
 _RULES = completeness.Rules()
 _KEEP = retention.Keep()
-_SECURITY = (
-  'tls',
-  'tls_ca',
-  'tls_certificate',
-  'tls_key',
-  'token_file',
-  'password_file',
-)
 _MOST_WAITING = 200
 _END_WITHIN_S = 60.0
 # Of a question about one study, which is asked again: (connect, answer, total).
@@ -135,7 +126,7 @@ def _add_rule_arguments(parser: argparse.ArgumentParser) -> None:
     help='AET@host:port or https://host/dicom-web of the PACS that sends: it is asked '
     'what it has of a study, and what has not come is waited for',
   )
-  _add_security_arguments(group, 'source')
+  clinic_flags.add_security_arguments(group, 'source')
   _add_number(
     group,
     '--incomplete-after',
@@ -167,7 +158,7 @@ def _add_destination_arguments(parser: argparse.ArgumentParser) -> None:
     action='store_true',
     help='send once more what it has rejected',
   )
-  _add_security_arguments(group, 'pacs')
+  clinic_flags.add_security_arguments(group, 'pacs')
   limits = pacs.Limits()
   for name, seconds, help_ in (
     ('connect', limits.connect_s, 'seconds to reach it'),
@@ -175,19 +166,6 @@ def _add_destination_arguments(parser: argparse.ArgumentParser) -> None:
     ('total', limits.total_s, 'seconds for all objects of a study'),
   ):
     _add_number(group, f'--{name}-timeout', seconds, help_)
-
-
-def _add_security_arguments(group: Any, prefix: str) -> None:
-  """Adds how a PACS knows us; what is for one must not be sent to another."""
-  group.add_argument(f'--{prefix}-tls', action='store_true', help='DIMSE over TLS')
-  for name, metavar, help_ in (
-    ('tls-ca', 'PEM', 'authority that signed its certificate'),
-    ('tls-certificate', 'PEM', 'our own certificate'),
-    ('tls-key', 'PEM', 'its private key'),
-    ('token-file', 'FILE', 'a bearer token for a URL; only its owner may read it'),
-    ('password-file', 'FILE', 'user:password for a URL; only its owner may read it'),
-  ):
-    group.add_argument(f'--{prefix}-{name}', metavar=metavar, help=help_)
 
 
 def _add_keeping_arguments(parser: argparse.ArgumentParser) -> None:
@@ -258,8 +236,12 @@ def run(arguments: argparse.Namespace) -> int:
   node = service.Node(
     _settings(arguments),
     lambda: archive_scorer.make_scorer(arguments, ask, dicom),
-    destination=_archive(arguments, '--to', 'pacs', _limits(arguments)),
-    source=_archive(arguments, '--source-pacs', 'source', _SOURCE_LIMITS),
+    destination=clinic_flags.archive_opener(
+      arguments, '--to', 'pacs', _limits(arguments)
+    ),
+    source=clinic_flags.archive_opener(
+      arguments, '--source-pacs', 'source', _SOURCE_LIMITS
+    ),
   )
   with _ending(node):
     node.run(lambda port: _say_open(arguments, port))
@@ -341,20 +323,10 @@ def _listener_security(arguments: argparse.Namespace) -> addresses.Security | No
       '--listen-tls: our own certificate and the authority of those of senders are '
       'required; give --listen-tls-certificate, --listen-tls-key and --listen-tls-ca.'
     )
-  with _named('listen'):
+  with clinic_flags.named('listen'):
     found = addresses.Security(True, files['ca'], files['certificate'], files['key'])
     found.server_ssl_context()  # Files that do not fit are found here.
   return found
-
-
-@contextlib.contextmanager
-def _named(prefix: str) -> Iterator[None]:
-  """Errors of a connection name the flags of this command."""
-  try:
-    yield
-  except errors.UsageError as error:
-    pattern = r'--(tls|token-file|password-file)'
-    raise errors.UsageError(re.sub(pattern, rf'--{prefix}-\1', str(error))) from error
 
 
 def _limits(arguments: argparse.Namespace) -> pacs.Limits:
@@ -364,49 +336,6 @@ def _limits(arguments: argparse.Namespace) -> pacs.Limits:
     arguments.total_timeout,
     attempts=1,
   )
-
-
-def _archive(
-  arguments: argparse.Namespace, flag: str, prefix: str, limits: pacs.Limits
-) -> service.Connect | None:
-  """Opens a PACS, whenever it is called; None where none is named.
-
-  Args:
-    arguments: the parsed flags.
-    flag: that names its address.
-    prefix: of the flags of its security.
-    limits: how long it may take.
-
-  Raises:
-    errors.UsageError: flags do not fit the address, or there is none for them.
-  """
-  security = {name: getattr(arguments, f'{prefix}_{name}') for name in _SECURITY}
-  text = getattr(arguments, flag.removeprefix('--').replace('-', '_'))
-  if text is None:
-    for name, value in security.items():
-      if value:
-        raise errors.UsageError(
-          f'--{prefix}-{name.replace("_", "-")} belongs to {flag}: give both, or leave '
-          'it out.'
-        )
-    return None
-  flags = argparse.Namespace(
-    **security,
-    aet=arguments.aet,
-    own_port=None,
-    connect_timeout=limits.connect_s,
-    answer_timeout=limits.answer_s,
-    total_timeout=limits.total_s,
-  )
-  connect = functools.partial(
-    clinic_flags.open_archive,
-    flags,
-    addresses.parse(text, flag),
-    attempts=limits.attempts,
-  )
-  with _named(prefix):
-    connect()  # Flags that do not fit are found before anything is opened.
-  return connect
 
 
 def _accept(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,6 @@ import json
 import os
 import pathlib
 
-from covid_tf.readers import elements
 from covid_tf.storage import files
 
 _OPEN, _LACKING, _DIFFERENT = '.open', '.lacking', '.different'
@@ -132,11 +131,6 @@ class StudyMarks:
   def _unlink(self, name: str) -> None:
     with contextlib.suppress(OSError):  # At worst it is there at the next start.
       (self.folder / name).unlink()
-
-
-def studies(folder: pathlib.Path) -> list[str]:
-  """UIDs of the studies that have a folder there."""
-  return sorted(name for name in os.listdir(folder) if elements.legal_uid(name))
 
 
 def force_names_to_disk(folder: pathlib.Path) -> None:

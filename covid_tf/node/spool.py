@@ -1,8 +1,6 @@
 """Instances that have been sent to us, on disk before they are acknowledged.
 
-    incoming/                                  files of running associations
-    studies/STUDY/SERIES/SOP_INSTANCE.dcm      what has been acknowledged
-    marks/STUDY/…                              why it may lack instances (`marks`)
+Where they lie says `spool_folder`, why a study may lack some of them `marks`.
 
 A file is on the disk in `incoming`, with a preamble that says what it holds, before it
 is acknowledged; that it then gets its final name needs no wait, since the next start
@@ -13,7 +11,6 @@ connection or a killed process is a series that may lack instances (docs/adr/020
 
 import collections
 from collections.abc import Mapping
-import contextlib
 import dataclasses
 import enum
 import itertools
@@ -24,17 +21,14 @@ import shutil
 import threading
 import time
 import types
-import uuid
 
 from covid_tf import errors
 from covid_tf.node import arrival
 from covid_tf.node import marks as marks_lib
-from covid_tf.readers import elements
+from covid_tf.node import spool_folder
 from covid_tf.storage import files
 
 RESERVE_BYTES = 2 << 30  # Ours: about ten large studies.
-_SUFFIX, _PART = '.dcm', '.part'
-_FILES = 32  # Made at once, for instances that are to come.
 # Studies of which something was begun or refused, and nothing is kept.
 _MOST_EMPTY, _EMPTY_S = 1000, 30 * 86400.0
 _ASSOCIATION = re.compile('[0-9A-Za-z-]{1,64}')
@@ -139,8 +133,7 @@ class Spool:
     self._generations = itertools.count(1)
     self._studies: dict[str, _Study] = {}
     self._senders: dict[str, _Sender] = {}
-    self._making_files = threading.Lock()
-    self._empty_files: list[pathlib.Path] = []
+    self._disk = spool_folder.SpoolFolder(self.folder)
     with files.explained(self.folder, self.folder / 'any'):
       self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
       self._stream = open(self.folder / '.lock', 'ab')
@@ -175,26 +168,18 @@ class Spool:
   # What comes.
 
   def new_file(self) -> pathlib.Path:
-    """An empty file in `incoming` to write one instance to; its name is on the disk.
+    """An empty file to write one instance to; its name is on the disk.
 
     Raises:
       OSError: the disk does not take it.
     """
-    with self._making_files:
-      if not self._empty_files:
-        made = [self._incoming / (uuid.uuid4().hex + _PART) for _ in range(_FILES)]
-        for path in made:
-          path.touch(exist_ok=False)
-        # For all of them at once: it takes as long as for one.
-        marks_lib.force_names_to_disk(self._incoming)
-        self._empty_files = made
-      return self._empty_files.pop()
+    return self._disk.new_file()
 
   def take(self, path: pathlib.Path, association: str, caller: str) -> Taken:
     """Takes a whole file; what this returns of may be acknowledged.
 
     Args:
-      path: DICOM file in `incoming`, gone afterwards, whatever happens.
+      path: DICOM file of `new_file`, gone afterwards, whatever happens.
       association: a name of digits, letters and hyphens, never used before.
       caller: AE title, fit to be logged.
 
@@ -243,7 +228,7 @@ class Spool:
     association: str,
     sender: _Sender,
   ) -> Taken:
-    target = self._path_of(found)
+    target = self._disk.path_of(found)
     with self._lock:
       study = self._study_of(found.study_uid)
       study.associations.add(association)  # From here on nobody removes the study.
@@ -255,8 +240,9 @@ class Spool:
         touched.add(found.series_uid)
         changed = (study.marks.folder, study.marks.folder.parent)
       series = [each for each in study.counts if each != found.series_uid]
-    others = (self._path_of(dataclasses.replace(found, series_uid=x)) for x in series)
-    kept = next((other for other in others if other.exists()), target)
+    others = (dataclasses.replace(found, series_uid=each) for each in series)
+    named = (self._disk.path_of(other) for other in others)
+    kept = next((other for other in named if other.exists()), target)
     if not kept.exists():
       arrival.seal(path)
       files.force_to_disk(path)
@@ -292,7 +278,7 @@ class Spool:
   def _note_lacking(
     self, found: arrival.Identity, caller: str, refusal: str = ''
   ) -> None:
-    if self._path_of(found).exists():
+    if self._disk.path_of(found).exists():
       return
     if found.study_uid not in self._studies:
       empty = sum(1 for study in self._studies.values() if not study.counts)
@@ -343,7 +329,7 @@ class Spool:
   def _snapshot(self, study_uid: str, study: _Study) -> Kept:
     return Kept(
       study_uid,
-      self._folder_of(study_uid),
+      self._disk.study(study_uid),
       types.MappingProxyType(dict(study.counts)),
       study.generation,
       study.last_activity_s,
@@ -356,7 +342,7 @@ class Spool:
     """Series UID to SOP Instance UIDs that are kept, from the disk."""
     kept = self.study(study_uid)
     return {
-      series: frozenset(_instances(self._folder_of(study_uid) / series))
+      series: frozenset(self._disk.instances(study_uid, series))
       for series in (kept.counts if kept else ())
     }
 
@@ -400,61 +386,38 @@ class Spool:
         raise InUseError(
           f'study {study_uid}: no new instance is required to remove it, found some.'
         )
-      gone = self._removed / uuid.uuid4().hex
-      gone.mkdir()
-      for folder in (self._folder_of(study_uid), study.marks.folder):
-        with contextlib.suppress(FileNotFoundError):
-          os.rename(folder, gone / folder.parent.name)
+      gone = self._disk.set_aside(study_uid)
       del self._studies[study_uid]
     shutil.rmtree(gone)
 
-  # From the disk.
-
-  @property
-  def _incoming(self) -> pathlib.Path:
-    return self.folder / 'incoming'
-
-  @property
-  def _removed(self) -> pathlib.Path:
-    return self.folder / 'removed'
-
-  def _folder_of(self, study_uid: str) -> pathlib.Path:
-    return self.folder / 'studies' / study_uid
-
-  def _path_of(self, found: arrival.Identity) -> pathlib.Path:
-    folder = self._folder_of(found.study_uid) / found.series_uid
-    return folder / (found.sop_instance_uid + _SUFFIX)
+  # What an earlier process has left.
 
   def _study_of(self, study_uid: str) -> _Study:
     if study_uid not in self._studies:
-      marks = marks_lib.StudyMarks(self.folder / 'marks' / study_uid)
+      marks = marks_lib.StudyMarks(self._disk.marks(study_uid))
       self._studies[study_uid] = _Study(marks)
     return self._studies[study_uid]
 
   def _recover(self) -> None:
     """Empties what was under way, and counts what is kept."""
-    for name in ('incoming', 'removed', 'studies', 'marks'):
-      (self.folder / name).mkdir(exist_ok=True)
-    marks_lib.force_names_to_disk(self.folder)
-    shutil.rmtree(self._removed, ignore_errors=True)
-    self._removed.mkdir()
-    for study_uid in marks_lib.studies(self.folder / 'studies'):
+    self._disk.prepare()
+    for study_uid in self._disk.study_uids():
       self._recover_study(study_uid)
-    for study_uid in marks_lib.studies(self.folder / 'marks'):
-      marks = self.folder / 'marks' / study_uid
+    for study_uid in self._disk.marked_uids():
+      marks = self._disk.marks(study_uid)
       is_old = time.time() - marks.stat().st_mtime > _EMPTY_S
       if is_old and study_uid not in self._studies:
         shutil.rmtree(marks, ignore_errors=True)
       else:
         self._study_of(study_uid)
-    for path in sorted(self._incoming.iterdir()):
+    for path in self._disk.incoming():
       if found := arrival.identify_begun(path):
         self._recover_incoming(path, found)
       path.unlink(missing_ok=True)
 
   def _recover_incoming(self, path: pathlib.Path, found: arrival.Identity) -> None:
     """Keeps what was whole, and may have been acknowledged; notes the rest."""
-    target = self._path_of(found)
+    target = self._disk.path_of(found)
     if not arrival.is_as_sealed(path):
       self._note_lacking(found, 'a sender')
       return
@@ -465,24 +428,10 @@ class Spool:
       study.marks.differ(found.series_uid, found.sop_instance_uid)
 
   def _recover_study(self, study_uid: str) -> None:
-    folder = self._folder_of(study_uid)
-    counts = {
-      path.name: len(_instances(path))
-      for path in folder.iterdir()
-      if elements.legal_uid(path.name)
-    }
-    if any(counts.values()):
+    counts = self._disk.counts(study_uid)
+    if counts:
       study = self._study_of(study_uid)
-      study.counts = {series: count for series, count in counts.items() if count}
+      study.counts = counts
       study.generation = next(self._generations)
     else:  # Killed before the first of its instances was kept.
-      shutil.rmtree(folder, ignore_errors=True)
-
-
-def _instances(folder: pathlib.Path) -> list[str]:
-  """SOP Instance UIDs of the files of a series."""
-  try:
-    names = os.listdir(folder)
-  except OSError:  # Removed meanwhile, or no folder.
-    return []
-  return [name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)]
+      shutil.rmtree(self._disk.study(study_uid), ignore_errors=True)

@@ -94,9 +94,3 @@ def test_a_disk_that_takes_nothing(marks, monkeypatch):
   assert set(marks.interrupted()) == {'1', '2'}
   with pytest.raises(OSError):
     marks.open('3', 'a', 'SCANNER')
-
-
-def test_only_uids_are_studies(tmp_path):
-  for name in ('1.2', '1.10', 'lost+found', '.x'):
-    (tmp_path / name).mkdir()
-  assert marks_lib.studies(tmp_path) == ['1.10', '1.2']
