@@ -4,11 +4,11 @@ import collections
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 
+import free_ports
 import pytest
 
 from covid_tf import errors
@@ -32,9 +32,7 @@ def _with_a_killer(number):
 @contextlib.contextmanager
 def _cluster(folder, workers):
   """A scheduler and workers, each with a nanny; yields (address, scheduler)."""
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    port = free.getsockname()[1]
+  port = free_ports.free_port()
   address = f'tcp://127.0.0.1:{port}'
   environment = os.environ | {
     'PYTHONPATH': os.pathsep.join(sys.path),
@@ -107,8 +105,6 @@ def test_every_study_ends_once_although_workers_die(tmp_path):
 
 
 def test_no_scheduler_is_said_in_one_line():
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    address = f'tcp://127.0.0.1:{free.getsockname()[1]}'
+  address = f'tcp://127.0.0.1:{free_ports.free_port()}'
   with pytest.raises(errors.ClusterError, match='running Dask scheduler is required'):
     dict(engines.map_studies(_square, [1], scheduler=address))

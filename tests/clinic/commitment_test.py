@@ -1,6 +1,7 @@
 """Storage commitment: reported here or on an association of the PACS's own, or not."""
 
 import dimse_faults
+import free_ports
 import pytest
 
 from covid_tf import clinic
@@ -10,7 +11,7 @@ from covid_tf.clinic import pacs
 from covid_tf.clinic import sending
 from covid_tf.clinic import verifying
 
-_LIMITS = pacs.Limits(connect_s=3, answer_s=5, total_s=30, attempts=2)
+_LIMITS = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=2)
 
 
 @pytest.fixture(name='instances', scope='module')
@@ -29,7 +30,7 @@ def _fake(**attributes):
 
 @pytest.mark.parametrize('on_its_own', [False, True])
 def test_what_it_keeps_and_what_it_does_not(instances, on_its_own):
-  own = addresses.OwnNode('ME', dimse_faults.free_port() if on_its_own else None)
+  own = addresses.OwnNode('ME', free_ports.free_port() if on_its_own else None)
   fake = _fake(destinations={'ME': own.port} if on_its_own else {})
   with fake.running():
     archive = clinic.connect(fake.address, own=own, limits=_LIMITS)

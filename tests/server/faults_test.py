@@ -8,6 +8,7 @@ import socket
 import threading
 
 import fake_serving
+import free_ports
 import grpc
 import numpy as np
 import pytest
@@ -66,9 +67,7 @@ def _at_request(fake, number, action):
 
 
 def test_absent():
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    port = probe.getsockname()[1]
+  port = free_ports.free_port()
   with pytest.raises(
     errors.ModelError,
     match=(f'localhost:{port}: .*UNAVAILABLE.*required a running model server'),

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import pathlib
-import socket
 import ssl
 import threading
 
+import free_ports
 import odd_series
 import pydicom
 import pynetdicom
@@ -24,13 +24,6 @@ _COMMITMENT = '1.2.840.10008.1.20.1'
 def write_study(folder: pathlib.Path, syntax: str | None = None) -> pathlib.Path:
   """A CT of eight slices, `N.dcm`, with headers that C-STORE takes."""
   return odd_series.save(odd_series.series(), folder, syntax)
-
-
-def free_port() -> int:
-  """A port of loopback that nobody listens at."""
-  with socket.socket() as found:
-    found.bind(('127.0.0.1', 0))
-    return found.getsockname()[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +101,7 @@ class FakePacs:
     self.stored = 0
     self.change: Callable[[pydicom.Dataset], None] = lambda dataset: None
     self.find_change: Callable[[pydicom.Dataset], None] = lambda dataset: None
-    self.port = free_port()
+    self.port = free_ports.free_port()
     self.certificates: Certificates | None = None
 
   @property

@@ -18,8 +18,8 @@ import time
 import urllib.request
 
 import batch_archive
-import dimse_faults
 import fake_models
+import free_ports
 import pydicom
 import pynetdicom
 
@@ -85,8 +85,8 @@ class Node:
   def __init__(self, folder: pathlib.Path, *flags: str, settle_s: float = 0.5):
     self.folder = folder
     self.output = folder / 'out'
-    self.port = dimse_faults.free_port()
-    self.health_port = dimse_faults.free_port()
+    self.port = free_ports.free_port()
+    self.health_port = free_ports.free_port()
     self._flags = [
       *('node', '--no-config', '--verbose', '--processes', '1'),
       *('--output', str(self.output), '--settle', str(settle_s)),

@@ -3,10 +3,10 @@
 import csv
 import json
 import os
-import socket
 import subprocess
 import sys
 
+import free_ports
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -37,12 +37,7 @@ def _start(folder, pattern, choice, **environment):
 
 def _cluster():
   """TF_CONFIG of two workers on free local ports."""
-  sockets = [socket.socket() for _ in range(2)]
-  for opened in sockets:
-    opened.bind(('127.0.0.1', 0))
-  workers = [f'127.0.0.1:{opened.getsockname()[1]}' for opened in sockets]
-  for opened in sockets:
-    opened.close()
+  workers = [f'127.0.0.1:{free_ports.free_port()}' for _ in range(2)]
   return [
     json.dumps(
       {'cluster': {'worker': workers}, 'task': {'type': 'worker', 'index': index}}
