@@ -210,8 +210,9 @@ def _retry_after_s(response: requests.Response) -> float | None:
     moment = email.utils.parsedate_to_datetime(text)
   except ValueError:
     return None
-  now = datetime.datetime.now(datetime.UTC)
-  return max((moment.astimezone(datetime.UTC) - now).total_seconds(), 0.0)
+  if moment.tzinfo is None:  # Of the zone -0000; HTTP knows no other than UTC.
+    moment = moment.replace(tzinfo=datetime.UTC)
+  return max((moment - datetime.datetime.now(datetime.UTC)).total_seconds(), 0.0)
 
 
 def _innermost(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from covid_tf.clinic import addresses
 from covid_tf.clinic import associations
 from covid_tf.clinic import pacs
 
-_LIMITS = pacs.Limits(connect_s=3, answer_s=5, total_s=30, attempts=2)
+_LIMITS = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=2)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,13 @@ def test_a_rejection_for_good_is_said_once(options, words):
   assert 'attempts' not in str(caught.value)
 
 
-def test_a_rejection_for_now_is_tried_again():
+def _until_released(held):
+  if held.is_established:
+    held.release()
+  time.sleep(0.05)  # The other side has to notice.
+
+
+def test_a_rejection_for_now_is_tried_again(monkeypatch):
   fake = dimse_faults.FakePacs()
   with fake.running(maximum_associations=1):
     other = pynetdicom.AE('OTHER')
@@ -52,8 +58,12 @@ def test_a_rejection_for_now_is_tried_again():
     held = other.associate('127.0.0.1', fake.port)
     with pytest.raises(errors.PACSError, match='too many associations.*2 attempts'):
       _archive(fake).echo()
-    threading.Timer(0.3, held.release).start()
-    patient = pacs.Limits(connect_s=3, answer_s=5, total_s=30, attempts=9)
+    # It makes room between two attempts.
+    pauses = types.SimpleNamespace(
+      monotonic=time.monotonic, sleep=lambda pause_s: _until_released(held)
+    )
+    monkeypatch.setattr(pacs, 'time', pauses)
+    patient = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=99)
     assert _archive(fake, limits=patient).echo() > 0
 
 
@@ -141,12 +151,15 @@ def test_the_rest_of_a_pdu_is_not_waited_for():
       )
       thread = threading.Thread(target=_pdus_in_two_writes, args=(other, count))
       thread.start()
-      start = time.monotonic()
+      rounds_s = []
       for _ in range(count):
+        start = time.monotonic()
         raw.sendall(b'q')
         assert connection.recv(6) == b'h' * 6
         assert connection.recv(100) == b'r' * 100
-      seconds = time.monotonic() - start
+        rounds_s.append(time.monotonic() - start)
       thread.join()
       assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-  assert seconds < count * 0.04 / 2, 'each head was acknowledged 40 ms late'
+  # On a busy machine some rounds take long; late acknowledgements spoil all but the
+  # first.
+  assert min(rounds_s[1:]) < 0.02, 'each head was acknowledged 40 ms late'

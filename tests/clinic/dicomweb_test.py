@@ -11,7 +11,7 @@ from covid_tf.clinic import pacs
 from covid_tf.clinic import sending
 from covid_tf.clinic import verifying
 
-_LIMITS = pacs.Limits(connect_s=3, answer_s=3, total_s=20, attempts=3)
+_LIMITS = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=3)
 _STUDY = dimse_faults.STUDY_UID
 
 
