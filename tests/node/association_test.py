@@ -1,5 +1,6 @@
 """Senders that do not keep to the protocol: an end in time, in words, at no cost."""
 
+import contextlib
 import logging
 import socket
 import struct
@@ -20,15 +21,38 @@ _SOON_S = 0.5
 
 @pytest.fixture(name='node')
 def _node(tmp_path, caplog):
+  """A patient one: what ends here ends because of what was sent."""
+  caplog.set_level(logging.INFO)
+  with listening.running(tmp_path, largest_instance_bytes=100_000) as node:
+    yield node
+
+
+@pytest.fixture(name='hasty')
+def _hasty(tmp_path, caplog):
+  """One that waits for nothing for long, once an association is accepted."""
   caplog.set_level(logging.INFO)
   with listening.running(
-    tmp_path,
-    request_s=_SOON_S,
-    idle_s=_SOON_S,
-    longest_association_s=4 * _SOON_S,
-    largest_instance_bytes=100_000,
+    tmp_path, idle_s=_SOON_S, longest_association_s=4 * _SOON_S
   ) as node:
     yield node
+
+
+@pytest.fixture(name='curt')
+def _curt(tmp_path, caplog):
+  """One that does not wait for a request for long."""
+  caplog.set_level(logging.INFO)
+  with listening.running(tmp_path, request_s=_SOON_S) as node:
+    yield node
+
+
+def still_echoes(node) -> bool:
+  """Whether it answers, be it that we were too slow for it at first."""
+  until = time.monotonic() + 60
+  while time.monotonic() < until:
+    with contextlib.suppress(AttributeError, RuntimeError):  # Cut in the middle.
+      if node.echoes():
+        return True
+  return False
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +60,7 @@ def _quiet(capfd):
   """Nothing of it reaches standard error, and no thread stays."""
   before = threading.active_count()
   yield
-  until = time.monotonic() + 5
+  until = time.monotonic() + 60
   while threading.active_count() > before and time.monotonic() < until:
     time.sleep(0.01)
   assert threading.active_count() <= before
@@ -46,21 +70,19 @@ def _quiet(capfd):
 def answer(connection) -> tuple[int, bytes]:
   """The last PDU before the end of the connection."""
   last = (0, b'')
-  connection.settimeout(10)
+  connection.settimeout(60)
   while (found := listening.read_pdu(connection))[0]:
     last = found
   return last
 
 
 def ends(node, *pieces: bytes) -> tuple[int, bytes]:
-  """What is answered to bytes on a new connection, which has to end soon."""
-  begun = time.monotonic()
+  """What is answered to bytes on a new connection, which has to end."""
   with node.connect() as connection:
     for piece in pieces:
       connection.sendall(piece)
     found = answer(connection)
-  assert time.monotonic() - begun < 5
-  assert node.echoes()
+  assert still_echoes(node)
   return found
 
 
@@ -143,8 +165,8 @@ def test_another_protocol(node):
 @pytest.mark.parametrize(
   'part', (b'', b'\1', requested(listening.context_item(1))[:-1])
 )
-def test_who_does_not_say_what_it_wants(node, caplog, part):
-  ends(node, part)
+def test_who_does_not_say_what_it_wants(curt, caplog, part):
+  ends(curt, part)
   assert 'lost' in caplog.text
 
 
@@ -152,7 +174,7 @@ def test_who_looks_whether_the_port_is_open_is_no_news(node, caplog):
   for _ in range(5):
     node.connect().close()
   assert node.echoes()
-  until = time.monotonic() + 5
+  until = time.monotonic() + 60
   while caplog.text.count('was closed') < 5 and time.monotonic() < until:
     time.sleep(0.01)
   assert caplog.text.count('was closed') == 5
@@ -175,28 +197,29 @@ def trickled(connection, data: bytes) -> None:
   raise AssertionError('it never had enough')
 
 
-def test_a_request_that_trickles(node):
-  begun = time.monotonic()
-  with node.connect() as connection:
+def test_a_request_that_trickles(curt):
+  with curt.connect() as connection:
     trickled(connection, requested(listening.context_item(1)) + bytes(1000))
-  assert time.monotonic() - begun < 5
-  assert node.echoes()
+  assert still_echoes(curt)
 
 
-def test_a_thousand_connections(node, caplog):
+def test_a_thousand_connections(tmp_path, caplog):
+  # Long enough for a slow machine to open more connections than may wait.
+  with listening.running(tmp_path, request_s=1.0) as node:
+    _with_a_thousand_connections(node)
+  assert 0 < caplog.text.count('too many wait') < 10
+
+
+def _with_a_thousand_connections(node):
   connections = []
   try:
     for _ in range(1000):
       connections.append(node.connect())
     assert threading.active_count() < 100
+    assert still_echoes(node)
   finally:
-    deadline = time.monotonic() + 10
-    while not node.echoes() and time.monotonic() < deadline:
-      time.sleep(0.1)
-    assert node.echoes()
     for connection in connections:
       connection.close()
-  assert 0 < caplog.text.count('too many wait') < 5
 
 
 # Within an association.
@@ -210,7 +233,7 @@ def cut(node, *pieces: bytes) -> bytes:
     kind, body = answer(connection)
   assert kind == listening.ABORT
   assert not listening.arriving(node.spool)
-  assert node.echoes()
+  assert still_echoes(node)
   return body
 
 
@@ -253,15 +276,21 @@ COMMAND = listening.values(1, 3, listening.store_command())
     ([listening.pdu(0x02, bytes(4))], 'found a PDU of type 0x02'),
     ([listening.pdu(0x47, b'ET /')], 'found a PDU of type 0x47'),
     ([requested(listening.context_item(1))], 'found a PDU of type 0x01'),
-    ([b''], 'came in time'),
-    ([COMMAND, listening.values(1, 0, b'abc')], 'came in time'),
-    ([b'\4'], 'came in time'),
   ),
 )
 def test_messages(node, caplog, pieces, words):
   cut(node, *pieces)
   assert words in caplog.text
   assert node.metrics.associations['lost'] == 1
+
+
+@pytest.mark.parametrize(
+  'pieces', ([b''], [COMMAND, listening.values(1, 0, b'abc')], [b'\4'])
+)
+def test_messages_that_do_not_end(hasty, caplog, pieces):
+  cut(hasty, *pieces)
+  assert 'came in time' in caplog.text
+  assert hasty.metrics.associations['lost'] >= 1
 
 
 def test_the_longest_instance(node, caplog):
@@ -281,39 +310,37 @@ def test_the_longest_instance(node, caplog):
   assert node.echoes()
 
 
-def test_a_message_that_trickles(node):
-  begun = time.monotonic()
-  with listening.established(node) as connection:
+def test_a_message_that_trickles(hasty):
+  with listening.established(hasty) as connection:
     trickled(connection, listening.values(1, 3, listening.store_command()))
-  assert time.monotonic() - begun < 5
-  assert node.echoes()
+  assert still_echoes(hasty)
 
 
-def test_an_association_that_never_ends(node, caplog):
+def test_an_association_that_never_ends(tmp_path, caplog):
   """Whole PDUs in time, for ever: its time is over all the same."""
-  begun = time.monotonic()
-  with listening.established(node) as connection:
-    connection.settimeout(5)
-    with pytest.raises(OSError):
-      connection.sendall(COMMAND)
-      while time.monotonic() - begun < 10:
-        connection.sendall(listening.values(1, 0, b''))
-        time.sleep(0.02)
-  assert time.monotonic() - begun < 6
+  with listening.running(tmp_path, longest_association_s=_SOON_S) as node:
+    with listening.established(node) as connection:
+      connection.settimeout(60)
+      with pytest.raises(ConnectionError):
+        connection.sendall(COMMAND)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+          connection.sendall(listening.values(1, 0, b''))
+          time.sleep(0.02)
+    assert still_echoes(node)
   assert 'its time is over' in caplog.text or 'came in time' in caplog.text
-  assert node.echoes()
 
 
-def test_a_sender_that_does_not_read(node):
+def test_a_sender_that_does_not_read(hasty):
   echo = listening.store_command(field=0x30, data=0x101)
   body = listening.request_body(listening.context_item(1, '1.2.840.10008.1.1'))
-  with node.connect() as connection:
+  with hasty.connect() as connection:
     connection.sendall(listening.pdu(0x01, body))
-    connection.settimeout(5)
-    with pytest.raises(OSError):
+    connection.settimeout(60)
+    with pytest.raises(ConnectionError):
       for _ in range(10**6):
         connection.sendall(listening.values(1, 3, echo))
-  assert node.echoes()
+  assert still_echoes(hasty)
 
 
 def test_memory_does_not_follow_what_is_claimed(node):
@@ -332,14 +359,6 @@ def test_memory_does_not_follow_what_is_claimed(node):
     tracemalloc.stop()
 
 
-def encoded(number: int) -> bytes:
-  """The data set of a slice, as C-STORE carries it."""
-  buffer = instances.pydicom.filebase.DicomBytesIO()
-  buffer.is_little_endian, buffer.is_implicit_VR = True, False
-  instances.pydicom.filewriter.write_dataset(buffer, instances.instance(number))
-  return buffer.getvalue()
-
-
 @pytest.mark.parametrize(
   ('said', 'words'),
   (
@@ -352,14 +371,14 @@ def encoded(number: int) -> bytes:
 def test_uids_of_commands(node, caplog, said, words):
   with listening.established(node) as connection:
     connection.sendall(listening.values(1, 3, listening.store_command(said)))
-    connection.sendall(listening.values(1, 2, encoded(1)))
+    connection.sendall(listening.values(1, 2, instances.encoded(1)))
     kind, body = listening.read_pdu(connection)
     assert kind == 0x04 and words.encode() in body
     assert struct.pack('<HHLH', 0, 0x0900, 2, 0xA900) in body
     # What is wrong with an instance ends no association.
     instance_uid = f'{instances.SERIES_UID}.2'
     connection.sendall(listening.values(1, 3, listening.store_command(instance_uid)))
-    connection.sendall(listening.values(1, 2, encoded(2)))
+    connection.sendall(listening.values(1, 2, instances.encoded(2)))
     kind, body = listening.read_pdu(connection)
     assert struct.pack('<HHLH', 0, 0x0900, 2, 0) in body
     connection.sendall(listening.pdu(0x05, bytes(4)))
@@ -373,7 +392,7 @@ def test_uids_of_commands(node, caplog, said, words):
 def test_fragments_of_every_size(node):
   """One byte a PDU, several values in one PDU, an empty last fragment."""
   instance_uid = f'{instances.SERIES_UID}.1'
-  command, data = listening.store_command(instance_uid), encoded(1)
+  command, data = listening.store_command(instance_uid), instances.encoded(1)
   with listening.established(node) as connection:
     for place in range(len(command)):
       connection.sendall(listening.values(1, 1, command[place : place + 1]))
@@ -389,8 +408,8 @@ def test_fragments_of_every_size(node):
 
 
 def test_whatever_bytes_come_it_goes_on(tmp_path):
-  whole = COMMAND + listening.values(1, 2, encoded(1))
-  with listening.running(tmp_path, request_s=5, idle_s=5) as node:
+  whole = COMMAND + listening.values(1, 2, instances.encoded(1))
+  with listening.running(tmp_path) as node:
 
     @hypothesis.given(
       places=strategies.lists(strategies.integers(0, len(whole) - 1), max_size=5),

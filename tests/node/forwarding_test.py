@@ -316,7 +316,7 @@ def test_a_result_that_has_gone_or_has_no_objects_ends_nothing(tmp_path):
 
 def _real(tmp_path, address, **security):
   """A forwarder to a real address, whose first attempt has been made."""
-  limits = pacs.Limits(connect_s=2, answer_s=3, total_s=20, attempts=1)
+  limits = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=1)
   forwarder = forwarding.Forwarder(
     tmp_path,
     lambda: clinic.connect(

@@ -56,7 +56,7 @@ class Node:
 
   def connect(self) -> socket.socket:
     """A bare connection."""
-    return socket.create_connection(('127.0.0.1', self.port), 10)
+    return socket.create_connection(('127.0.0.1', self.port), 60)
 
   def echoes(self) -> bool:
     """Whether it answers C-ECHO on an association of its own."""
@@ -91,7 +91,7 @@ def associated(
 ) -> Iterator[pynetdicom.association.Association]:
   """An association of pynetdicom's, established or not; released at the end."""
   entity = pynetdicom.AE(calling)
-  entity.acse_timeout = entity.dimse_timeout = 20
+  entity.acse_timeout = entity.dimse_timeout = 60
   found = entity.associate(
     '127.0.0.1', node.port, contexts=proposed or contexts(), ae_title=called
   )

@@ -7,6 +7,8 @@ import warnings
 import numpy as np
 import pydicom
 from pydicom import dataset as dataset_lib
+from pydicom import filebase
+from pydicom import filewriter
 from pydicom import uid
 
 STUDY_UID = '1.2.826.0.1.3680043.8.498.26'
@@ -74,3 +76,11 @@ def save(dataset: pydicom.Dataset, path: pathlib.Path) -> pathlib.Path:
       little_endian=syntax.is_little_endian,
     )
   return path
+
+
+def encoded(number: int) -> bytes:
+  """The data set of a slice, as C-STORE carries it."""
+  buffer = filebase.DicomBytesIO()
+  buffer.is_little_endian, buffer.is_implicit_VR = True, False
+  filewriter.write_dataset(buffer, instance(number))
+  return buffer.getvalue()
