@@ -31,8 +31,7 @@ def _certificates(tmp_path_factory):
 
 @pytest.fixture(name='instances', scope='module')
 def _instances(tmp_path_factory):
-  folder = dimse_faults.write_study(tmp_path_factory.mktemp('study'))
-  return sending.read_instances(folder)
+  return dimse_faults.read_study(tmp_path_factory.mktemp('study'))
 
 
 @pytest.fixture(name='entity')

@@ -4,20 +4,15 @@ import dimse_faults
 import free_ports
 import pytest
 
-from covid_tf import clinic
 from covid_tf.clinic import addresses
 from covid_tf.clinic import commitment
-from covid_tf.clinic import pacs
 from covid_tf.clinic import sending
 from covid_tf.clinic import verifying
-
-_LIMITS = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=2)
 
 
 @pytest.fixture(name='instances', scope='module')
 def _instances(tmp_path_factory):
-  folder = dimse_faults.write_study(tmp_path_factory.mktemp('study'))
-  return sending.read_instances(folder)
+  return dimse_faults.read_study(tmp_path_factory.mktemp('study'))
 
 
 def _fake(**attributes):
@@ -33,7 +28,7 @@ def test_what_it_keeps_and_what_it_does_not(instances, on_its_own):
   own = addresses.OwnNode('ME', free_ports.free_port() if on_its_own else None)
   fake = _fake(destinations={'ME': own.port} if on_its_own else {})
   with fake.running():
-    archive = clinic.connect(fake.address, own=own, limits=_LIMITS)
+    archive = fake.archive(own=own)
     assert sending.send(instances, archive).is_complete
     kept = archive.commit(instances)
     assert kept.committed == {each.sop_instance_uid for each in instances}
@@ -61,7 +56,7 @@ def test_none_where_it_is_not_offered_or_not_answered(
   monkeypatch.setattr(commitment, '_REPORT_HERE_S', 0.3)
   fake = _fake(**attributes)
   with fake.running():
-    assert clinic.connect(fake.address, limits=_LIMITS).commit(instances) is None
+    assert fake.archive().commit(instances) is None
 
 
 def test_a_report_of_another_transaction_is_not_ours(instances, monkeypatch):
@@ -75,4 +70,4 @@ def test_a_report_of_another_transaction_is_not_ours(instances, monkeypatch):
 
   monkeypatch.setattr(fake, '_report', changed)
   with fake.running():
-    assert clinic.connect(fake.address, limits=_LIMITS).commit(instances) is None
+    assert fake.archive().commit(instances) is None

@@ -4,37 +4,28 @@ import dimse_faults
 import pytest
 import web_faults
 
-from covid_tf import clinic
 from covid_tf import errors
 from covid_tf.clinic import fetching
 from covid_tf.clinic import pacs
 from covid_tf.clinic import sending
 from covid_tf.clinic import verifying
 
-_LIMITS = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=3)
 _STUDY = dimse_faults.STUDY_UID
 
 
 @pytest.fixture(name='instances', scope='module')
 def _instances(tmp_path_factory):
-  folder = dimse_faults.write_study(tmp_path_factory.mktemp('study'))
-  return sending.read_instances(folder)
+  return dimse_faults.read_study(tmp_path_factory.mktemp('study'))
 
 
 @pytest.fixture(name='fake')
-def _fake(monkeypatch):
-  monkeypatch.setattr(pacs, '_FIRST_PAUSE_S', 0.01)
-  monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+def _fake():
   with web_faults.FakeWeb().running() as fake:
     yield fake
 
 
-def _archive(fake, **options):
-  return clinic.connect(fake.url, **{'limits': _LIMITS, **options})
-
-
 def test_echo_store_find_retrieve(fake, instances, tmp_path):
-  archive = _archive(fake)
+  archive = fake.archive()
   assert archive.echo() > 0
   assert 'limit=1' in fake.requests[0][1]
   sent = sending.send(instances, archive)
@@ -52,7 +43,7 @@ def test_echo_store_find_retrieve(fake, instances, tmp_path):
 )
 def test_reasons_of_a_conflict_are_told(fake, instances, reason, outcome):
   fake.failure = reason
-  sent = sending.send(instances, _archive(fake))
+  sent = sending.send(instances, fake.archive())
   assert {answer.outcome.name for answer in sent.answers} == {outcome}
   assert f'0x{reason:04X}' in str(sent.answers[0])
   assert len(fake.requests) == 1  # A refusal is not repeated.
@@ -60,16 +51,16 @@ def test_reasons_of_a_conflict_are_told(fake, instances, reason, outcome):
 
 def test_warnings_and_silence_are_told(fake, instances):
   fake.warning = 0xB000
-  sent = sending.send(instances, _archive(fake))
+  sent = sending.send(instances, fake.archive())
   assert 'changed attributes (0xB000)' in str(sent.answers[0])
   fake.silent = True
-  sent = sending.send(instances, _archive(fake))
+  sent = sending.send(instances, fake.archive())
   assert 'without a word' in str(sent.answers[0]) and sent.is_complete
 
 
 def test_a_pacs_that_forgets_is_found_out(fake, instances):
   fake.forgets = True
-  archive = _archive(fake)
+  archive = fake.archive()
   assert sending.send(instances, archive).is_complete
   found = verifying.verify(archive, instances)
   assert len(found.faults) == 8 and 'does not have it' in found.faults[0]
@@ -78,16 +69,16 @@ def test_a_pacs_that_forgets_is_found_out(fake, instances):
 @pytest.mark.parametrize('trouble', [503, 429, 500, 502, 'drop'])
 def test_what_may_pass_is_tried_again(fake, instances, trouble):
   fake.answers = [trouble, trouble]
-  assert sending.send(instances, _archive(fake)).is_complete
+  assert sending.send(instances, fake.archive()).is_complete
   assert len(fake.kept) == 8
 
 
 def test_large_requests_are_divided(fake, instances):
   fake.most_bytes = 3 * instances[0].size_bytes
-  assert sending.send(instances, _archive(fake)).is_complete
+  assert sending.send(instances, fake.archive()).is_complete
   assert len(fake.kept) == 8
   fake.most_bytes = 100
-  sent = sending.send(instances, _archive(fake))
+  sent = sending.send(instances, fake.archive())
   assert 'larger than it takes' in str(sent.answers[0])
   assert not sent.of(pacs.Outcome.STORED)
 
@@ -103,32 +94,32 @@ def test_large_requests_are_divided(fake, instances):
   ],
 )
 def test_damaged_messages_leave_nothing(fake, instances, tmp_path, damage, words):
-  sending.send(instances, _archive(fake))
+  sending.send(instances, fake.archive())
   fake.damage = damage
   with pytest.raises(errors.PACSError, match=words):
-    fetching.fetch(_archive(fake), _STUDY, tmp_path / 'out')
+    fetching.fetch(fake.archive(), _STUDY, tmp_path / 'out')
   assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize('kind', ['text/html', 'multipart/related', 'image/jpeg'])
 def test_another_content_is_refused(fake, instances, tmp_path, kind):
-  sending.send(instances, _archive(fake))
+  sending.send(instances, fake.archive())
   fake.content_type = kind
   with pytest.raises(errors.PACSError, match='without DICOM'):
-    fetching.fetch(_archive(fake), _STUDY, tmp_path / 'out')
+    fetching.fetch(fake.archive(), _STUDY, tmp_path / 'out')
 
 
 def test_a_single_instance_may_come_without_multipart(fake, instances, tmp_path):
-  sending.send(instances[:1], _archive(fake))
+  sending.send(instances[:1], fake.archive())
   fake.content_type = 'application/dicom'
   fake.damage = lambda content: next(iter(fake.kept.values()))
-  assert fetching.fetch(_archive(fake), _STUDY, tmp_path / 'out').instance_count == 1
+  assert fetching.fetch(fake.archive(), _STUDY, tmp_path / 'out').instance_count == 1
 
 
 def test_pages_are_read_to_the_end(fake, instances):
-  sending.send(instances, _archive(fake))
+  sending.send(instances, fake.archive())
   fake.page = 3
-  assert len(_archive(fake).find(_STUDY)) == 8
+  assert len(fake.archive().find(_STUDY)) == 8
 
 
 def _match(study, series, instance):
@@ -150,4 +141,4 @@ def _match(study, series, instance):
 def test_lists_that_cannot_be_right_are_refused(fake, listed, words):
   fake.listed = listed
   with pytest.raises(errors.PACSError, match=words):
-    _archive(fake).find(_STUDY)
+    fake.archive().find(_STUDY)

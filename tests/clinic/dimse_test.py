@@ -4,7 +4,6 @@ import dimse_faults
 import free_ports
 import pytest
 
-from covid_tf import clinic
 from covid_tf import errors
 from covid_tf.clinic import addresses
 from covid_tf.clinic import fetching
@@ -12,31 +11,15 @@ from covid_tf.clinic import pacs
 from covid_tf.clinic import sending
 from covid_tf.clinic import verifying
 
-_LIMITS = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=2)
-
-
-@pytest.fixture(name='study', scope='module')
-def _study(tmp_path_factory):
-  return dimse_faults.write_study(tmp_path_factory.mktemp('study'))
-
 
 @pytest.fixture(name='instances', scope='module')
-def _instances(study):
-  return sending.read_instances(study)
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch):
-  monkeypatch.setattr(pacs, '_FIRST_PAUSE_S', 0.01)
-
-
-def _archive(fake, **options):
-  return clinic.connect(fake.address, **{'limits': _LIMITS, **options})
+def _instances(tmp_path_factory):
+  return dimse_faults.read_study(tmp_path_factory.mktemp('study'))
 
 
 def test_echo_store_find_get(instances, tmp_path):
   with dimse_faults.FakePacs().running() as fake:
-    archive = _archive(fake)
+    archive = fake.archive()
     assert archive.echo() > 0
     answers = []
     sent = sending.send(instances, archive, answers.append)
@@ -52,16 +35,16 @@ def test_what_a_pacs_does_not_offer_is_said(instances, tmp_path):
   fake.services = {'store'}
   own = addresses.OwnNode('ME', free_ports.free_port())
   with fake.running():
-    archive = _archive(fake)
+    archive = fake.archive()
     for ask in (archive.echo, lambda: archive.find('1.2.3')):
       with pytest.raises(errors.PACSError, match='does not offer'):
         ask()
     assert archive.commit(instances) is None
-    assert _archive(fake, own=own).commit(instances) is None
+    assert fake.archive(own=own).commit(instances) is None
   fake.services = {'echo'}
   fake.port = free_ports.free_port()
   with fake.running():
-    sent = sending.send(instances, _archive(fake))
+    sent = sending.send(instances, fake.archive())
   assert {answer.outcome for answer in sent.answers} == {pacs.Outcome.FAILED}
 
 
@@ -71,17 +54,17 @@ def test_c_move_where_that_is_all_there_is(instances, tmp_path):
   own = addresses.OwnNode('ME', free_ports.free_port())
   fake.destinations = {'ME': own.port}
   with fake.running():
-    sending.send(instances, _archive(fake))
+    sending.send(instances, fake.archive())
     with pytest.raises(errors.UsageError, match='--own-port'):
-      fetching.fetch(_archive(fake), dimse_faults.STUDY_UID, tmp_path / 'out')
+      fetching.fetch(fake.archive(), dimse_faults.STUDY_UID, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
     fetched = fetching.fetch(
-      _archive(fake, own=own), dimse_faults.STUDY_UID, tmp_path / 'out'
+      fake.archive(own=own), dimse_faults.STUDY_UID, tmp_path / 'out'
     )
     assert fetched.instance_count == 8
     fake.destinations = {}
     with pytest.raises(errors.PACSError, match='AE title as a destination'):
-      fetching.fetch(_archive(fake, own=own), dimse_faults.STUDY_UID, tmp_path / 'b')
+      fetching.fetch(fake.archive(own=own), dimse_faults.STUDY_UID, tmp_path / 'b')
 
 
 @pytest.mark.parametrize(
@@ -97,9 +80,9 @@ def test_what_was_not_asked_for_is_refused(instances, tmp_path, keyword, value, 
   fake = dimse_faults.FakePacs()
   fake.change = lambda dataset: setattr(dataset, keyword, value)
   with fake.running():
-    sending.send(instances, _archive(fake))
+    sending.send(instances, fake.archive())
     with pytest.raises(errors.PACSError, match=words):
-      fetching.fetch(_archive(fake), dimse_faults.STUDY_UID, tmp_path / 'out')
+      fetching.fetch(fake.archive(), dimse_faults.STUDY_UID, tmp_path / 'out')
   assert list(tmp_path.iterdir()) == []
 
 
@@ -110,6 +93,6 @@ def test_a_list_with_wrong_uids_is_refused(instances, keyword, value):
   fake = dimse_faults.FakePacs()
   fake.find_change = lambda answer: setattr(answer, keyword, value)
   with fake.running():
-    sending.send(instances, _archive(fake))
+    sending.send(instances, fake.archive())
     with pytest.raises(errors.PACSError, match='C-FIND answered'):
-      _archive(fake).find(dimse_faults.STUDY_UID)
+      fake.archive().find(dimse_faults.STUDY_UID)

@@ -5,13 +5,11 @@ import pytest
 
 from covid_tf import errors
 from covid_tf.clinic import multipart
-from covid_tf.clinic import sending
 
 
 @pytest.fixture(name='instances', scope='module')
 def _instances(tmp_path_factory):
-  folder = dimse_faults.write_study(tmp_path_factory.mktemp('study'))
-  return sending.read_instances(folder)
+  return dimse_faults.read_study(tmp_path_factory.mktemp('study'))
 
 
 def _parts(pieces, folder):

@@ -8,33 +8,16 @@ import dimse_faults
 import pynetdicom
 import pytest
 
-from covid_tf import clinic
 from covid_tf import errors
 from covid_tf.clinic import pacs
 from covid_tf.clinic import sending
 from covid_tf.clinic import storing
 from covid_tf.clinic import verifying
 
-_LIMITS = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=2)
-
-
-@pytest.fixture(name='study', scope='module')
-def _study(tmp_path_factory):
-  return dimse_faults.write_study(tmp_path_factory.mktemp('study'))
-
 
 @pytest.fixture(name='instances', scope='module')
-def _instances(study):
-  return sending.read_instances(study)
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch):
-  monkeypatch.setattr(pacs, '_FIRST_PAUSE_S', 0.01)
-
-
-def _archive(fake, **options):
-  return clinic.connect(fake.address, **{'limits': _LIMITS, **options})
+def _instances(tmp_path_factory):
+  return dimse_faults.read_study(tmp_path_factory.mktemp('study'))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +42,7 @@ def test_every_answer_is_told_and_no_refusal_repeated(
   fake = dimse_faults.FakePacs()
   fake.store_status = status
   with fake.running():
-    sent = sending.send(instances[:2], _archive(fake))
+    sent = sending.send(instances[:2], fake.archive())
   assert {answer.outcome.name for answer in sent.answers} == {outcome}
   assert all(words in str(answer) for answer in sent.answers)
   assert f'0x{status:04X}' in str(sent.answers[0])
@@ -70,7 +53,7 @@ def test_an_abort_in_the_middle_is_gone_on_from(instances):
   fake = dimse_faults.FakePacs()
   fake.abort_after = 3
   with fake.running():
-    sent = sending.send(instances, _archive(fake))
+    sent = sending.send(instances, fake.archive())
   assert sent.is_complete and len(fake.kept) == 8
   assert fake.stored <= 9  # Only what had no answer was sent again.
 
@@ -84,7 +67,7 @@ def test_a_pacs_that_is_silent_or_slow_ends_by_the_limits(instances, monkeypatch
   monkeypatch.setattr(fake, '_store', lambda event: has_ended.wait(60) and 0x0000)
   with fake.running():
     with pytest.raises(errors.PACSError, match='no answer to C-STORE within 3 s'):
-      sending.send(instances[:1], _archive(fake, limits=limits))
+      sending.send(instances[:1], fake.archive(limits=limits))
     has_ended.set()
 
 
@@ -94,10 +77,10 @@ def test_compressed_slices_go_uncompressed_to_who_takes_no_other(tmp_path):
   fake.syntaxes = [*pynetdicom.DEFAULT_TRANSFER_SYNTAXES]
   instances = sending.read_instances(study)
   with fake.running():
-    sent = sending.send(instances, _archive(fake))
+    sent = sending.send(instances, fake.archive())
     assert sent.is_complete
     assert set(fake.kept) == {each.sop_instance_uid for each in instances}
-    assert verifying.verify(_archive(fake), instances).is_kept
+    assert verifying.verify(fake.archive(), instances).is_kept
 
 
 def test_files_go_as_they_are_while_anybody_sends():
@@ -119,7 +102,7 @@ def test_several_senders_at_a_time_lose_nothing(tmp_path):
   with contextlib.ExitStack() as stack, futures.ThreadPoolExecutor(3) as pool:
     for fake in fakes:
       stack.enter_context(fake.running())
-    sent = list(pool.map(lambda fake: sending.send(instances, _archive(fake)), fakes))
+    sent = list(pool.map(lambda fake: sending.send(instances, fake.archive()), fakes))
   assert all(each.is_complete for each in sent)
   for fake in fakes:
     assert {each.file_meta.TransferSyntaxUID for each in fake.kept.values()} == {

@@ -13,19 +13,11 @@ from covid_tf import errors
 from covid_tf.clinic import addresses
 from covid_tf.clinic import pacs
 
-_LIMITS = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=3)
-
 
 @pytest.fixture(name='fake')
-def _fake(monkeypatch):
-  monkeypatch.setattr(pacs, '_FIRST_PAUSE_S', 0.01)
-  monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+def _fake():
   with web_faults.FakeWeb().running() as fake:
     yield fake
-
-
-def _archive(fake, **options):
-  return clinic.connect(fake.url, **{'limits': _LIMITS, **options})
 
 
 def _secret(path, text):
@@ -49,7 +41,7 @@ def _secret(path, text):
 def test_what_is_for_good_is_said_once(fake, status, words):
   fake.answers = [status] * 3
   with pytest.raises(errors.PACSError, match=words):
-    _archive(fake).echo()
+    fake.archive().echo()
   assert len(fake.requests) == 1
 
 
@@ -64,7 +56,7 @@ def _pauses(monkeypatch):
 
 def test_retry_after_is_waited_for(fake, pauses):
   fake.answers = [(503, {'Retry-After': '7'})]
-  assert _archive(fake).echo() > 0
+  assert fake.archive().echo() > 0
   assert pauses == [7.0]
 
 
@@ -75,7 +67,7 @@ def test_retry_after_may_be_a_date(fake, pauses, zone, monkeypatch):
   try:
     moment = email.utils.formatdate(time.time() + 200, usegmt=True)
     fake.answers = [(503, {'Retry-After': moment.replace('GMT', zone)})]
-    assert _archive(fake).echo() > 0
+    assert fake.archive().echo() > 0
   finally:
     monkeypatch.undo()
     time.tzset()
@@ -86,14 +78,14 @@ def test_retry_after_may_be_a_date(fake, pauses, zone, monkeypatch):
 def test_a_wait_longer_than_the_limit_ends_at_once(fake, pauses):
   fake.answers = [(503, {'Retry-After': '3600'})]
   with pytest.raises(errors.PACSError, match='3600 s'):
-    _archive(fake).echo()
+    fake.archive().echo()
   assert not pauses
 
 
 def test_a_redirection_is_not_followed(fake):
   fake.answers = [(307, {'Location': 'http://127.0.0.1:1/elsewhere'})]
   with pytest.raises(errors.PACSError, match='redirects'):
-    _archive(fake).echo()
+    fake.archive().echo()
   assert len(fake.requests) == 1
 
 
@@ -103,12 +95,12 @@ def test_tokens_and_passwords_go_in_a_header_alone(fake, tmp_path):
     ('password_file', 'me:4711', 'Basic bWU6NDcxMQ=='),
   ):
     security = addresses.Security(**{name: _secret(tmp_path / name, text)})
-    _archive(fake, security=security).echo()
+    fake.archive(security=security).echo()
     _, path, headers = fake.requests[-1]
     assert headers['Authorization'] == header and '4711' not in path
     fake.answers = [403]
     with pytest.raises(errors.PACSError) as caught:
-      _archive(fake, security=security).echo()
+      fake.archive(security=security).echo()
     assert '4711' not in str(caught.value)
     with pytest.raises(errors.UsageError, match='https:// is required'):
       clinic.connect('http://pacs.example/dw', security=security)
@@ -117,7 +109,7 @@ def test_tokens_and_passwords_go_in_a_header_alone(fake, tmp_path):
 def test_a_netrc_of_the_user_is_not_asked(fake, tmp_path, monkeypatch):
   netrc = _secret(tmp_path / 'netrc', 'default login me password 4711')
   monkeypatch.setenv('NETRC', netrc)
-  _archive(fake).echo()
+  fake.archive().echo()
   assert 'Authorization' not in fake.requests[-1][2]
 
 
@@ -125,7 +117,7 @@ def test_silence_ends_by_the_limit(fake):
   fake.delay_s = 60.0
   limits = pacs.Limits(connect_s=60, answer_s=0.3, total_s=300, attempts=1)
   with pytest.raises(errors.PACSError, match='no answer within 0.3 s'):
-    _archive(fake, limits=limits).echo()
+    fake.archive(limits=limits).echo()
 
 
 def test_nobody_there():

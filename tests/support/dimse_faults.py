@@ -12,18 +12,28 @@ import odd_series
 import pydicom
 import pynetdicom
 from pynetdicom import evt
+import pytest
 import trustme
 
+from covid_tf import clinic
 from covid_tf.clinic import addresses
+from covid_tf.clinic import pacs
+from covid_tf.clinic import sending
 
 STUDY_UID = odd_series.STUDY_UID
 SERIES_UID = odd_series.SERIES_UID
+LIMITS = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=2)
 _COMMITMENT = '1.2.840.10008.1.20.1'
 
 
 def write_study(folder: pathlib.Path, syntax: str | None = None) -> pathlib.Path:
   """A CT of eight slices, `N.dcm`, with headers that C-STORE takes."""
   return odd_series.save(odd_series.series(), folder, syntax)
+
+
+def read_study(folder: pathlib.Path) -> tuple[pacs.Instance, ...]:
+  """The instances of `write_study`, which writes them there first."""
+  return sending.read_instances(write_study(folder))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +118,13 @@ class FakePacs:
   def address(self) -> str:
     return f'FAKE@127.0.0.1:{self.port}'
 
+  def archive(self, **options) -> pacs.Archive:
+    """The same PACS as we see it, within `LIMITS` unless an option says otherwise."""
+    return clinic.connect(self.address, **{'limits': LIMITS, **options})
+
   @contextlib.contextmanager
   def running(self, **options) -> Iterator['FakePacs']:
+    """Answers; what we repeat meanwhile is repeated after 10 ms."""
     entity = pynetdicom.AE('FAKE')
     for name, value in options.items():
       setattr(entity, name, value)
@@ -142,7 +157,9 @@ class FakePacs:
       ssl_context=self.certificates and self.certificates.server,
     )
     try:
-      yield self
+      with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pacs, '_FIRST_PAUSE_S', 0.01)
+        yield self
     finally:
       server.shutdown()
 

@@ -10,7 +10,12 @@ import threading
 import urllib.parse
 
 import pydicom
+import pytest
 
+from covid_tf import clinic
+from covid_tf.clinic import pacs
+
+LIMITS = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=3)
 _BOUNDARY = 'limit-of-parts'
 
 
@@ -48,15 +53,23 @@ class FakeWeb:
     self.delay_s = 0.0
     self.url = ''
 
+  def archive(self, **options) -> pacs.Archive:
+    """The same PACS as we see it, within `LIMITS` unless an option says otherwise."""
+    return clinic.connect(self.url, **{'limits': LIMITS, **options})
+
   @contextlib.contextmanager
   def running(self) -> Iterator['FakeWeb']:
+    """Answers, past any proxy; what we repeat meanwhile is repeated after 10 ms."""
     handler = type('Handler', (_Handler,), {'fake': self})
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
     self.url = f'http://127.0.0.1:{server.server_address[1]}/dw'
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-      yield self
+      with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pacs, '_FIRST_PAUSE_S', 0.01)
+        patch.setenv('NO_PROXY', '127.0.0.1')
+        yield self
     finally:
       self.delay.set()
       server.shutdown()
