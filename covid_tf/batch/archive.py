@@ -11,8 +11,8 @@ import pathlib
 
 from covid_tf import errors
 from covid_tf.batch import listing as listing_lib
-from covid_tf.readers import discovery
 from covid_tf.readers import elements
+from covid_tf.readers import formats
 from covid_tf.readers import header
 from covid_tf.readers import sources
 from covid_tf.storage import files
@@ -117,8 +117,8 @@ def _is_study_file(path: pathlib.Path) -> bool:
     return False
   return (
     path.suffix.lower() == '.zip'
-    or discovery.volume_kind(path) is not None
-    or discovery.is_dicom_file(path)
+    or formats.volume_kind(path) is not None
+    or formats.is_dicom_file(path)
   )
 
 

@@ -8,7 +8,9 @@ import os
 import pathlib
 
 from covid_tf.readers import discovery
+from covid_tf.readers import formats
 from covid_tf.readers import header
+from covid_tf.readers import itk_headers
 from covid_tf.readers import sources
 
 # What an archive holds: studies, and the files that each is made of.
@@ -224,7 +226,7 @@ class FolderListing:
     changed_ns: its modification time when it was listed.
     studies: those with CT images.
     files: (name, kind) of files that are studies of their own: kinds of
-      `discovery.volume_kind`, and 'zip'.
+      `formats.volume_kind`, and 'zip'.
     problems: in words.
     segmentations: number of files of 3D Slicer's segmentations, which are no CT.
   """
@@ -255,7 +257,7 @@ def list_folder(folder: Folder, identify: Identify = header.identify) -> FolderL
     try:
       identity = identify(path)
       if identity is None:
-        if kind := discovery.volume_kind(path):
+        if kind := formats.volume_kind(path):
           files.append((name, kind))
         continue
     except OSError as error:
@@ -309,24 +311,24 @@ def _study_files(folder: Folder) -> tuple[list[tuple[str, str]], list[str], int]
     not of a list.
   """
   paths = [pathlib.Path(folder.path, name) for name in folder.names]
-  voxels = discovery.voxel_files(paths)
+  voxels = itk_headers.voxel_files(paths)
   files, others, segmentations = [], [], 0
   for path in paths:
     kind = _kind_by_name(path.name)
     if path in voxels:
       continue
-    if not kind or sources.leads_nowhere(path) or discovery.is_dicom_file(path):
+    if not kind or sources.leads_nowhere(path) or formats.is_dicom_file(path):
       others.append(path.name)
-    elif folder.complete and discovery.is_segmentation(path.name):
+    elif folder.complete and formats.is_segmentation(path.name):
       segmentations += 1
     else:
-      files.append((path.name, discovery.volume_kind(path) or kind))
+      files.append((path.name, formats.volume_kind(path) or kind))
   return files, others, segmentations
 
 
 def _kind_by_name(name: str) -> str | None:
   """What a file is that is a study of its own, unless its content says otherwise."""
-  return 'zip' if name.lower().endswith('.zip') else discovery.kind_by_name(name)
+  return 'zip' if name.lower().endswith('.zip') else formats.kind_by_name(name)
 
 
 def image_digests(identities) -> list[int]:
@@ -389,7 +391,7 @@ def group_studies(
 
 
 def _single_file(path: str, kind: str, root: str) -> Study:
-  paths = [pathlib.Path(path), *sorted(discovery.voxel_files([path]))]
+  paths = [pathlib.Path(path), *sorted(itk_headers.voxel_files([path]))]
   statuses = [path.stat() for path in paths]
   return Study(
     _derived(kind, path, root),

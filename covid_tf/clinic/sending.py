@@ -10,8 +10,8 @@ from pydicom import errors as pydicom_errors
 
 from covid_tf import errors
 from covid_tf.clinic import pacs
-from covid_tf.readers import discovery
 from covid_tf.readers import elements
+from covid_tf.readers import formats
 from covid_tf.readers import privacy
 
 _OBJECTS = 'dicom'  # Folder of a result with its DICOM objects.
@@ -92,7 +92,7 @@ def read_instances(path: str | os.PathLike[str]) -> tuple[pacs.Instance, ...]:
 def _files(place: pathlib.Path) -> Iterator[pathlib.Path]:
   """DICOM files at a place and below but DICOMDIR; no links to folders followed."""
   if place.is_file():
-    if discovery.is_dicom_file(place):
+    if formats.is_dicom_file(place):
       yield place
     return
   if not place.is_dir():
@@ -104,7 +104,7 @@ def _files(place: pathlib.Path) -> Iterator[pathlib.Path]:
     for name in sorted(names):
       file = pathlib.Path(root, name)
       # Opening a pipe would wait for ever.
-      if file.is_file() and name != 'DICOMDIR' and discovery.is_dicom_file(file):
+      if file.is_file() and name != 'DICOMDIR' and formats.is_dicom_file(file):
         yield file
 
 

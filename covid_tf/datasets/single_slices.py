@@ -14,7 +14,7 @@ import numpy as np
 from covid_tf import errors
 from covid_tf import volume
 from covid_tf.readers import decoding
-from covid_tf.readers import discovery
+from covid_tf.readers import formats
 from covid_tf.readers import header
 from covid_tf.readers import hounsfield
 from covid_tf.readers import privacy
@@ -90,7 +90,7 @@ def read_slice(path: pathlib.Path) -> tuple[np.ndarray, float]:
     errors.CTReadError: it is no axial CT slice in HU.
   """
   path = pathlib.Path(path)
-  if discovery.is_nifti(path.name):
+  if formats.is_nifti(path.name):
     return _read_nifti(path)
   if path.suffix == '.npy':
     return _read_numpy(path), 0.0
@@ -100,7 +100,7 @@ def read_slice(path: pathlib.Path) -> tuple[np.ndarray, float]:
 def read_acquisition(path: pathlib.Path) -> volume.Acquisition | None:
   """How a DICOM slice was acquired; None of other files, and of what is no slice."""
   path = pathlib.Path(path)
-  if discovery.is_nifti(path.name) or path.suffix == '.npy':
+  if formats.is_nifti(path.name) or path.suffix == '.npy':
     return None
   images = header.images_of(sources.FileSource(path), privacy.PatientHasher())
   return images[0].settings if isinstance(images, list) and len(images) == 1 else None

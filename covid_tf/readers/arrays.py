@@ -332,10 +332,12 @@ def from_sitk(
 def _of_sitk(image: 'SimpleITK.Image', notes: tuple[str, ...]) -> volume.CTVolume:
   sitk = sys.modules['SimpleITK']
   components = image.GetNumberOfComponentsPerPixel()
-  if components != 1 or 'complex' in image.GetPixelIDTypeAsString():
+  kind = image.GetPixelIDTypeAsString()
+  # SimpleITK ends the process where an array of a label map is asked for.
+  if components != 1 or 'complex' in kind or 'label' in kind:
     raise errors.CTReadError(
-      'one number a voxel is required, found '
-      f'{components} ({image.GetPixelIDTypeAsString()}); give the CT itself.'
+      f'one number a voxel is required, found {components} ({kind}); give the CT '
+      'itself.'
     )
   shape = voxel_grids.require_three_axes(image.GetSize())
   while image.GetDimension() > 3:
@@ -356,6 +358,12 @@ def from_nibabel(image: nibabel.filebasedimages.FileBasedImage) -> volume.CTVolu
   """See `CTVolume.from_nibabel`."""
   if not isinstance(image, nibabel.Nifti1Pair):
     known = isinstance(image, nibabel.spatialimages.SpatialImage)
+    if isinstance(image, nibabel.AnalyzeImage):  # nibabel takes a default for sides.
+      raise errors.UsageError(
+        f'image: a nibabel image of NIfTI is required, found {type(image).__name__}, '
+        'which does not state the sides of the patient; if you know them, '
+        'covid_tf.CTVolume.from_array takes its voxels.'
+      )
     remedy = 'nibabel.Nifti1Image.from_image(image) converts it'
     raise errors.UsageError(
       'image: a nibabel image of NIfTI is required, found '

@@ -307,6 +307,8 @@ def _start(start: bytes) -> tuple[int, bool]:
   """Byte of the first element, and whether the DICM prefix says that it is DICOM."""
   if start[_PREAMBLE : _PREAMBLE + 4] == b'DICM':
     return _PREAMBLE + 4, True
+  if start.startswith(b'DICM'):  # Its preamble was cut off.
+    return 4, True
   if start and (bytes(_PREAMBLE) + b'DICM').startswith(start):
     raise IncompleteError('it ends within the first 132 bytes', {}, '')
   if _looks_bare(start):
@@ -352,11 +354,13 @@ def _encoding(start: bytes, offset: int, syntax: str) -> tuple[bool, bool]:
   """(implicit VR, little endian) of the data set, from its first element.
 
   The transfer syntax says it, but headers contradict theirs, and bare data sets
-  have none: letters where the VR would be mean explicit.
+  have none: letters where the VR would be mean explicit, a group below 256 that
+  begins with its high byte big endian.
   """
   little = syntax != pydicom_uid.ExplicitVRBigEndian
-  if not syntax and start[offset : offset + 1] == b'\0':
-    little = False
+  group = start[offset : offset + 2]
+  if len(group) == 2 and (group[0] == 0) != (group[1] == 0):
+    little = group[1] == 0
   vr = start[offset + 4 : offset + 6]
   return not (vr.isalpha() and vr.isupper()), little
 

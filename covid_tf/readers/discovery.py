@@ -4,8 +4,7 @@ Our own walk: a library that follows links has read a folder twice or stopped at
 a broken link half-way without an error, and opening a FIFO waits for ever.
 """
 
-import collections
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 import contextlib
 import dataclasses
 import os
@@ -15,94 +14,14 @@ import zipfile
 
 from covid_tf import errors
 from covid_tf.readers import elements
-from covid_tf.readers import itk_files
+from covid_tf.readers import formats
 from covid_tf.readers import sources as sources_lib
 
-_START = 1024  # Of a file, to know it by its content.
-_PAIR_SUFFIXES = ('.hdr', '.hdr.gz', '.img', '.img.gz')
-NIFTI_SUFFIXES = ('.nii', '.nii.gz')
-NIFTI, METAIMAGE, NRRD = 'nifti', 'metaimage', 'nrrd'
-# How a file of one volume may be called, and what it then is unless its content says
-# otherwise.
-_VOLUME_SUFFIXES = {
-  **dict.fromkeys(NIFTI_SUFFIXES, NIFTI),
-  **dict.fromkeys(('.mha', '.mhd'), METAIMAGE),
-  **dict.fromkeys(('.nrrd', '.nhdr'), NRRD),
-}
-VOLUME_SUFFIXES = tuple(_VOLUME_SUFFIXES)
-# As 3D Slicer calls the segmentations that it saves beside a CT.
-_SEGMENTATION_SUFFIXES = ('.seg.nrrd', '.seg.nhdr')
 # git-annex keeps all versions of all files there.
 NO_FOLDERS = frozenset(('.git',))
-# A link of such a name that leads nowhere was no slice. DICOM files have any other
-# ending, or none.
-_NO_IMAGE_SUFFIXES = (
-  *VOLUME_SUFFIXES,
-  '.bval',
-  '.bvec',
-  '.cfg',
-  '.csv',
-  '.doc',
-  '.docx',
-  '.gif',
-  '.htm',
-  '.html',
-  '.ini',
-  '.jpeg',
-  '.jpg',
-  '.json',
-  '.log',
-  '.md',
-  '.pdf',
-  '.png',
-  '.py',
-  '.rst',
-  '.sh',
-  '.tsv',
-  '.txt',
-  '.xls',
-  '.xlsx',
-  '.xml',
-  '.yaml',
-  '.yml',
-)
 FETCH = (
   'fetch the files (git annex get, datalad get), copy them instead of the '
   'links, or remove the links.'
-)
-
-
-_CONVERT = 'convert it to NIfTI in Hounsfield units, or give the DICOM files'
-_ONE_FILE = (
-  'a folder may hold a CT and its segmentations: give the one file to read (.mha, '
-  '.mhd, .nrrd or .nhdr)'
-)
-_PICTURE = 'pictures hold no Hounsfield units; give the DICOM files'
-_UNPACK = 'unpack it and give the folder'
-# Name, what to do, how their content may begin, how their name may end.
-_OTHER_FORMATS = (
-  ('MetaImage', _ONE_FILE, (b'ObjectType', b'NDims'), ('.mha', '.mhd')),
-  ('NRRD', _ONE_FILE, (b'NRRD0',), ('.nrrd', '.nhdr')),
-  (
-    'voxels without their header',
-    'give the .mhd or .nhdr file beside them',
-    (),
-    ('.raw', '.zraw', '.raw.gz'),
-  ),
-  ('MGH', _CONVERT, (), ('.mgh', '.mgz')),
-  ('MINC', _CONVERT, (), ('.mnc',)),
-  (
-    'NumPy arrays',
-    'they hold no millimetres; ' + _CONVERT,
-    (b'\x93NUMPY',),
-    ('.npy', '.npz'),
-  ),
-  ('PNG pictures', _PICTURE, (b'\x89PNG',), ('.png',)),
-  ('JPEG pictures', _PICTURE, (b'\xff\xd8\xff',), ('.jpg', '.jpeg')),
-  ('TIFF pictures', _PICTURE, (b'II*\0', b'MM\0*'), ('.tif', '.tiff')),
-  ('tar archives', _UNPACK, (), ('.tar', '.tar.gz', '.tgz', '.tar.xz', '.tar.bz2')),
-  ('7z archives', _UNPACK, (b'7z\xbc\xaf\x27\x1c',), ('.7z',)),
-  ('RAR archives', _UNPACK, (b'Rar!',), ('.rar',)),
 )
 
 
@@ -145,8 +64,8 @@ def find(path: pathlib.Path) -> Iterator[Found]:
     raise errors.CTReadError(
       'a pipe, socket or device is not read; give a file or a folder.'
     )
-  elif kind := volume_kind(path):
-    yield Found((), (path,)) if kind == NIFTI else Found((), itk=(path,))
+  elif kind := formats.volume_kind(path):
+    yield Found((), (path,)) if kind == formats.NIFTI else Found((), itk=(path,))
   elif _is_zip(path):
     with _opened(path) as archive:
       yield _in_zip(archive)
@@ -160,71 +79,6 @@ def find(path: pathlib.Path) -> Iterator[Found]:
       )
     else:
       yield Found((source,))
-
-
-def volume_kind(path: str | os.PathLike[str]) -> str | None:
-  """What a file of one volume is: NIFTI, METAIMAGE or NRRD; None if it is none.
-
-  The one rule for what such a file is, for a path that was given, a folder, a zip and
-  an archive: its content decides, whatever its name; where its content is not known or
-  cannot be read, its name. DICOM is never one.
-  """
-  try:
-    with open(path, 'rb', buffering=0) as file:
-      start = file.read(_START)
-  except OSError:  # Said by whoever reads it.
-    start = b''
-  return _volume_kind(os.path.basename(path), start)
-
-
-def _volume_kind(name: str, start: bytes) -> str | None:
-  if start[128:132] == b'DICM':
-    return None
-  if sources_lib.is_nifti(start):
-    return NIFTI
-  if itk_files.is_nrrd(start):
-    return NRRD
-  if itk_files.is_metaimage(start):
-    return METAIMAGE
-  return kind_by_name(name)
-
-
-def kind_by_name(name: str) -> str | None:
-  """What a file of one volume is by its name; None if no volume is called so."""
-  lower = name.lower()
-  return next(
-    (kind for suffix, kind in _VOLUME_SUFFIXES.items() if lower.endswith(suffix)), None
-  )
-
-
-def is_segmentation(name: str) -> bool:
-  """Whether 3D Slicer calls a segmentation so, which is no CT."""
-  return name.lower().endswith(_SEGMENTATION_SUFFIXES)
-
-
-def voxel_files(paths: Iterable[str | os.PathLike[str]]) -> set[pathlib.Path]:
-  """The files that hold the voxels of headers among `paths` (.mhd, .nhdr).
-
-  Such a file is a part of its header's study and never one of its own.
-  """
-  headers = (
-    path for path in paths if kind_by_name(os.fspath(path)) not in (None, NIFTI)
-  )
-  return {data for path in headers if (data := itk_files.voxel_file(path))}
-
-
-def is_dicom_file(path: str | os.PathLike[str]) -> bool:
-  """Whether a file has DICOM's mark; False of one that cannot be read."""
-  try:
-    with open(path, 'rb', buffering=0) as file:
-      return file.read(132)[128:] == b'DICM'
-  except OSError:
-    return False
-
-
-def is_nifti(name: str) -> bool:
-  """Whether a file name is one of NIfTI."""
-  return name.lower().endswith(NIFTI_SUFFIXES)
 
 
 def _is_zip(path: pathlib.Path) -> bool:
@@ -264,7 +118,7 @@ def _walk(root: pathlib.Path) -> Found:
         continue
       elif not entry.is_file():
         continue
-      if volume_kind(entry.path) == NIFTI:
+      if formats.volume_kind(entry.path) == formats.NIFTI:
         niftis.append(pathlib.Path(entry.path))
       else:
         archives += _names_zip(entry.name)
@@ -299,7 +153,7 @@ class Links:
       mode = os.stat(path).st_mode
     except OSError:  # Gone, out of reach, or a link to itself.
       name = os.path.basename(path)
-      if may_be_image(name):
+      if formats.may_be_image(name):
         self.dangling.append(name)
       return False
     self.to_folders += stat.S_ISDIR(mode)
@@ -332,17 +186,12 @@ def of_files(files: Iterable[str | os.PathLike[str]]) -> Found:
   """
   paths = sorted(map(pathlib.Path, files))
   nowhere = [file for file in paths if sources_lib.leads_nowhere(file)]
-  refuse_dangling([file.name for file in nowhere if may_be_image(file.name)])
+  refuse_dangling([file.name for file in nowhere if formats.may_be_image(file.name)])
   return Found(
     tuple(
       map(sources_lib.FileSource, (file for file in paths if file not in set(nowhere)))
     )
   )
-
-
-def may_be_image(name: str) -> bool:
-  """Whether a link of this name may have been a slice; hidden files are none."""
-  return not name.startswith('.') and (not name.lower().endswith(_NO_IMAGE_SUFFIXES))
 
 
 def refuse_dangling(names: list[str]) -> None:
@@ -356,34 +205,6 @@ def refuse_dangling(names: list[str]) -> None:
 def dangling(count: int) -> str:
   """What links that lead nowhere mean, in words."""
   return f'{count} symbolic link(s) lead to no file, so slices may be missing'
-
-
-def other_format(found_sources: Sequence[sources_lib.Source]) -> str | None:
-  """What files without a DICOM image are instead, in words; None if that is unknown."""
-  formats = (_format(source) for source in found_sources)
-  counts = collections.Counter(known for known in formats if known)
-  if not counts:
-    return None
-  (name, remedy), count = counts.most_common(1)[0]
-  read = '' if remedy == _ONE_FILE else ', which this version does not read'
-  return f'{count} of {len(found_sources)} file(s) are {name}{read}; {remedy}.'
-
-
-def _format(source: sources_lib.Source) -> tuple[str, str] | None:
-  """(name, what to do) of a file, by its content or else by its name."""
-  start = source.read(0, _START)
-  name = source.name.lower()
-  for known, remedy, magics, suffixes in _OTHER_FORMATS:
-    if start.startswith(magics) or name.endswith(suffixes):
-      return known, remedy
-  if sources_lib.is_nifti_pair(start) or (
-    name.endswith(_PAIR_SUFFIXES) and start[128:132] != b'DICM'
-  ):
-    return (
-      'of a pair of NIfTI or ANALYZE (.hdr and .img)',
-      'convert it to one .nii or .nii.gz file in Hounsfield units',
-    )
-  return None
 
 
 def _names_zip(name: str) -> bool:
@@ -415,8 +236,8 @@ def _in_zip(archive: zipfile.ZipFile) -> Found:
   itk: list[sources_lib.ZipSource] = []
   for info in members:
     source = sources_lib.ZipSource(archive, info)
-    kind = _volume_kind(source.name, source.read(0, _START))
-    (files if kind is None else niftis if kind == NIFTI else itk).append(source)
+    kind = formats.kind_of_start(source.name, source.read(0, formats.START_BYTES))
+    (files if kind is None else niftis if kind == formats.NIFTI else itk).append(source)
   return Found(
     tuple(files),
     tuple(niftis),

@@ -17,6 +17,7 @@ from pydicom import uid as pydicom_uid
 from covid_tf.readers import acquisition as acquisition_lib
 from covid_tf.readers import dataset
 from covid_tf.readers import elements as elements_lib
+from covid_tf.readers import formats
 from covid_tf.readers import images
 from covid_tf.readers import pixels as pixels_lib
 from covid_tf.readers import privacy
@@ -253,12 +254,14 @@ def images_of(
 
   Returns:
     One image, or one a frame of an enhanced file; [] for a DICOM object without
-    images; None for a file that is not DICOM; a BrokenFile.
+    images; None for a file that is not DICOM; a BrokenFile, also for what stands in
+    the place of a file that was DICOM.
   """
   try:
     data_set = dataset.read(source)
   except dataset.NotDicomError:
-    return None
+    lost = formats.lost_image(source.name, source.read(0, formats.START_BYTES))
+    return images.BrokenFile(source.name, '', *lost) if lost else None
   except dataset.IncompleteError as error:
     return _broken_or_no_image(source, error)
   elements = data_set.elements
@@ -358,10 +361,24 @@ def _common(data_set: dataset.DataSet, hasher: privacy.PatientHasher) -> dict[st
     'modality': elements_lib.printable(text(elements, elements_lib.MODALITY).upper()),
     'date': next(filter(None, dates), None),
     'is_picture': _is_picture(elements),
+    'part': _concatenation_part(elements),
     'description': privacy.without_patient(
       elements, text(elements, elements_lib.SERIES_DESCRIPTION)
     ),
   }
+
+
+def _concatenation_part(
+  elements: elements_lib.Elements,
+) -> images.ConcatenationPart | None:
+  uid = elements_lib.text(elements, elements_lib.CONCATENATION_UID)
+  if not uid:
+    return None
+  return images.ConcatenationPart(
+    elements_lib.safe_uid(uid),
+    elements_lib.unsigned(elements, elements_lib.IN_CONCATENATION_NUMBER, 0),
+    elements_lib.unsigned(elements, elements_lib.IN_CONCATENATION_TOTAL_NUMBER, 0),
+  )
 
 
 def _of_frame(group: elements_lib.Elements, sop_class: str) -> dict[str, Any]:

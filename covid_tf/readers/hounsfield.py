@@ -104,12 +104,14 @@ def _stored_and_padding(
   layout, rescale = image.require_pixels(), image.require_rescale()
   padding = rescale.padding
   if padding is None:
+    _require_spare_bits(words, layout)
     return _stored_values(words, layout), None, 0
   # A padding value that needs more bits than are stored is looked for in whole
   # words: cut to its low bits it would be the value of some tissue.
   bits = layout.bits_stored - layout.signed
   fits = -layout.signed << bits <= padding[0] and padding[1] < 1 << bits
   if fits:
+    _require_spare_bits(words, layout)
     stored = values = _stored_values(words, layout)
   else:
     values = words.view(_signed_of(words)) if layout.signed else words
@@ -119,6 +121,7 @@ def _stored_and_padding(
     outside = (values >= padding[0]) & (values <= padding[1])
   kept = 0
   if not fits:
+    _require_spare_bits(words, layout, outside)
     stored = _stored_values(words, layout)
   elif outside.any():
     outside, kept = _not_measured(outside, stored, rescale, padding)
@@ -177,6 +180,47 @@ def _stored_air(image: images.Image) -> int:
   bits = layout.bits_stored - layout.signed
   value = round((volume.AIR_HU - rescale.intercept) / rescale.slope)
   return max(-layout.signed << bits, min(value, (1 << bits) - 1))
+
+
+def _require_spare_bits(
+  words: np.ndarray, layout: images.PixelLayout, outside: np.ndarray | None = None
+) -> None:
+  """Refuses values that need more bits than the header says are stored.
+
+  The bits above may hold overlays, if they are declared, the sign, or the same of any
+  voxel. What differs from voxel to voxel is a part of the values: without it metal
+  of 3071 HU in 12 signed bits is air.
+
+  Args:
+    words: [row, column] as stored.
+    layout: of these words.
+    outside: bool [row, column], voxels whose whole word is a padding value, or None.
+
+  Raises:
+    CTReadError: how many voxels there are of them.
+  """
+  bits = layout.bits_stored
+  if bits == 8 * words.itemsize:
+    return
+  if not layout.signed and not int(words.max()) >> bits:
+    return
+  kind = words.dtype.type
+  measured = words if outside is None else words[~outside]
+  full = (1 << 8 * words.itemsize) - 1
+  above = (measured & kind(full & ~layout.overlay_bits)) >> kind(bits)
+  if not above.size or above.min() == above.max():
+    return
+  odd = above
+  if layout.signed:
+    negative = measured >> kind(bits - 1) & kind(1)
+    odd = above ^ negative * kind((full & ~layout.overlay_bits) >> bits)
+    if not odd.any():
+      return
+  raise errors.CTReadError(
+    f'{np.count_nonzero(odd)} voxels have bits set above the {bits} of Bits Stored, '
+    'where no overlay is declared: its values need more bits than the header says; '
+    'export the series again.'
+  )
 
 
 def _stored_values(words: np.ndarray, layout: images.PixelLayout) -> np.ndarray:

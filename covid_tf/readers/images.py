@@ -27,6 +27,7 @@ class PixelLayout:
     signed: two's complement.
     frame_table: bytes of Extended Offset Table and its Lengths, or None.
     bits_allocated: 16 or 32.
+    overlay_bits: mask of the bits that hold overlays, above those stored.
   """
 
   source: sources.Source
@@ -41,6 +42,7 @@ class PixelLayout:
   signed: bool
   frame_table: tuple[bytes, bytes] | None = None
   bits_allocated: int = 16
+  overlay_bits: int = 0
 
   @property
   def frame_bytes(self) -> int:
@@ -99,6 +101,21 @@ class Rescale:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ConcatenationPart:
+  """Which of the files that one multi-frame image was split into (PS3.3 C.7.6.16).
+
+  Attributes:
+    uid: Concatenation UID.
+    number: of this file, from 1.
+    total: files in all; 0 if the header does not say.
+  """
+
+  uid: str
+  number: int
+  total: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Image:
   """One image of a study: a file, or a frame of an enhanced one.
 
@@ -121,6 +138,7 @@ class Image:
     description: Series Description, printable, without what names the patient.
     settings: of scanner, tube and contrast.
     notes: oddities that change neither a millimetre nor a HU.
+    part: of a concatenation that its file is; None of a file that is a whole.
   """
 
   name: str
@@ -146,6 +164,7 @@ class Image:
   marks: dict[str, str] = dataclasses.field(default_factory=dict)
   description: str = ''
   settings: volume.Acquisition = volume.Acquisition()
+  part: ConcatenationPart | None = None
 
   def require_plane(self) -> Plane:
     """Where it lies; CTReadError if that is unknown."""

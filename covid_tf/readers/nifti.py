@@ -5,14 +5,18 @@ import contextlib
 import functools
 import gzip
 import io
+import logging
 import pathlib
+import threading
 from typing import Any
 
 import nibabel
+from nibabel import imageglobals
 import numpy as np
 
 from covid_tf import errors
 from covid_tf import volume
+from covid_tf.readers import formats
 from covid_tf.readers import sources
 from covid_tf.readers import voxel_grids
 
@@ -49,22 +53,60 @@ def opened(
   """
   # Opened here, a gzip file is unpacked once and not again for each plane.
   with (gzip.open if _is_packed(path) else open)(path, 'rb') as file:
-    yield _image(file), functools.partial(_require_end, file)
+    yield _image(path, file), functools.partial(_require_end, file)
 
 
-def _image(file: io.IOBase) -> nibabel.Nifti1Image:
+def _image(path: pathlib.Path, file: io.IOBase) -> nibabel.Nifti1Image:
   try:
-    kind = (
-      nibabel.Nifti2Image
-      if nibabel.Nifti2Header.may_contain_header(
-        file.read(nibabel.Nifti2Header.sizeof_hdr)
-      )
-      else nibabel.Nifti1Image
-    )
-    file.seek(0)
-    return kind.from_stream(file)
+    with _silent():
+      return _parsed(file)
+  except nibabel.spatialimages.HeaderDataError as error:
+    if 'slope' not in str(error):
+      raise _unreadable(path) from None
+    raise errors.CTReadError(
+      'a finite scl_slope and scl_inter are required, found others; correct its header.'
+    ) from None
   except Exception:  # nibabel raises what it meets in damaged bytes.
-    raise errors.CTReadError('it is no readable NIfTI file.') from None
+    raise _unreadable(path) from None
+
+
+def _parsed(file: io.IOBase) -> nibabel.Nifti1Image:
+  kind = (
+    nibabel.Nifti2Image
+    if nibabel.Nifti2Header.may_contain_header(
+      file.read(nibabel.Nifti2Header.sizeof_hdr)
+    )
+    else nibabel.Nifti1Image
+  )
+  file.seek(0)
+  return kind.from_stream(file)
+
+
+def _unreadable(path: pathlib.Path) -> errors.CTReadError:
+  with open(path, 'rb') as file:
+    cause = formats.not_a_volume(file.read(formats.START_BYTES))
+  return errors.CTReadError(
+    f'it is no readable NIfTI file{": " + cause if cause else ""}.'
+  )
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+  """Within the block nibabel logs nothing of what this thread reads.
+
+  It says of each header that it corrected what, on standard error where nobody has
+  set up logging.
+  """
+  own = threading.get_ident()
+
+  def is_of_another(record: logging.LogRecord) -> bool:
+    return record.thread != own
+
+  imageglobals.logger.addFilter(is_of_another)
+  try:
+    yield
+  finally:
+    imageglobals.logger.removeFilter(is_of_another)
 
 
 def _require_end(file: io.IOBase) -> None:
@@ -173,7 +215,13 @@ def _affine(
     )
   affine: np.ndarray = volume.LPS_RAS @ image.affine
   affine[:3] *= scale
-  voxel_grids.require_box(affine)
+  try:
+    voxel_grids.require_box(affine)
+  except errors.CTReadError as error:
+    if unit == 'mm':
+      raise
+    said = 'no unit of length' if unit == 'unknown' else f'lengths in {unit}s'
+    raise errors.CTReadError(f'{str(error)[:-1]}; its header says {said}.') from None
   return affine, () if unit != 'unknown' else ('no unit of length given, mm assumed',)
 
 

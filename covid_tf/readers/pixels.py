@@ -73,6 +73,7 @@ def layout_of(data_set: dataset.DataSet, frames: int) -> images.PixelLayout:
     signed=_signed(elements),
     frame_table=_frame_table(elements),
     bits_allocated=allocated,
+    overlay_bits=_overlay_bits(elements, stored, allocated),
   )
   _require_readable(layout)
   return layout
@@ -120,6 +121,16 @@ def _signed(elements: elements_lib.Elements) -> bool:
       f'Pixel Representation must be 0 or 1, found {representation}'
     )
   return representation == 1
+
+
+def _overlay_bits(elements: elements_lib.Elements, stored: int, allocated: int) -> int:
+  """Mask of the bits that old writers kept overlays in (PS3.5 section 8.1.2)."""
+  mask = 0
+  for tag in elements_lib.OVERLAY_BIT_POSITIONS:
+    bit = elements_lib.unsigned(elements, tag, default=0)
+    if stored <= bit < allocated:
+      mask |= 1 << bit
+  return mask
 
 
 def _frame_table(elements: elements_lib.Elements) -> tuple[bytes, bytes] | None:

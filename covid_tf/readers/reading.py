@@ -16,6 +16,7 @@ from covid_tf.readers import dataset
 from covid_tf.readers import decoding
 from covid_tf.readers import discovery
 from covid_tf.readers import elements
+from covid_tf.readers import formats
 from covid_tf.readers import geometry
 from covid_tf.readers import header
 from covid_tf.readers import hounsfield
@@ -452,6 +453,7 @@ def _all_series(
   images: list[images_lib.Image] = []
   broken: list[images_lib.BrokenFile] = []
   empty = 0
+  others: list[str] = []
   for source in found.sources:
     empty += source.size == 0
     result = header.images_of(source, hasher)
@@ -459,9 +461,16 @@ def _all_series(
       broken.append(result)
     elif result:
       images.extend(result)
+    elif result is None and source.size and formats.is_named_dicom(source.name):
+      others.append(source.name)
   notes = list(found.notes)
   if empty:
     notes.append(f'{empty} empty file(s) skipped')
+  if others:
+    notes.append(
+      f'{len(others)} file(s) are called as DICOM is and are none, the first one '
+      f'{elements.printable(others[0])}: skipped'
+    )
   return series_lib.grouped(images, broken), tuple(notes)
 
 
@@ -471,7 +480,7 @@ def _nothing(found: discovery.Found) -> str:
   if found.itk:
     count = len(found.niftis) + len(found.itk)
     return f'{count} volumes in one zip (NIfTI, MetaImage, NRRD); give one of them.'
-  if known := discovery.other_format(found.sources):
+  if known := formats.other_format(found.sources):
     raise errors.CTReadError(known)
   return (
     f'no CT images among {len(found.sources)} file(s); give a folder of DICOM '

@@ -283,6 +283,8 @@ def refusal(series: Series) -> str | None:
   if len(axial) <= _MOST_STRAY_AXIAL and 2 * len(axial) < len(good):
     return f'not axial: {len(good) - len(axial)} of {len(good)} images lie otherwise'
   heights = geometry.heights_mm([image.require_plane() for image in axial])
+  if len(images) == 1 and images[0].problems:
+    return _problem(images)
   if np.ptp(heights) < geometry.SAME_PLACE_MM:
     return (
       'a single slice, whose spacing cannot be measured'
@@ -406,6 +408,7 @@ def require_one_stack(
   if reason:
     raise errors.CTReadError(f'no axial CT series: {reason}.')
   _require_same(images, 'study', lambda image: image.study_uid)
+  _require_whole_concatenations(images)
   frames = len({image.frame_of_reference for image in images} - {''})
   if frames > 1 and not ignore_frame_of_reference:
     raise errors.CTReadError(
@@ -449,6 +452,23 @@ def _require_same(
     raise errors.CTReadError(
       f'one {what} is required, the slices of this series have {count}.'
     )
+
+
+def _require_whole_concatenations(images: Sequence[images_lib.Image]) -> None:
+  """Of a multi-frame image that was split into files, all of them are there."""
+  parts: dict[str, set[images_lib.ConcatenationPart]] = collections.defaultdict(set)
+  for image in images:
+    if image.part:
+      parts[image.part.uid].add(image.part)
+  for found in parts.values():
+    numbers = {part.number for part in found}
+    total = max(*(part.total for part in found), *numbers)
+    missing = [number for number in range(1, total + 1) if number not in numbers]
+    if missing:
+      raise errors.CTReadError(
+        f'{len(missing)} of {total} files of a multi-frame image (concatenation) are '
+        f'missing, the first one number {missing[0]}; copy the series again.'
+      )
 
 
 def _require_one_size(images: Sequence[images_lib.Image]) -> None:

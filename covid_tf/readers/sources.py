@@ -139,16 +139,16 @@ class ZipSource(_CopyingSource):
   def __init__(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo):
     self._archive = archive
     self._member = member
-    self.name = pathlib.PurePosixPath(member.filename).name
+    self.name = _inner_path(member).name
     self.size = member.file_size
 
   def beside(self) -> 'list[ZipSource]':
     """The members of its folder, itself among them."""
-    folder = pathlib.PurePosixPath(self._member.filename).parent
+    folder = _inner_path(self._member).parent
     return [
       ZipSource(self._archive, info)
       for info in self._archive.infolist()
-      if not info.is_dir() and pathlib.PurePosixPath(info.filename).parent == folder
+      if not info.is_dir() and _inner_path(info).parent == folder
     ]
 
   def copy_to(self, path: pathlib.Path) -> None:
@@ -179,6 +179,11 @@ class ZipSource(_CopyingSource):
         f'the zip is damaged at its member {elements.printable(self.name)}; copy '
         'it again.'
       ) from None
+
+
+def _inner_path(member: zipfile.ZipInfo) -> pathlib.PurePosixPath:
+  """Its path in the archive; some writers of Windows put backslashes there."""
+  return pathlib.PurePosixPath(member.filename.replace('\\', '/'))
 
 
 @contextlib.contextmanager

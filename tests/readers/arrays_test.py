@@ -397,12 +397,25 @@ def test_what_is_no_image_of_simpleitk(image, words):
     (_HU, ('ndarray', 'from_array')),
     (sitk.GetImageFromArray(_HU), ('from_sitk',)),
     (nibabel.MGHImage(_HU.T, np.eye(4)), ('MGHImage', 'from_image')),
+    (
+      nibabel.AnalyzeImage(_HU.T, np.eye(4)),
+      ('does not state the sides', 'from_array'),
+    ),
+    (nibabel.Spm99AnalyzeImage(_HU.T, np.eye(4)), ('Spm99', 'from_array')),
   ),
 )
 def test_what_is_no_nifti_image_of_nibabel(image, words):
   with pytest.raises(errors.UsageError) as caught:
     covid_tf.CTVolume.from_nibabel(image)
   assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize('kind', (sitk.sitkLabelUInt8, sitk.sitkComplexFloat32))
+def test_images_of_simpleitk_without_one_number_a_voxel(kind):
+  pixels = sitk.sitkUInt8 if kind == sitk.sitkLabelUInt8 else sitk.sitkFloat32
+  image = sitk.Cast(sitk.Cast(sitk.GetImageFromArray(_HU), pixels), kind)
+  with pytest.raises(errors.CTReadError, match='one number a voxel is required'):
+    covid_tf.CTVolume.from_sitk(image)  # An array of labels would end the process.
 
 
 def test_sheared_axes_have_no_image_of_simpleitk():

@@ -221,3 +221,31 @@ def test_binary_values_that_cannot_be_right(tmp_path, tag, vr, value):
     errors.CTReadError, match=f'{tag >> 16:04x},{tag & 0xFFFF:04x}|Pixel Spacing'
   ):
     readers.read_ct(_study(tmp_path, tag, _element(tag, vr, value)))
+
+
+def _read_all(folder):
+  np.testing.assert_array_equal(readers.read_ct(folder).hu, odd_series.chest_hu())
+
+
+def test_a_preamble_that_was_cut_off(tmp_path):
+  for path in odd_series.save(odd_series.series(), tmp_path).iterdir():
+    path.write_bytes(path.read_bytes()[128:])  # 'DICM' comes first.
+  _read_all(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'written, said',
+  (
+    ('1.2.840.10008.1.2.2', '1.2.840.10008.1.2.1'),
+    ('1.2.840.10008.1.2.1', '1.2.840.10008.1.2.2'),
+  ),
+  ids=('big, says little', 'little, says big'),
+)
+def test_an_order_of_bytes_that_contradicts_the_transfer_syntax(
+  tmp_path, written, said
+):
+  for path in odd_series.save(odd_series.series(), tmp_path, written).iterdir():
+    data = path.read_bytes()
+    assert data.count(written.encode()) == 1
+    path.write_bytes(data.replace(written.encode(), said.encode()))
+  _read_all(tmp_path)

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import struct
 
 import nibabel
 import numpy as np
@@ -275,3 +276,35 @@ def test_pairs_are_named(tmp_path, kind, given):
   nibabel.save(kind(_ijk(odd_series.chest_hu()), _RAS), tmp_path / 'ct.img')
   with pytest.raises(errors.CTReadError, match=r'pair of NIfTI.*\.hdr and \.img.*one'):
     readers.read_ct(tmp_path / given)
+
+
+@pytest.mark.parametrize('form', ('both', 'qform'))
+def test_nothing_of_what_nibabel_corrects_is_printed(tmp_path, capfd, form):
+  path = _write(tmp_path / 'ct.nii', form=form)
+  _overwrite(path, 80, struct.pack('<f', -0.75))
+  np.testing.assert_array_equal(readers.read_ct(path).hu, odd_series.chest_hu())
+  assert capfd.readouterr() == ('', '')
+
+
+def _overwrite(path, place, value):
+  data = bytearray(path.read_bytes())
+  data[place : place + len(value)] = value
+  path.write_bytes(data)
+
+
+def test_a_scale_that_is_no_number_is_named(tmp_path):
+  path = _write(tmp_path / 'ct.nii')
+  _overwrite(path, 112, struct.pack('<ff', 1, np.nan))
+  with pytest.raises(errors.CTReadError, match='a finite scl_slope and scl_inter'):
+    readers.read_ct(path)
+
+
+@pytest.mark.parametrize('units', ('meter', 'micron', 'unknown'))
+def test_a_unit_that_contradicts_the_affine_is_named(tmp_path, units):
+  affine = _RAS * 1000 if units == 'unknown' else _RAS
+  affine = affine * 1e-3 if units == 'micron' else affine
+  path = _write(tmp_path / 'ct.nii', affine=affine, units=units)
+  with pytest.raises(
+    errors.CTReadError, match='its header says .*(meter|micron|no un)'
+  ):
+    readers.read_ct(path)

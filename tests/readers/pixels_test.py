@@ -385,3 +385,56 @@ def test_the_bits_of_a_lossless_jpeg_for_every_predictor(predictor):
   lossless_jpeg.require_whole(stream, image)
   with pytest.raises(errors.CTReadError, match='its pixels need'):
     lossless_jpeg.require_whole(stream[:-12] + stream[-2:], image)
+
+
+def _metal(signed, bits_stored, value):
+  """A series with metal of `value` HU, whose header says fewer bits than it needs."""
+  hu = odd_series.chest_hu()
+  hu[:, 5, 5:8] = value
+  slices = odd_series.series(
+    hu, signed=signed, bits_stored=16, intercept=0 if signed else -1024
+  )
+  for ds in slices:
+    ds.BitsStored, ds.HighBit = bits_stored, bits_stored - 1
+  return slices, hu
+
+
+@pytest.mark.parametrize(
+  'signed, bits_stored, value', ((True, 12, 2100), (True, 12, 3071), (False, 12, 4000))
+)
+def test_values_that_need_more_bits_than_are_stored(
+  tmp_path, signed, bits_stored, value
+):
+  slices, _ = _metal(signed, bits_stored, value)
+  odd_series.save(slices, tmp_path)
+  with pytest.raises(
+    errors.CTReadError, match='3 voxels have bits set above the 12 of'
+  ):
+    readers.read_ct(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'signed, above',
+  ((True, 'sign'), (True, 'zeros'), (True, 'ones'), (False, 'zeros'), (False, 'ones')),
+)
+def test_bits_above_that_say_nothing(tmp_path, signed, above):
+  slices, hu = _metal(signed, 13, 3071)
+  for ds in slices:
+    words = np.frombuffer(ds.PixelData, '<u2')
+    if above != 'sign':
+      words = words & 0x1FFF | (0xE000 if above == 'ones' else 0)
+    ds.PixelData = words.astype('<u2').tobytes()
+  odd_series.save(slices, tmp_path)
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, hu)
+
+
+def test_an_overlay_in_the_bits_above_is_no_part_of_the_value(tmp_path):
+  slices = odd_series.series()
+  for ds in slices:
+    words = np.frombuffer(ds.PixelData, '<u2').copy()
+    words[100:200] |= 1 << 13
+    ds.PixelData = words.tobytes()
+    ds.add_new(0x60020100, 'US', 16)
+    ds.add_new(0x60020102, 'US', 13)
+  odd_series.save(slices, tmp_path)
+  np.testing.assert_array_equal(readers.read_ct(tmp_path).hu, odd_series.chest_hu())

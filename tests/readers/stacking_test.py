@@ -226,3 +226,16 @@ def test_inspect_takes_a_phase(tmp_path, capsys):
   assert cli.main(['inspect', str(tmp_path), '--phase', '2']) == 0
   assert 'TriggerTime=2' in capsys.readouterr().out
   assert cli.main(['inspect', str(tmp_path), '--phase', 'nonsense']) == 2
+
+
+def test_stacks_of_a_multi_frame_image_are_told_apart(tmp_path):
+  other = np.roll(odd_series.chest_hu(), 3, axis=1)
+  ds = odd_series.enhanced(odd_series.series() + odd_series.series(other))
+  for index, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
+    content = pydicom.Dataset()
+    content.StackID = str(1 + index // 8)
+    frame.FrameContentSequence = [content]
+  odd_series.save([ds], tmp_path)
+  with pytest.raises(errors.CTReadError, match=r'StackID 1 \(8 slices\), 2 \(8 slic'):
+    readers.read_ct(tmp_path)
+  np.testing.assert_array_equal(readers.read_ct(tmp_path, phase='StackID=2').hu, other)

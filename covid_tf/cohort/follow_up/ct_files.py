@@ -18,6 +18,7 @@ from covid_tf import volume as volume_lib
 from covid_tf.analysis import case_score
 from covid_tf.cohort.follow_up import course
 from covid_tf.readers import discovery
+from covid_tf.readers import formats
 from covid_tf.readers import header
 from covid_tf.readers import nifti
 from covid_tf.readers import sources
@@ -138,9 +139,7 @@ class Studies:
 
   def _on_grid(self, path: pathlib.Path, point: course.TimePoint) -> ScoredCT | None:
     try:
-      if (
-        discovery.volume_kind(path) == discovery.NIFTI
-      ):  # Its header is read in no time.
+      if formats.volume_kind(path) == formats.NIFTI:  # Its header is read in no time.
         with nifti.opened(path) as (image, _):
           shape = image.shape[:3]
         if sorted(shape) != sorted(point.result.shape):
@@ -190,7 +189,7 @@ def find(root: pathlib.Path, reading: Mapping[str, Any] | None = None) -> Studie
         identity = header.identify(source.path)
         if identity is not None and identity.series_uid:
           by_series.setdefault(identity.series_uid, []).append(source.path)
-        elif identity is None and discovery.volume_kind(source.path):
+        elif identity is None and formats.volume_kind(source.path):
           images.append(source.path)
       notes = found.notes
   except errors.CTReadError as error:

@@ -19,7 +19,8 @@ from covid_tf.analysis import pipeline
 from covid_tf.analysis import slabs
 from covid_tf.cohort.manifestations import slices as slices_lib
 from covid_tf.predictors import interface
-from covid_tf.readers import discovery
+from covid_tf.readers import formats
+from covid_tf.readers import itk_headers
 from covid_tf.storage import files
 
 # Described slices on disk, one file a study: what is there is not asked again.
@@ -165,7 +166,7 @@ def name_studies(root: pathlib.Path) -> dict[str, pathlib.Path]:
   if root.is_file():
     return {root.name: root}
   paths = [path for path in sorted(root.iterdir()) if not path.name.startswith('.')]
-  voxels = discovery.voxel_files(paths)
+  voxels = itk_headers.voxel_files(paths)
   inner = {
     path.name: path
     for path in paths
@@ -177,8 +178,8 @@ def name_studies(root: pathlib.Path) -> dict[str, pathlib.Path]:
 def _is_study_file(path: pathlib.Path) -> bool:
   return path.name.lower().endswith('.zip') or (
     path.is_file()
-    and not discovery.is_segmentation(path.name)
-    and discovery.volume_kind(path) is not None
+    and not formats.is_segmentation(path.name)
+    and formats.volume_kind(path) is not None
   )
 
 

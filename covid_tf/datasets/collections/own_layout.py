@@ -23,7 +23,8 @@ from covid_tf import errors
 from covid_tf import readers
 from covid_tf.datasets.collections import mask_files
 from covid_tf.datasets.collections import study as study_lib
-from covid_tf.readers import discovery
+from covid_tf.readers import formats
+from covid_tf.readers import itk_headers
 from covid_tf.storage import tables
 
 NAME = 'own'
@@ -209,7 +210,7 @@ def _masks(folder, rows) -> dict[str, pathlib.Path]:
 def _named(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """Name without its ending to path; voxels beside a header (.mhd, .nhdr) are its."""
   entries = _entries(folder)
-  voxels = discovery.voxel_files(entries)
+  voxels = itk_headers.voxel_files(entries)
   named: dict[str, pathlib.Path] = {}
   for path in entries:
     if path in voxels:
@@ -224,7 +225,7 @@ def _named(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def _stem(path: pathlib.Path) -> str:
-  for suffix in sorted(discovery.VOLUME_SUFFIXES, key=len, reverse=True):
+  for suffix in sorted(formats.VOLUME_SUFFIXES, key=len, reverse=True):
     if path.name.lower().endswith(suffix):
       return path.name[: -len(suffix)]
   return path.name
