@@ -2,7 +2,9 @@
 
 The positive cases of a judge are slabs of a chest with opacities of `judge_lesions`,
 the negative ones slabs of the same chest as it is. What is not known to be either, a
-slab with less than 60 mm² of opacity, is kept without a label: a score needs it.
+slab with less than 60 mm² of opacity, is kept without a label: a score needs it. So
+are slabs beyond the lungs, and apart from them the half steps between slabs:
+`covid-tf score` asks about both, and smooths logits over them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +32,7 @@ from covid_tf.datasets.collections import study as study_lib
 from covid_tf.storage import files
 
 UNTOUCHED = -1  # The study number of a chest as it is.
-_SMALLEST_LUNG_MM2 = 100.0  # Ours: slabs with less lung are not asked.
+_SMALLEST_LUNG_MM2 = 100.0  # Ours: slabs with less lung are not judged.
 # Ours: the trachea has 2 to 5 cm², and no lung of that size is as empty.
 _LARGEST_AIRWAY_MM2, _GAS_HU = 800.0, -935
 # The simple rule: lung of this density after a slight blur, in cm² of a slab. Beside a
@@ -115,16 +117,21 @@ class JudgedChest:
     pixel_mm: between rows and between columns.
     thickness_mm: of a slab.
     lung_mask: uint8 [slab, row, column], of all slabs of the chest.
-    hu: int16 [n, row, column], HU: its slabs with lung as it is, then those of every
-      study that show an opacity.
+    hu: int16 [n, row, column], HU: its slabs as it is, then those of every study that
+      show an opacity.
     slab: int32 [n], which slab of the chest each is.
     study: int32 [n], -1 for the chest as it is, else which implanted study.
-    label: int8 [n], 1 with 60 mm² of opacity or more, 0 for the chest as it is, -1
-      between.
+    label: int8 [n], 1 with 60 mm² of opacity or more, 0 for slabs with lung of the
+      chest as it is, -1 for others.
     lesion_mask: uint8 [n, row, column], where opacity takes half of the slab or more.
     amount_cm3: float64 [study], opacity in each implanted study.
     kinds: of the opacities in each study, by name, joined by '; '.
     skipped: opacities that no lung held.
+    between_hu: int16 [m, row, column], HU: what lies between two slabs, half of both,
+      of the chest as it is, then of every study that shows an opacity there. Without
+      any where slices are taken as they are.
+    between_slab: int32 [m], the lower one of the two.
+    between_study: int32 [m], as `study`.
     condition: what was done to the slabs afterwards (`stress`), or ''.
   """
 
@@ -141,6 +148,9 @@ class JudgedChest:
   amount_cm3: np.ndarray
   kinds: tuple[str, ...]
   skipped: int
+  between_hu: np.ndarray
+  between_slab: np.ndarray
+  between_study: np.ndarray
   condition: str = ''
 
   @property
@@ -184,53 +194,74 @@ def judged_chest(
   """
   slice_mm, row_mm, column_mm = chest.spacing_mm
   slabs = slabs_lib.divide(len(chest.hu), slice_mm, thickness_mm)
+  # What a smoothed study is asked about; who smooths nothing leaves the half steps.
+  asked = slabs_lib.classified(slabs, slabs_lib.DEFAULT_SMOOTHING_MM)
   lung_mask = _shares(slabs, chest.lung_mask) >= 50
   with_lung = lung_mask.sum((1, 2)) * row_mm * column_mm >= _SMALLEST_LUNG_MM2
   box = lungs.largest_box(lungs.slice_boxes(lung_mask))
   crop = (slice(None), box.rows, box.columns)
-  every = slice(None)
-  untouched = slabs.average(chest.hu, every)[crop]
-  kept = np.flatnonzero(with_lung)
-  hu, lesions = [untouched[kept]], [np.zeros(untouched[kept].shape, np.uint8)]
-  slab, study = [kept], [np.full(len(kept), UNTOUCHED)]
-  label = [np.zeros(len(kept), int)]
+  nothing = np.zeros(chest.hu[crop].shape, np.uint8)
+  parts = [_part(asked, chest.hu[crop], nothing, UNTOUCHED)]
   amounts, kinds, skipped = [], [], 0
   for number in range(studies):
     random = np.random.default_rng([seed, number, zlib.crc32(chest.name.encode())])
     found = judge_lesions.implant(
       chest.hu, chest.lung_mask, chest.spacing_mm, random, amount_cm3, textures
     )
-    shares = _shares(slabs, found.lesion_mask[crop])
-    lesion_mask = (shares >= 50).astype(np.uint8)
-    shown = np.flatnonzero(shares.any((1, 2)) & with_lung)
-    area_mm2 = lesion_mask[shown].sum((1, 2), dtype=float) * row_mm * column_mm
-    hu.append(slabs.average(found.hu[crop], every)[shown])
-    lesions.append(lesion_mask[shown])
-    slab.append(shown)
-    study.append(np.full(len(shown), number))
-    label.append(np.where(area_mm2 >= phantoms.SMALLEST_LESION_MM2, 1, -1))
+    parts.append(_part(asked, found.hu[crop], found.lesion_mask[crop], number))
     voxels = np.count_nonzero(found.lesion_mask)
     amounts.append(voxels * slice_mm * row_mm * column_mm / 1000)
     kinds.append('; '.join(found.kinds))
     skipped += found.skipped
+  together = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+  area_mm2 = together['lesion_mask'].sum((1, 2), dtype=float) * row_mm * column_mm
+  is_untouched = together['study'] == UNTOUCHED
+  is_known = is_untouched | (area_mm2 >= phantoms.SMALLEST_LESION_MM2)
+  is_known &= with_lung[together['slab']]
   return JudgedChest(
-    chest.name,
-    chest.acquisition,
-    (row_mm, column_mm),
-    slabs.thickness_mm,
-    np.ascontiguousarray(lung_mask[crop]).astype(np.uint8),
-    np.concatenate(hu),
-    np.concatenate(slab).astype(np.int32),
-    np.concatenate(study).astype(np.int32),
-    np.concatenate(label).astype(np.int8),
-    np.concatenate(lesions),
-    np.array(amounts, float),
-    tuple(kinds),
-    skipped,
+    name=chest.name,
+    acquisition=chest.acquisition,
+    pixel_mm=(row_mm, column_mm),
+    thickness_mm=slabs.thickness_mm,
+    lung_mask=np.ascontiguousarray(lung_mask[crop]).astype(np.uint8),
+    label=np.where(is_known, ~is_untouched, -1).astype(np.int8),
+    amount_cm3=np.array(amounts, float),
+    kinds=tuple(kinds),
+    skipped=skipped,
+    condition='',
+    **together,
   )
 
 
-def _shares(slabs: slabs_lib.Slabs, mask: np.ndarray) -> np.ndarray:
+def _part(
+  asked: slabs_lib.Averages, hu: np.ndarray, lesion_mask: np.ndarray, study: int
+) -> dict[str, np.ndarray]:
+  """Slabs, and what is between them: all of a chest as it is, else those with opacity.
+
+  Args:
+    asked: slabs, or half steps.
+    hu, lesion_mask: [slice, row, column], cropped.
+    study: its number.
+  """
+  shares = _shares(asked, lesion_mask)
+  is_shown = shares.any((1, 2)) | (study == UNTOUCHED)
+  averages = asked.average(hu, slice(None))
+  # Half steps are a slab, what is between it and the next, the next slab, …
+  step = 2 if isinstance(asked, slabs_lib.HalfSteps) else 1
+  is_slab = np.arange(asked.count) % step == 0
+  places, between = (np.flatnonzero(is_shown & of) for of in (is_slab, ~is_slab))
+  return {
+    'hu': averages[places],
+    'slab': (places // step).astype(np.int32),
+    'study': np.full(len(places), study, np.int32),
+    'lesion_mask': (shares[places] >= 50).astype(np.uint8),
+    'between_hu': averages[between],
+    'between_slab': (between // step).astype(np.int32),
+    'between_study': np.full(len(between), study, np.int32),
+  }
+
+
+def _shares(slabs: slabs_lib.Averages, mask: np.ndarray) -> np.ndarray:
   """int16 [slab, row, column]: how much of a slab is in the mask, in percent."""
   return slabs.average(mask.astype(np.int16) * np.int16(100), slice(None))
 
@@ -247,9 +278,10 @@ def stressed(
     seed: of noise, together with the chest's name.
   """
   random = np.random.default_rng([seed, zlib.crc32(judged.name.encode())])
-  return dataclasses.replace(
-    judged, condition=condition, hu=change(judged.hu, judged.pixel_mm, random)
+  hu, between_hu = (
+    change(slices, judged.pixel_mm, random) for slices in (judged.hu, judged.between_hu)
   )
+  return dataclasses.replace(judged, condition=condition, hu=hu, between_hu=between_hu)
 
 
 def read_texture(path: str | os.PathLike) -> judge_textures.Texture:

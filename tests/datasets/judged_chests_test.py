@@ -43,7 +43,11 @@ def test_slabs_of_the_chest_as_it_is_come_first_and_are_negative(chest, judged):
   untouched = judged.study == judged_chests.UNTOUCHED
   assert judged.thickness_mm == 5
   count = untouched.sum()
-  assert untouched[:count].all() and (judged.label[:count] == 0).all()
+  assert untouched[:count].all() and list(judged.slab[:count]) == list(range(30))
+  # Ellipsoids of 54 slices of 60: beyond them nothing is known to be negative.
+  with_lung = judged.lung_mask.sum((1, 2)) * _PIXEL_MM**2 >= 100
+  assert not with_lung.all() and with_lung.sum() > 24
+  np.testing.assert_array_equal(judged.label[:count], np.where(with_lung, 0, -1))
   assert (judged.label[count:] != 0).all()
   rows, columns = (
     np.flatnonzero(chest.lung_mask.any(axis)) for axis in ((0, 2), (0, 1))
@@ -52,6 +56,31 @@ def test_slabs_of_the_chest_as_it_is_come_first_and_are_negative(chest, judged):
   slab = judged.slab[count // 2]
   pair = chest.hu[2 * slab : 2 * slab + 2][:, *crop].mean(0)
   np.testing.assert_allclose(judged.hu[count // 2], pair, atol=0.51)
+
+
+def test_what_lies_between_two_slabs_is_half_of_both(chest, judged):
+  own = judged.between_study == judged_chests.UNTOUCHED
+  assert list(judged.between_slab[own]) == list(range(29)) and own[:29].all()
+  rows, columns = (
+    np.flatnonzero(chest.lung_mask.any(axis)) for axis in ((0, 2), (0, 1))
+  )
+  crop = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+  pair = chest.hu[2 * 14 + 1 : 2 * 14 + 3][:, *crop].mean(0)
+  np.testing.assert_allclose(judged.between_hu[14], pair, atol=0.51)
+  for study in range(3):  # An opacity reaches from its first slab to its last one.
+    shown = judged.slab[judged.study == study]
+    between = judged.between_slab[judged.between_study == study]
+    assert set(between) <= {*shown, *(shown - 1)} and len(between) >= len(shown) - 1
+    place = int(np.flatnonzero(judged.between_study == study)[len(between) // 2])
+    untouched = judged.between_hu[judged.between_slab[place]]
+    assert judged.between_hu[place].mean() > untouched.mean() + 1
+
+
+def test_slices_as_they_are_have_nothing_between_them(chest):
+  found = judged_chests.judged_chest(chest, studies=1, thickness_mm=None)
+  assert list(found.slab[:60]) == list(range(60)) and not len(found.between_hu)
+  noisy = judged_chests.stressed(found, 'noise', stress.CONDITIONS['lower dose'])
+  assert noisy.between_hu.shape == found.between_hu.shape
 
 
 def test_labels_follow_from_the_area_of_opacity(judged):
@@ -140,6 +169,8 @@ def test_conditions_follow_a_chest_and_names_stand_for_patients(judged, tmp_path
   for changed in found[1:]:
     assert changed.hu.shape == judged.hu.shape
     assert not np.array_equal(changed.hu, judged.hu)
+    assert changed.between_hu.shape == judged.between_hu.shape
+    assert not np.array_equal(changed.between_hu, judged.between_hu)
     np.testing.assert_array_equal(changed.label, judged.label)
   with pytest.raises(errors.UsageError, match='twice'):
     list(judged_chests.prepare([path, path], wanted))

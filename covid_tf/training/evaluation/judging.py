@@ -83,7 +83,8 @@ def judge(
       `SliceExplanation`, with which scores and maps are judged too.
     chests: consumed one by one.
     thresholds: of the slice and of the map; None: the package's.
-    smoothing_mm: of the logits along the body, as in `analyze`; 0: none.
+    smoothing_mm: of the logits along the body, as in `analyze`, which asks at half
+      steps for it; 0: none.
     prevalence: of opacity, for the calibration.
     seed: of the bootstraps.
 
@@ -172,36 +173,62 @@ def _judgement(answers, studies, misses, alarms, skipped, thresholds, prevalence
 def _asked(chest, classifier, thresholds, smoothing_mm):
   """(answers to the slabs of a chest, scores of its studies)."""
   found = classifier(chest.hu)
+  between = np.empty(0, np.float32)
+  if smoothing_mm and len(chest.between_hu):
+    between = _covid_probability(classifier(chest.between_hu))
+  probability, by_study = smoothed(
+    chest, _covid_probability(found), between, smoothing_mm
+  )
   if not isinstance(found, results.SliceExplanation):
-    probability, _ = _probability(chest, found, smoothing_mm)
     return _answers(chest, probability, None, thresholds), []
   maps = localization.FusedMaps(found.cam_28, found.cam_14, chest.hu.shape[1:])
-  probability, by_study = _probability(chest, found.covid_probability, smoothing_mm)
   answers = _answers(chest, probability, maps, thresholds)
   return answers, _studies(chest, by_study, maps, thresholds)
 
 
-def _probability(chest, probability, smoothing_mm):
+def _covid_probability(found) -> np.ndarray:
+  """float32 [n], of what a classifier gave."""
+  is_explained = isinstance(found, results.SliceExplanation)
+  return np.asarray(found.covid_probability if is_explained else found, np.float32)
+
+
+def smoothed(
+  chest: judged_chests.JudgedChest,
+  of_slabs: np.ndarray,
+  between: np.ndarray,
+  smoothing_mm: float,
+) -> tuple[np.ndarray, dict[int, tuple[np.ndarray, np.ndarray]]]:
   """What analysis makes of the answers, study by study.
 
-  A slab that shows no opacity of a study is the chest's own.
+  A slab, or what is between two, that shows no opacity of a study is the chest's own.
+
+  Args:
+    chest: the slabs; their pixels are not needed.
+    of_slabs: float32 [n], probabilities of its slabs.
+    between: float32 [m], of what is between them; [0] where slabs alone were asked.
+    smoothing_mm: of the logits along the body; 0: none.
 
   Returns:
-    (float [n], of every slab; study -> (places of its slabs in [n], their float [k])).
+    (float64 [n], of every slab; study -> (places in [n] of all its slabs, int [k],
+    their probabilities, float32 [k])).
   """
-  used = np.array(probability, float)
-  own = {int(chest.slab[place]): place for place in np.flatnonzero(chest.study < 0)}
+  used = of_slabs.astype(float)
+  asked = np.concatenate([of_slabs, between])
+  # In halves of a slab.
+  steps = np.concatenate([2 * chest.slab, 2 * chest.between_slab + 1])[: len(asked)]
+  study_of = np.concatenate([chest.study, chest.between_study])[: len(asked)]
+  own = {int(steps[place]): int(place) for place in np.flatnonzero(study_of < 0)}
   by_study = {}
   for study in range(judged_chests.UNTOUCHED, len(chest.amount_cm3)):
-    shown = np.flatnonzero(chest.study == study)
-    sequence = own | {int(chest.slab[place]): int(place) for place in shown}
-    slabs = sorted(sequence)
-    places = np.array([sequence[slab] for slab in slabs], int)
+    shown = np.flatnonzero(study_of == study)
+    sequence = own | {int(steps[place]): int(place) for place in shown}
+    along = sorted(sequence)
+    places = np.array([sequence[step] for step in along], int)
     values = slabs_lib.smoothed(
-      np.asarray(probability, np.float32)[places],
-      np.array(slabs) * chest.thickness_mm,
-      smoothing_mm,
+      asked[places], np.array(along) * (chest.thickness_mm / 2), smoothing_mm
     )
+    is_slab = places < len(used)
+    places, values = places[is_slab], values[is_slab]
     by_study[study] = places, values
     is_own = chest.study[places] == study
     used[places[is_own]] = values[is_own]

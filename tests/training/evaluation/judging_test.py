@@ -45,6 +45,9 @@ def _chest(name='a', studies=3, kernel='SOFT', seed=0):
     lesion_mask.sum((1, 2)).reshape(-1)[_SLABS:].reshape(studies, 3).sum(1) * 5 / 1000,
     ('ground glass',) * studies,
     0,
+    np.empty((0, _SIDE, _SIDE), np.int16),
+    np.empty(0, np.int32),
+    np.empty(0, np.int32),
   )
 
 
@@ -199,6 +202,38 @@ def test_neighbours_are_smoothed_within_each_study():
   assert smooth.overall.auc.value == 1
   # What smoothing decides counts: sure neighbours outweigh a slab, and its map.
   assert smooth.studies[0].score_cm3 == 0 < plain.studies[0].score_cm3
+
+
+def test_what_lies_between_slabs_is_smoothed_over_but_not_judged():
+  chest = _chest(studies=1)
+  opaque = chest.hu[_SLABS + 1]  # Between the slabs 1 and 2, in both cases.
+  with_steps = dataclasses.replace(
+    chest,
+    between_hu=np.stack([*chest.hu[: _SLABS - 1], opaque]),
+    between_slab=np.array([*range(_SLABS - 1), 1], np.int32),
+    between_study=np.array([-1] * (_SLABS - 1) + [0], np.int32),
+  )
+  plain, steps = (
+    judging.judge(_finder, [with_steps], smoothing_mm=by) for by in (0, 6.0)
+  )
+  assert plain.slabs == judging.judge(_finder, [chest]).slabs
+  assert len(steps.slabs) == len(chest.hu)
+  logits = {step / 2: 0.0 for step in range(2 * _SLABS - 1)}
+  answers = _finder(np.concatenate([with_steps.hu, with_steps.between_hu]))
+  own, between = np.split(answers.covid_probability, [len(chest.hu)])
+  logits |= dict(enumerate(own[:_SLABS]))
+  logits |= {place + 0.5: between[place] for place in range(_SLABS - 1)}
+  for study in (-1, 0):
+    if study == 0:  # What shows no opacity of it is the chest's own.
+      logits |= dict(zip((1, 2, 3), own[_SLABS:])) | {1.5: between[-1]}
+    along = sorted(logits)
+    expected = slabs.smoothed(
+      np.array([logits[place] for place in along], np.float32),
+      5.0 * np.array(along),
+      6.0,
+    )
+    found = {s.slab: s.probability for s in steps.slabs if s.study == study}
+    assert found == pytest.approx({p: expected[along.index(p)] for p in found})
 
 
 def test_folds_are_pooled():
