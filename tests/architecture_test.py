@@ -88,7 +88,6 @@ _TESTED_ELSEWHERE = {
   'readers/geometry_test': 'readers.images volume',
   'readers/pixels_test': 'readers.lossless_jpeg',
   'reports/case_report_test': 'reports.pages',
-  'reports/pictures_test': 'reports.case_pictures',
   'reports/case_figures_test': 'reports.figure_panels',
   'reports/case_viewer_test': 'reports.viewed_volume',
   'server/conformance_test': 'contract server.services',

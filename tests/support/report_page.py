@@ -7,6 +7,9 @@ import io
 
 import numpy as np
 from PIL import Image
+import synthetic_case
+
+from covid_tf.reports import case_report
 
 _VOID = {'meta', 'input', 'img', 'br', 'link', 'image', 'path', 'rect', 'line'}
 
@@ -81,3 +84,19 @@ def points_mm(part: str) -> np.ndarray:
   return (
     np.array(start.split(), float) + np.cumsum(np.vstack(((0, 0), steps)), axis=0)
   ) / 10
+
+
+def of_case(volume=None, result=None, demo_models=False, **changes):
+  """The report of the patient of synthetic_case, or another one, and its result.
+
+  Args:
+    volume: CTVolume, or None.
+    result: CaseResult, or None for that of synthetic_case.
+    demo_models: as for `case_report.report_html`.
+    **changes: fields of the result to replace.
+  """
+  volume = synthetic_case.make_volume() if volume is None else volume
+  result = synthetic_case.make_result(volume) if result is None else result
+  result = dataclasses.replace(result, **changes)
+  source = case_report.report_html(result, volume, demo_models=demo_models)
+  return Page(source), result

@@ -78,6 +78,22 @@ def save(dataset: pydicom.Dataset, path: pathlib.Path) -> pathlib.Path:
   return path
 
 
+def give(spool, association: str, *numbers: int, **options):
+  """Lets a spool take slices of one association; what the last one was to it.
+
+  Args:
+    spool: a `covid_tf.node.spool.Spool`.
+    association: a name of it.
+    *numbers: of the slices.
+    **options: of `instance`.
+  """
+  for number in numbers:
+    path = save(instance(number, **options), spool.new_file())
+    taken = spool.take(path, association, 'SCANNER')
+    assert not path.exists()
+  return taken
+
+
 def encoded(number: int) -> bytes:
   """The data set of a slice, as C-STORE carries it."""
   buffer = filebase.DicomBytesIO()
