@@ -193,7 +193,9 @@ class Peer:
         association.abort()
 
   def _entity(self, deadline: pacs.Deadline) -> Any:
-    entity = self.net.AE(self.own.ae_title)
+    from covid_tf.clinic import requesting  # It needs pynetdicom.
+
+    entity = requesting.AE(self.own.ae_title)
     left_s = deadline.left_s()
     entity.connection_timeout = min(self.limits.connect_s, left_s)
     entity.acse_timeout = min(self.limits.answer_s, left_s)

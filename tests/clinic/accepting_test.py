@@ -19,6 +19,7 @@ from covid_tf.clinic import addresses
 from covid_tf.clinic import associations
 from covid_tf.clinic import fetching
 from covid_tf.clinic import pacs
+from covid_tf.clinic import requesting
 from covid_tf.clinic import sending
 
 _LIMITS = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=1)
@@ -43,7 +44,7 @@ def _entity():
 
 def _echo(port, tls=None):
   """The status of a C-ECHO to us, or None without an association."""
-  caller = pynetdicom.AE('PACS')
+  caller = requesting.AE('PACS')
   caller.acse_timeout = caller.dimse_timeout = 60
   caller.add_requested_context(associations.VERIFICATION)
   association = caller.associate(
@@ -152,7 +153,7 @@ def test_a_silent_caller_does_not_hold_up_our_end(certificates, entity, is_encry
 
 def test_who_does_not_release_does_not_keep_us(entity, monkeypatch):
   monkeypatch.setattr(accepting, '_TO_END_S', 0.3)
-  caller = pynetdicom.AE('PACS')
+  caller = requesting.AE('PACS')
   caller.add_requested_context(associations.VERIFICATION)
   before = set(threading.enumerate())
   with accepting.listening(entity, ('127.0.0.1', 0), [], patience_s=60) as server:

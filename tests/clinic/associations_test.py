@@ -16,6 +16,7 @@ from covid_tf import errors
 from covid_tf.clinic import addresses
 from covid_tf.clinic import associations
 from covid_tf.clinic import pacs
+from covid_tf.clinic import requesting
 
 _LIMITS = pacs.Limits(connect_s=60, answer_s=60, total_s=300, attempts=2)
 
@@ -53,7 +54,7 @@ def _until_released(held):
 def test_a_rejection_for_now_is_tried_again(monkeypatch):
   fake = dimse_faults.FakePacs()
   with fake.running(maximum_associations=1):
-    other = pynetdicom.AE('OTHER')
+    other = requesting.AE('OTHER')
     other.add_requested_context(associations.VERIFICATION)
     held = other.associate('127.0.0.1', fake.port)
     with pytest.raises(errors.PACSError, match='too many associations.*2 attempts'):

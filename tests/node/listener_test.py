@@ -22,6 +22,7 @@ import pytest
 import small_instances as instances
 
 from covid_tf import errors
+from covid_tf.clinic import requesting
 from covid_tf.node import listener as listener_lib
 from covid_tf.node import spool as spool_lib
 
@@ -354,7 +355,7 @@ def test_encrypted_connections_only_and_of_whom_we_know(tmp_path):
   certificates = dimse_faults.certificates(tmp_path)
 
   def echoes(tls):
-    entity = pynetdicom.AE('SCANNER')
+    entity = requesting.AE('SCANNER')
     entity.acse_timeout = entity.dimse_timeout = 60
     entity.add_requested_context('1.2.840.10008.1.1')
     found = entity.associate(
@@ -380,7 +381,7 @@ def test_encrypted_connections_only_and_of_whom_we_know(tmp_path):
 def test_instances_come_encrypted(tmp_path):
   certificates = dimse_faults.certificates(tmp_path)
   with listening.running(tmp_path, tls=certificates.security()) as node:
-    entity = pynetdicom.AE('SCANNER')
+    entity = requesting.AE('SCANNER')
     tls_args = (certificates.caller(), 'localhost')
     for end in ('release', 'abort'):
       found = entity.associate(

@@ -8,6 +8,8 @@ import dimse_faults
 import pytest
 import running_node
 
+from covid_tf.clinic import requesting
+
 
 def _uid(number: int) -> str:
   return batch_archive.study_uid(number)
@@ -63,7 +65,7 @@ def test_killed_at_every_stage(destination, tmp_path):
 
 def _send_and_hold(port, slices, until) -> None:
   """Sends, and does not release before an event."""
-  entity = running_node.pynetdicom.AE('HOLDER')
+  entity = requesting.AE('HOLDER')
   entity.add_requested_context(slices[0].SOPClassUID)
   association = entity.associate('127.0.0.1', port, ae_title='COVIDTF')
   for dataset in slices:

@@ -18,6 +18,7 @@ import trustme
 from covid_tf import clinic
 from covid_tf.clinic import addresses
 from covid_tf.clinic import pacs
+from covid_tf.clinic import requesting
 from covid_tf.clinic import sending
 
 STUDY_UID = odd_series.STUDY_UID
@@ -125,7 +126,7 @@ class FakePacs:
   @contextlib.contextmanager
   def running(self, **options) -> Iterator['FakePacs']:
     """Answers; what we repeat meanwhile is repeated after 10 ms."""
-    entity = pynetdicom.AE('FAKE')
+    entity = requesting.AE('FAKE')
     for name, value in options.items():
       setattr(entity, name, value)
     storage = pynetdicom.AllStoragePresentationContexts
@@ -246,7 +247,7 @@ class FakePacs:
     if port is None:
       asking.send_n_event_report(*content)
       return
-    entity = pynetdicom.AE('FAKE')
+    entity = requesting.AE('FAKE')
     entity.add_requested_context(_COMMITMENT)
     role = pynetdicom.build_role(_COMMITMENT, scp_role=True)
     own = entity.associate(

@@ -13,6 +13,7 @@ from pynetdicom import pdu as pdu_lib
 from pynetdicom import pdu_primitives
 import small_instances as instances
 
+from covid_tf.clinic import requesting
 from covid_tf.node import listener as listener_lib
 from covid_tf.node import spool as spool_lib
 
@@ -90,7 +91,7 @@ def associated(
   node: Node, proposed=None, calling: str = 'SCANNER', called: str = AE_TITLE
 ) -> Iterator[pynetdicom.association.Association]:
   """An association of pynetdicom's, established or not; released at the end."""
-  entity = pynetdicom.AE(calling)
+  entity = requesting.AE(calling)
   entity.acse_timeout = entity.dimse_timeout = 60
   found = entity.associate(
     '127.0.0.1', node.port, contexts=proposed or contexts(), ae_title=called

@@ -21,11 +21,11 @@ import batch_archive
 import fake_models
 import free_ports
 import pydicom
-import pynetdicom
 
 from covid_tf import cli
 from covid_tf import errors
 from covid_tf.batch import records
+from covid_tf.clinic import requesting
 from covid_tf.commands import archive_scorer
 
 _PATIENCE_S = 120.0
@@ -196,7 +196,7 @@ def send(
   called: str = 'COVIDTF',
 ) -> list[int]:
   """Sends data sets in one association; returns the statuses, released or aborted."""
-  entity = pynetdicom.AE(caller)
+  entity = requesting.AE(caller)
   for uid, syntax in sorted(
     {(each.SOPClassUID, each.file_meta.TransferSyntaxUID) for each in datasets}
   ):

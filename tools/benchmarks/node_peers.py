@@ -22,10 +22,10 @@ import pynetdicom
 from pynetdicom import evt
 from pynetdicom import sop_class
 
+from covid_tf.clinic import requesting
+
 _RETRY_S = 0.3  # A modality waits longer; here it would only take time.
-# Some of a thousand answers are lost inside pynetdicom's SCU when many threads send
-# (its reactor takes an answer off the queue that send_c_store waits for): not long.
-_ANSWER_S = 8.0
+_ANSWER_S = 30.0
 
 # What a node sends: segmentation, map, report, pictures.
 _OBJECTS = (
@@ -240,7 +240,7 @@ class Sender:
 
   @contextlib.contextmanager
   def _association(self) -> Iterator[pynetdicom.association.Association]:
-    entity = pynetdicom.AE(self.name)
+    entity = requesting.AE(self.name)
     entity.acse_timeout = entity.network_timeout = _ANSWER_S
     entity.dimse_timeout = _ANSWER_S
     entity.add_requested_context(

@@ -1,0 +1,77 @@
+"""Who has asked gets the answer, however slow the threads of an association are."""
+
+import threading
+import time
+
+import dimse_faults
+
+from covid_tf.clinic import associations
+from covid_tf.clinic import requesting
+
+
+def test_a_thread_that_is_slow_takes_no_answer(caplog):
+  fake = dimse_faults.FakePacs()
+  with fake.running():
+    entity = requesting.AE('ASKING')
+    entity.dimse_timeout = 2
+    entity.add_requested_context(associations.VERIFICATION)
+    association = entity.associate('127.0.0.1', fake.port)
+    pass_checkpoint = association._reactor_checkpoint.wait
+    read = association.dimse.get_msg
+
+    lingers = threading.Event()
+
+    def linger(timeout=None):
+      """Lets an answer come between the checkpoint and what follows it."""
+      passed = pass_checkpoint(timeout)
+      lingers.set()
+      until = time.monotonic() + 0.4
+      while association.dimse.msg_queue.empty() and time.monotonic() < until:
+        time.sleep(0.001)
+      lingers.clear()
+      return passed
+
+    def read_after(block=False):
+      while block and lingers.is_set():
+        time.sleep(0.001)
+      time.sleep(0.05 if block else 0)
+      return read(block)
+
+    association._reactor_checkpoint.wait = linger
+    association.dimse.get_msg = read_after
+    for _ in range(4):
+      assert lingers.wait(10)
+      assert association.send_c_echo().Status == 0
+    association.release()
+    assert association.is_released
+  assert 'unexpected' not in caplog.text
+
+
+def test_nothing_holds_who_asks_once_the_thread_has_ended():
+  fake = dimse_faults.FakePacs()
+  with fake.running():
+    entity = requesting.AE('ASKING')
+    entity.add_requested_context(associations.VERIFICATION)
+    association = entity.associate('127.0.0.1', fake.port)
+    association.abort()
+    association.join(10)
+    association._reactor_checkpoint.clear()
+    assert association._is_paused
+
+
+def test_a_checkpoint_holds_only_who_waits_at_it():
+  checkpoint = requesting.Checkpoint()
+  assert checkpoint.is_set() and checkpoint.wait()
+  checkpoint.clear()
+  assert not checkpoint.holds and not checkpoint.wait(0.01)
+  passed = threading.Event()
+  waiting = threading.Thread(target=lambda: checkpoint.wait() and passed.set())
+  waiting.start()
+  while not checkpoint.holds:
+    time.sleep(0.001)
+  assert not passed.is_set()
+  checkpoint.set()
+  # Let go, though perhaps not awake yet: an event would still count it as waiting.
+  assert not checkpoint.holds
+  waiting.join(10)
+  assert passed.is_set()
