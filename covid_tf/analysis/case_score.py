@@ -77,47 +77,84 @@ def score(volume: volume_lib.CTVolume, findings: Findings) -> results.CaseResult
   Raises:
     errors.UsageError: the label map covers no lung.
   """
-  lungs, thresholds = findings.lungs, findings.thresholds
-  regions = lungs_lib.find_regions(lungs.mask, volume.affine)
-  opacity = densities_lib.VoxelCounts()
-  tally = (
-    label_regions.RegionTally(findings.options.label_map)
-    if findings.options.label_map
-    else None
+  regions = lungs_lib.find_regions(findings.lungs.mask, volume.affine)
+  seen = _seen(volume, findings, regions)
+  result = _result(volume, findings, regions, seen)
+  result = dataclasses.replace(
+    result, key_planes=key_planes.of_volume(volume, seen.planes.places(result))
   )
+  if seen.tally is None:
+    return result
+  return _with_regions(result, volume, seen.tally, findings.options.density_schemes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+  """What is counted while the map is fused, slice by slice, once.
+
+  Attributes:
+    corona: the score of the map.
+    opacity: voxels of the CT where the map counts.
+    planes: where the key planes of the patient lie.
+    tally: regions of a label map; None without one.
+  """
+
+  corona: corona_score.CoronaScore
+  opacity: densities_lib.VoxelCounts
+  planes: key_planes.KeyPlaneTally
+  tally: label_regions.RegionTally | None
+
+
+def _seen(
+  volume: volume_lib.CTVolume, findings: Findings, regions: lungs_lib.LungRegions
+) -> _Seen:
+  label_map = findings.options.label_map
+  tally = label_regions.RegionTally(label_map) if label_map else None
+  opacity = densities_lib.VoxelCounts()
   planes = key_planes.KeyPlaneTally(volume.affine, volume.shape)
   observers: list[corona_score.Observer] = [
     lambda slice_, rows, columns, _: opacity.add(volume.hu[slice_, rows, columns]),
     planes.observe,
   ]
-  measured = corona_score.corona_score(
+  corona = corona_score.corona_score(
     findings.localization,
-    lungs,
+    findings.lungs,
     regions,
     volume.voxel_volume_mm3,
-    thresholds.map,
+    findings.thresholds.map,
     (*observers, tally.observe) if tally else observers,
   )
+  return _Seen(corona, opacity, planes, tally)
+
+
+def _result(
+  volume: volume_lib.CTVolume,
+  findings: Findings,
+  regions: lungs_lib.LungRegions,
+  seen: _Seen,
+) -> results.CaseResult:
+  """All of a result but what is measured by its own numbers."""
+  lungs, corona = findings.lungs, seen.corona
   zones = densities_lib.count_lung_voxels(volume.hu, lungs.mask, regions)
   schemes = findings.options.density_schemes
-  case_threshold = thresholds.case_corona_score_cm3
-  result = results.CaseResult(
-    corona_score_cm3=measured.total_cm3,
-    corona_score_in_lung_cm3=measured.in_lung_cm3,
-    corona_score_by_slice_cm3=measured.by_slice_cm3,
-    corona_score_by_region_cm3=measured.by_region_cm3,
+  case_threshold = findings.thresholds.case_corona_score_cm3
+  return results.CaseResult(
+    corona_score_cm3=corona.total_cm3,
+    corona_score_in_lung_cm3=corona.in_lung_cm3,
+    corona_score_by_slice_cm3=corona.by_slice_cm3,
+    corona_score_by_region_cm3=corona.by_region_cm3,
     case_detected=(
-      None if case_threshold is None else measured.total_cm3 > case_threshold
+      None if case_threshold is None else corona.total_cm3 > case_threshold
     ),
     lung_volume_cm3=lungs.volume_cm3,
-    involved_lung_fraction=measured.involved_lung_fraction,
+    involved_lung_fraction=corona.involved_lung_fraction,
     lung_outside_box_fraction=lungs.outside_box_fraction,
     slice_probability=findings.slice_probability,
     positive_slices=findings.localization.slices,
     lung_box=lungs.box,
     lung_mask=lungs.mask,
     localization=findings.localization,
-    thresholds=thresholds,
+    thresholds=findings.thresholds,
     models=findings.models,
     warnings=findings.warnings,
     shape=volume.shape,
@@ -134,19 +171,17 @@ def score(volume: volume_lib.CTVolume, findings: Findings) -> results.CaseResult
     acquisition=volume.acquisition,
     edits=findings.edits,
     hu_sha256=findings.hu_sha256 or hu_digest(volume),
-    densities=densities_lib.densities(zones, opacity, volume.voxel_volume_mm3, schemes),
+    densities=densities_lib.densities(
+      zones, seen.opacity, volume.voxel_volume_mm3, schemes
+    ),
     zone_score=densities_lib.zone_score(
-      densities_lib.involved_voxels(measured.involved_voxels_by_zone, zones)
+      densities_lib.involved_voxels(corona.involved_voxels_by_zone, zones)
     ),
     zone_score_by_density=densities_lib.zone_score(
       densities_lib.dense_voxels(zones, schemes)
     ),
     repeatability=findings.repeatability,
   )
-  result = dataclasses.replace(
-    result, key_planes=key_planes.of_volume(volume, planes.places(result))
-  )
-  return result if tally is None else _with_regions(result, volume, tally, schemes)
 
 
 def _with_regions(

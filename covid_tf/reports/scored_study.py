@@ -188,23 +188,16 @@ def score_study(
     mask = _read_mask(lung_mask, volume)
     corrections.checked(volume, mask, exclude_slices)  # Before any network is asked.
     label_map = _read_regions(regions, names, volume)
-    with open_models() as models:
-      _log.info('models: %s', ', '.join(map(_identity, models.identities())))
-      if threshold:
-        threshold.require_same_models(models.identities())
-        _require_same_analysis(threshold, thresholds, volume, models)
-      result = _analyze(
-        study,
-        volume,
-        models,
-        thresholds=thresholds,
-        lung_mask=mask,
-        exclude_slices=exclude_slices,
-        regions=label_map,
-      )
-      if threshold:
-        # Again: the server may have changed models since.
-        threshold.require_same_models(result.models)
+    result = _answered(
+      open_models,
+      study,
+      volume,
+      threshold,
+      thresholds=thresholds,
+      lung_mask=mask,
+      exclude_slices=exclude_slices,
+      regions=label_map,
+    )
     if demo_models or result.demo_models:
       result = result_json.marked_as_demo(result)
     _log.info('scored: %.1f cm³', result.corona_score_cm3)
@@ -212,6 +205,30 @@ def score_study(
       dicom_export.write_objects(folder, result, volume, source, dicom)
     write_all(folder, result, volume, demo_models=result.demo_models, viewer=viewer)
   _log.info('written: %s', ', '.join(FILE_NAMES))
+  return result
+
+
+def _answered(
+  open_models: Callable[
+    [], contextlib.AbstractContextManager[interface.VersionedModels]
+  ],
+  study: str | os.PathLike,
+  volume: volume_lib.CTVolume,
+  threshold: operating_points.CaseThreshold | None,
+  *,
+  thresholds: results.Thresholds,
+  **options: Any,
+) -> results.CaseResult:
+  """The result by models that the case's threshold belongs to, before and after."""
+  with open_models() as models:
+    _log.info('models: %s', ', '.join(map(_identity, models.identities())))
+    if threshold:
+      threshold.require_same_models(models.identities())
+      _require_same_analysis(threshold, thresholds, volume, models)
+    result = _analyze(study, volume, models, thresholds=thresholds, **options)
+    if threshold:
+      # Again: the server may have changed models since.
+      threshold.require_same_models(result.models)
   return result
 
 
@@ -263,17 +280,7 @@ def rescore_study(
       'files that were scored.'
     )
   if threshold:
-    threshold.require_same_models(stored.models)
-    averaged = slabs.of_study(stored, stored.thresholds).is_averaged
-    own = stored.thresholds
-    used = dataclasses.replace(
-      own,
-      slice_probability=own.slice_probability
-      if slice_threshold is None
-      else slice_threshold,
-      map=own.map if map_threshold is None else map_threshold,
-    )
-    threshold.require_same_analysis(used, averaged)
+    _require_of_stored(threshold, stored, slice_threshold, map_threshold)
   names = _read_names(regions, region_names)
   options = {'series_uid': stored.series_uid or None} | dict(reading or {})
   with files.filling_folder(output, FILE_NAMES, OTHER_NAMES) as made:
@@ -290,6 +297,26 @@ def rescore_study(
     )
     write_all(made, rescored, volume, demo_models=rescored.demo_models, viewer=viewer)
   return rescored
+
+
+def _require_of_stored(
+  threshold: operating_points.CaseThreshold,
+  stored: result_json.StoredResult,
+  slice_threshold: float | None,
+  map_threshold: float | None,
+) -> None:
+  """Refuses a threshold of other models, or of another analysis than is asked for."""
+  threshold.require_same_models(stored.models)
+  averaged = slabs.of_study(stored, stored.thresholds).is_averaged
+  own = stored.thresholds
+  used = dataclasses.replace(
+    own,
+    slice_probability=own.slice_probability
+    if slice_threshold is None
+    else slice_threshold,
+    map=own.map if map_threshold is None else map_threshold,
+  )
+  threshold.require_same_analysis(used, averaged)
 
 
 def _require_elsewhere(folder: pathlib.Path, output: str | os.PathLike) -> None:
