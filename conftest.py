@@ -19,9 +19,14 @@ flags.FLAGS.mark_as_parsed()  # absl's test helpers ask for it.
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / 'tests' / 'support'))
 
-# No deadlines: machines are busy at times.
-hypothesis.settings.register_profile('repeatable', derandomize=True, deadline=None)
+# Machines are busy at times: no deadlines, and no failure of a test whose examples take
+# long to draw.
+_PATIENT = {
+  'deadline': None,
+  'suppress_health_check': (hypothesis.HealthCheck.too_slow,),
+}
+hypothesis.settings.register_profile('repeatable', derandomize=True, **_PATIENT)
 hypothesis.settings.register_profile(
-  'search', derandomize=False, deadline=None, max_examples=1000
+  'search', derandomize=False, max_examples=1000, **_PATIENT
 )
 hypothesis.settings.load_profile('repeatable')

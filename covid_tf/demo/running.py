@@ -82,6 +82,7 @@ def _digests(models):
 
 _READY = 'ready on '
 _STOP_S = 40  # The server drains for 30 seconds at most.
+_DIES_WITHIN_S = 2.0
 
 
 @contextlib.contextmanager
@@ -114,9 +115,12 @@ def serving(models: pathlib.Path) -> Iterator[str]:
       try:
         yield address
       except errors.ModelError as error:
-        # Its client saw no more than that nobody answers.
-        if process.poll() is None:
-          raise
+        # Its client saw no more than that nobody answers: the connection of a process
+        # that is killed closes some time before the process has ended.
+        try:
+          process.wait(_DIES_WITHIN_S)
+        except subprocess.TimeoutExpired:
+          raise error from None
         raise _ended(process, complaints, 'while it was used') from error
     finally:
       process.terminate()

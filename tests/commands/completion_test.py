@@ -67,7 +67,7 @@ def _lines(*command, folder):
     capture_output=True,
     text=True,
     cwd=folder,
-    timeout=60,
+    timeout=300,
     stdin=subprocess.DEVNULL,
   )
   return [line.rstrip() for line in done.stdout.splitlines()]

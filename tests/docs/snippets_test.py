@@ -254,5 +254,5 @@ def _served(arguments):
     yield
   finally:
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode in (0, 130), process.returncode

@@ -130,7 +130,7 @@ def _child(output, address, die_at) -> int:
   done = subprocess.run(
     [sys.executable, '-c', _CHILD, str(output), address, str(die_at)],
     env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
-    timeout=120,
+    timeout=600,
     capture_output=True,
     text=True,
   )

@@ -26,9 +26,16 @@ def _sent(destination, uid: str) -> int:
   return sum(each.StudyInstanceUID == uid for each in destination.kept.values())
 
 
+def _wait_until_sent(node, destination, uid: str) -> None:
+  """Until its objects are there, and the node has noted that they are."""
+  node.wait_for(lambda: _sent(destination, uid) == 3 or None)
+  node.wait_for(lambda: node.told('unsent', uid) is None or None)
+
+
 def test_killed_at_every_stage(destination, tmp_path):
   flags = ('--to', destination.address)
-  with running_node.Node(tmp_path, *flags, settle_s=1.5) as node:
+  (tmp_path / 'away').touch()  # Nothing is scored before the first kill.
+  with running_node.Node(tmp_path, *flags) as node:
     # After the last instance was acknowledged, before its association has ended.
     slices = running_node.study(tmp_path / '1', 1)
     whole = running_node.study(tmp_path / '2', 2)
@@ -40,13 +47,14 @@ def test_killed_at_every_stage(destination, tmp_path):
     node.kill()
     killer.set()
     sender.join()
+    (tmp_path / 'away').unlink()
     node.start()
     # Whoever was cut off before its release cannot know; it sends again.
     node.wait_for(lambda: node.told('incomplete', _uid(1)))
     node.scored(_uid(2), len(whole))
     running_node.send(node.port, slices)
     node.scored(_uid(1), len(slices))
-    node.wait_for(lambda: _sent(destination, _uid(1)) == 3 or None)
+    _wait_until_sent(node, destination, _uid(1))
     assert len(node.asked) == 2
 
     # While it is scored.
@@ -54,8 +62,8 @@ def test_killed_at_every_stage(destination, tmp_path):
     running_node.send(node.port, running_node.study(tmp_path / '3', 3))
     node.wait_for(lambda: len(node.asked) == 3 or None)
     node.kill()
-    (tmp_path / 'slow').unlink()
     assert node.record(_uid(3)) is None
+    (tmp_path / 'slow').unlink()
     node.start()
     node.scored(_uid(3), 14)
     node.wait_for(lambda: _sent(destination, _uid(3)) == 3 or None)
@@ -70,7 +78,7 @@ def _send_and_hold(port, slices, until) -> None:
   association = entity.associate('127.0.0.1', port, ae_title='COVIDTF')
   for dataset in slices:
     association.send_c_store(dataset)
-  until.wait(60)
+  until.wait(300)
   association.abort()
 
 
@@ -87,7 +95,7 @@ def test_killed_between_the_score_and_its_sending(tmp_path):
     node.kill()
     with destination.running():
       node.start()
-      node.wait_for(lambda: _sent(destination, _uid(1)) == 3 or None)
+      _wait_until_sent(node, destination, _uid(1))
       node.kill()
       node.start()
       time.sleep(2)
@@ -111,6 +119,7 @@ def test_asked_to_end_it_lets_senders_and_studies_end(destination, tmp_path):
     assert running_node.send(node.port, slices) == []  # Refused, for now.
     # Its threads end one by one: no reason to kill it.
     assert node.ask('/healthz') == {'alive': True}
+    (tmp_path / 'slow').unlink()
     until.set()
     sender.join()
     stopper.join()

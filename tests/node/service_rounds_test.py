@@ -18,11 +18,12 @@ from covid_tf.node import completeness
 from covid_tf.node import forwarding
 from covid_tf.node import listener
 from covid_tf.node import service
+from covid_tf.node import studies as studies_lib
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-  """Studies are scored by the thread that asks; nobody pauses for long."""
+  """Studies are scored by the thread that asks; nobody waits long for models."""
 
   def map_studies(function, feed, *, processes, stop):
     del processes
@@ -37,6 +38,8 @@ def _quick(monkeypatch):
 
   monkeypatch.setattr(engines, 'map_studies', map_studies)
   monkeypatch.setattr(service, '_MODELS_PAUSES', forwarding.Pauses(0.05, 0.05))
+  defaults = studies_lib.Studies.__init__.__kwdefaults__
+  monkeypatch.setitem(defaults, 'pauses', forwarding.Pauses(3600, 3600))
 
 
 class _Models:
@@ -106,12 +109,12 @@ def _running(tmp_path, models, **changes):
     yield node, ports[0]
   finally:
     node.end()
-    thread.join(30)
+    thread.join(120)
   assert not thread.is_alive() and not failed
 
 
 def _until(what):
-  end = time.monotonic() + 20
+  end = time.monotonic() + 60
   while not (found := what()):
     assert time.monotonic() < end
     time.sleep(0.02)

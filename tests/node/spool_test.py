@@ -223,7 +223,7 @@ def test_one_instance_from_two_associations_at_once(spool, monkeypatch):
 
   def slow(path):
     if pathlib.Path(path).suffix == '.part':
-      waiting.wait(10)
+      waiting.wait(60)
     force(path)
 
   monkeypatch.setattr(spool_lib.files, 'force_to_disk', slow)

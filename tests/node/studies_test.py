@@ -1,6 +1,7 @@
 """Each study goes to the engine when it is whole, once for the images that it has."""
 
 import time
+import types
 
 import batch_archive
 import pytest
@@ -105,9 +106,14 @@ def test_what_comes_while_it_is_scored_is_no_part_of_it(
   assert not studies.feed and studies.waiting == 0
 
 
-def test_a_failure_is_tried_again_after_a_pause(tmp_path, spool, slices, scorer):
+def test_a_failure_is_tried_again_after_a_pause(
+  tmp_path, spool, slices, scorer, monkeypatch
+):
+  passed_s = 0.0
+  clock = types.SimpleNamespace(monotonic=lambda: time.monotonic() + passed_s)
+  monkeypatch.setattr(studies_lib, 'time', clock)
   _give(spool, slices)
-  studies = _studies(tmp_path, spool, pauses=forwarding.Pauses(0.2, 0.2))
+  studies = _studies(tmp_path, spool, pauses=forwarding.Pauses(600, 600))
   studies.look('x')
   (study,) = _taken(studies)
   lost = scorer.configuration.digest, 0.0
@@ -116,7 +122,7 @@ def test_a_failure_is_tried_again_after_a_pause(tmp_path, spool, slices, scorer)
   studies.look('x')
   assert studies.told()['failed'] == {_UID: 'away'} and not studies.feed
   assert studies.backlog == 1
-  time.sleep(0.25)
+  passed_s = 600.0
   studies.look('x')
   (study,) = _taken(studies)
   studies.ended(study, failed)

@@ -58,8 +58,15 @@ def _reading(text):
   return int(found['hu']), voxel, tuple(float(found[name]) for name in 'xyz')
 
 
+def _draw(page):
+  """Waits until what was done is in the picture: input is taken once a frame."""
+  page.evaluate(
+    'new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))'
+  )
+
+
 def _crosshair(page):
-  page.evaluate('new Promise(requestAnimationFrame)')
+  _draw(page)
   return _reading(page.locator('#at').inner_text())
 
 
@@ -105,7 +112,7 @@ def _bare(page):
 
 def _grey(page, plane, place):
   """0 to 255, at a place in a canvas."""
-  page.evaluate('new Promise(requestAnimationFrame)')
+  _draw(page)
   picture = browser.screenshot(page, f'#{plane}')
   return round(255 * float(picture[int(place['y']), int(place['x']), 0]))
 
@@ -155,6 +162,7 @@ def test_hu_sides_and_windows_at_a_known_place(
 
 def _hovered(page, plane, x, y):
   page.locator(f'#{plane}').hover(position={'x': x, 'y': y})
+  _draw(page)
   return _reading(page.locator('#pointer').inner_text())
 
 
@@ -177,7 +185,7 @@ def test_wheel_drag_and_zoom(chromium, case):
     page.keyboard.down('Control')
     page.mouse.wheel(0, -100)
     page.keyboard.up('Control')
-    page.evaluate('new Promise(requestAnimationFrame)')
+    _draw(page)
     assert _pixels_per_mm(page, 'axial', False) == pytest.approx(1.2 * scale, rel=0.04)
     page.locator('#zoom-in').click()
     page.locator('#zoom-in').click()
@@ -210,7 +218,7 @@ def test_wheel_drag_and_zoom(chromium, case):
     assert dragged == _hovered(page, 'axial', x + 40, y - 10)
     assert dragged[0] == volume.hu[dragged[1]]
     page.locator('#reset').click()
-    page.evaluate('new Promise(requestAnimationFrame)')
+    _draw(page)
     assert _pixels_per_mm(page, 'axial', False) == pytest.approx(scale, rel=0.02)
 
 
@@ -232,7 +240,7 @@ def test_two_fingers_zoom(chromium, case):
         'Input.dispatchTouchEvent',
         {'type': f'touch{kind}', 'touchPoints': points if half else []},
       )
-    page.evaluate('new Promise(requestAnimationFrame)')
+    _draw(page)
     assert _pixels_per_mm(page, 'axial', True) == pytest.approx(2 * before, rel=0.08)
 
 
@@ -277,7 +285,7 @@ def test_all_of_it_works_by_keyboard(chromium, case):
     pressed.first.wait_for()
     first = pressed.inner_text()
     page.keyboard.press('n')
-    page.evaluate('new Promise(requestAnimationFrame)')
+    _draw(page)
     assert pressed.inner_text() != first
     assert f'Slice {_crosshair(page)[1][0]}:' in pressed.inner_text()
     _turns(page)
@@ -303,8 +311,8 @@ def _turns(page):
     (drag, 'Turned 135°, from 25° above'),
   ):
     turn()
+    _draw(page)
     assert words in page.locator('#turned').inner_text()
-    page.evaluate('new Promise(requestAnimationFrame)')
     pictures.append(browser.screenshot(page, '#turning'))
   for before, after in zip(pictures, pictures[1:]):
     changed = np.abs(before - after)[..., :3].max(axis=2) > 0.05

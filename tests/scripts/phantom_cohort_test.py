@@ -68,7 +68,7 @@ def test_a_killed_run_goes_on_and_ends_with_findings(tmp_path, server):
   before = _asked(server, 'grad_cam')
 
   second = _start(tmp_path, server)
-  printed = second.communicate(timeout=120)[0]
+  printed = second.communicate(timeout=600)[0]
   assert second.returncode == 0
   table, figures = printed.rsplit('\n', 2)[:2]
   figures = json.loads(figures)

@@ -66,8 +66,9 @@ def test_absent():
 
 def test_slow(fake):
   release = threading.Event()
-  fake.before = lambda *_: release.wait(30)
-  with fake_serving.connect(fake.address, timeout_s=0.5) as models:
+  fake.before = lambda *_: release.wait(60)
+  # Long enough for what is asked when it is opened.
+  with fake_serving.connect(fake.address, timeout_s=3) as models:
     with pytest.raises(
       errors.ModelError,
       match=('grad_cam, slices 0 to 3: DEADLINE_EXCEEDED .* raise timeout_s'),

@@ -36,7 +36,10 @@ def _refusal(tmp_path, text, **options):
 
 
 @hypothesis.settings(
-  deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+  suppress_health_check=[
+    hypothesis.HealthCheck.function_scoped_fixture,
+    hypothesis.HealthCheck.too_slow,
+  ],
 )
 @hypothesis.given(
   rows=strategies.lists(

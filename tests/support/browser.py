@@ -23,6 +23,7 @@ import pytest
 
 WIDTHS = (1400, 412)  # CSS pixels: a desk, a telephone.
 _HEIGHT = 900
+_PATIENCE_MS = 180_000  # Also on a busy machine, for anything that is waited for.
 # What the page carries or lies beside it; anything else is a network.
 _OUTSIDE = re.compile(r'^(?!file:|data:|blob:|about:)')
 _ARGUMENTS = (
@@ -77,6 +78,7 @@ class Chromium:
       java_script_enabled=scripts,
       offline=True,
     )
+    context.set_default_timeout(_PATIENCE_MS)
     try:
       context.route(_OUTSIDE, lambda route: route.abort())
       page = context.new_page()
@@ -118,6 +120,7 @@ def chromium(webgl: bool = True) -> Iterator[Chromium]:
     started = playwright.chromium.launch(
       executable_path=executable,
       args=[*_ARGUMENTS, *(_SOFTWARE_WEBGL if webgl else _NO_WEBGL)],
+      timeout=_PATIENCE_MS,
     )
     try:
       yield Chromium(started)

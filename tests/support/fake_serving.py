@@ -6,6 +6,7 @@ import dataclasses
 import json
 import threading
 
+import free_ports
 import grpc
 import numpy as np
 import tiny_answers
@@ -21,8 +22,8 @@ BATCH_BYTES = 4 * HU[0].nbytes
 
 
 def connect(address: str, **kwargs):
-  """Models of a server, by a client of little patience; four slices a request."""
-  options = {'connect_patience_s': 0.3, 'patience_s': 20, 'batch_bytes': BATCH_BYTES}
+  """Models of a server that is there; four slices a request."""
+  options = {'connect_patience_s': 0.3, 'patience_s': 200, 'batch_bytes': BATCH_BYTES}
   return predictors.connect(address, **(options | kwargs))
 
 
@@ -72,7 +73,8 @@ class FakeServing:
     self._lock = threading.Lock()
     self._credentials = credentials
     self._host = host
-    self.port = self._start(port)
+    # One that nobody else gets while it is away.
+    self.port = self._start(port or free_ports.free_port())
 
   @property
   def address(self) -> str:

@@ -3,7 +3,7 @@
   python tests/support/running_node.py FOLDER node …
 
 runs the command line with them. Each study that asks them leaves a line in
-FOLDER/asked; FOLDER/away makes them fail, FOLDER/slow sleep two seconds.
+FOLDER/asked; FOLDER/away makes them fail, FOLDER/slow wait until it has gone.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ import urllib.request
 import batch_archive
 import fake_models
 import free_ports
+import psutil
 import pydicom
 
 from covid_tf import cli
@@ -52,8 +53,8 @@ class _Models(fake_models.FakeModels):
       print(len(hu), file=file)
     if (self._folder / 'away').exists():
       raise errors.ModelError('the model server is away')
-    if (self._folder / 'slow').exists():
-      time.sleep(2)
+    while (self._folder / 'slow').exists():
+      time.sleep(0.05)
     return super().grad_cam(hu)
 
 
@@ -114,9 +115,13 @@ class Node:
     self.wait_for(lambda: self.alive() or None)
 
   def kill(self) -> None:
-    """SIGKILL."""
+    """SIGKILL; returns when its workers, which notice it, have ended too."""
+    workers = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+      workers = psutil.Process(self._process.pid).children(recursive=True)
     self._process.kill()
     self._process.wait()
+    psutil.wait_procs(workers, timeout=_PATIENCE_S)
 
   def stop(self) -> int:
     """SIGTERM; returns the exit status."""
