@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # A fresh interpreter in which TensorFlow and its kin cannot be found.
@@ -158,20 +160,38 @@ def test_a_study_is_scored_and_reported(tmp_path):
   assert (tmp_path / 'lung_mask.nii.gz').stat().st_size > 100
 
 
-def test_a_script_of_training_says_what_to_install_and_no_more():
+@pytest.mark.parametrize(
+  'script, flags',
+  [
+    ('train_classifier', ['--output=x', '--shards=y']),
+    ('train_lungs', ['--output=x', '--shards=y']),
+    ('evaluate', ['--output=x']),
+    ('export_models', ['--output=x']),
+    ('import_dataset', ['--output=x', '--collection=phantom']),
+  ],
+)
+def test_a_script_of_training_says_what_to_install_and_no_more(script, flags, tmp_path):
   code = """
 import importlib.util, runpy, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *more: (
   None if name == 'tensorflow' else find(name, *more))
-sys.argv = ['-m', '--help']  # As python -m has it while it imports the package.
-runpy.run_module('covid_tf.training.train_lungs', run_name='__main__')
+sys.argv = sys.argv[1:]
+runpy.run_module('covid_tf.training.' + sys.argv[0], run_name='__main__')
 """
-  done = subprocess.run(
-    [sys.executable, '-c', code],
-    capture_output=True,
-    text=True,
-    env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
-  )
+
+  def run(*flags):
+    return subprocess.run(
+      [sys.executable, '-c', _BLOCKED + code, script, *flags],
+      cwd=tmp_path,
+      capture_output=True,
+      text=True,
+      env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
+    )
+
+  done = run(*flags)
   (line,) = done.stderr.splitlines()
   assert done.returncode == 4 and "pip install '.[models-cpu]'" in line
+  assert line.startswith(f'{script}: ') and not list(tmp_path.iterdir())
+  explained = run('--help')
+  assert explained.returncode == 0 and '--output=VALUE' in explained.stdout

@@ -308,7 +308,7 @@ def _matches(patterns):
 
 def run():
   """Runs the script with the flags of the command line."""
-  script.run(main, _FLAGS, help_=__doc__)
+  script.run(main, _FLAGS, help_=__doc__, needs_tensorflow=True)
 
 
 if __name__ == '__main__':

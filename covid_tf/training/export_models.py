@@ -12,9 +12,6 @@ from absl import flags
 
 from covid_tf import contract
 from covid_tf import errors
-from covid_tf.models import export
-from covid_tf.models import signatures
-from covid_tf.models import weights
 from covid_tf.training import script
 
 _FLAGS = flags.FlagValues()  # Its own: modules are imported together too.
@@ -73,6 +70,10 @@ def main():
 
 def export_all():
   """Yields the folder of each export, as the flags say."""
+  from covid_tf.models import export
+  from covid_tf.models import signatures
+  from covid_tf.models import weights
+
   sources = {
     contract.LUNGS_MODEL: _LUNGS.value,
     contract.CLASSIFIER_MODEL: _CLASSIFIER.value,
@@ -101,7 +102,7 @@ def export_all():
 
 def run():
   """Runs the script with the flags of the command line."""
-  script.run(main, _FLAGS, help_=__doc__)
+  script.run(main, _FLAGS, help_=__doc__, needs_tensorflow=True)
 
 
 if __name__ == '__main__':

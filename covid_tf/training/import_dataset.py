@@ -207,7 +207,7 @@ def _split(entries):
 
 def run():
   """Runs the script with the flags of the command line."""
-  script.run(main, _FLAGS, help_=__doc__)
+  script.run(main, _FLAGS, help_=__doc__, needs_tensorflow=True)
 
 
 if __name__ == '__main__':

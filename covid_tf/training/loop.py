@@ -19,7 +19,7 @@ from covid_tf.training import tasks
 
 # Where a training runs: one device, all of a machine's, or several machines'.
 
-NONE, MIRRORED, MULTI_WORKER = DEVICE_CHOICES = ('none', 'mirrored', 'multi_worker')
+NONE, MIRRORED, MULTI_WORKER = 'none', 'mirrored', 'multi_worker'
 _CLUSTER = 'TF_CONFIG'  # TensorFlow's own: JSON of all workers and of this one's place.
 
 
@@ -39,7 +39,7 @@ def strategy(choice: str) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy()
   if choice != MULTI_WORKER:
     raise errors.UsageError(
-      f'devices must be one of {", ".join(DEVICE_CHOICES)}, found {choice!r}.'
+      f'devices must be one of {NONE}, {MIRRORED}, {MULTI_WORKER}, found {choice!r}.'
     )
   if not os.environ.get(_CLUSTER):
     raise errors.UsageError(

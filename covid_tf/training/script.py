@@ -20,7 +20,10 @@ _INTERRUPTED = 130  # The shell's convention: 128 + SIGINT.
 
 
 def run(
-  main: Callable[[], None], *own: flags.FlagValues, help_: str | None = None
+  main: Callable[[], None],
+  *own: flags.FlagValues,
+  help_: str | None = None,
+  needs_tensorflow: bool = False,
 ) -> None:
   """Parses the flags and runs a script; exits as `covid-tf` does.
 
@@ -29,31 +32,14 @@ def run(
       and its status is the script's.
     own: its flags; none: those that the file defined which was started.
     help_: what it is for; None: the text at the head of that file.
+    needs_tensorflow: whether to end where there is none before `main`, which imports
+      it: its flags are explained without.
   """
   with streams.safe_streams():
     app.run(
-      lambda argv: _run(main, argv), flags_parser=lambda argv: _parse(argv, own, help_)
+      lambda argv: _run(main, argv, needs_tensorflow),
+      flags_parser=lambda argv: _parse(argv, own, help_),
     )
-
-
-def require_tensorflow(package: str) -> None:
-  """Exits with one line where a script of the package is started without TensorFlow.
-
-  Its modules import it at their tops, and nothing that they could catch comes before.
-
-  Args:
-    package: folder of the scripts; `python -m` starts them, or a file of the same name
-      in the checkout's folder `tools`.
-  """
-  started = pathlib.Path(sys.argv[0] if sys.argv else '').absolute()
-  folder = pathlib.Path(package).absolute()
-  if started.name == '-m' or (
-    started.parent == folder.parents[1] / 'tools' and (folder / started.name).exists()
-  ):
-    try:
-      in_process.require_tensorflow('training, evaluation and export require')
-    except errors.ModelError as error:
-      _exit(str(error), error.exit_status)
 
 
 def check_thickness(flag: str, thickness_mm: float) -> None:
@@ -155,7 +141,7 @@ def _flag_help(flag) -> str:
   return f'  {name}\n      {text}' + (f' ({said})' if said else '')
 
 
-def _run(main, argv):
+def _run(main, argv, needs_tensorflow):
   if len(argv) > 1:
     _exit(
       f'only flags are understood, found {argv[1]!r}; a flag that takes several '
@@ -163,6 +149,8 @@ def _run(main, argv):
       errors.UsageError.exit_status,
     )
   try:
+    if needs_tensorflow:
+      in_process.require_tensorflow('training, evaluation and export require')
     main()
   except errors.CovidTFError as error:
     _exit(str(error), error.exit_status)

@@ -12,7 +12,6 @@ slices it had not seen. docs/training.md has the rest.
 
 from absl import flags
 
-from covid_tf.training import classifier_task
 from covid_tf.training import training_flags
 
 _FLAGS = flags.FlagValues()  # Its own: modules are imported together too.
@@ -33,6 +32,8 @@ _CLASS_WEIGHTS = flags.DEFINE_enum(
 
 
 def _task(sets):
+  from covid_tf.training import classifier_task
+
   return classifier_task.ClassifierTask(
     training_flags.WEIGHTS.value,
     training_flags.ENCODER.value,

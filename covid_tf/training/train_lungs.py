@@ -12,7 +12,6 @@ slices it had not seen. docs/training.md has the rest.
 
 from absl import flags
 
-from covid_tf.training import lung_task
 from covid_tf.training import training_flags
 
 _FLAGS = flags.FlagValues()  # Its own: modules are imported together too.
@@ -25,6 +24,8 @@ training_flags.define_plan(
 
 
 def _task(sets):
+  from covid_tf.training import lung_task
+
   del sets
   return lung_task.LungTask(
     training_flags.WEIGHTS.value,

@@ -8,11 +8,7 @@ from absl import flags
 import tqdm
 
 from covid_tf.datasets import splits
-from covid_tf.training import loop
 from covid_tf.training import script
-from covid_tf.training import shards as shards_lib
-from covid_tf.training import tasks
-from covid_tf.training import trainer
 
 _FLAGS = flags.FlagValues()  # Of both trainings.
 _OUTPUT = flags.DEFINE_string(
@@ -103,8 +99,8 @@ _TENSORBOARD = flags.DEFINE_boolean(
 )
 _DEVICES = flags.DEFINE_enum(
   'devices',
-  loop.NONE,
-  loop.DEVICE_CHOICES,
+  'none',
+  ['none', 'mirrored', 'multi_worker'],
   'mirrored: all devices of this machine; multi_worker: the processes of TF_CONFIG.',
   flag_values=_FLAGS,
 )
@@ -145,10 +141,21 @@ def run(
     help_: what it is for.
     require_classes: whether both classes must be in the shards.
   """
-  script.run(lambda: _train(make_task, own, require_classes), _FLAGS, own, help_=help_)
+  script.run(
+    lambda: _train(make_task, own, require_classes),
+    _FLAGS,
+    own,
+    help_=help_,
+    needs_tensorflow=True,
+  )
 
 
 def _train(make_task, own, require_classes):
+  from covid_tf.training import loop
+  from covid_tf.training import shards as shards_lib
+  from covid_tf.training import tasks
+  from covid_tf.training import trainer
+
   strategy = loop.strategy(_DEVICES.value)  # Before anything else of TensorFlow.
   options = _options(own)
   sets = [shards_lib.look_through(pattern) for pattern in _SHARDS.value]
@@ -183,6 +190,8 @@ def _check(sets, held_out, require_classes):
   Returns:
     The thickness that slices were averaged to when they were imported, or None.
   """
+  from covid_tf.training import shards as shards_lib
+
   paths = {
     name: [path for shards in group for path in shards.paths]
     for name, group in (('--shards', sets), ('--validation', held_out))
@@ -199,6 +208,8 @@ def _check(sets, held_out, require_classes):
 
 
 def _options(own):
+  from covid_tf.training import tasks
+
   return tasks.Options(
     pathlib.Path(_OUTPUT.value),
     tuple(tasks.Stage.parse(text) for text in own.stage),
