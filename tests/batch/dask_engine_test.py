@@ -4,6 +4,7 @@ import collections
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -72,7 +73,19 @@ def _cluster(folder, workers):
       '--local-directory',
       str(folder),
     )
+    _wait_for(scheduler, port)
     yield address, scheduler
+
+
+def _wait_for(scheduler, port):
+  """Until it listens: who connects waits for a scheduler for some seconds only."""
+  end = time.monotonic() + 180
+  while True:
+    with contextlib.suppress(ConnectionRefusedError):
+      socket.create_connection(('127.0.0.1', port), 60).close()
+      return
+    assert scheduler.poll() is None and time.monotonic() < end
+    time.sleep(0.1)
 
 
 def _end(process):

@@ -30,11 +30,12 @@ def _start(source, output):
 
 def _workers(process):
   """Worker processes; the resource tracker beside them is none."""
-  return [
-    child
-    for child in psutil.Process(process.pid).children()
-    if 'spawn_main' in ' '.join(child.cmdline())
-  ]
+  found = []
+  for child in psutil.Process(process.pid).children():
+    with contextlib.suppress(psutil.NoSuchProcess):  # It has ended meanwhile.
+      if 'spawn_main' in ' '.join(child.cmdline()):
+        found.append(child)
+  return found
 
 
 def _disturb(process, chance: random.Random) -> None:

@@ -253,7 +253,7 @@ def _other_series(study, folder):
   return folder
 
 
-def _until(condition, seconds: float = 40.0):
+def _until(condition, seconds: float = 180.0):
   end = time.monotonic() + seconds
   while not condition():
     assert time.monotonic() < end

@@ -37,7 +37,7 @@ def test_numbers_at_the_other_end_are_those_of_score(tmp_path):
     uids = [between.give(study) for study in studies]
     for uid in uids:
       between.route(uid)
-    between.wait_for(lambda: set(between.reports()) == set(uids), 120)
+    between.wait_for(lambda: set(between.reports()) == set(uids), 600)
     # What is sent again is no other study: nothing more arrives.
     before = between.destination.ask('/statistics')['CountInstances']
     between.route(uids[0])

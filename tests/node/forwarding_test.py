@@ -96,10 +96,10 @@ def test_what_is_scored_is_sent_once_and_the_rest_not_at_all(tmp_path):
 def test_within_its_block_a_thread_sends_what_it_is_handed(tmp_path):
   destination = node_results.Destination()
   with _forwarder(tmp_path, destination) as forwarder:
-    assert forwarder.is_alive and forwarder.drain(10)
+    assert forwarder.is_alive and forwarder.drain(60)
     uids = node_results.write_result(tmp_path, _A)
     forwarder.hand(_A)
-    assert forwarder.drain(10)
+    assert forwarder.drain(60)
     assert destination.arrived == sorted(uids)
   assert not forwarder.is_alive
 

@@ -31,7 +31,7 @@ import pytest
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET of linux/sched.h.
 _SET_INTERFACE_FLAGS = 0x8914  # SIOCSIFFLAGS of linux/sockios.h.
 _UP_AND_RUNNING = 0x41  # IFF_UP | IFF_RUNNING of linux/if.h.
-_START_S = 60.0
+_START_S = 180.0
 _PLUGINS = '/usr/lib/orthanc/libOrthancDicomWeb.so*'
 
 
@@ -71,7 +71,7 @@ class Orthanc:
     if self.user:
       coded = base64.b64encode(':'.join(self.user).encode()).decode()
       request.add_header('Authorization', f'Basic {coded}')
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=180) as answer:
       return json.load(answer)
 
   def clear(self) -> None:

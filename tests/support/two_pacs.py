@@ -26,7 +26,7 @@ from covid_tf.storage import result_json
 from covid_tf.storage.dicom import measurement_groups
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-_START_S = 120.0
+_START_S = 300.0
 
 
 @dataclasses.dataclass
@@ -120,7 +120,7 @@ def started(
       between.wait_for(lambda: _listens(source.own_port), _START_S)
       yield between
       process.send_signal(signal.SIGTERM)
-      assert process.wait(60) == 0, log.read_text('utf-8')[-2000:]
+      assert process.wait(300) == 0, log.read_text('utf-8')[-2000:]
     finally:
       process.kill()
       process.wait()

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -177,10 +178,15 @@ def _dcmtk(name: str) -> str | None:
 
 
 def free_port() -> int:
-  """A port of loopback that nobody listens at."""
-  with socket.socket() as found:
-    found.bind(('127.0.0.1', 0))
-    return found.getsockname()[1]
+  """A port of loopback that nobody listens at, also while a node is away.
+
+  Below those that systems give to outgoing connections, from 16000 or 32768 on.
+  """
+  for port in random.sample(range(10_000, 16_000), 100):
+    with contextlib.suppress(OSError), socket.socket() as found:
+      found.bind(('127.0.0.1', port))
+      return port
+  raise SystemExit('no port from 10000 to 15999 is free')
 
 
 def _wait_for(port: int, server: subprocess.Popen) -> None:
