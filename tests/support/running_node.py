@@ -121,7 +121,9 @@ class Node:
       workers = psutil.Process(self._process.pid).children(recursive=True)
     self._process.kill()
     self._process.wait()
-    psutil.wait_procs(workers, timeout=_PATIENCE_S)
+    until = time.monotonic() + _PATIENCE_S
+    while not all(map(_has_ended, workers)) and time.monotonic() < until:
+      time.sleep(0.02)
 
   def stop(self) -> int:
     """SIGTERM; returns the exit status."""
@@ -190,6 +192,14 @@ class Node:
         raise AssertionError(f'the node ended:\n{self.log[-3000:]}')
       time.sleep(0.05)
     raise AssertionError(f'waited in vain:\n{self.log[-3000:]}')
+
+
+def _has_ended(process: psutil.Process) -> bool:
+  """Whether a process is gone, or only its exit status is left."""
+  try:
+    return process.status() == psutil.STATUS_ZOMBIE
+  except psutil.NoSuchProcess:
+    return True
 
 
 def send(
