@@ -13,6 +13,7 @@ import numpy as np
 
 from covid_tf import errors
 from covid_tf import volume
+from covid_tf.readers import chest_histogram
 from covid_tf.readers import decoding
 from covid_tf.readers import formats
 from covid_tf.readers import header
@@ -123,7 +124,7 @@ def _read_dicom(path):
   except errors.CTReadError as error:
     raise errors.CTReadError(f'{path.name}: {error}') from None
   hu = words.view(np.int16)
-  if rescale.unit and (doubt := hounsfield.judge(hu[np.newaxis])):
+  if rescale.unit and (doubt := chest_histogram.judge(hu[np.newaxis])):
     raise errors.CTReadError(
       f"{path.name}: Rescale Type must be HU, found '{rescale.unit}', and {doubt}."
     )

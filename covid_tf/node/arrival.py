@@ -20,8 +20,8 @@ from pydicom import uid as pydicom_uid
 
 from covid_tf.clinic import verifying
 from covid_tf.node import pdus
-from covid_tf.readers import dataset
 from covid_tf.readers import elements
+from covid_tf.readers import header_walk
 
 # Statuses of C-STORE, PS3.4 B.2.3.
 DOES_NOT_MATCH = 0xA900
@@ -147,9 +147,9 @@ def _meta(content: mmap.mmap) -> tuple[int, dict[int, str]]:
     raise RefusedError(CANNOT_UNDERSTAND, 'its file meta information is damaged')
   wanted = frozenset((_META_CLASS, _META_INSTANCE, _META_SYNTAX))
   try:
-    walk = dataset.Walk(content[place + 12 : end], False, True)
+    walk = header_walk.Walk(content[place + 12 : end], False, True)
     found, _ = walk.to_pixels(0, wanted)
-  except (dataset.UnusualError, ValueError):
+  except (header_walk.UnusualError, ValueError):
     found = {}
   return end, {tag: _text(found, tag) for tag in wanted}
 
@@ -182,10 +182,10 @@ def _walked(
   wanted = frozenset(_NAMES)
   try:
     # A view, so that a value which claims to be large is not copied.
-    walk = dataset.Walk(head, implicit, little)  # type: ignore[arg-type]
+    walk = header_walk.Walk(head, implicit, little)  # type: ignore[arg-type]
     found, pixels = walk.to_pixels(start, wanted)
-  except (dataset.UnusualError, RecursionError, ValueError):
-    found, pixels = dataset.parsed_by_pydicom(
+  except (header_walk.UnusualError, RecursionError, ValueError):
+    found, pixels = header_walk.parsed_by_pydicom(
       bytes(head), start, implicit, little, wanted
     )
   return {tag: _text(found, tag) for tag in wanted}, pixels

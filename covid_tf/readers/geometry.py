@@ -35,6 +35,10 @@ _REMEDY = (
 _MANY_LOST = 5  # In one gap; rather two regions than lost files.
 
 
+# A direction in the patient, (x, y, z).
+Vector = np.ndarray | tuple[float, float, float]
+
+
 @dataclasses.dataclass(frozen=True)
 class Grid:
   """Where the voxels of a stack lie.
@@ -54,6 +58,11 @@ class Grid:
 def heights_mm(planes: Sequence[images.Plane]) -> np.ndarray:
   """Position of each image along the normal of the first."""
   return np.array([plane.position for plane in planes]) @ planes[0].normal
+
+
+def angle_deg(first: Vector, second: Vector) -> float:
+  """Angle between two unit vectors, 0 to 180 degrees."""
+  return math.degrees(math.acos(float(np.clip(np.dot(first, second), -1, 1))))
 
 
 def even_grid(planes: Sequence[images.Plane]) -> Grid:

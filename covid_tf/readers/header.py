@@ -1,47 +1,29 @@
 """From the elements of a header to image records, with what is wrong in words."""
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import dataclasses
-import math
-import operator
 import os
 import pathlib
-import re
-import struct
 from typing import Any, ParamSpec, TypeVar
 
-import numpy as np
 from pydicom import uid as pydicom_uid
 
 from covid_tf.readers import acquisition as acquisition_lib
 from covid_tf.readers import dataset
 from covid_tf.readers import elements as elements_lib
 from covid_tf.readers import formats
+from covid_tf.readers import image_values
 from covid_tf.readers import images
 from covid_tf.readers import pixels as pixels_lib
 from covid_tf.readers import privacy
 from covid_tf.readers import sources
 
-# Geometry and rescale of one image, each value checked.
-
-# A CT's pixels lie between those of micro-CT and of a 250 cm field of view.
-_SPACING_RANGE_MM = (0.05, 5.0)
-# Direction cosines written with three decimals are this far from unit vectors.
-_DIRECTION_TOLERANCE = 2e-3
-# Beyond it a header is damaged: no scanner's coordinate has ten digits.
-_FARTHEST_MM = 1e5
-_SLOPE_RANGE = (1e-6, 1e4)
-_LARGEST_INTERCEPT = 1e6
-
-
 _Arguments = ParamSpec('_Arguments')
 _Result = TypeVar('_Result')
-# A direction in the patient, (x, y, z).
-_Vector = np.ndarray | tuple[float, float, float]
 
 
-def tried(
+def _tried(
   problems: list[str],
   function: Callable[_Arguments, _Result],
   *args: _Arguments.args,
@@ -53,117 +35,6 @@ def tried(
   except elements_lib.ElementError as error:
     problems.append(str(error))
     return None
-
-
-def image_plane(elements: elements_lib.Elements) -> images.Plane:
-  """Position, orientation and pixel spacing of an image.
-
-  Raises:
-    ElementError: one of them is missing or cannot be true.
-  """
-  between_rows, between_columns = elements_lib.decimals(
-    elements, elements_lib.PIXEL_SPACING, 2
-  )
-  if not all(
-    _SPACING_RANGE_MM[0] <= step <= _SPACING_RANGE_MM[1]
-    for step in (between_rows, between_columns)
-  ):
-    raise elements_lib.ElementError(
-      'Pixel Spacing must lie between 0.05 and 5 mm, found '
-      f'{between_rows:g}, {between_columns:g}'
-    )
-  x, y, z = elements_lib.decimals(elements, elements_lib.IMAGE_POSITION_PATIENT, 3)
-  farthest = max(abs(x), abs(y), abs(z))
-  if farthest > _FARTHEST_MM:
-    raise elements_lib.ElementError(f'Image Position (Patient) is {farthest:g} mm away')
-  cosines = elements_lib.decimals(elements, elements_lib.IMAGE_ORIENTATION_PATIENT, 6)
-  row, column = _directions(cosines)
-  return images.Plane((x, y, z), row, column, (between_rows, between_columns))
-
-
-def _directions(
-  cosines: tuple[float, ...],
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-  """Unit vectors of Image Orientation (Patient): along a row, along a column."""
-  a, b, c, d, e, f = cosines
-  row, column = (a, b, c), (d, e, f)
-  lengths = math.hypot(*row), math.hypot(*column)
-  product = sum(map(operator.mul, row, column))
-  if max(abs(length - 1) for length in lengths) > _DIRECTION_TOLERANCE or (
-    abs(product) > _DIRECTION_TOLERANCE
-  ):
-    raise elements_lib.ElementError(
-      'Image Orientation (Patient) must be two perpendicular unit vectors, '
-      f'found lengths {lengths[0]:.4g} and {lengths[1]:.4g}, product {product:.4g}'
-    )
-  along_row, along_column = lengths
-  return (
-    (a / along_row, b / along_row, c / along_row),
-    (d / along_column, e / along_column, f / along_column),
-  )
-
-
-def image_rescale(
-  elements: elements_lib.Elements, padding_range: tuple[int, int] | None
-) -> images.Rescale:
-  """Slope and intercept to Hounsfield units.
-
-  Raises:
-    ElementError: missing, not finite, a slope of zero or below, or absurd.
-  """
-  (slope,) = elements_lib.decimals(elements, elements_lib.RESCALE_SLOPE, 1)
-  (intercept,) = elements_lib.decimals(elements, elements_lib.RESCALE_INTERCEPT, 1)
-  if not _SLOPE_RANGE[0] <= slope <= _SLOPE_RANGE[1]:
-    raise elements_lib.ElementError(
-      f'Rescale Slope must be above 0 (1e-6 to 1e4), found {slope:g}'
-    )
-  if abs(intercept) > _LARGEST_INTERCEPT:
-    raise elements_lib.ElementError(
-      f'Rescale Intercept of {intercept:g} gives no Hounsfield units'
-    )
-  return images.Rescale(slope, intercept, padding_range)
-
-
-def image_padding(
-  elements: elements_lib.Elements, pixels: images.PixelLayout | None
-) -> tuple[int, int] | None:
-  """The stored values that stand for no measurement (PS3.3 C.7.5.1.1.2).
-
-  The VR of the element (US or SS) is often wrong, so the sign is taken from the
-  pixels' own representation.
-  """
-  value = _word(elements, elements_lib.PIXEL_PADDING_VALUE, pixels)
-  if value is None:
-    return None
-  limit = _word(elements, elements_lib.PIXEL_PADDING_RANGE_LIMIT, pixels)
-  limit = value if limit is None else limit
-  return min(value, limit), max(value, limit)
-
-
-def _word(
-  elements: elements_lib.Elements, tag: int, pixels: images.PixelLayout | None
-) -> int | None:
-  """A stored value; modulo the word, since its VR may have the other sign."""
-  value = elements_lib.raw(elements, tag)
-  if not value or pixels is None:
-    return None
-  found: Sequence[float] | None = elements_lib.binary_numbers(elements, tag)
-  if elements[tag].VR in ('IS', 'DS'):
-    found = elements_lib.decimals(elements, tag, 1)
-  elif found is None and len(value) == 2:
-    found = struct.unpack(elements_lib.byte_order(elements, tag) + 'H', value)
-  if found is None or len(found) != 1 or not float(found[0]).is_integer():
-    raise elements_lib.ElementError(
-      f'{elements_lib.described(tag)} has {len(value)} bytes instead of 2'
-    )
-  bits = 16 if -1 << 15 <= found[0] < 1 << 16 else 32
-  word = int(found[0]) % (1 << bits)
-  return word - (1 << bits) if pixels.signed and word >> (bits - 1) else word
-
-
-def angle_deg(first: _Vector, second: _Vector) -> float:
-  """Angle between two unit vectors, 0 to 180 degrees."""
-  return math.degrees(math.acos(float(np.clip(np.dot(first, second), -1, 1))))
 
 
 # Functional groups of enhanced multi-frame CT (PS3.3 C.7.6.16).
@@ -239,11 +110,6 @@ _DATES = (
   elements_lib.SERIES_DATE,
   elements_lib.STUDY_DATE,
 )
-# Letters of a Rescale Type that says HU: 'HU', 'H.U.', 'Hounsfield', 'HOUNSFIELD
-# UNITS', and GE's 'Houndsfield Unit'.
-_HU_TYPE = re.compile('(HOUN[DS]*FIELDS?(UNITS?)?)?(HU)?')
-# Defined terms of other units (PS3.3 C.11.1.1.2).
-_OTHER_UNITS = frozenset(('OD', 'MGML', 'ZEFF', 'ED', 'EDW', 'HUMOD', 'PCT'))
 _GREY = ('', 'MONOCHROME1', 'MONOCHROME2')
 
 
@@ -320,13 +186,13 @@ def _images(
     frame_groups, count = [elements], 1
   of_file: list[str] = []
   # One layout for all frames: by it the pixel reader knows that the file is the same.
-  pixels = tried(of_file, pixels_lib.layout_of, data_set, count)
+  pixels = _tried(of_file, pixels_lib.layout_of, data_set, count)
   of_file.extend(_kind_problems(common, elements))
   result = []
   for frame, group in enumerate(frame_groups):
     problems = list(of_file)
-    plane = tried(problems, image_plane, group)
-    rescale = tried(problems, _rescale, data_set, group, pixels)
+    plane = _tried(problems, image_values.plane_of, group)
+    rescale = _tried(problems, image_values.rescale_of, elements, group, pixels)
     name = data_set.source.name + (f' frame {frame + 1}' if count > 1 else '')
     result.append(
       images.Image(
@@ -445,23 +311,6 @@ def _kind_problems(
       f"grey values are required, found colour '{elements_lib.printable(photometric)}'"
     )
   return problems
-
-
-def _rescale(
-  data_set: dataset.DataSet,
-  group: elements_lib.Elements,
-  pixels: images.PixelLayout | None,
-) -> images.Rescale:
-  kind = elements_lib.text(group, elements_lib.RESCALE_TYPE)
-  letters = re.sub('[^A-Z]', '', kind.upper())
-  if letters in _OTHER_UNITS:
-    raise elements_lib.ElementError(
-      f"Rescale Type must be HU, found '{elements_lib.printable(kind)}'"
-    )
-  rescale = image_rescale(group, image_padding(data_set.elements, pixels))
-  if not kind or letters and _HU_TYPE.fullmatch(letters):
-    return rescale
-  return dataclasses.replace(rescale, unit=elements_lib.printable(kind))
 
 
 def _notes(elements: elements_lib.Elements, syntax: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from covid_tf import errors
 from covid_tf import volume
-from covid_tf.readers import hounsfield
+from covid_tf.readers import chest_histogram
 
 _SPACING_RANGE_MM = (0.05, 50.0)
 _INT16 = np.iinfo(np.int16)
@@ -184,7 +184,7 @@ def placed(
   hu, affine = _lowest_first(hu, affine)
   if below:
     warnings += (f'{below} voxels below -1024 HU were set to -1024 HU',)
-  if note := hounsfield.judge(hu):
+  if note := chest_histogram.judge(hu):
     raise errors.CTReadError(
       f'no Hounsfield units of a chest: {note}; give the CT as it was measured, not '
       'scaled, shifted or limited to a window.'

@@ -11,6 +11,7 @@ import pytest
 from covid_tf import errors
 from covid_tf import readers
 from covid_tf.readers import dataset
+from covid_tf.readers import header_walk
 from covid_tf.readers import sources
 
 
@@ -32,9 +33,9 @@ def test_the_walk_agrees_with_pydicom(path, monkeypatch):
   walked = _read(source)
 
   def unusual(*_):
-    raise dataset.UnusualError
+    raise header_walk.UnusualError
 
-  monkeypatch.setattr(dataset.Walk, 'to_pixels', unusual)
+  monkeypatch.setattr(header_walk.Walk, 'to_pixels', unusual)
   parsed = _read(source)
   assert type(walked) is type(parsed)
   if not isinstance(walked, dataset.DataSet):
@@ -68,7 +69,7 @@ def test_nested_sequences_are_jumped_over(implicit, big_endian):
   ds.ReferencedStudySequence = [inner]
   ds['ReferencedStudySequence'].is_undefined_length = True
   data = odd_series.bare_bytes(ds, implicit, big_endian)
-  walk = dataset.Walk(data, implicit, not big_endian)
+  walk = header_walk.Walk(data, implicit, not big_endian)
   found, place = walk.to_pixels(0, frozenset((0x00280030, 0x00280010)))
   assert set(found) == {0x00280030, 0x00280010}
   assert found[0x00280030].value.strip() == b'0.75\\0.75'

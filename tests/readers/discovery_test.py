@@ -12,6 +12,7 @@ import pytest
 
 from covid_tf import errors
 from covid_tf import readers
+from covid_tf.readers import stack_volume
 
 
 def _refusal(path) -> str:
@@ -285,15 +286,13 @@ def test_a_file_cut_at_any_byte_is_refused(tmp_path, left, index):
 
 def test_a_file_that_cannot_be_read_any_more(tmp_path, monkeypatch):
   odd_series.save(odd_series.series(), tmp_path)
-  from covid_tf.readers import reading
-
-  load = reading.load_voxels
+  load = stack_volume.load_voxels
 
   def remove_and_load(stack):
     (tmp_path / '0004.dcm').unlink()
     return load(stack)
 
-  monkeypatch.setattr(reading, 'load_voxels', remove_and_load)
+  monkeypatch.setattr(stack_volume, 'load_voxels', remove_and_load)
   assert '0004.dcm' in _refusal(tmp_path)
 
 

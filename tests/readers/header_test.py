@@ -182,40 +182,6 @@ def test_a_frame_cut_from_a_compressed_file(tmp_path):
     readers.read_ct(tmp_path)
 
 
-def _concatenated(folder, total):
-  """A multi-frame image of eight frames in two files of five and three."""
-  slices = odd_series.series()
-  for number, frames in ((1, slices[:5]), (2, slices[5:])):
-    ds = odd_series.enhanced(frames)
-    ds.SOPInstanceUID = f'1.2.9.{number}'
-    ds.ConcatenationUID, ds.InConcatenationNumber = '1.2.10', number
-    if total:
-      ds.InConcatenationTotalNumber = total
-    odd_series.save_one(ds, folder / f'{number}.dcm')
-  return folder
-
-
-@pytest.mark.parametrize('total', (2, None))
-def test_an_image_in_several_files_is_one(tmp_path, total):
-  volume = readers.read_ct(_concatenated(tmp_path, total))
-  np.testing.assert_array_equal(volume.hu, odd_series.chest_hu())
-
-
-@pytest.mark.parametrize(
-  'total, lost, words',
-  (
-    (2, 2, '1 of 2 files .* missing, the first one number 2'),
-    (2, 1, '1 of 2 files .* missing, the first one number 1'),
-    (None, 1, '1 of 2 files .* missing, the first one number 1'),
-    (3, 1, '2 of 3 files .* missing, the first one number 1'),
-  ),
-)
-def test_files_of_an_image_that_are_missing(tmp_path, total, lost, words):
-  (_concatenated(tmp_path, total) / f'{lost}.dcm').unlink()
-  with pytest.raises(errors.CTReadError, match=words):
-    readers.read_ct(tmp_path)
-
-
 def test_many_frames_without_functional_groups_are_named(tmp_path):
   slices = odd_series.series()
   ds = slices[0]

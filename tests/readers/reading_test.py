@@ -280,28 +280,6 @@ def test_spellings_of_hounsfield_units(tmp_path, text):
   assert readers.read_ct(tmp_path).warnings == ()
 
 
-@pytest.mark.parametrize('writer', ('GDCM 3.2.6', 'PYDICOM 3.0.2', None))
-@pytest.mark.parametrize('unit, is_reported', (('US', False), ('CT NUMBER', True)))
-def test_units_that_are_not_stated_are_those_of_the_voxels(
-  tmp_path, writer, unit, is_reported
-):
-  slices = odd_series.series(odd_series.body_hu())
-  for ds in slices:
-    ds.RescaleType = unit
-    if writer:
-      ds.file_meta.ImplementationVersionName = writer
-  volume = readers.read_ct(odd_series.save(slices, tmp_path))
-  np.testing.assert_array_equal(volume.hu, odd_series.body_hu())
-  assert (
-    volume.warnings
-    == (
-      "Rescale Type is 'CT NUMBER'; the voxels look like Hounsfield units and were "
-      'read as such',
-    )
-    * is_reported
-  )
-
-
 def test_split_acquisitions_and_exposures_are_one_volume(tmp_path):
   slices = odd_series.series()
   for index, ds in enumerate(slices):
@@ -331,38 +309,3 @@ def test_pydicoms_own_ct_files(tmp_path):
   hu, affine = reference_reader.read_series(tmp_path)
   np.testing.assert_array_equal(volume.hu, np.maximum(hu, -1024))
   np.testing.assert_allclose(volume.affine, affine, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-  'thickness, is_reported', ((2.5, False), (2.0, False), (1.25, True))
-)
-def test_gaps_between_thin_slices_are_reported(tmp_path, thickness, is_reported):
-  slices = odd_series.series()
-  for ds in slices:
-    ds.SliceThickness = thickness
-  warnings = readers.read_ct(odd_series.save(slices, tmp_path)).warnings
-  assert (
-    warnings
-    == (
-      'slices of 1.25 mm lie 2.5 mm apart: what is between them was not imaged, or is '
-      'missing',
-    )
-    * is_reported
-  )
-
-
-def test_dicom_without_air_is_read_and_reported(tmp_path):
-  hu = np.maximum(odd_series.chest_hu(), -200)  # An abdomen, say: CT states its HU.
-  volume = readers.read_ct(odd_series.save(odd_series.series(hu), tmp_path))
-  np.testing.assert_array_equal(volume.hu, hu)
-  assert volume.warnings == (
-    'no voxel is air, below -850 HU; the lowest is -200: is this a chest?',
-  )
-
-
-def test_stored_values_that_lost_their_intercept_are_reported(tmp_path):
-  slices = odd_series.series()
-  for ds in slices:
-    ds.RescaleIntercept = 0  # As some anonymizers leave it.
-  (warning,) = readers.read_ct(odd_series.save(slices, tmp_path)).warnings
-  assert warning.endswith('is this a chest?')

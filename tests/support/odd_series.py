@@ -167,6 +167,18 @@ def _save_jpeg_lossless(ds, path, syntax):
   return path
 
 
+def set_raw(file, keyword, value) -> None:
+  """Sets a value that pydicom would refuse to write; None removes the element."""
+  ds = pydicom.dcmread(file)
+  if value is None:
+    del ds[keyword]
+  elif isinstance(value, str):  # With the VR of a free text anything goes.
+    ds.add_new(pydicom.datadict.tag_for_keyword(keyword), 'LO', value.split('\\'))
+  else:
+    setattr(ds, keyword, value)
+  ds.save_as(file, enforce_file_format=True)
+
+
 def bare_bytes(ds, implicit: bool = True, big_endian: bool = False) -> bytes:
   """The data set alone: no preamble, no prefix, no file meta information."""
   buffer = pydicom.filebase.DicomBytesIO()
