@@ -87,7 +87,7 @@ def _element(tag: int, vr: str, value: bytes, form: str = '') -> bytes:
   letters = vr.encode('latin-1')
   if form == 'none':
     return struct.pack('<HHL', group, element, len(value)) + value
-  if form == 'long' or not form and letters in dataset._LONG_VRS:
+  if form == 'long' or not form and letters in header_walk._LONG_VRS:
     return struct.pack('<HH2sHL', group, element, letters, 0, len(value)) + value
   return struct.pack('<HH2sH', group, element, letters, len(value)) + value
 
