@@ -339,7 +339,7 @@ class _Listing:
         if key in self.folders:
           continue
         earlier = self._known.get(folder.path) if folder.complete else None
-        if earlier and earlier.changed_ns == folder.changed_ns:
+        if earlier and earlier.changed_ns == folder.changed_ns != 0:
           self.folders[key] = earlier
           continue
         self.folders[key] = listing_lib.FolderListing(folder.path, 0)  # Its place.

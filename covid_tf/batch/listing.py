@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import time
 
 from covid_tf.readers import discovery
 from covid_tf.readers import formats
@@ -103,7 +104,7 @@ class Folder:
     path: of the folder.
     names: its regular files, sorted.
     changed_ns: modification time of the folder: another one after a file came,
-      went or was renamed.
+      went or was renamed; 0 where that was a moment ago.
     complete: False where somebody chose some of its files.
     links_skipped: whether links to files that the walk meets elsewhere are not among
       the names.
@@ -144,7 +145,7 @@ def walk(
     if skip is not None and os.path.realpath(path) == skip:
       continue
     try:
-      changed_ns = os.stat(path).st_mtime_ns
+      changed_ns = _settled_ns(os.stat(path).st_mtime_ns)
       skipped = links.skipped
       names, inner = _listed(path, links)
     except OSError as error:
@@ -162,6 +163,19 @@ def walk(
     notes.append(
       f'{os.fspath(root)}: {note}; list the folders that they lead to, if they matter.'
     )
+
+
+# Longer than the coarsest step of a file system: 2 s, of FAT.
+_TIME_STEP_NS = 3_000_000_000
+
+
+def _settled_ns(changed_ns: int) -> int:
+  """A modification time that another change would not repeat; else 0, which is none.
+
+  Systems count these times in steps, of 4 ms to 2 s: what comes within the same step
+  would not be seen by who compares them.
+  """
+  return 0 if abs(time.time_ns() - changed_ns) < _TIME_STEP_NS else changed_ns
 
 
 def _listed(path: str, links: discovery.Links) -> tuple[list[str], list[str]]:

@@ -90,7 +90,7 @@ class Node:
     self.health_port = free_ports.free_port()
     self._flags = [
       *('node', '--no-config', '--verbose', '--processes', '1'),
-      *('--output', str(self.output), '--settle', str(settle_s)),
+      *('--output', str(self.output), '--settle', str(settle_s), '--reserve', '0'),
       *('--port', str(self.port), '--health-port', str(self.health_port)),
       *flags,
     ]
