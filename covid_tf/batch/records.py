@@ -80,16 +80,6 @@ class Record:
   low_attenuation_share: float | None = None
 
 
-# Of a result's acquisition, by the same names.
-ACQUISITION_FIELDS = (
-  'manufacturer',
-  'model',
-  'kernel',
-  'kvp',
-  'slice_thickness_mm',
-  'slice_distance_mm',
-  'contrast',
-)
 FIELDS = tuple(field.name for field in dataclasses.fields(Record))
 
 

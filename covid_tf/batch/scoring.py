@@ -29,6 +29,7 @@ from covid_tf.readers import sources
 from covid_tf.reports import dicom_export
 from covid_tf.reports import scored_study
 from covid_tf.storage import files
+from covid_tf.storage import result_folders
 from covid_tf.storage import result_json
 from covid_tf.storage.dicom import objects
 from covid_tf.storage.dicom import source as source_lib
@@ -200,7 +201,10 @@ def end_record(
     finished=now.strftime('%Y-%m-%dT%H:%M:%SZ'),
     configuration=configuration,
     fingerprint=study.fingerprint,
-    **{name: getattr(acquisition, name, None) for name in records.ACQUISITION_FIELDS},
+    **{
+      name: getattr(acquisition, name, None)
+      for name in result_folders.ACQUISITION_FIELDS
+    },
     **_measures(result),
   )
 

@@ -27,6 +27,32 @@ def on_grid(crop, box, shape):
   return plane
 
 
+def draw_grey(
+  axes: matplotlib.axes.Axes, view: pictures.PlaneView, hu: np.ndarray
+) -> tuple[float, float, float, float]:
+  """Draws a plane of a CT through the lung window.
+
+  Args:
+    axes: where.
+    view: of what is shown of it.
+    hu: int16 [row, column], the whole plane.
+
+  Returns:
+    What it covers on the axes, for what is drawn over it.
+  """
+  height, width = view.size_mm
+  extent = (0.0, width, height, 0.0)  # Millimetres, so that the proportions are true.
+  axes.imshow(
+    pictures.lung_window(view.picture(hu)),
+    cmap='gray',
+    vmin=0,
+    vmax=255,
+    extent=extent,
+    interpolation='bilinear',
+  )
+  return extent
+
+
 def draw_plane(axes, view, hu, map_, box):
   """Draws a slice through the lung window, with a map over it or None.
 
@@ -37,16 +63,7 @@ def draw_plane(axes, view, hu, map_, box):
     map_: float32, the size of `box`, in [0, 1]; or None.
     box: the lung box.
   """
-  height, width = view.size_mm
-  extent = (0, width, height, 0)  # Millimetres, so that the proportions are true.
-  axes.imshow(
-    pictures.lung_window(view.picture(hu)),
-    cmap='gray',
-    vmin=0,
-    vmax=255,
-    extent=extent,
-    interpolation='bilinear',
-  )
+  extent = draw_grey(axes, view, hu)
   if map_ is not None:
     plane = view.picture(on_grid(map_, box, (1, *hu.shape)))
     axes.imshow(pictures.heat_colours(plane), extent=extent, interpolation='bilinear')

@@ -122,17 +122,8 @@ def _draw(
   index: int,
   hu: np.ndarray,
 ) -> None:
-  height, width = view.size_mm
-  extent = (0.0, width, height, 0.0)  # Millimetres, so that the proportions are true.
+  extent = figure_panels.draw_grey(axes, view, hu)
   heat = _heat(result, view.fixed_axis, index)
-  axes.imshow(
-    pictures.lung_window(view.picture(hu)),
-    cmap='gray',
-    vmin=0,
-    vmax=255,
-    extent=extent,
-    interpolation='bilinear',
-  )
   axes.imshow(
     pictures.heat_colours(view.picture(heat)), extent=extent, interpolation='nearest'
   )

@@ -18,7 +18,8 @@ from covid_tf.storage import result_json
 if TYPE_CHECKING:
   import pandas
 
-_ACQUISITION = (
+# Of an acquisition, what tables of many results have, by the same names.
+ACQUISITION_FIELDS = (
   'manufacturer',
   'model',
   'kernel',
@@ -163,7 +164,7 @@ def _row(path: pathlib.Path, stored: result_json.StoredResult) -> dict[str, Any]
       stored.densities, stored.zone_score, stored.zone_score_by_density
     ),
     **dict(_analysis_columns(stored)),
-    **{name: getattr(stored.acquisition, name, None) for name in _ACQUISITION},
+    **{name: getattr(stored.acquisition, name, None) for name in ACQUISITION_FIELDS},
     'demo_models': stored.demo_models,
     'edits': ', '.join(stored.edits.kinds) if stored.edits else None,
     'warnings': len(stored.warnings),

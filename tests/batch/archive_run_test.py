@@ -21,6 +21,7 @@ from covid_tf.batch import records
 from covid_tf.batch import scoring
 from covid_tf.cohort import results
 from covid_tf.storage import files
+from covid_tf.storage import result_folders
 from covid_tf.storage import result_json
 
 _RECORD = records.Record(
@@ -67,7 +68,7 @@ def test_an_archive_becomes_results_and_a_manifest(source, output):
   assert float(second['corona_score_cm3']) > float(first['corona_score_cm3']) > 0
   assert first['status'] == 'scored' and first['series_uid'] == stored.series_uid
   assert first['study_uid'] == batch_archive.study_uid(1)
-  assert [first[name] for name in records.ACQUISITION_FIELDS] == [
+  assert [first[name] for name in result_folders.ACQUISITION_FIELDS] == [
     *['', '', 'B40f', ''],
     *['20.0', '20.0', ''],
   ]
@@ -368,7 +369,7 @@ def test_records_of_before_acquisition_are_read(source, output):
   batch_archive.score_in_process(source, output)
   path = output / 'studies' / batch_archive.study_uid(1) / records.RECORD_FILE
   record = json.loads(path.read_text())
-  for name in records.ACQUISITION_FIELDS:
+  for name in result_folders.ACQUISITION_FIELDS:
     del record[name]
   path.write_text(json.dumps(record))
   assert batch_archive.score_in_process(source, output).already == {'scored': 2}

@@ -50,18 +50,22 @@ def test_nothing_changes_when_the_block_fails(tmp_path, before, failure):
     assert not os.listdir(tmp_path)
 
 
-def test_nothing_changes_when_a_file_does_not_arrive(tmp_path, monkeypatch):
-  _fill(tmp_path, 'old')
+def _lose_result(folder, monkeypatch):
+  """The new file `result` does not arrive in a folder; an old one still comes back."""
   rename = os.rename
 
   def failing(source, target):
-    if os.fspath(target) == str(tmp_path / 'result') and '/old/' not in os.fspath(
-      source
-    ):
+    is_new = '/old/' not in os.fspath(source)
+    if os.fspath(target) == str(folder / 'result') and is_new:
       raise OSError(errno.EIO, 'device', os.fspath(source))
     rename(source, target)
 
   monkeypatch.setattr(os, 'rename', failing)
+
+
+def test_nothing_changes_when_a_file_does_not_arrive(tmp_path, monkeypatch):
+  _fill(tmp_path, 'old')
+  _lose_result(tmp_path, monkeypatch)
   with pytest.raises(errors.OutputError):
     with files.filling_folder(tmp_path, _NAMES) as folder:
       _fill(folder, 'new')
@@ -189,16 +193,7 @@ def test_files_in_folders_come_back_when_another_does_not_arrive(tmp_path, monke
   _fill(tmp_path, 'old')
   (tmp_path / 'dicom').mkdir()
   (tmp_path / 'dicom' / 'image.dcm').write_text('old')
-  rename = os.rename
-
-  def failing(source, target):
-    if os.fspath(target) == str(tmp_path / 'result') and '/old/' not in os.fspath(
-      source
-    ):
-      raise OSError(errno.EIO, 'device', os.fspath(source))
-    rename(source, target)
-
-  monkeypatch.setattr(os, 'rename', failing)
+  _lose_result(tmp_path, monkeypatch)
   with pytest.raises(errors.OutputError):
     with files.filling_folder(tmp_path, _NAMES, ('dicom/*.dcm',)) as folder:
       _fill(folder, 'new')

@@ -52,6 +52,15 @@ def write_shard(path: pathlib.Path, count: int = 24, first: int = 0) -> str:
   return str(path)
 
 
+def batch(task: tasks.Task, folder: pathlib.Path, size: int, count: int = 6):
+  """All of a shard of `count` slices as a task takes them, not augmented."""
+  pattern = write_shard(folder / 'a.tfrecord', count)
+  examples = pipelines.records_in_order([pattern]).map(
+    lambda record, seed: task.example(record, seed, augmentation_lib.NONE, size)
+  )
+  return next(iter(examples.batch(count)))
+
+
 class TinyTask(tasks.Task):
   """A convolution that distinguishes the two kinds of slice."""
 

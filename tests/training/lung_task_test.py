@@ -5,9 +5,7 @@ import pytest
 import tensorflow as tf
 import tiny_training
 
-from covid_tf.training import augmentation
 from covid_tf.training import lung_task
-from covid_tf.training import pipelines
 from covid_tf.training import tasks
 
 _SIZE = 32
@@ -25,12 +23,7 @@ def _model(task):
 
 @pytest.fixture(name='batch', scope='module')
 def _batch(task, tmp_path_factory):
-  path = tmp_path_factory.mktemp('shards') / 'a.tfrecord'
-  tiny_training.write_shard(path, 6)
-  examples = pipelines.records_in_order([str(path)]).map(
-    lambda record, seed: task.example(record, seed, augmentation.NONE, _SIZE)
-  )
-  return next(iter(examples.batch(6)))
+  return tiny_training.batch(task, tmp_path_factory.mktemp('shards'), _SIZE)
 
 
 def test_examples_are_what_the_network_takes(model, batch):

@@ -115,24 +115,10 @@ def test_dciodvfy_finds_no_error(case, tmp_path):
 
 
 def test_dciodvfy_finds_no_error_in_those_of_a_stripped_header(case, tmp_path):
-  def strip(_, dataset):
-    for keyword in (
-      'PatientName',
-      'PatientID',
-      'PatientBirthDate',
-      'PatientSex',
-      'StudyDate',
-      'StudyTime',
-      'StudyID',
-      'AccessionNumber',
-      'ReferringPhysicianName',
-    ):
-      delattr(dataset, keyword)
-
   volume = synthetic_case.make_volume(
     synthetic_case.axial_affine(_SPACING_MM, _SHAPE), _SHAPE
   )
-  folder = dicom_series.write(tmp_path / 'study', volume, strip)
+  folder = dicom_series.write(tmp_path / 'study', volume, dicom_series.strip)
   _require_valid(tmp_path, _made((source_lib.read_source(folder), case[1])))
 
 

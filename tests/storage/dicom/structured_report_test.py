@@ -281,27 +281,9 @@ def test_dciodvfy_finds_no_error_in_a_whole_report(case):
   assert dicom_tools.errors_of(_written(folder, made)) == []
 
 
-def _strip(_, dataset):
-  for keyword in (
-    'PatientName',
-    'PatientID',
-    'PatientBirthDate',
-    'PatientSex',
-    'StudyDate',
-    'StudyTime',
-    'StudyID',
-    'AccessionNumber',
-    'AcquisitionDate',
-    'AcquisitionTime',
-    'ReferringPhysicianName',
-    'SliceThickness',
-  ):
-    delattr(dataset, keyword)
-
-
 def test_a_score_of_0_of_a_stripped_header_is_valid(tmp_path):
   volume = _volume(lesions=())
-  folder = dicom_series.write(tmp_path / 'study', volume, _strip)
+  folder = dicom_series.write(tmp_path / 'study', volume, dicom_series.strip)
   result = synthetic_case.make_result(volume, lesions=())
   assert result.corona_score_cm3 == 0
   _, _, made = _report(folder, result)
