@@ -7,14 +7,12 @@ is an error, and a multipart message that ends early is refused (docs/adr, 182).
 
 from collections.abc import Callable, Iterator, Sequence
 import json
-import re
 import time
 from typing import Any
 import uuid
 
 import dicomweb_client
 import requests
-from requests import exceptions
 
 from covid_tf import errors
 from covid_tf.clinic import addresses
@@ -24,7 +22,6 @@ from covid_tf.clinic import pacs
 from covid_tf.clinic import web_session
 from covid_tf.readers import elements
 
-_PIECE = 1 << 20
 _PAGE = 1000
 _MOST_LISTED = 1_000_000
 _DICOM = 'multipart/related; type="application/dicom"'
@@ -125,6 +122,12 @@ class WebArchive:
     self, group: Sequence[pacs.Instance], response: requests.Response
   ) -> Iterator[pacs.StoreAnswer]:
     """What a response of STOW-RS (PS3.18 10.5.3) says of each instance."""
+    if response.ok and _is_page(response):
+      raise errors.PACSError(
+        f'{self.name}: STOW-RS answered with a page for people (HTML), such as one to '
+        'sign in, so nothing is stored; check the path of the URL, and give '
+        '--token-file or --password-file where it asks who we are.'
+      )
     stored, failed = _named(response)
     for instance in group:
       uid = instance.sop_instance_uid
@@ -227,7 +230,7 @@ class WebArchive:
       if missing is None:
         raise
       return missing
-    except ValueError:
+    except (ValueError, RecursionError):  # The latter of brackets without end.
       found = None
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
       raise errors.PACSError(
@@ -264,7 +267,7 @@ class WebArchive:
   def _take_all(
     self, response: requests.Response, receiver: pacs.Receiver, deadline: pacs.Deadline
   ) -> None:
-    pieces = self._pieces(response, deadline)
+    pieces = web_session.pieces(response, deadline, self.name)
     kind = response.headers.get('Content-Type', '')
     if kind.lower().startswith('application/dicom') and 'json' not in kind:
       path = receiver.temporary()
@@ -272,38 +275,30 @@ class WebArchive:
         file.writelines(pieces)
       receiver.take(path)
       return
-    boundary = re.search(r'boundary="?([^";,]+)', kind, re.IGNORECASE)
+    boundary = multipart.boundary(kind)
     if not kind.lower().startswith('multipart/related') or not boundary:
       raise errors.PACSError(
         f'{self.name}: WADO-RS answered without DICOM files (no multipart/related with '
         'a boundary); check the path of the URL.'
       )
-    message = multipart.Message(
-      pieces, boundary[1].strip().encode('latin-1'), self.name
-    )
+    message = multipart.Message(pieces, boundary, self.name)
     while message.next_part():
       path = receiver.temporary()
       with open(path, 'wb') as file:
         message.copy_part(file)
       receiver.take(path)
 
-  def _pieces(
-    self, response: requests.Response, deadline: pacs.Deadline
-  ) -> Iterator[bytes]:
-    try:
-      for piece in response.iter_content(_PIECE):
-        deadline.left_s()
-        yield piece
-    except exceptions.RequestException as error:
-      raise pacs.TransientError(
-        f'{self.name}: the connection was lost in the middle of an answer '
-        f'({type(error).__name__}).'
-      ) from error
-
   def commit(self, instances: Sequence[pacs.Instance]) -> pacs.Commitment | None:
     """None: storage commitment is not among the services that we use of the web."""
     del instances
     return None
+
+
+def _is_page(response: requests.Response) -> bool:
+  """Whether an answer is HTML, whatever its header calls it."""
+  kind = response.headers.get('Content-Type', '').lower()
+  start = response.content[:256].lstrip(b'\xef\xbb\xbf \t\r\n').lower()
+  return kind.startswith('text/html') or start.startswith((b'<!doctype html', b'<html'))
 
 
 def _named(
@@ -312,7 +307,7 @@ def _named(
   """Of an answer to STOW-RS: stored to warning or None, failed to reason."""
   try:
     content = json.loads(response.content)
-  except ValueError:
+  except (ValueError, RecursionError):
     return {}, {}
   if isinstance(content, list) and len(content) == 1:
     content = content[0]

@@ -6,6 +6,7 @@ Files are read from the disk while they are sent, and written to it as they come
 from collections.abc import Iterator, Sequence
 import io
 import pathlib
+import re
 from typing import BinaryIO
 
 from covid_tf import errors
@@ -70,6 +71,23 @@ class Body:
         return b''
       part = self._parts.pop(0)
       self._source = io.BytesIO(part) if isinstance(part, bytes) else open(part, 'rb')
+
+
+def boundary(content_type: str) -> bytes | None:
+  """What stands between the parts, of a header Content-Type; None where it has none.
+
+  In quotes it may hold every sign that separates parameters (RFC 2046 5.1.1).
+  """
+  found = re.search(
+    r'[;\s]boundary\s*=\s*(?:"((?:[^"\\]|\\.)+)"|([^";,\s]+))',
+    content_type,
+    re.IGNORECASE,
+  )
+  if not found:
+    return None
+  quoted, plain = found.groups()
+  text = plain or re.sub(r'\\(.)', r'\1', quoted)
+  return text.rstrip().encode('latin-1', 'replace')
 
 
 class Message:

@@ -8,17 +8,22 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import datetime
 import email.utils
+import io
 import re
 from typing import Any
 
 import requests
 from requests import auth
 from requests import exceptions
+from urllib3 import exceptions as urllib3_exceptions
 
 from covid_tf import errors
 from covid_tf.clinic import addresses
 from covid_tf.clinic import pacs
 
+_PIECE = 1 << 20
+# Of an answer that is read as a whole: a list of 100,000 instances takes a fifth of it.
+_MOST_ANSWER_BYTES = 1 << 28
 # Status of HTTP to words.
 STATUSES = {
   400: 'it does not understand the request',
@@ -134,12 +139,12 @@ class Session(requests.Session):
     )
     verify, certificate = self._certificates
     try:
-      return super().request(
+      response = super().request(
         method,
         url,
         headers=headers,
         data=body,
-        stream=stream,
+        stream=True,
         timeout=timeout,
         verify=verify,
         cert=certificate,
@@ -147,6 +152,25 @@ class Session(requests.Session):
       )
     except exceptions.RequestException as error:
       raise self._unreachable(error) from error
+    if not stream:
+      with contextlib.closing(
+        response.raw
+      ):  # Not the answer, which is still to be read.
+        response.raw = self._whole(response, deadline)
+    return response
+
+  def _whole(self, response: requests.Response, deadline: pacs.Deadline) -> io.BytesIO:
+    """All of an answer, for `requests` to read from."""
+    whole = io.BytesIO()
+    for piece in pieces(response, deadline, self._name):
+      if whole.tell() + len(piece) > _MOST_ANSWER_BYTES:
+        raise errors.PACSError(
+          f'{self._name}: an answer of at most {_MOST_ANSWER_BYTES >> 20} MB is '
+          'required, found a larger one; check the path of the URL.'
+        )
+      whole.write(piece)
+    whole.seek(0)
+    return whole
 
   def _refused(self, response: requests.Response) -> errors.PACSError:
     status = response.status_code
@@ -182,6 +206,35 @@ class Session(requests.Session):
     return pacs.TransientError(
       f'{self._name}: cannot be reached: {reason}; check host, port and firewall.'
     )
+
+
+def pieces(
+  response: requests.Response, deadline: pacs.Deadline, name: str
+) -> Iterator[bytes]:
+  """The body of an answer as it comes, decoded.
+
+  A piece is what has arrived, and not a number of bytes to be waited for: a server that
+  sends a byte a minute never breaks the limit of one answer, so that of the whole must
+  be looked at after each.
+
+  Args:
+    response: one that was asked for with `stream`.
+    deadline: of the operation.
+    name: of the PACS, for messages.
+
+  Raises:
+    errors.PACSError: the time is over.
+    pacs.TransientError: the connection was lost, or the answer is damaged.
+  """
+  try:
+    while piece := response.raw.read1(_PIECE, decode_content=True):
+      deadline.left_s()
+      yield piece
+  except urllib3_exceptions.HTTPError as error:
+    raise pacs.TransientError(
+      f'{name}: the connection was lost in the middle of an answer '
+      f'({type(error).__name__}).'
+    ) from error
 
 
 class _Auth(auth.AuthBase):

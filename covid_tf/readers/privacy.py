@@ -16,6 +16,7 @@ import unicodedata
 import warnings
 
 from pydicom import charset
+from pydicom import datadict
 
 from covid_tf import errors
 from covid_tf.readers import elements as elements_lib
@@ -39,6 +40,9 @@ _SURELY_A_NAME = 4
 _NAME_GROUPS = 3
 # Their bytes may happen to be UTF-8 as well, so what the header says goes first.
 _MULTI_BYTE = ('gb18030', 'GBK')
+# What switches character sets (PS3.3 tables C.12-3 and C.12-4).
+_ESCAPES = re.compile(r'\x1b(?:[(),./-]|\$\)?)[@-~]')
+_DEFAULT = 'iso8859'  # pydicom's codec of the default repertoire, ISO-IR 6.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,18 +211,25 @@ def decoded_text(
   if value.isascii() and b'\x1b' not in value:
     return value.decode('ascii').strip(' \0')
   declared = elements_lib.texts(file, _SPECIFIC_CHARACTER_SET)
-  return _decoded(value, declared).strip(' \0')
+  is_name = datadict.dictionary_has_tag(tag) and datadict.dictionary_VR(tag) == 'PN'
+  return _decoded(value, declared, is_name=is_name).strip(' \0')
 
 
 def _text(elements: elements_lib.Elements, tag: int) -> str:
   return decoded_text(elements, tag, elements)
 
 
-def _decoded(value: bytes, declared: tuple[str, ...]) -> str:
+def _decoded(value: bytes, declared: tuple[str, ...], *, is_name: bool = True) -> str:
   """Text in the character sets of PS3.3 C.12.1.1.2, or in UTF-8 whatever they say.
 
   Headers often declare another set than they use, and text of another set is
   hardly ever UTF-8 by chance.
+
+  Args:
+    value: as it stands in the file.
+    declared: the character sets that the file names.
+    is_name: whether it is a person's name, in which each component switches the
+      character set anew (PS3.5 6.1.2.5.3); in other text '^' and '=' are letters.
   """
   codecs = [
     charset.python_encoding[term]
@@ -227,9 +238,13 @@ def _decoded(value: bytes, declared: tuple[str, ...]) -> str:
   ]
   if b'\x1b' in value:
     with warnings.catch_warnings(action='ignore'):  # pydicom's quote the value.
-      return charset.decode_bytes(value, codecs or ['iso8859'], set(b'^=\\'))
+      delimiters = set(b'^=\\' if is_name else b'\\\t\n\f\r')
+      text = charset.decode_bytes(value, codecs or [_DEFAULT], delimiters)
+      return _ESCAPES.sub('', text)  # pydicom leaves that of GB 2312 in the text.
   first = [codec for codec in codecs if codec in _MULTI_BYTE]
-  for codec in (*first, 'utf-8', *codecs):
+  # Of the default repertoire no byte above 127 is; Python's codec takes them all.
+  others = sorted(codecs, key=lambda codec: codec == _DEFAULT)
+  for codec in (*first, 'utf-8', *others):
     try:
       return value.decode(codec)
     except UnicodeDecodeError:

@@ -58,6 +58,22 @@ def test_warnings_and_silence_are_told(fake, instances):
   assert 'without a word' in str(sent.answers[0]) and sent.is_complete
 
 
+@pytest.mark.parametrize('kind', ['text/html; charset=utf-8', 'application/dicom+json'])
+def test_a_page_to_sign_in_has_stored_nothing(fake, instances, monkeypatch, kind):
+  # As a server sends it that wants a person: with the status of a success.
+  page = b'\n<!DOCTYPE html><html><body>Sign in</body></html>'
+  monkeypatch.setattr(web_faults.json, 'dumps', lambda found: page.decode())
+  monkeypatch.setattr(
+    web_faults._Handler,
+    '_answer',
+    lambda handler, status, content, headers, answer=web_faults._Handler._answer: (
+      answer(handler, status, content, {'Content-Type': kind})
+    ),
+  )
+  with pytest.raises(errors.PACSError, match='page for people'):
+    sending.send(instances, _archive(fake))
+
+
 def test_a_pacs_that_forgets_is_found_out(fake, instances):
   fake.forgets = True
   archive = fake.archive()

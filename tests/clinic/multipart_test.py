@@ -50,3 +50,20 @@ def test_parts_are_found_however_a_message_is_cut(size, tmp_path):
   message += b'--boundary--\r\nepilogue'
   pieces = (message[i : i + size] for i in range(0, len(message), size))
   assert _parts(pieces, tmp_path) == contents
+
+
+@pytest.mark.parametrize(
+  'content_type, expected',
+  [
+    ('multipart/related; boundary=abc', b'abc'),
+    ('multipart/related; type="application/dicom"; Boundary = "a b" ; x=1', b'a b'),
+    ('multipart/related;boundary="a;b,c=d:?/()+_\'.-";type=x', b"a;b,c=d:?/()+_'.-"),
+    ('multipart/related; boundary="a\\"b"', b'a"b'),
+    ('multipart/related; notboundary=abc', None),
+    ('multipart/related', None),
+    ('multipart/related; boundary=', None),
+    ('multipart/related; boundary=""', None),
+  ],
+)
+def test_boundaries_of_headers(content_type, expected):
+  assert multipart.boundary(content_type) == expected

@@ -1,6 +1,9 @@
 """Requests to a PACS by HTTP: what is repeated, and what is never sent or followed."""
 
+import contextlib
 import email.utils
+import socket
+import threading
 import time
 import types
 
@@ -12,6 +15,7 @@ from covid_tf import clinic
 from covid_tf import errors
 from covid_tf.clinic import addresses
 from covid_tf.clinic import pacs
+from covid_tf.clinic import web_session
 
 
 @pytest.fixture(name='fake')
@@ -118,6 +122,81 @@ def test_silence_ends_by_the_limit(fake):
   limits = pacs.Limits(connect_s=60, answer_s=0.3, total_s=300, attempts=1)
   with pytest.raises(errors.PACSError, match='no answer within 0.3 s'):
     fake.archive(limits=limits).echo()
+
+
+@contextlib.contextmanager
+def _answering(answer: bytes, pause_s: float = 0.0):
+  """The URL of a server that sends everybody these bytes; with a pause, one by one."""
+  ended = threading.Event()
+
+  def answer_all():
+    while not ended.is_set():
+      with contextlib.suppress(OSError):
+        connection, _ = server.accept()
+        with connection:
+          connection.recv(1 << 16)
+          head, separator, body = answer.partition(b'\r\n\r\n')
+          connection.sendall(head + separator)
+          for start in range(len(body)) if pause_s else ():
+            connection.sendall(body[start : start + 1])
+            if ended.wait(pause_s):
+              return
+          if not pause_s:
+            connection.sendall(body)
+
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    server.settimeout(0.1)
+    thread = threading.Thread(target=answer_all, daemon=True)
+    thread.start()
+    try:
+      yield f'http://127.0.0.1:{server.getsockname()[1]}/dw'
+    finally:
+      ended.set()
+      thread.join()
+
+
+def _answer(body: bytes, *headers: str, length: int | None = None) -> bytes:
+  size = f'Content-Length: {len(body) if length is None else length}'
+  lines = ('HTTP/1.1 200 OK', 'Connection: close', size, *headers)
+  return '\r\n'.join(lines).encode() + b'\r\n\r\n' + body
+
+
+_JSON = 'Content-Type: application/dicom+json'
+
+
+def test_an_answer_that_trickles_ends_by_the_limit_of_the_whole(monkeypatch):
+  monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+  limits = pacs.Limits(connect_s=3, answer_s=3, total_s=0.5, attempts=1)
+  start = time.monotonic()
+  with _answering(_answer(b' ' * 100_000, _JSON), pause_s=0.05) as url:
+    with pytest.raises(errors.PACSError, match='not done within 0.5 s'):
+      clinic.connect(url, limits=limits).echo()
+  assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+  'answer, words',
+  [
+    (_answer(b'[{}]', _JSON, length=400), 'lost in the middle'),
+    (_answer(b'no gzip', _JSON, 'Content-Encoding: gzip'), 'in the middle'),
+    (_answer(b'[' * 200_000, _JSON), 'no DICOM JSON'),
+    (_answer(b'<html>Sign in</html>', 'Content-Type: text/html'), 'no DICOM JSON'),
+    (b'SSH-2.0-OpenSSH_9.2\r\n\r\n', 'cannot be reached'),
+  ],
+)
+def test_answers_that_cannot_be_used(monkeypatch, answer, words):
+  monkeypatch.setattr(pacs, '_FIRST_PAUSE_S', 0.01)
+  monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+  with _answering(answer) as url, pytest.raises(errors.PACSError, match=words):
+    clinic.connect(url, limits=_LIMITS).echo()
+
+
+def test_an_answer_without_end_is_not_kept_in_memory(monkeypatch):
+  monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+  monkeypatch.setattr(web_session, '_MOST_ANSWER_BYTES', 1 << 20)
+  with _answering(_answer(b' ' * (2 << 20), _JSON)) as url:
+    with pytest.raises(errors.PACSError, match='at most 1 MB'):
+      clinic.connect(url, limits=_LIMITS).echo()
 
 
 def test_nobody_there():

@@ -248,6 +248,40 @@ def test_japanese_escape_sequences_are_decoded(tmp_path):
   assert readers.read_ct(tmp_path / 'study').shape == odd_series.SHAPE
 
 
+def _element(tag, vr, value):
+  return pydicom.dataelem.RawDataElement(
+    pydicom.tag.Tag(tag), vr, len(value), value, 0, False, True
+  )
+
+
+@pytest.mark.parametrize(
+  'declared, written, expected',
+  [
+    # As PS3.5 annexes I and K write them, and with the escape left out.
+    (b'\\ISO 2022 IR 149', 'H^G=\x1b$)C洪^\x1b$)C吉洞', 'H^G=洪^吉洞'),
+    (b'\\ISO 2022 IR 149', 'H^G=洪^吉洞', 'H^G=洪^吉洞'),
+    (b'\\ISO 2022 IR 58', 'Z^X=\x1b$)A张^\x1b$)A小东=', 'Z^X=张^小东='),
+    (b'\\ISO 2022 IR 58', 'Z^X=张^小东', 'Z^X=张^小东'),
+  ],
+)
+def test_names_in_extended_sets_are_decoded(declared, written, expected):
+  codec = {b'9': 'euc_kr', b'8': 'gb2312'}[declared[-1:]]
+  elements = {
+    0x00080005: _element(0x00080005, 'CS', declared),
+    0x00100010: _element(0x00100010, 'PN', written.encode(codec)),
+  }
+  assert privacy.decoded_text(elements, 0x00100010, elements) == expected
+
+
+def test_in_text_that_is_no_name_its_delimiters_are_letters():
+  text = '흉부^CT=홍'
+  elements = {
+    0x00080005: _element(0x00080005, 'CS', b'\\ISO 2022 IR 149'),
+    0x00081030: _element(0x00081030, 'LO', b'\x1b$)C' + text.encode('euc_kr')),
+  }
+  assert privacy.decoded_text(elements, 0x00081030, elements) == text
+
+
 @pytest.mark.parametrize('delimiter', ('^', '='))
 def test_a_delimiter_ends_the_escape_sequence_of_single_byte_letters(delimiter):
   """PS3.5 6.1.2.5.3: after it the first character set holds again.

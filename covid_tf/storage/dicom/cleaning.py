@@ -17,8 +17,14 @@ from covid_tf.readers import privacy
 _LONGEST = {'LO': 64, 'SH': 16, 'PN': 64}
 # Of no text, and halves of characters that no UTF-8 holds.
 _CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
-_TIME = re.compile(r'([01]\d|2[0-3])(?:([0-5]\d)(?:([0-5]\d|60)(?:\.(\d{1,6}))?)?)?')
-_AGE = re.compile(r'\d{3}[DWMY]')
+# ASCII: \d and float() take digits of every script, and float() also '1_0' and 'nan'.
+_TIME = re.compile(
+  r'(?:[01]\d|2[0-3])(?:[0-5]\d(?:(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?', re.ASCII
+)
+_AGE = re.compile(r'\d{3}[DWMY]', re.ASCII)
+_INTEGER = re.compile(r'[+-]?\d{1,11}', re.ASCII)
+_DECIMAL = re.compile(r'[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?', re.ASCII)
+_MOST_INTEGER = 2**31 - 1  # Of an integer string.
 # Where other values than the standard's say nothing.
 _DEFINED = {'PatientSex': ('M', 'F', 'O'), 'PatientIdentityRemoved': ('YES', 'NO')}
 # What `deidentification` reads.
@@ -130,9 +136,14 @@ def _date(text: str) -> str:
 
 
 def _time(text: str) -> str:
-  """'HHMMSS.FFFFFF' or its start, also of the retired 'HH:MM:SS'."""
+  """'HHMMSS.FFFFFF' or its start, also of the retired 'HH:MM:SS'.
+
+  A leap second, which most readers refuse, becomes the one before it.
+  """
   found = text.replace(':', '')
-  return found if _TIME.fullmatch(found) else ''
+  if not _TIME.fullmatch(found):
+    return ''
+  return found[:4] + found[4:].replace('60', '59', 1) if found[4:6] == '60' else found
 
 
 def _code(text: str) -> str:
@@ -143,16 +154,14 @@ def _code(text: str) -> str:
 
 def _integer(text: str) -> str:
   found = text.split('\\')[0].strip()
-  return found if re.fullmatch(r'[+-]?\d{1,9}', found) else ''
+  is_one = _INTEGER.fullmatch(found) and -_MOST_INTEGER <= int(found) <= _MOST_INTEGER
+  return found if is_one else ''
 
 
 def _measure(text: str) -> str:
   """A positive decimal number."""
-  try:
-    number = float(text)
-  except ValueError:
-    return ''
-  return text if 0 < number < 1e6 and len(text) <= 16 else ''
+  is_one = len(text) <= 16 and _DECIMAL.fullmatch(text) and 0 < float(text) < 1e6
+  return text if is_one else ''
 
 
 _CLEANERS: dict[str, Callable[[str], str]] = {

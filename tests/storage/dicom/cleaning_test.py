@@ -9,6 +9,7 @@ import pytest
 import synthetic_case
 
 from covid_tf import readers
+from covid_tf.storage.dicom import cleaning
 from covid_tf.storage.dicom import objects
 from covid_tf.storage.dicom import source as source_lib
 
@@ -72,6 +73,41 @@ def test_numbers_that_are_none_are_left_out(tmp_path):
   header = _read(tmp_path, spoil).headers[2]
   assert float(header.SliceThickness) == _SPACING_MM[0]
   assert 'PatientSize' not in header and 'SeriesNumber' not in header
+
+
+@pytest.mark.parametrize(
+  'keyword, written, expected',
+  [
+    ('PatientWeight', '72.5', '72.5'),
+    ('PatientWeight', '+7.25E1', '+7.25E1'),
+    ('PatientWeight', '1_0', ''),
+    ('PatientWeight', 'nan', ''),
+    ('PatientWeight', 'infinity', ''),
+    ('PatientWeight', '٧٢', ''),
+    ('InstanceNumber', '2147483647', '2147483647'),
+    ('InstanceNumber', '-12', '-12'),
+    ('InstanceNumber', '2147483648', ''),
+    ('InstanceNumber', '١٢', ''),
+    ('PatientAge', '045Y', '045Y'),
+    ('PatientAge', '٠٤٥Y', ''),
+    ('StudyTime', '2359', '2359'),
+    ('StudyTime', '235960', '235959'),
+    ('StudyTime', '235960.5', '235959.5'),
+    ('StudyTime', '٢٣', ''),
+    ('StudyDate', '٢٠٢٠٠١٠٢', ''),
+  ],
+)
+def test_numbers_are_those_of_the_standard_and_not_of_python(
+  keyword, written, expected
+):
+  tag = cleaning.tag_of(keyword)
+  notes: dict[str, None] = {}
+  raw = written.encode()
+  element = pydicom.dataelem.RawDataElement(
+    pydicom.tag.Tag(tag), datadict.dictionary_VR(tag), len(raw), raw, 0, False, True
+  )
+  assert cleaning.value({tag: element}, keyword, notes) == expected
+  assert bool(notes) == (expected != written)
 
 
 @pytest.mark.parametrize(
