@@ -49,6 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
       f'--from: the URL leads into another study, {address.study_uid}; give the root '
       f'of the services, {address}.'
     )
+  if isinstance(address, addresses.WebAddress) and arguments.move:
+    raise errors.UsageError(
+      f'--move: AET@host:port is required for C-MOVE, found {address}; leave --move out, '
+      'or give the address for DIMSE.'
+    )
   archive = clinic_flags.open_archive(arguments, address, use_move=arguments.move)
   with tqdm.tqdm(
     unit='instance', file=sys.stderr, disable=not sys.stderr.isatty(), leave=False
