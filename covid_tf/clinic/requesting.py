@@ -8,6 +8,9 @@ from typing import Any
 
 import pynetdicom
 from pynetdicom import association as association_lib
+from pynetdicom import evt
+
+_END_S = 2.0  # For a thread of pynetdicom's, which looks every few milliseconds.
 
 
 class AE(pynetdicom.AE):
@@ -22,13 +25,55 @@ class AE(pynetdicom.AE):
   """
 
   def associate(self, *arguments: Any, **options: Any) -> association_lib.Association:
-    """As pynetdicom's."""
-    association = super().associate(*arguments, **options)
+    """As pynetdicom's; whoever interrupts it does not wait for the other side."""
+    opening = _Opening()
+    options['evt_handlers'] = [*(options.get('evt_handlers') or ()), opening.handler]
+    try:
+      association = super().associate(*arguments, **options)
+    except BaseException:
+      opening.end()
+      raise
     # The class that pynetdicom makes cannot be chosen. The thread may run already: it
     # passes the old checkpoint, which is open, and stops at the new one.
     association._reactor_checkpoint = Checkpoint()
     association.__class__ = _Association
     return association
+
+
+class _Opening:
+  """A connection on which no association is established yet.
+
+  pynetdicom reads it in a thread that Python waits for when the process ends, and gives
+  the association to the caller only when the other side has answered: after Ctrl-C the
+  process would stay for as long as that may take.
+  """
+
+  def __init__(self) -> None:
+    self._lock = threading.Lock()
+    self._associations: list[association_lib.Association] = []
+    self._is_ended = False
+
+  @property
+  def handler(self) -> tuple[Any, Any]:
+    """What is to be bound, for this to know its connection."""
+    return evt.EVT_CONN_OPEN, self._note
+
+  def _note(self, event: Any) -> None:
+    with self._lock:
+      self._associations.append(event.assoc)
+      if self._is_ended:  # It was interrupted while it connected.
+        event.assoc.dul.kill_dul()
+
+  def end(self) -> None:
+    """Ends its thread and closes it."""
+    with self._lock:
+      self._is_ended = True
+      found = list(self._associations)
+    for association in found:
+      association.dul.kill_dul()
+      association.dul.join(_END_S)
+      if association.dul.socket:
+        association.dul.socket.close()
 
 
 class Checkpoint(threading.Event):

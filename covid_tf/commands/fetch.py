@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
   if isinstance(address, addresses.WebAddress) and arguments.move:
     raise errors.UsageError(
-      f'--move: AET@host:port is required for C-MOVE, found {address}; leave --move out, '
-      'or give the address for DIMSE.'
+      f'--move: AET@host:port is required for C-MOVE, found {address}; leave --move '
+      'out, or give the address for DIMSE.'
     )
   archive = clinic_flags.open_archive(arguments, address, use_move=arguments.move)
   with tqdm.tqdm(

@@ -71,7 +71,7 @@ def test_a_page_to_sign_in_has_stored_nothing(fake, instances, monkeypatch, kind
     ),
   )
   with pytest.raises(errors.PACSError, match='page for people'):
-    sending.send(instances, _archive(fake))
+    sending.send(instances, fake.archive())
 
 
 def test_a_pacs_that_forgets_is_found_out(fake, instances):

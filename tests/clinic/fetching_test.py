@@ -80,6 +80,12 @@ def test_a_url_of_another_study(capsys, tmp_path):
   assert 'another study, 1.2.4' in capsys.readouterr().err
 
 
+def test_c_move_is_none_of_a_url(capsys, tmp_path):
+  line = ['fetch', '1.2.3', '--from', 'https://pacs.invalid/dw', '--move']
+  assert cli.main([*line, '--output', str(tmp_path / 'out')]) == 2
+  assert '--move: AET@host:port is required' in capsys.readouterr().err
+
+
 def test_echo_says_how_long(fake, capsys):
   assert cli.main(['echo', fake.address]) == 0
   assert capsys.readouterr().out.startswith(f'{fake.address} answers: ')

@@ -1,9 +1,13 @@
 """Who has asked gets the answer, however slow the threads of an association are."""
 
+import os
+import signal
+import socket
 import threading
 import time
 
 import dimse_faults
+import pytest
 
 from covid_tf.clinic import associations
 from covid_tf.clinic import requesting
@@ -75,3 +79,32 @@ def test_a_checkpoint_holds_only_who_waits_at_it():
   assert not checkpoint.holds
   waiting.join(10)
   assert passed.is_set()
+
+
+def test_an_interrupt_does_not_wait_for_a_silent_peer():
+  entity = requesting.AE('ASKING')
+  entity.acse_timeout = 30
+  entity.add_requested_context(associations.VERIFICATION)
+  before = set(threading.enumerate())
+  with socket.create_server(('127.0.0.1', 0)) as silent:
+
+    def interrupt():
+      connection, _ = silent.accept()
+      with connection:
+        connection.recv(1)  # The request has come, and nothing is answered.
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.wait(20)
+
+    ended = threading.Event()
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    try:
+      with pytest.raises(KeyboardInterrupt):
+        entity.associate('127.0.0.1', silent.getsockname()[1])
+      # Python waits for these when the process ends.
+      assert not {
+        thread for thread in set(threading.enumerate()) - before if not thread.daemon
+      } - {interrupting}
+    finally:
+      ended.set()
+      interrupting.join()

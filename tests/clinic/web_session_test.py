@@ -188,7 +188,7 @@ def test_answers_that_cannot_be_used(monkeypatch, answer, words):
   monkeypatch.setattr(pacs, '_FIRST_PAUSE_S', 0.01)
   monkeypatch.setenv('NO_PROXY', '127.0.0.1')
   with _answering(answer) as url, pytest.raises(errors.PACSError, match=words):
-    clinic.connect(url, limits=_LIMITS).echo()
+    clinic.connect(url, limits=web_faults.LIMITS).echo()
 
 
 def test_an_answer_without_end_is_not_kept_in_memory(monkeypatch):
@@ -196,7 +196,7 @@ def test_an_answer_without_end_is_not_kept_in_memory(monkeypatch):
   monkeypatch.setattr(web_session, '_MOST_ANSWER_BYTES', 1 << 20)
   with _answering(_answer(b' ' * (2 << 20), _JSON)) as url:
     with pytest.raises(errors.PACSError, match='at most 1 MB'):
-      clinic.connect(url, limits=_LIMITS).echo()
+      clinic.connect(url, limits=web_faults.LIMITS).echo()
 
 
 def test_nobody_there():
