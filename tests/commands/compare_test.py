@@ -83,24 +83,18 @@ def test_nothing_outside_and_no_pseudonym_on_the_page(compared):
       assert re.match('data:image/|#', element.attributes.get(name, '#'))
 
 
+def _compare_a_and_b(folder) -> int:
+  a, b, output = (str(folder / name) for name in ('a', 'b', 'out'))
+  return cli.main(['compare', a, b, '--output', output])
+
+
 def test_text_from_results_is_escaped(tmp_path):
   evil = '<script>alert(1)</script>'
   for name in 'ab':
     scored_studies.write_study(
       tmp_path / name, maps=False, patient_key=_KEY, study_uid=evil, warnings=(evil,)
     )
-  assert (
-    cli.main(
-      [
-        'compare',
-        str(tmp_path / 'a'),
-        str(tmp_path / 'b'),
-        '--output',
-        str(tmp_path / 'out'),
-      ]
-    )
-    == 0
-  )
+  assert _compare_a_and_b(tmp_path) == 0
   page = report_page.Page((tmp_path / 'out' / 'compare.html').read_bytes())
   assert not page.all('script') and evil in page.by_id('provenance').text
 
@@ -134,18 +128,7 @@ def test_demo_models_are_called_so(tmp_path, by_field):
       content = json.loads(path.read_text())
       del content['demo_models']
       path.write_text(json.dumps(content))
-  assert (
-    cli.main(
-      [
-        'compare',
-        str(tmp_path / 'a'),
-        str(tmp_path / 'b'),
-        '--output',
-        str(tmp_path / 'out'),
-      ]
-    )
-    == 0
-  )
+  assert _compare_a_and_b(tmp_path) == 0
   page = report_page.Page((tmp_path / 'out' / 'compare.html').read_bytes())
   assert page.all('p', 'demo')
   assert json.loads((tmp_path / 'out' / 'compare.json').read_text())['demo_models']

@@ -43,6 +43,10 @@ def _sources(monkeypatch):
   return asked
 
 
+def _score(study, output, *flags) -> int:
+  return cli.main(['score', study, '--output', str(output), '--models', 'm', *flags])
+
+
 def test_a_study_becomes_four_files(study, sources, tmp_path, capfd):
   output = tmp_path / 'out'
   assert (
@@ -167,39 +171,11 @@ def test_a_case_threshold_answers(study, sources, tmp_path):
     )
   )
   for threshold, detected in ((str(point), True), ('1e4', False)):
-    assert (
-      cli.main(
-        [
-          'score',
-          study,
-          '--output',
-          str(tmp_path / 'out'),
-          '--models',
-          'm',
-          '--case-threshold',
-          threshold,
-        ]
-      )
-      == 0
-    )
+    assert _score(study, tmp_path / 'out', '--case-threshold', threshold) == 0
     stored = result_json.read_result(tmp_path / 'out')
     assert stored.case_detected is detected
   point.write_text(point.read_text().replace('a' * 64, 'f' * 64))
-  assert (
-    cli.main(
-      [
-        'score',
-        study,
-        '--output',
-        str(tmp_path / 'new'),
-        '--models',
-        'm',
-        '--case-threshold',
-        str(point),
-      ]
-    )
-    == 2
-  )
+  assert _score(study, tmp_path / 'new', '--case-threshold', str(point)) == 2
   assert not (tmp_path / 'new').exists()
 
 
@@ -224,21 +200,7 @@ def test_a_threshold_of_models_that_changed_meanwhile_is_refused(
       }
     )
   )
-  assert (
-    cli.main(
-      [
-        'score',
-        study,
-        '--output',
-        str(tmp_path / 'out'),
-        '--models',
-        'm',
-        '--case-threshold',
-        str(point),
-      ]
-    )
-    == 2
-  )
+  assert _score(study, tmp_path / 'out', '--case-threshold', str(point)) == 2
   assert not (tmp_path / 'out').exists()
 
 
