@@ -32,7 +32,10 @@ def ask(
   def once(deadline: pacs.Deadline) -> pacs.Commitment | None:
     transaction = uid.generate_uid(prefix=None)
     report = _Report(transaction)
-    handlers = [(peer.net.evt.EVT_N_EVENT_REPORT, report.take)]
+    handlers = [
+      (peer.net.evt.EVT_N_EVENT_REPORT, report.take),
+      (peer.net.evt.EVT_PDU_SENT, report.answered),
+    ]
     contexts = [peer.context(_PUSH_MODEL)]
     with contextlib.ExitStack() as stack:
       if peer.own.port is not None:
@@ -59,11 +62,16 @@ def ask(
 
 
 class _Report:
-  """The N-EVENT-REPORT of one transaction, which comes on any association."""
+  """The N-EVENT-REPORT of one transaction, which comes on any association.
+
+  pynetdicom answers it in a thread of its own: who releases the association before the
+  answer has gone ends the connection, and the PACS waits in vain.
+  """
 
   def __init__(self, transaction: str):
     self._transaction = transaction
     self._come = threading.Event()
+    self._association: Any = None
     self._commitment: pacs.Commitment | None = None
 
   def take(self, event: Any) -> tuple[int, None]:
@@ -86,8 +94,14 @@ class _Report:
       )
     except (AttributeError, TypeError, ValueError):
       return 0x0110, None
-    self._come.set()
+    self._association = event.assoc
     return associations.SUCCESS, None
+
+  def answered(self, event: Any) -> None:
+    """Handler of EVT_PDU_SENT: the first data after the report are its answer."""
+    is_data = type(event.pdu).__name__ == 'P_DATA_TF'
+    if is_data and event.assoc is self._association:
+      self._come.set()
 
   def within(self, seconds: float) -> pacs.Commitment | None:
     """The answer, or None where none came."""

@@ -1,7 +1,13 @@
 """Storage commitment: reported here or on an association of the PACS's own, or not."""
 
+import queue
+import time
+
 import dimse_faults
 import free_ports
+from pynetdicom import association
+from pynetdicom import dimse
+from pynetdicom import dimse_primitives
 import pytest
 
 from covid_tf.clinic import addresses
@@ -71,3 +77,25 @@ def test_a_report_of_another_transaction_is_not_ours(instances, monkeypatch):
   monkeypatch.setattr(fake, '_report', changed)
   with fake.running():
     assert fake.archive().commit(instances) is None
+
+
+def test_our_answer_goes_before_we_leave(instances, monkeypatch):
+  """The answer is held up; the PACS gets it all the same."""
+  send, report = dimse.DIMSEServiceProvider.send_msg, association.Association
+
+  def late(provider, message, context_id):
+    is_answer = message.MessageIDBeingRespondedTo is not None
+    if is_answer and isinstance(message, dimse_primitives.N_EVENT_REPORT):
+      time.sleep(0.3)
+    send(provider, message, context_id)
+
+  answers = queue.SimpleQueue()
+  ask = report.send_n_event_report
+  monkeypatch.setattr(dimse.DIMSEServiceProvider, 'send_msg', late)
+  monkeypatch.setattr(
+    report, 'send_n_event_report', lambda *content: answers.put(ask(*content))
+  )
+  with _fake().running() as fake:
+    assert sending.send(instances, fake.archive()).is_complete
+    assert fake.archive().commit(instances).committed
+    assert answers.get(timeout=120)[0].Status == 0x0000
