@@ -16,6 +16,7 @@ from pydicom import uid
 
 from covid_tf.clinic import associations
 from covid_tf.clinic import pacs
+from covid_tf.readers import decoding
 
 _SLOWEST_BYTES_PER_S = 1_000_000  # Ours: added to the time that an answer may take.
 
@@ -87,10 +88,17 @@ def _store_one(
     return _not_stored(
       instance, f'it does not take {name}, which cannot be converted without loss'
     )
+  try:
+    content = instance.path if as_it_is else _plain(instance)
+  except Exception:  # Whatever a decoder meets in damaged bytes.
+    return _not_stored(
+      instance,
+      'it takes no compressed pixels, and these cannot be decoded: damaged or cut off',
+    )
   slack_s = instance.size_bytes / _SLOWEST_BYTES_PER_S
   association.dimse_timeout = min(peer.limits.answer_s + slack_s, deadline.left_s() + 1)
   with _sending_from_files(peer.net):
-    status = association.send_c_store(instance.path if as_it_is else _plain(instance))
+    status = association.send_c_store(content)
   return _answer(instance, peer.status(status, 'C-STORE'))
 
 
@@ -118,7 +126,8 @@ def _plain(instance: pacs.Instance) -> dataset_lib.Dataset:
   if found.file_meta.TransferSyntaxUID.is_compressed and (
     instance.transfer_syntax_uid != uid.DeflatedExplicitVRLittleEndian
   ):
-    found.decompress(generate_instance_uid=False)
+    with decoding.silent_c_library():
+      found.decompress(generate_instance_uid=False)
   if found.file_meta.TransferSyntaxUID == uid.DeflatedExplicitVRLittleEndian:
     found.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
   return found

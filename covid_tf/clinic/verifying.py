@@ -16,6 +16,7 @@ from pydicom import dataset as dataset_lib
 
 from covid_tf import errors
 from covid_tf.clinic import pacs
+from covid_tf.readers import decoding
 
 # What a PACS may change on its own (PS3.4 B.4.1.3, IHE Patient Information
 # Reconciliation): who the patient is, how the order is called, how it keeps the object.
@@ -253,6 +254,9 @@ def _same_pixels(before: dataset_lib.Dataset, after: dataset_lib.Dataset) -> boo
   if before[found[0]].value == after[found[0]].value and len(syntaxes) == 1:
     return True
   try:
-    return bool(np.array_equal(before.pixel_array, after.pixel_array, equal_nan=False))
+    with decoding.silent_c_library():
+      return bool(
+        np.array_equal(before.pixel_array, after.pixel_array, equal_nan=False)
+      )
   except Exception:  # Whatever a decoder meets: what cannot be read is not the same.
     return False

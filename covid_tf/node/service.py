@@ -86,6 +86,12 @@ class Settings:
     ):
       if not value > 0:
         raise errors.UsageError(f'{flag}: a number above 0 is required, found {value}.')
+    if self.health and not 0 <= self.health[1] <= 65535:
+      # The system would take what is left of it after division by 65536.
+      raise errors.UsageError(
+        '--health-port: a number from 0 (any free port) to 65535 is required, found '
+        f'{self.health[1]}.'
+      )
     if self.reserve_bytes < 0:
       raise errors.UsageError(
         f'--reserve: a number from 0 is required, found {self.reserve_bytes >> 20}.'

@@ -51,7 +51,7 @@ def decode_jpeg(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
     gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2)
   )
   decoded = gdcm.DataElement()
-  with _silent_c_library():
+  with silent_c_library():
     done = codec.Decode(_element(stream), decoded)
   value = decoded.GetByteValue() if done else None
   if value is None or str(value.GetLength()) != str(size):
@@ -66,7 +66,7 @@ def decode_jpeg(stream: bytes, layout: images.PixelLayout) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _silent_c_library() -> Iterator[None]:
+def silent_c_library() -> Iterator[None]:
   """Keeps libjpeg's messages about damaged data off the terminal: ours are errors.
 
   They cannot be switched off in GDCM. GNU's C library has its standard error in a

@@ -5,6 +5,8 @@ import contextlib
 import threading
 
 import dimse_faults
+import pydicom
+from pydicom import encaps
 import pynetdicom
 import pytest
 
@@ -81,6 +83,21 @@ def test_compressed_slices_go_uncompressed_to_who_takes_no_other(tmp_path):
     assert sent.is_complete
     assert set(fake.kept) == {each.sop_instance_uid for each in instances}
     assert verifying.verify(fake.archive(), instances).is_kept
+
+
+def test_damaged_pixels_that_would_have_to_be_decoded_are_told(tmp_path, capfd):
+  study = dimse_faults.write_study(tmp_path / 'rle', '1.2.840.10008.1.2.5')
+  damaged = sorted(study.iterdir())[2]
+  dataset = pydicom.dcmread(damaged)
+  dataset.PixelData = encaps.encapsulate([b'no RLE'])
+  dataset.save_as(damaged)
+  fake = dimse_faults.FakePacs()
+  fake.syntaxes = ['1.2.840.10008.1.2.1']
+  with fake.running():
+    sent = sending.send(sending.read_instances(study), fake.archive())
+  (failed,) = sent.of(pacs.Outcome.FAILED)
+  assert failed.instance.path == damaged and 'cannot be decoded' in failed.reason
+  assert len(fake.kept) == 7 and capfd.readouterr().err == ''
 
 
 def test_files_go_as_they_are_while_anybody_sends():

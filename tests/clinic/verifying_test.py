@@ -62,6 +62,16 @@ def test_pixels_are_compared_decoded(tmp_path):
   assert _pair(tmp_path, flip).differing == ('PixelData',)
 
 
+def test_a_library_says_nothing_of_pixels_that_it_cannot_decode(tmp_path, capfd):
+  def damage(kept):
+    kept.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+    kept.PixelData = pydicom.encaps.encapsulate([b'no JPEG'])
+    kept['PixelData'].is_undefined_length = True
+
+  assert 'PixelData' in _pair(tmp_path, damage).differing
+  assert capfd.readouterr().err == ''
+
+
 def test_empty_is_none_and_private_is_nobodys(tmp_path):
   def change(kept):
     kept.add_new(0x00091001, 'LO', 'private')

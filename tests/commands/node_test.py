@@ -98,6 +98,8 @@ def test_models_are_asked_with_the_objects_that_are_asked_for(
     ('--settle 0', '--settle'),
     ('--settle 100 --incomplete-after 10', '--incomplete-after'),
     ('--port 70000', '--port'),
+    ('--health-port 70000', '--health-port'),
+    ('--health-port -1', '--health-port'),
     ('--most-associations 0', '--most-associations'),
     ('--most-waiting 0', '--most-waiting'),
     ('--reserve -1', '--reserve'),
