@@ -216,11 +216,12 @@ def explained(path: str | os.PathLike[str], temporary: pathlib.Path) -> Iterator
   try:
     yield
   except OSError as error:
+    cause = _of_the_system(error)
     # A block may also read other files; what fails there is not our output.
-    if not _concerns(error, temporary):
+    if not _concerns(cause, temporary):
       raise
-    other = f'{error.strerror}; choose another place'
-    reason = _REASONS.get(error.errno or 0, other)  # 0 is no error's number.
+    other = f'{cause.strerror}; choose another place'
+    reason = _REASONS.get(cause.errno or 0, other)  # 0 is no error's number.
     raise errors.OutputError(f'{path}: cannot be written: {reason}.') from error
 
 
@@ -239,6 +240,16 @@ def _swap_in(temporary: pathlib.Path, target: pathlib.Path) -> None:
     os.rename(old, target)
     raise
   shutil.rmtree(old, ignore_errors=True)
+
+
+def _of_the_system(error: OSError) -> OSError:
+  """What an error was made of that has no number: pydicom's quotes a traceback."""
+  found: BaseException | None = error
+  while found is not None:
+    if isinstance(found, OSError) and found.errno is not None:
+      return found
+    found = found.__cause__
+  return error
 
 
 def _concerns(error: OSError, temporary: pathlib.Path) -> bool:

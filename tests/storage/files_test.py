@@ -3,6 +3,7 @@ import json
 import os
 import stat
 
+from pydicom import tag
 import pytest
 
 from covid_tf import errors
@@ -132,3 +133,13 @@ def test_json_is_strict_and_holds_any_file_name(tmp_path):
   with pytest.raises(ValueError, match='JSON'):
     files.write_json(tmp_path / 'b.json', {'value': float('nan')})
   assert not (tmp_path / 'b.json').exists()
+
+
+def test_a_full_disk_that_pydicom_reports_is_one_in_words(tmp_path):
+  full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  with pytest.raises(errors.OutputError, match='out: cannot be written') as caught:
+    with files.filling_folder(tmp_path / 'out', ('a.dcm',)):
+      with tag.tag_in_exception(tag.Tag(0x7FE00010)):
+        raise full
+  assert 'Traceback' not in str(caught.value)
+  assert not (tmp_path / 'out').exists()
