@@ -12,10 +12,16 @@ from covid_tf.commands import messages
 from covid_tf.commands import site_configuration
 from covid_tf.version import __version__
 
+# Flags of every command, and whether a value follows.
+_EVERYWHERE = {
+  **dict.fromkeys(('-v', '--verbose', '-q', '--quiet', '--no-config'), False),
+  **dict.fromkeys(('--log-file', '--config'), True),
+}
+
 
 def main(argv: list[str] | None = None) -> int:
   """Runs one command; returns its status (0, 2 use, 3 study, 4 model, 5 output)."""
-  argv = sys.argv[1:] if argv is None else argv
+  argv = _command_first(sys.argv[1:] if argv is None else argv)
   with streams.safe_streams() as printed:
     status, writes_files = _run(argv)
     with contextlib.suppress(ValueError):  # Closed by somebody.
@@ -29,6 +35,20 @@ def main(argv: list[str] | None = None) -> int:
       )
       status = errors.OutputError.exit_status
   return status
+
+
+def _command_first(argv: list[str]) -> list[str]:
+  """The same line with the command before flags that all commands have.
+
+  `covid-tf -v score STUDY` is as common a habit as `covid-tf score -v STUDY`.
+  """
+  place = 0
+  while place < len(argv) and argv[place].partition('=')[0] in _EVERYWHERE:
+    takes_value = _EVERYWHERE[argv[place].partition('=')[0]]
+    place += 2 if takes_value and '=' not in argv[place] else 1
+  if 0 < place < len(argv) and argv[place] in commands.COMMANDS:
+    return [argv[place], *argv[:place], *argv[place + 1 :]]
+  return argv
 
 
 def _run(argv: list[str]) -> tuple[int, bool]:
@@ -73,7 +93,8 @@ def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     'covid-tf',
     description='COVID-19 opacities on chest CT: found, localized, measured in cm³.',
-    epilog=f'commands:\n{listing}\n\nResearch use only.',
+    epilog=f'commands:\n{listing}\n\nWhat a command takes: covid-tf COMMAND --help\n\n'
+    'Research use only.',
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('--version', action='version', version=__version__)

@@ -435,7 +435,7 @@ class CaseResult:
       The folder.
 
     Raises:
-      errors.UsageError: the volume is another one.
+      errors.UsageError: the folder is no path, or the volume is another one.
       errors.OutputError: a file cannot be written; nothing changed.
     """
     from covid_tf.reports import scored_study

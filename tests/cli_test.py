@@ -96,7 +96,27 @@ def test_the_version_is_the_packages(capsys):
 @pytest.mark.parametrize(
   'line',
   [
+    '-v inspect study',
+    '--no-config --verbose inspect study',
+    '--log-file log -v inspect study',
+    '--log-file=log -v inspect study --no-config',
+  ],
+)
+def test_flags_of_every_command_may_stand_before_it(line, capsys, place):
+  assert _status(line) == 0
+  captured = capsys.readouterr()
+  assert 'mm' in captured.out and 'covid-tf inspect: version' in captured.err
+  assert (place / 'log').exists() == ('log' in line)
+
+
+@pytest.mark.parametrize(
+  'line',
+  [
     'nothing',
+    '-v',
+    '-v nothing',
+    '--log-file inspect',
+    '--timeout 3 score study',
     '--bogus',
     'score',
     'score study',

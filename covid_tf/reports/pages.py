@@ -31,7 +31,8 @@ def percent(fraction: float) -> str:
 
 def hu(value: float) -> str:
   """A whole number with a true minus."""
-  return f'{value:.0f}'.replace('-', '\N{MINUS SIGN}')
+  text = f'{value:.0f}'
+  return '0' if text == '-0' else text.replace('-', '\N{MINUS SIGN}')
 
 
 def millimetres(value: float) -> str:
@@ -41,7 +42,8 @@ def millimetres(value: float) -> str:
 
 def signed(value: float) -> str:
   """One decimal with its sign, a true minus."""
-  return f'{value:+.1f}'.replace('-', '\N{MINUS SIGN}')
+  text = f'{value:+.1f}'
+  return '+0.0' if text == '-0.0' else text.replace('-', '\N{MINUS SIGN}')
 
 
 def slice_title(viewed: case_pictures.ViewedSlice, slice_count: int) -> str:
@@ -67,16 +69,20 @@ def measured(value: float, unit: str) -> str:
 
 
 def change(difference: float, relative: float | None, unit: str) -> str:
-  """'−46.5 cm³ (−79 %)'; of a fraction, in points of percent."""
+  """'−46.5 cm³ (−79 %)'; of a fraction, in points of percent; never '−0 HU'."""
   if difference == 0:
     return 'no change'
   sign = '+' if difference > 0 else '\N{MINUS SIGN}'
-  in_words = f'{sign}{measured(abs(difference), unit)} {_CHANGE_UNITS.get(unit, unit)}'
-  return (
-    in_words
-    if relative is None
-    else (f'{in_words} ({sign}{abs(relative):.0%})'.replace('%)', ' %)'))
-  )
+  amount = measured(abs(difference), unit)
+  units = _CHANGE_UNITS.get(unit, unit)
+  if amount == '0':  # HU and grades are read whole.
+    in_words = f'less than 1 {units.removesuffix("s")}'
+  else:
+    in_words = f'{sign}{amount} {units.removesuffix("s") if amount == "1" else units}'
+  if relative is None:
+    return in_words
+  share = f'{abs(relative):.0%}'.removesuffix('%')
+  return f'{in_words} ({"less than 1" if share == "0" else sign + share} %)'
 
 
 def acquisition(found: volume_lib.Acquisition | None) -> str:

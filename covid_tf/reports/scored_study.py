@@ -99,6 +99,10 @@ def save(
   output: str | os.PathLike, result: results.CaseResult, volume: volume_lib.CTVolume
 ) -> pathlib.Path:
   """See `CaseResult.save`."""
+  if not isinstance(output, (str, os.PathLike)):
+    raise errors.UsageError(
+      f'folder: a folder (str or path) is required, found {type(output).__name__}.'
+    )
   if not isinstance(volume, volume_lib.CTVolume):
     raise errors.UsageError(
       'volume: the covid_tf.CTVolume that was scored is required, found '

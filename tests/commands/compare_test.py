@@ -67,6 +67,8 @@ def test_the_page_shows_the_change_and_both_studies(compared):
   assert '↓ falling' in headline
   assert len(page.all('img', inside='maps')) == 2
   assert len(page.all('image', 'grey', inside='maps')) == 8  # Four levels of each.
+  for table in ('maps', 'course'):  # Two studies of one day are told apart.
+    assert all(f'study {number}' in page.by_id(table).words() for number in (1, 2))
   provenance = page.by_id('provenance').words()
   assert all(result.series_uid in provenance for result in (first, last))
   assert page.all('p', 'research') and not page.all('p', 'demo')

@@ -165,6 +165,9 @@ def test_a_report_of_two_slices_shows_them():
   for plane in _PLANES:
     (counted,) = page.all('path', 'counted', inside=plane)
     assert counted.attributes['d'], plane
+  # In planes of two slices letters, ruler and picture would cover each other.
+  assert [mark.words() for mark in page.all('span', 'mark', 'coronal')] == ['R', 'L']
+  assert not page.all('path', 'ruler', 'sagittal') and page.all('path', 'ruler')
   assert page.all('title')[0].words().startswith('Corona score')
   assert 'None' not in page.all('body')[0].words()
 

@@ -385,3 +385,26 @@ def _label_regions():
       'rib_1': lung_measures.LabelRegion(2, 9.0, 0.0, None, density),
     },
   )
+
+
+@pytest.mark.parametrize(
+  'difference, relative, unit, words',
+  [
+    (-46.5, -0.79, 'cm³', '−46.5 cm³ (−79 %)'),
+    (-0.21, -0.004, 'cm³', '−0.21 cm³ (less than 1 %)'),
+    (-0.4, None, 'HU', 'less than 1 HU'),
+    (12.0, None, 'HU', '+12 HU'),
+    (1, 0.5, 'of 24', '+1 grade (+50 %)'),
+    (-2, -1.0, 'of 24', '−2 grades (−100 %)'),
+    (0.0, None, '%', 'no change'),
+  ],
+)
+def test_a_change_is_said_and_none_of_them_is_minus_nothing(
+  difference, relative, unit, words
+):
+  assert pages.change(difference, relative, unit) == words
+
+
+def test_zero_has_no_minus():
+  assert pages.hu(-0.4) == pages.hu(0.0) == '0' and pages.hu(-0.6) == '−1'
+  assert pages.signed(-0.04) == '+0.0' and pages.signed(-0.06) == '−0.1'

@@ -118,6 +118,9 @@ def test_nothing_appears_where_a_file_stands(result, volume, tmp_path):
   (tmp_path / 'x').write_text('')
   with pytest.raises(covid_tf.OutputError, match='a file stands'):
     result.save(tmp_path / 'x', volume)
+  for nowhere in (None, 5):
+    with pytest.raises(errors.UsageError, match='folder: a folder .*found'):
+      result.save(nowhere, volume)
 
 
 @pytest.mark.parametrize('lost', ('lung_mask.nii.gz', 'localization.nii.gz'))

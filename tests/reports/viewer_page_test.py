@@ -404,6 +404,17 @@ def test_of_a_coarsened_ct_the_average_is_read_and_said(
     assert int(text.split(' HU')[0]) == np.rint(block.mean())
 
 
+def test_a_place_in_the_middle_has_no_minus(chromium, tmp_path):
+  path = tmp_path / case_viewer.FILE_NAME
+  affine = synthetic_case.axial_affine()
+  affine[0, 3] = -3.0 * 64 - 0.04
+  _write(path, synthetic_case.make_volume(affine))
+  with chromium.page(path) as page:
+    page.wait_for_selector('body[data-loaded=yes]')
+    page.locator('#sagittal-slider').fill('64')
+    assert '; x 0.0, y' in page.locator('#at').inner_text()
+
+
 def test_two_slices_are_looked_at(chromium, tmp_path):
   path = tmp_path / case_viewer.FILE_NAME
   shape = (2, 84, 128)

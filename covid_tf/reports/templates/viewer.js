@@ -4,7 +4,9 @@ const at = byId('at'), pointed = byId('pointer');
 let active = planes[0];  // Or null: what turns.
 let waiting = 0, rebuilding = 0;
 
-const number = (value, digits = 0) => value.toFixed(digits).replace('-', '\u2212');
+// With a true minus, and none before a zero.
+const number = (value, digits = 0) =>
+    value.toFixed(digits).replace(/^-(?=0(\.0*)?$)/, '').replace('-', '\u2212');
 const span = ([first, last]) => first === last ? `${first}` : `${first}\u2013${last}`;
 
 function inWords(voxel) {
