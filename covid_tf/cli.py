@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 import warnings
 
@@ -22,6 +23,8 @@ _EVERYWHERE = {
 def main(argv: list[str] | None = None) -> int:
   """Runs one command; returns its status (0, 2 use, 3 study, 4 model, 5 output)."""
   argv = _command_first(sys.argv[1:] if argv is None else argv)
+  # What fails is said by our errors; gRPC would print its own view of it besides.
+  os.environ.setdefault('GRPC_VERBOSITY', 'NONE')
   with streams.safe_streams() as printed:
     status, writes_files = _run(argv)
     with contextlib.suppress(ValueError):  # Closed by somebody.
@@ -78,7 +81,8 @@ def _run(argv: list[str]) -> tuple[int, bool]:
   except SystemExit as end:  # Of argparse, after the help or a wrong argument.
     return int(end.code or 0), writes_files
   except errors.CovidTFError as error:
-    print(f'{name}: {error}', file=sys.stderr)
+    source = site_configuration.source_of(error, argv[1:])
+    print(f'{name}: {error}{source}', file=sys.stderr)
     return error.exit_status, writes_files
   except KeyboardInterrupt:
     print(f'{name}: interrupted', file=sys.stderr)

@@ -92,3 +92,11 @@ class ClusterError(CovidTFError):
   """Worker processes or a scheduler cannot be started, reached or kept."""
 
   exit_status = 4
+
+
+def how_to_install(extra: str) -> str:
+  """What to type for an extra of ours, from a checkout and with a wheel, in words."""
+  return (
+    f"pip install '.[{extra}]' in a checkout of covid_tf, "
+    f"pip install 'FILE.whl[{extra}]' of its wheel"
+  )

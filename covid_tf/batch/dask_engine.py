@@ -143,8 +143,7 @@ def _client(address: str):
     import distributed
   except ImportError:
     raise errors.UsageError(
-      '--scheduler requires Dask, found none; in a checkout of covid_tf: '
-      "pip install '.[dask]'."
+      f'--scheduler requires Dask, found none; {errors.how_to_install("dask")}.'
     ) from None
   try:
     client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)

@@ -406,5 +406,5 @@ def need(module: str) -> Any:
   except ImportError as error:
     raise errors.UsageError(
       f'{module.partition(".")[0]} is required to speak with a PACS, and not '
-      f"installed: pip install '.[clinic]' in the checkout of covid_tf ({error})."
+      f'installed: {errors.how_to_install("clinic")} ({error}).'
     ) from error

@@ -9,6 +9,7 @@ from covid_tf import results
 from covid_tf.commands import clinic_flags
 from covid_tf.commands import model_flags
 from covid_tf.commands import shared_flags
+from covid_tf.reports import case_viewer
 from covid_tf.reports import scored_study
 from covid_tf.statistics import operating_points
 from covid_tf.storage.dicom import objects
@@ -79,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
   )
   output = pathlib.Path(arguments.output)
   print_summary(result, output)
+  if arguments.viewer:
+    print(f'{output / case_viewer.FILE_NAME}: every slice in three planes.')
   if arguments.dicom:
     print(f'{output / objects.FOLDER}: DICOM objects.')
   return 0

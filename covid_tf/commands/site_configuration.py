@@ -176,15 +176,17 @@ def parse(
     argv: its arguments.
 
   Raises:
-    errors.UsageError: the file cannot be read, or has a key or a value that none is.
+    errors.UsageError: the file cannot be read, has a key or a value that none is, or
+      gives two flags of which a command takes one.
   """
   chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   add_arguments(chosen)
   path = find(chosen.parse_known_args(argv)[0])
   known = {action.dest for action in parser._actions}
   found = {} if path is None else _of_command(read(path), command, known)
-  if not found:
+  if path is None or not found:
     return parser.parse_args(argv)
+  _require_one_of_each_group(path, found, parser)
   for action in parser._actions:
     if any(action.dest in values for values in found.values()):
       action.required = False
@@ -192,6 +194,23 @@ def parse(
   for name, values in found.items():
     parser.set_defaults(**_left(name, values, given, parser))
   return parser.parse_args(argv)
+
+
+def source_of(error: errors.CovidTFError, argv: list[str]) -> str:
+  """In words, which file gave the flag that an error names first; '' for none.
+
+  Nobody finds a mistake in a file under the name of a flag that was not given.
+  """
+  flag = str(error).partition(':')[0].partition(' ')[0]
+  if not flag.startswith('--') or any(word.partition('=')[0] == flag for word in argv):
+    return ''
+  chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  add_arguments(chosen)
+  path = find(chosen.parse_known_args(argv)[0])
+  key = flag.removeprefix('--').replace('-', '_')
+  if path is None or not any(key in values for values in read(path).values()):
+    return ''
+  return f' It stands in {path}.'
 
 
 def find(arguments: argparse.Namespace) -> pathlib.Path | None:
@@ -290,6 +309,23 @@ def _of_command(
     if command in _TABLES[name].commands
   }
   return {name: values for name, values in found.items() if values}
+
+
+def _require_one_of_each_group(
+  path: pathlib.Path,
+  found: Mapping[str, dict[str, Any]],
+  parser: argparse.ArgumentParser,
+) -> None:
+  """What argparse refuses on a command line is refused in a file as well."""
+  for name, values in found.items():
+    chosen = {key for key, value in values.items() if value is not False}
+    for group in parser._mutually_exclusive_groups:
+      both = [action.dest for action in group._group_actions if action.dest in chosen]
+      if len(both) > 1:
+        raise errors.UsageError(
+          f'{path}: one of {" and ".join(_named(name, key) for key in both)} is '
+          'required, found both; leave one of them out.'
+        )
 
 
 def _left(

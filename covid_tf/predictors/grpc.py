@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 import contextlib
+import math
 
 from google.protobuf import message
 import grpc
@@ -268,8 +269,10 @@ def connect(
     ('batch_bytes', batch_bytes),
     ('in_flight', in_flight),
   ):
-    if value <= 0:
-      raise errors.UsageError(f'{name}: required more than 0, found {value}.')
+    if not (isinstance(value, int | float) and 0 < value < math.inf):
+      raise errors.UsageError(
+        f'{name}: required more than 0, and finite, found {value!r}.'
+      )
   channel = transport.open_channel(address, tls)
   limits = transport.Limits(timeout_s, patience_s, batch_bytes, in_flight)
   try:

@@ -228,8 +228,7 @@ def require_tensorflow(what: str, instead: str = '') -> None:
   """
   if importlib.util.find_spec('tensorflow') is None:
     raise errors.ModelError(
-      f"{what} TensorFlow, found none; pip install '.[models-cpu]' in a checkout of "
-      "covid_tf, pip install 'FILE.whl[models-cpu]' of its wheel"
+      f'{what} TensorFlow, found none; {errors.how_to_install("models-cpu")}'
       + (f', or {instead}.' if instead else '.')
     )
 

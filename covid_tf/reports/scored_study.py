@@ -208,7 +208,8 @@ def score_study(
     if dicom is not None:
       dicom_export.write_objects(folder, result, volume, source, dicom)
     write_all(folder, result, volume, demo_models=result.demo_models, viewer=viewer)
-  _log.info('written: %s', ', '.join(FILE_NAMES))
+  written = (*FILE_NAMES, *((case_viewer.FILE_NAME,) if viewer else ()))
+  _log.info('written: %s', ', '.join(written))
   return result
 
 

@@ -82,6 +82,20 @@ def test_the_demo_models_are_named_in_every_output(study, sources, tmp_path, cap
   assert result_json.DEMO_WARNING in capfd.readouterr().err
 
 
+def test_the_viewer_is_named_where_it_was_made(study, sources, tmp_path, capsys):
+  del sources
+  out = tmp_path / 'out'
+  command = ['score', study, '--output', str(out), '--models', 'm', '-v']
+  assert cli.main([*command, '--viewer']) == 0
+  said = capsys.readouterr()
+  assert f'{out / "viewer.html"}: ' in said.out and 'viewer.html' in said.err
+  assert (out / 'viewer.html').exists()
+  assert cli.main(command) == 0
+  said = capsys.readouterr()
+  assert 'viewer.html' not in said.out + said.err
+  assert not (out / 'viewer.html').exists()
+
+
 def test_a_server_is_reached_as_the_flags_say(study, sources, tmp_path):
   token = tmp_path / 'token'
   token.write_text('secret\n')

@@ -174,3 +174,28 @@ def test_the_docs_show_a_file_that_is_read(path):
   path.write_text(page.read_text().partition('```toml\n')[2].partition('```')[0])
   tables = {'', 'models', 'analysis', 'dicom', 'node'}
   assert set(site_configuration.read(path)) == tables
+
+
+@pytest.mark.parametrize(
+  'text, line',
+  [
+    ('[analysis]\nevery_slice = true\nthickness_mm = 3\n', 'score s --output o'),
+    ('[analysis]\nthickness_mm = 3\nevery_slice = true\n', 'batch s --output o'),
+  ],
+)
+def test_flags_that_exclude_each_other_do_so_in_the_file(text, line, path, capsys):
+  path.write_text(text)
+  assert cli.main(line.split()) == 2
+  (said,) = capsys.readouterr().err.splitlines()
+  assert str(path) in said and 'found both' in said
+  assert 'thickness_mm of [analysis]' in said and 'every_slice of [analysis]' in said
+  path.write_text('[analysis]\nevery_slice = false\nthickness_mm = 3\n')
+  assert _parse('study --output out').thickness_mm == '3'
+
+
+def test_a_wrong_value_is_found_in_its_file(path, capsys):
+  path.write_text('[analysis]\nslice_threshold = 1.5\n')
+  assert cli.main('score study --output out'.split()) == 2
+  assert capsys.readouterr().err.endswith(f"found '1.5'. It stands in {path}.\n")
+  assert cli.main('score study --output out --slice-threshold 2'.split()) == 2
+  assert str(path) not in capsys.readouterr().err

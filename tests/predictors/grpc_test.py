@@ -137,7 +137,14 @@ def test_addresses_that_are_none(address):
 
 
 @pytest.mark.parametrize(
-  'kwargs', [{'timeout_s': 0}, {'batch_bytes': 0}, {'in_flight': 0}]
+  'kwargs',
+  [
+    {'timeout_s': 0},
+    {'timeout_s': float('nan')},
+    {'timeout_s': '5'},
+    {'batch_bytes': 0},
+    {'in_flight': 0},
+  ],
 )
 def test_limits_that_are_none(kwargs):
   with pytest.raises(errors.UsageError, match='required more than 0'):

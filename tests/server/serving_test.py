@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -565,6 +566,18 @@ def test_a_start_prints_nothing_but_that_it_is_ready(tmp_path):
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     assert process.stderr.read() == ''
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path):
+  tiny_models.export_both(tmp_path)
+  with socket.socket() as taken:
+    taken.bind(('127.0.0.1', 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    with _start('--models', str(tmp_path), '--port', str(port)) as process:
+      assert process.wait(60) == 4
+      (line,) = process.stderr.read().splitlines()  # None of gRPC's own.
+  assert line.startswith(f'covid-tf serve: --port {port}: required a free port on ')
 
 
 def test_command_refuses_a_configuration_that_does_not_parse(tmp_path):

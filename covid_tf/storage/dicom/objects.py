@@ -77,8 +77,8 @@ def require_extra() -> None:
   """Raises UsageError where what makes objects is not installed."""
   if importlib.util.find_spec('highdicom') is None:
     raise errors.UsageError(
-      "DICOM objects: the extra 'clinic' is required, found no highdicom; in "
-      "a checkout of covid_tf install it: pip install '.[clinic]'."
+      "DICOM objects: the extra 'clinic' is required, found no highdicom; "
+      f'{errors.how_to_install("clinic")}.'
     )
 
 
