@@ -109,6 +109,7 @@ class FakePacs:
     self.syntaxes = [*pynetdicom.ALL_TRANSFER_SYNTAXES]
     self.destinations: dict[str, int] = {}
     self.commit_status = 0x0000
+    self._to_report: dict[object, tuple] = {}
     self.stored = 0
     self.change: Callable[[pydicom.Dataset], None] = lambda dataset: None
     self.find_change: Callable[[pydicom.Dataset], None] = lambda dataset: None
@@ -154,6 +155,7 @@ class FakePacs:
         (evt.EVT_C_GET, self._get),
         (evt.EVT_C_MOVE, self._move),
         (evt.EVT_N_ACTION, self._commit),
+        (evt.EVT_PDU_SENT, self._answered),
       ],
       ssl_context=self.certificates and self.certificates.server,
     )
@@ -227,8 +229,14 @@ class FakePacs:
   def _commit(self, event):
     if self.commit_status == 0x0000:
       arguments = (event.assoc, event.action_information)
-      threading.Thread(target=self._report, args=arguments).start()
+      self._to_report[event.assoc] = arguments
     return self.commit_status, None
+
+  def _answered(self, event) -> None:
+    """Reports once N-ACTION is answered: parts of two messages must not mix."""
+    if type(event.pdu).__name__ == 'P_DATA_TF' and event.assoc in self._to_report:
+      arguments = self._to_report.pop(event.assoc)
+      threading.Thread(target=self._report, args=arguments).start()
 
   def _report(self, asking, asked) -> None:
     """Tells, on an association of its own where it knows a port, what it has."""
