@@ -9,6 +9,7 @@ from typing import Any
 import pynetdicom
 from pynetdicom import association as association_lib
 from pynetdicom import evt
+from pynetdicom import pdu_primitives
 
 _END_S = 2.0  # For a thread of pynetdicom's, which looks every few milliseconds.
 
@@ -37,7 +38,22 @@ class AE(pynetdicom.AE):
     # passes the old checkpoint, which is open, and stops at the new one.
     association._reactor_checkpoint = Checkpoint()
     association.__class__ = _Association
+    _note_rejection(association)
     return association
+
+
+def _note_rejection(association: association_lib.Association) -> None:
+  """Reads a rejection that pynetdicom took for a failure to connect.
+
+  Its other thread closes the connection of a rejected association: who asked and looks
+  only then whether there is a connection aborts, and does not read why there is none.
+  """
+  if association.is_established or association.is_rejected:
+    return
+  answer = association.dul.receive_pdu(wait=False)
+  if isinstance(answer, pdu_primitives.A_ASSOCIATE) and answer.result in (1, 2):
+    association.acceptor.primitive = answer
+    association.is_rejected, association.is_aborted = True, False
 
 
 class _Opening:

@@ -7,6 +7,7 @@ import threading
 import time
 
 import dimse_faults
+import pynetdicom
 import pytest
 
 from covid_tf.clinic import associations
@@ -108,3 +109,28 @@ def test_an_interrupt_does_not_wait_for_a_silent_peer():
     finally:
       ended.set()
       interrupting.join()
+
+
+def test_a_rejection_is_read_although_its_connection_has_gone(monkeypatch):
+  """Who asks looks late whether it is connected: the answer has come by then."""
+  begin = pynetdicom.transport.AssociationSocket.__init__
+
+  def begin_late(self, *arguments, **options):
+    begin(self, *arguments, **options)
+    wait = self._ready.wait
+
+    def late(timeout=None):
+      wait(timeout)
+      until = time.monotonic() + 60
+      while self._is_connected and time.monotonic() < until:
+        time.sleep(0.001)
+
+    self._ready.wait = late
+
+  with dimse_faults.FakePacs().running(require_called_aet=True) as fake:
+    monkeypatch.setattr(pynetdicom.transport.AssociationSocket, '__init__', begin_late)
+    entity = requesting.AE('ASKING')
+    entity.add_requested_context(associations.VERIFICATION)
+    association = entity.associate('127.0.0.1', fake.port, ae_title='OTHER')
+  assert association.is_rejected and not association.is_aborted
+  assert association.acceptor.primitive.diagnostic == 7
