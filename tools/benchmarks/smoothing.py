@@ -38,6 +38,7 @@ def main():
   parser.add_argument('--chest', action='append', required=True)
   parser.add_argument('--classifier', default='demo')
   parser.add_argument('--studies', type=int, default=10, help='of each chest and kind')
+  parser.add_argument('--seed', type=int, default=0, help='of the opacities')
   parser.add_argument('--smoothing-mm', action='append', type=float, help=f'{_MM}')
   parser.add_argument('--thickness-mm', type=float, default=5.0, help='of slabs')
   parser.add_argument('--specificity', type=float, default=0.95)
@@ -51,10 +52,13 @@ def main():
     )
   except errors.CovidTFError as error:
     parser.exit(error.exit_status, f'smoothing: {error}\n')
-  found = [
-    compare(every, small, smoothing_mm, arguments.specificity)
-    for smoothing_mm in arguments.smoothing_mm or _MM
-  ]
+  try:
+    found = [
+      compare(every, small, smoothing_mm, arguments.specificity)
+      for smoothing_mm in arguments.smoothing_mm or _MM
+    ]
+  except ValueError as error:
+    parser.exit(2, f'smoothing: no shift reaches the specificity ({error}).\n')
   for row in found:
     print('  '.join(f'{name} {value}' for name, value in row.items()))
   if arguments.json:
@@ -64,6 +68,7 @@ def main():
 def _chests(arguments, amount_cm3):
   wanted = judged_chests.Wanted(
     studies=arguments.studies,
+    seed=arguments.seed,
     thickness_mm=arguments.thickness_mm,
     amount_cm3=amount_cm3,
   )
