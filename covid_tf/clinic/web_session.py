@@ -153,9 +153,8 @@ class Session(requests.Session):
     except exceptions.RequestException as error:
       raise self._unreachable(error) from error
     if not stream:
-      with contextlib.closing(
-        response.raw
-      ):  # Not the answer, which is still to be read.
+      # What it came by is closed, not the answer, which is still to be read.
+      with contextlib.closing(response.raw):
         response.raw = self._whole(response, deadline)
     return response
 

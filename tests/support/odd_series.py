@@ -13,6 +13,10 @@ import pydicom
 from pydicom import dataset
 from pydicom import sequence
 from pydicom import uid
+import pytest
+
+from covid_tf import errors
+from covid_tf import readers
 
 SHAPE = (8, 36, 40)  # JPEG 2000 needs 32 pixels for its levels.
 SPACING_MM = (2.5, 0.75, 0.75)
@@ -21,6 +25,16 @@ STUDY_UID = '1.2.826.0.1.3680043.10.511.2.1'
 FRAME_UID = '1.2.826.0.1.3680043.10.511.4.1'
 PATIENT = ('Secret^Person', 'ID-4711', '19330102', 'ACC-0815')
 AXIAL = (1, 0, 0, 0, 1, 0)
+
+
+def refusal(path) -> str:
+  """Why the reader refuses a place, in words that name no patient."""
+  with pytest.raises(errors.CTReadError) as caught:
+    readers.read_ct(path)
+  text = str(caught.value)
+  for secret in PATIENT:
+    assert secret.lower() not in text.lower()
+  return text
 
 
 def chest_hu(shape=SHAPE, seed: int = 0) -> np.ndarray:
